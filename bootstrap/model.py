@@ -1,0 +1,119 @@
+"""The vocabulary: the facts that the line in :mod:`bootstrap.agent` turns one into the next.
+
+Everything here is frozen. A fact that was decided (not just measured) carries in ``sources`` where it
+came from, under the name of its field: ``identity.sources["rank"] == "SLURM_NODEID"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+Sources = Mapping[str, str]
+NO_SOURCES: Sources = MappingProxyType({})
+
+
+class Role(str, Enum):
+    """What this node is in the cluster; rank 0 is the head."""
+
+    HEAD = "head"
+    WORKER = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """Who this node is, as its launcher says."""
+
+    launcher: str
+    """Name of the row of the launchers table."""
+    role: Role
+    rank: int | None
+    """0-based; None for a worker whose launcher does not number its nodes: the head gives it one."""
+    size: int | None
+    """Number of nodes asked for; None where nobody said (the head then waits for ``min_nodes`` alone)."""
+    run_id: str
+    """The same on all nodes of a run, different for every other run if the launcher can tell."""
+    attempt: int = 0
+    """0-based count of restarts of the same run id."""
+    rendezvous: str = "static"
+    """The launcher's natural rendezvous: a name of the rendezvous table."""
+    head_hints: tuple[str, ...] = ()
+    """Host names or addresses under which the launcher says that the head can be found, best first."""
+    sources: Sources = NO_SOURCES
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One device that Ray may schedule on: a whole GPU or a MIG instance."""
+
+    index: int
+    """NVML's index of the (parent) device."""
+    uuid: str
+    """``GPU-…`` or ``MIG-…``: what goes into CUDA_VISIBLE_DEVICES."""
+    name: str
+    """The product name, such as ``NVIDIA A100-SXM4-80GB``."""
+    memory: int
+    """Bytes."""
+    mig: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What this node gives to Ray."""
+
+    cpus: int
+    memory: int
+    """Bytes that this process and its children may use: the least of machine, cgroup and grant."""
+    gpus: tuple[Gpu, ...] = ()
+    gpu_visibility: str | None = None
+    """The value for CUDA_VISIBLE_DEVICES of everything started; None leaves the variable alone."""
+    num_gpus: int = 0
+    """What Ray is told; ``len(gpus)`` unless the user overrides it."""
+    custom: Mapping[str, float] = field(default_factory=dict)
+    """Custom resources: the GPU's product name, ``full-worker`` and the user's own."""
+    sources: Sources = NO_SOURCES
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAddress:
+    """The address under which the other nodes reach this one."""
+
+    ip: str
+    interface: str | None
+    """The interface that holds ``ip``; None where it could not be found (NAT, or another namespace's)."""
+    hostname: str
+    sources: Sources = NO_SOURCES
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAddress:
+    """Where an agent that may be the head of this run listens for the roll call."""
+
+    host: str
+    """A name or an address (IPv6 without brackets)."""
+    port: int
+    """The roll call's TCP port."""
+    source: str = ""
+
+    def __str__(self) -> str:
+        """``host:port``, with brackets around IPv6."""
+        return join_host_port(self.host, self.port)
+
+
+def join_host_port(host: str, port: int) -> str:
+    """``host:port``, with the brackets that an IPv6 address needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the run ended, the same on every node."""
+
+    status: int
+    """The exit status, 0-255."""
+    reason: str
+    """One line for people: whose status it is and why."""
+    source: str = "workload"
+    """``workload``, or the name of one of our own errors (see :mod:`bootstrap.errors`)."""
