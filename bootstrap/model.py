@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType
 
 Sources = Mapping[str, str]
-NO_SOURCES: Sources = MappingProxyType({})
 
 
 class Role(str, Enum):
@@ -41,7 +39,7 @@ class NodeIdentity:
     """The launcher's natural rendezvous: a name of the rendezvous table."""
     head_hints: tuple[str, ...] = ()
     """Host names or addresses under which the launcher says that the head can be found, best first."""
-    sources: Sources = NO_SOURCES
+    sources: Sources = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ class Resources:
     """What Ray is told; ``len(gpus)`` unless the user overrides it."""
     custom: Mapping[str, float] = field(default_factory=dict)
     """Custom resources: the GPU's product name, ``full-worker`` and the user's own."""
-    sources: Sources = NO_SOURCES
+    sources: Sources = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ class NodeAddress:
     interface: str | None
     """The interface that holds ``ip``; None where it could not be found (NAT, or another namespace's)."""
     hostname: str
-    sources: Sources = NO_SOURCES
+    sources: Sources = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How the text of an option becomes its value: one pure function per kind, each raising ValueError with what was expected."""
+"""How the text of an option becomes its value: pure functions that raise ValueError with what was expected."""
 
 from __future__ import annotations
 

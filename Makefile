@@ -1,0 +1,53 @@
+# Each target does all its set-up; the machine needs Python >= 3.10 with venv and pip, and make.
+PYTHON ?= python3
+OLDEST_RAY := 2.52.0
+
+PIP := -m pip --disable-pip-version-check --quiet
+BIN := .venv/bin
+# Tests that need it are skipped, or with CI=true fail, where it could not be made (no wheel for this Python).
+export OLDEST_RAY_PYTHON := $(CURDIR)/.venv-oldest/bin/python
+
+.PHONY: help demo test lint clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile
+	@echo
+	@echo 'PYTHON=python3.12 make ...  takes another Python (make clean first).'
+	@echo 'PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test  takes the small build of torch.'
+
+demo: .venv/runtime.stamp ## the main job on this machine: a Ray cluster of one node, and a workload that says what it found
+	$(BIN)/ray-bootstrap --role auto -- $(BIN)/python examples/count_gpus.py
+
+# In one shell and with &&, so that the last line is the summary of what decided.
+test: lint .venv-oldest/test.stamp ## every check and every test; says what it skipped and why, and with CI=true skips nothing
+	@$(BIN)/pytest -n 2 -m "not hosts and not ray" && $(BIN)/pytest -m "hosts or ray"
+
+lint: .venv/test.stamp ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## removes what the targets made
+	rm -rf .venv .venv-oldest
+
+.venv/runtime.stamp: pyproject.toml
+	@echo "setting up .venv ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python $(PIP) install --upgrade pip
+	@$(BIN)/python $(PIP) install -e .
+	@touch $@
+
+.venv/test.stamp: .venv/runtime.stamp
+	@echo "setting up .venv for the tests (with torch) ..."
+	@$(BIN)/python $(PIP) install -e '.[dev,train-test]'
+	@touch $@
+
+.venv-oldest/test.stamp: pyproject.toml
+	@echo "setting up .venv-oldest with Ray $(OLDEST_RAY) ..."
+	@rm -rf .venv-oldest
+	@if $(PYTHON) -m venv .venv-oldest \
+	    && .venv-oldest/bin/python $(PIP) install --upgrade pip \
+	    && .venv-oldest/bin/python $(PIP) install -e . 'ray[default]==$(OLDEST_RAY)'; \
+	then touch $@; \
+	else rm -rf .venv-oldest; echo "no environment with Ray $(OLDEST_RAY): its tests cannot run"; fi

@@ -1,0 +1,82 @@
+"""The agent: from the first child to the last line, and what may interrupt it on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+
+from bootstrap import ending, rendezvous
+from bootstrap import node as nodes
+from bootstrap.errors import RayDied, Stopped
+from bootstrap.head import lead
+from bootstrap.host import Host
+from bootstrap.logs import Log
+from bootstrap.model import Role, Verdict
+from bootstrap.process import Children
+from bootstrap.ray_node import RayChild
+from bootstrap.run import Run
+from bootstrap.settings import Settings
+from bootstrap.supervisor import unblock_signals
+from bootstrap.worker import follow
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+def run(settings: Settings, host: Host, supervisor: int) -> int:
+    """Bring the cluster up, run the workload, take all down again; returns the exit status.
+
+    :param supervisor: a file descriptor that becomes readable when our supervisor is gone.
+    """
+    # Not asyncio.run(): it would wait at the end for a thread that a resolver holds up for its own time-out.
+    return asyncio.new_event_loop().run_until_complete(_run(settings, host, supervisor))
+
+
+async def _run(settings: Settings, host: Host, supervisor: int) -> int:
+    loop = asyncio.get_running_loop()
+    me = Run(settings, host, Log(as_json=settings.log_format == "json"), Children())
+    for signum in _STOPPING:
+        stopped = Stopped(signum, f"stopped by {signal.Signals(signum).name}")
+        loop.add_signal_handler(signum, me.stop, stopped)
+    for signum in _PASSED_ON:
+        loop.add_signal_handler(signum, _pass_on, me, signum)
+    loop.add_reader(supervisor, _supervisor_gone, me, supervisor)
+    unblock_signals()
+    me.line = asyncio.ensure_future(_line(me))
+    await asyncio.wait([me.line])
+    return await ending.end(me)
+
+
+def _pass_on(me: Run, signum: int) -> None:
+    if me.workload is not None:
+        me.workload.signal(signum)
+    else:
+        me.log.warn(f"{signal.Signals(signum).name} ignored: there is no workload on this node to pass it on to")
+
+
+def _supervisor_gone(me: Run, supervisor: int) -> None:
+    asyncio.get_running_loop().remove_reader(supervisor)
+    me.stop(RayDied(f"the agent on {me.host.hostname} was killed (SIGKILL to its process that the launcher sees)"))
+    me.hurry.set()
+
+
+async def _line(me: Run) -> Verdict:
+    me.state.open()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    identity, notes = nodes.identify(me.settings, me.host)
+    me.identity, me.log.rank = identity, identity.rank
+    me.phase("inspecting", run_id=identity.run_id, role=identity.role.value, rank=identity.rank, size=identity.size)
+    ray = await RayChild.spawn(me.children, me.host.env)
+    me.session.ray = ray
+    for note in notes:
+        me.log.warn(note)
+    of = "" if identity.size is None else f" of {identity.size}"
+    rank = "not numbered" if identity.rank is None else identity.rank
+    me.log.say(
+        f"{me.host.hostname} is {identity.role.value}, rank {rank}{of}, of run {identity.run_id!r}"
+        f" (launcher {identity.launcher}, rank from {identity.sources.get('rank', '?')})"
+    )
+    me.meeting = rendezvous.make(me.settings, identity, me.host)
+    return await (lead(me, identity, ray) if identity.role is Role.HEAD else follow(me, identity, ray))

@@ -1,0 +1,174 @@
+"""The command line: arguments in, settings out, errors rendered; nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from bootstrap import __version__, settings
+from bootstrap.errors import INTERNAL_STATUS, BootstrapError, UsageError
+from bootstrap.host import Host, this_host
+from bootstrap.settings import Settings
+from bootstrap.supervisor import supervise, unblock_signals
+
+_COMMANDS = {
+    "run": "start or join the cluster, run the workload on the head, end everywhere (the default)",
+    "detect": "print who and what this node is, and why; change nothing",
+    "check": "preflight only: is this node fit?",
+    "status": "what this node's agent is doing; exit status 0 if it is ready",
+}
+_EPILOG = """The same command on every node; the workload runs on the head, and its exit status is everybody's.
+
+\b
+  ray-bootstrap -- python train.py                                  a laptop, a Kubernetes Job
+  srun --ntasks-per-node=1 ray-bootstrap -- python train.py         Slurm
+  ray-bootstrap --address 10.0.0.1:6379 --min-nodes 4 -- python ... as `ray symmetric-run`
+
+Every option has a variable, such as RAY_BOOTSTRAP_NUM_CPUS for --num-cpus; options win."""
+
+
+class _Command(click.Command):
+    """Click's own, with the options under the headings of the settings table."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One section a group, then the rest."""
+        groups = {option.name: option.metadata["group"] for option in settings.options()}
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(groups.get(parameter.name or "", "The rest"), []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def _command() -> _Command:
+    def option(field: Any) -> click.Option:
+        names = [settings.flag(field.name)] + (["--address"] if field.name == "head_address" else [])
+        meta = field.metadata
+        return click.Option([*names, field.name], metavar=meta["metavar"], help=meta["help"], multiple=True, type=str)
+
+    as_json = click.Option(["--json", "as_json"], is_flag=True, help="detect, status: as JSON")
+    return _Command(
+        name="ray-bootstrap [run|detect|check|status]",
+        params=[*(option(field) for field in settings.options()), as_json],
+        help="\n".join(["Start Ray on the nodes that a scheduler gave you.", "", "\b"])
+        + "\n".join(f"\n  {name:7} {meaning}" for name, meaning in _COMMANDS.items()),
+        epilog=_EPILOG,
+        options_metavar="[OPTIONS] [-- WORKLOAD ARGS...]",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "max_content_width": 120},
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """The exit status; all that can go wrong is told on standard error."""
+    try:
+        return _main(list(argv))
+    except BootstrapError as error:
+        _render(error)
+        return error.status
+    except Exception:  # noqa: BLE001 (the one place; a bug of ours)
+        traceback.print_exc()
+        print(f"ray-bootstrap: a bug, please report the lines above (status {INTERNAL_STATUS})", file=sys.stderr)
+        return INTERNAL_STATUS
+
+
+def _main(argv: list[str]) -> int:
+    command = argv.pop(0) if argv and argv[0] in _COMMANDS else "run"
+    ours, workload = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    faults = (
+        ["-- without a workload after it; leave it out for a cluster that stays"]
+        if "--" in argv and not workload
+        else []
+    )
+    if "--version" in ours:
+        print(f"ray-bootstrap {__version__}")
+        return 0
+    flags, as_json, found = _parse(ours)
+    if flags is None:
+        return 0
+    host = this_host()
+    asked = settings.load(flags, host.env, workload, faults + found)
+    for line in settings.unknown_variables(host.env):
+        print(f"ray-bootstrap: {line}", file=sys.stderr)
+    if command == "run":
+        return _run(asked, host)
+    unblock_signals()
+    from bootstrap import reports  # noqa: PLC0415 (not for `run`)
+
+    shown: dict[str, Callable[[Settings, Host, bool], int]] = {
+        "detect": reports.detect,
+        "check": reports.check,
+        "status": reports.status,
+    }
+    return shown[command](asked, host, as_json)
+
+
+def _run(asked: Settings, host: Host) -> int:
+    def agent(supervisor: int) -> int:
+        try:
+            from bootstrap.agent import run  # noqa: PLC0415 (in the child only: the supervisor stays small)
+
+            return run(asked, host, supervisor)
+        except Exception:  # noqa: BLE001 (as in main; this is another process)
+            traceback.print_exc()
+            return INTERNAL_STATUS
+
+    return supervise(agent)
+
+
+def _parse(ours: list[str]) -> tuple[dict[str, Sequence[str]] | None, bool, list[str]]:
+    """The flags' texts by option, ``--json``, and what is wrong with the rest; None after ``--help``."""
+    command = _command()
+    try:
+        with command.make_context("ray-bootstrap", list(ours)) as context:
+            params = context.params
+            return (
+                {name: value for name, value in params.items() if name != "as_json" and value},
+                bool(params["as_json"]),
+                list(_left_over(context.args, command)),
+            )
+    except click.exceptions.Exit:
+        return None, False, []
+    except click.UsageError as error:
+        raise UsageError([error.format_message()]) from None
+
+
+def _left_over(arguments: Sequence[str], command: click.Command) -> list[str]:
+    """What click did not know: misspelt options with the nearest right one, and a workload without its ``--``."""
+    known = [name for parameter in command.params for name in parameter.opts]
+    faults: list[str] = []
+    after_unknown = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            name = argument.partition("=")[0]
+            close = difflib.get_close_matches(name, known, n=1)
+            faults.append(f"no such option: {name}" + (f" (did you mean {close[0]}?)" if close else ""))
+            after_unknown = "=" not in argument
+        elif after_unknown:
+            after_unknown = False  # most likely its value
+        else:
+            faults.append(f"unexpected {argument!r}; the workload goes after --, as in: ray-bootstrap -- {argument}")
+            break
+    return faults
+
+
+def _render(error: BootstrapError) -> None:
+    for line in error.message.splitlines():
+        print(f"ray-bootstrap: {line}", file=sys.stderr)
+    if error.hint:
+        print(f"ray-bootstrap: to mend it: {error.hint}", file=sys.stderr)
+    print(f"ray-bootstrap: status {error.status} ({error.name})", file=sys.stderr)
+    path = os.environ.get("RAY_BOOTSTRAP_STATUS_FILE")
+    if path:
+        record = {"status": error.status, "source": error.name, "reason": error.message, "hint": error.hint}
+        with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(json.dumps(record) + "\n")

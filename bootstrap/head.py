@@ -1,0 +1,174 @@
+"""The head: serve the roll call → start Ray → release the workers → quorum → workload."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from bootstrap import node as nodes
+from bootstrap import quorum, ray_node, rendezvous, search, secret, workload
+from bootstrap.errors import BootstrapError, RayDied, RayStartFailed, Refused, Stopped
+from bootstrap.model import HeadAddress, NodeIdentity, Role, Verdict
+from bootstrap.node import Node
+from bootstrap.ray_node import RayChild
+from bootstrap.rollcall.server import Member, RollCall
+from bootstrap.run import Run, inspect, start_ray
+from bootstrap.settings import Settings
+
+_START_TRIES = 3
+"""Of the head's Ray, when another program took a port between our choosing it and Ray's binding it."""
+
+
+async def lead(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
+    """The head: roll call → Ray → announce → release → quorum → workload."""
+    changed = asyncio.Event()
+    failure: BootstrapError | None = None
+    try:
+        node = await inspect(me, identity)
+    except BootstrapError as error:
+        failure, node = error, None
+    hello = nodes.hello(me.settings, me.host, identity, node)
+    given = node.secret if node is not None else secret.load(me.settings, me.host)
+    await search.no_other_head(me.meeting, hello, given)
+    shared = _share_secret(me, given)
+    any_patch = me.host.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL") == "minor"
+    me.call = RollCall(hello, shared.value, me.settings.heartbeat_timeout, any_patch)
+    me.call.on_change = lambda member, what: _node_changed(me, changed, member, what)
+    if identity.size != 1:
+        await _open_roll_call(me, me.call, identity)
+    if node is None:
+        raise failure or BootstrapError("the node was not inspected, and nobody said why")
+    me.session.env = {**me.session.env, **shared.env()}
+    gcs, ray = await _start_head(me, node, ray)
+    me.call.release(gcs)
+    me.phase("waiting for nodes", gcs=gcs)
+    me.log.say(f"the Ray head is up at {gcs} after {time.monotonic() - me.begun:.1f} s")
+    count = await _wait_for_quorum(me, identity, me.call, ray, changed, gcs)
+    gpus = sum(presence.gpus for presence in count.standing.values())
+    return await _work(me, identity, gcs, len(count.standing), gpus)
+
+
+def _share_secret(me: Run, given: secret.Secret) -> secret.Secret:
+    """What the nodes share; with a shared folder and nothing else, one is made there for this run."""
+    if given.value is None and me.settings.auth != "off" and me.meeting.secret_path is not None:
+        given = me.made_secret = secret.make(me.meeting.secret_path)
+    secret.required(given, me.settings)
+    return given
+
+
+async def _open_roll_call(me: Run, call: RollCall, identity: NodeIdentity) -> None:
+    port = await call.listen(rendezvous.rollcall_ports(me.settings, identity))
+    here = HeadAddress(call.me.ip, port)
+    await asyncio.to_thread(me.meeting.announce, here)
+    me.log.say(f"the roll call is open at {here} (rendezvous {identity.rendezvous})")
+
+
+async def _start_head(me: Run, node: Node, ray: RayChild) -> tuple[str, RayChild]:
+    """Start GCS, the dashboard and the head's raylet; returns GCS's address, and the child that can ask it."""
+    me.phase("starting Ray")
+    ports = dict(node.ports)
+    for tries in range(1, _START_TRIES + 1):
+        gcs = ray_node.gcs_address(node.address, ports)
+        try:
+            await start_ray(me, node, ray, ports, None, gcs)
+            break
+        except RayStartFailed:
+            await me.children.end_all(0)
+            taken = [port for name, port in ports.items() if not ray_node.is_free(port) and "worker" not in name]
+            if tries == _START_TRIES or not taken:
+                raise
+            me.log.warn(f"port {taken[0]} was taken while Ray started; trying again with other ports")
+            ports = ray_node.choose_ports(me.settings, Role.HEAD)
+            ray = await RayChild.spawn(me.children, me.host.env)
+    me.session.ray = ray
+    return gcs, ray
+
+
+async def _wait_for_quorum(
+    me: Run, identity: NodeIdentity, call: RollCall, ray: RayChild, changed: asyncio.Event, gcs: str
+) -> quorum.Count:
+    """Until the workload may start; the child that asks GCS ends then."""
+    settings = me.settings
+    goal = quorum.Goal(
+        run_hash=ray_node.run_hash(identity.run_id),
+        size=identity.size,
+        least=_least(settings, identity),
+        expect_gpus=settings.expect_gpus,
+        timeout=settings.quorum_timeout,
+        last_call=settings.last_call,
+    )
+    try:
+        count = await quorum.wait(goal, lambda: ray.ask("nodes", address=gcs), changed, call.members, me.log)
+    except asyncio.CancelledError:
+        ranks = list(range(1, goal.size or goal.least))
+        if ranks:
+            me.log.say("\n".join(["so far:", *quorum.table(call.members, ranks, asyncio.get_running_loop().time())]))
+        raise
+    me.session.quorum = True
+    await ray.end()
+    me.phase("running", nodes=len(count.standing))
+    took = time.monotonic() - me.begun
+    me.log.say(f"the quorum stands: {len(count.standing)} nodes after {took:.1f} s")
+    return count
+
+
+def _least(settings: Settings, identity: NodeIdentity) -> int:
+    return settings.min_nodes or identity.size or 1
+
+
+def _node_changed(me: Run, changed: asyncio.Event, member: Member, what: str) -> None:
+    """News of the roll call, on the head."""
+    changed.set()
+    me.state.update(seen=sum(m.here for m in me.call.members.values()) + 1 if me.call else 1)
+    name = f"rank {member.rank} ({member.hello.host})"
+    if member.phase in ("waiting", "starting-ray", "joined"):
+        if member.phase == "waiting":
+            me.log.say(f"rank {member.rank}: {what}{_unlike(me, member)}")
+        return
+    identity = me.identity
+    me.log.warn(f"{name} {what}")
+    if identity is None or me.reason is not None:
+        return
+    if me.session.quorum:
+        if me.settings.on_node_loss == "fail" and member.phase != "refused":
+            me.stop(RayDied(f"{name} was lost during the workload ({what}), and --on-node-loss=fail"))
+    elif member.phase == "refused" and _least(me.settings, identity) == identity.size:
+        me.stop(Refused(f"{name}: {member.detail}", hint="give all nodes the same image, or the same environment"))
+    elif member.phase == "failed" and _least(me.settings, identity) == identity.size:
+        me.stop(
+            RayStartFailed(f"{name}: {member.detail}", hint=f"its own output says more; no other node can be {name}")
+        )
+
+
+def _unlike(me: Run, member: Member) -> str:
+    """How a node's GPUs differ from the head's, since that is seldom meant."""
+    if me.call is None or member.hello.cpus == 0:
+        return ""
+    theirs, mine = member.hello, me.call.me
+    if (theirs.gpus, theirs.gpu_model) == (mine.gpus, mine.gpu_model):
+        return ""
+    return f"; it has {theirs.gpus} GPUs ({theirs.gpu_model or '-'}), the head {mine.gpus} ({mine.gpu_model or '-'})"
+
+
+async def _work(me: Run, identity: NodeIdentity, gcs: str, count: int, gpus: float) -> Verdict:
+    """The workload's status, passed through; without a workload, until something stops us."""
+    if not me.settings.workload:
+        me.log.say(f"no workload was given: the cluster stays until it is stopped; RAY_ADDRESS={gcs}")
+        await asyncio.get_running_loop().create_future()
+    env = {**me.session.env, **workload.environment(identity.run_id, gcs, count, gpus)}
+    started = workload.start(me.children, me.settings.workload, env)
+    if isinstance(started, tuple):
+        status, what = started
+        return Verdict(status, f"the workload could not be started: {what}")
+    me.workload = started
+    try:
+        status = await asyncio.shield(started.exited)
+    except asyncio.CancelledError:
+        signum = me.reason.signum if isinstance(me.reason, Stopped) else signal.SIGTERM
+        me.log.say(f"passing {signal.Signals(signum).name} on to the workload; {me.settings.grace:g} s of grace")
+        ended = await workload.finish(me.children, started, signum, me.settings.grace, me.hurry)
+        me.log.say(f"the workload ended with status {ended}")
+        raise
+    killed = f" (signal {status - 128})" if status > 128 else ""
+    return Verdict(status, f"the workload ended with status {status}{killed}")

@@ -1,0 +1,217 @@
+"""Who am I? The first row of the launchers' table that matches says it, and options override single values.
+
+Nothing decisive is guessed: half an answer is an error that quotes the variables, never rank 0.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from bootstrap import network
+from bootstrap.errors import IdentityError
+from bootstrap.host import Host
+from bootstrap.launchers.derived import Fact, Facts, Scene, is_loopback
+from bootstrap.launchers.table import LAUNCHERS, Launcher
+from bootstrap.model import NodeIdentity, Role
+from bootstrap.rendezvous import dns, static
+from bootstrap.settings import Settings, flag
+
+__all__ = ["LAUNCHERS", "Launcher", "identify"]
+
+_OPTIONS = {
+    "rank": "rank",
+    "size": "nodes",
+    "run_id": "run_id",
+    "attempt": "attempt",
+    "head": "head_address",
+    "role": "role",
+}
+"""Our word → the option that overrides it."""
+
+
+def identify(
+    settings: Settings,
+    host: Host,
+    *,
+    own_addresses: Callable[[], Collection[str]] = network.own_addresses,
+    resolve: dns.Resolve = dns.resolve,
+) -> tuple[NodeIdentity, list[str]]:
+    """This node's identity, with the source of each value, and notes for the log.
+
+    :param own_addresses: asked only if ``--head-address`` alone says who is who; ``resolve`` likewise.
+    :raises IdentityError: if rank, size, role or run id are missing, contradict each other or are out of range.
+    """
+    row, source, notes = _choose(settings, host)
+    found = _facts(row, Scene(settings, host, own_addresses, resolve))
+    _refuse_second_process(row, host)
+    _refuse_half(row, found, settings)
+    rank, size = _number(found, "rank", 0), _number(found, "size", 1)
+    role = _role(found, rank)
+    _refuse_misfit(row, found, settings, rank, size)
+    rendezvous = _rendezvous(row, settings)
+    run_id, note = _run_id(row, found, rendezvous[0])
+    hints = tuple(found[word][0] for word in ("head",) if word in found)
+    if role is Role.WORKER and any(is_loopback(static.host_of(hint)) for hint in hints):
+        notes.append(f"{found['head'][1]}={hints[0]} on a worker: the head is looked for on this machine")
+    sources = {word: fact[1] for word, fact in found.items() if word in _OPTIONS}
+    sources |= {"launcher": source, "role": sources.get("role", f"rank {rank}"), "run_id": run_id[1]}
+    sources |= {"rendezvous": rendezvous[1], "attempt": sources.get("attempt", "not given")}
+    identity = NodeIdentity(row.name, role, rank, size, run_id[0], _number(found, "attempt", 0) or 0)
+    identity = replace(identity, rendezvous=rendezvous[0], head_hints=hints, sources=sources)
+    return identity, [*notes, *note, *([found["note"][0]] if "note" in found else [])]
+
+
+def _choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
+    """The row, why it, and which others match."""
+    rows = {row.name: row for row in LAUNCHERS}
+    if settings.launcher != "auto":
+        if settings.launcher not in rows:
+            raise IdentityError(f"--launcher={settings.launcher!r} is unknown", hint=f"one of {', '.join(rows)}")
+        row = rows[settings.launcher]
+        if row.asked is None and not row.matches(settings, host):
+            raise IdentityError(f"--launcher={row.name}: {_wanted(row)}", hint="--launcher=auto takes what is there")
+        return row, "--launcher", []
+    matching = [row for row in LAUNCHERS if row.matches(settings, host)]
+    row, others = matching[0], matching[1:]
+    if row.name == "local" and _asks_for_more(settings):
+        # Options that make no whole identity and no launcher to complete it: the errors of "explicit" fit.
+        row = rows["explicit"]
+    also = [other.name for other in others if other.asked is None]
+    notes = [f"launcher {row.name}; also matches {', '.join(also)}; --launcher=NAME overrides"] if also else []
+    signs = [name for name in (*row.signs, *row.needs) if host.get(name)]
+    return row, signs[0] if signs else "options" if row.name in ("explicit", "address") else "nothing else", notes
+
+
+def _wanted(row: Launcher) -> str:
+    wanted = [f"one of {', '.join(row.signs)} set"] if row.signs else []
+    wanted += [f"all of {', '.join(row.needs)} set"] if row.needs else []
+    wanted += [f"none of {', '.join(row.without)} set"] if row.without else []
+    return f"it goes by variables that are not like that here: {'; '.join(wanted)}"
+
+
+def _asks_for_more(s: Settings) -> bool:
+    """Whether the options speak of more than this one machine."""
+    more = s.rank is not None or s.role == "worker" or (s.nodes or 1) > 1 or (s.min_nodes or 1) > 1
+    return more or (s.role == "head" and (s.shared_dir or s.min_nodes) is not None)
+
+
+def _facts(row: Launcher, scene: Scene) -> Facts:
+    """What is known: variables, then what is derived from them, then options, each over the one before."""
+    get, found = scene.host.get, Facts()
+    for word in ("rank", "size", "head", "attempt"):
+        names: tuple[str, ...] = getattr(row, word)
+        for name in reversed(names):
+            if value := get(name):
+                # A port in a launcher's variable is torch's, not GCS's.
+                found[word] = (static.host_of(value, name) if word == "head" else value, name)
+    for word in ("run_id", "run_name"):
+        for template in reversed(getattr(row, word)):
+            names = tuple(name for _, name, _, _ in string.Formatter().parse(template) if name)
+            if all(map(get, names)):
+                found[word] = (template.format_map(scene.host.env), "+".join(names))
+    if row.derive:
+        found |= row.derive(found, scene)
+    for word, option in _OPTIONS.items():
+        value = getattr(scene.settings, option)
+        if value not in (None, "auto"):
+            found[word] = (str(value), flag(option))
+    if found.get("role", ("", ""))[0] == "head":
+        found.setdefault("rank", ("0", found["role"][1]))
+    return found
+
+
+def _refuse_second_process(row: Launcher, host: Host) -> None:
+    for name in row.local_rank:
+        value = host.get(name)
+        if value is not None and value.strip() != "0":
+            raise IdentityError(f"{name}={value}: this is not the first process on its node", hint=row.local_hint)
+
+
+def _refuse_half(row: Launcher, found: Facts, settings: Settings) -> None:
+    """Rank and size must both be there, as far as this launcher gives them."""
+    missing = "role" not in found and "rank" not in found
+    names = row.rank or ("--rank",)
+    if missing:
+        said = ", ".join(_quoted(found[word]) for word in ("size", "head") if word in found) or "no size either"
+        raise IdentityError(
+            f"launcher {row.name}: no rank: {' and '.join(names)} not set ({said})",
+            hint="--rank=N on each node; or --role=head on one and --role=worker on the others",
+        )
+    settled = "size" in found or ("rank" not in found and not row.size)
+    if not settled and (row.size or settings.min_nodes is None):
+        rank = _quoted(found["rank"]) if "rank" in found else "no rank either"
+        absent = " and ".join(row.size or ("--nodes",))
+        raise IdentityError(f"launcher {row.name}: no size: {absent} not set ({rank})", hint=row.size_hint)
+
+
+def _refuse_misfit(row: Launcher, found: Facts, settings: Settings, rank: int | None, size: int | None) -> None:
+    if rank is None or size is None:
+        return
+    if rank >= size:
+        hint = "one process per node is wanted" if row.local_rank else row.size_hint
+        raise IdentityError(
+            f"{_quoted(found['rank'])} with {_quoted(found['size'])}: ranks go from 0 to {size - 1}", hint=hint
+        )
+    if settings.min_nodes is not None and settings.min_nodes > size:
+        raise IdentityError(
+            f"--min-nodes={settings.min_nodes} is more than {_quoted(found['size'])}", hint=f"--min-nodes={size}"
+        )
+
+
+def _quoted(fact: Fact) -> str:
+    value, source = fact
+    return f"{source}={value!r}" if source.replace("_", "").replace("-", "").isalnum() else f"{value} ({source})"
+
+
+def _number(found: Facts, word: str, least: int) -> int | None:
+    if word not in found:
+        return None
+    value, source = found[word]
+    if not re.fullmatch(r"[0-9]{1,9}", value.strip()) or int(value) < least:
+        raise IdentityError(
+            f"{source}={value!r}: the {word} is a whole number of at least {least}",
+            hint=f"{flag(_OPTIONS[word])}=N overrides it",
+        )
+    return int(value)
+
+
+def _role(found: Facts, rank: int | None) -> Role:
+    """Rank 0 is the head, and a role that was asked for must agree."""
+    by_rank = Role.HEAD if rank == 0 else Role.WORKER
+    if "role" not in found or rank is None:
+        return Role(found["role"][0]) if "role" in found else by_rank
+    if found["role"][0] != by_rank:
+        raise IdentityError(
+            f"{_quoted(found['role'])} with {_quoted(found['rank'])}: rank 0 is the head, and nobody else",
+            hint="--rank=N, or --launcher=explicit to go by the options alone",
+        )
+    return by_rank
+
+
+def _rendezvous(row: Launcher, settings: Settings) -> Fact:
+    if settings.rendezvous != "auto":
+        return settings.rendezvous, "--rendezvous"
+    if settings.shared_dir is not None:
+        return "file", "--shared-dir"
+    if settings.head_address is not None:
+        return "static", "--head-address"
+    return row.rendezvous, f"launcher {row.name}"
+
+
+def _run_id(row: Launcher, found: Facts, rendezvous: str) -> tuple[Fact, list[str]]:
+    """The run id, and a note if the next run may have it too."""
+    if "run_id" in found:
+        return found["run_id"], []
+    if "run_name" not in found:
+        raise IdentityError(f"launcher {row.name}: nothing names this run", hint=row.run_id_hint)
+    name, source = found["run_name"]
+    if not source and rendezvous == "file":
+        raise IdentityError(
+            "a shared folder without a run id: the record of another run would be taken for this one's",
+            hint=row.run_id_hint,
+        )
+    note = f"run id {name!r} is not unique: the next run may have it too; {row.run_id_hint}"
+    return (name, source or "nothing names this run"), [note]

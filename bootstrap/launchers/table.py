@@ -1,0 +1,198 @@
+"""The launchers, in order of precedence: our words on the left, their variables on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bootstrap.host import Host
+from bootstrap.launchers import derived
+from bootstrap.launchers.derived import Facts, Scene
+from bootstrap.settings import Settings
+
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """One row. Where several variables are named, the first that is set counts."""
+
+    name: str
+    signs: Names = ()
+    """Any of them is set: this launcher started us ..."""
+    needs: Names = ()
+    """... if all of these are set too ..."""
+    without: Names = ()
+    """... and none of these is."""
+    asked: Callable[[Settings], bool] | None = None
+    """Instead of the three, for a row that goes by options."""
+
+    rank: Names = ()
+    size: Names = ()
+    head: Names = ()
+    attempt: Names = ()
+    run_id: Names = ()
+    """Templates for a text that no other run has."""
+    run_name: Names = ()
+    """Templates for a text that the next run of that name repeats; second best."""
+    local_rank: Names = ()
+    """Above 0: a second process on the same node, which must not start a second Ray."""
+    rendezvous: str = "static"
+    derive: Callable[[Facts, Scene], Facts] | None = None
+    """What is not simply in a variable, given what is."""
+
+    size_hint: str = "--nodes=N, on all nodes"
+    run_id_hint: str = "--run-id=TEXT, the same on all nodes of a run and on no other's"
+    local_hint: str = "start one process per node"
+
+    def matches(self, settings: Settings, host: Host) -> bool:
+        """Whether this launcher's variables are there, or its options."""
+        if self.asked is not None:
+            return self.asked(settings)
+        return (
+            any(map(host.get, self.signs or self.needs))
+            and all(map(host.get, self.needs))
+            and not any(map(host.get, self.without))
+        )
+
+
+def _label(label: str) -> str:
+    return (
+        "say it by the downward API:\n  env:\n  - name: RAY_BOOTSTRAP_RUN_ID\n"
+        f"    valueFrom: {{fieldRef: {{fieldPath: \"metadata.labels['{label}']\"}}}}"
+    )
+
+
+_NODES_YAML = """\
+the number is in no variable of Kubernetes; --nodes=N, or in the manifest (as spec.completions):
+  env:
+  - name: RAY_BOOTSTRAP_NODES
+    value: "2\""""
+
+LAUNCHERS: tuple[Launcher, ...] = (
+    Launcher(
+        "explicit",
+        asked=lambda s: s.rank is not None and (s.nodes or s.min_nodes) is not None,
+        run_name=("default",),
+    ),
+    Launcher(
+        "kubeflow-trainer",
+        signs=("PET_NODE_RANK", "PET_NNODES"),
+        rank=("PET_NODE_RANK",),
+        size=("PET_NNODES",),
+        head=("PET_MASTER_ADDR", "PET_RDZV_ENDPOINT"),
+        attempt=("JOBSET_RESTART_ATTEMPT",),
+        run_id=("jobset-{JOBSET_UID}",),
+        run_name=("kubeflow-{PET_MASTER_ADDR}", "kubeflow-{PET_RDZV_ENDPOINT}"),
+        rendezvous="dns",
+        run_id_hint=_label("jobset.sigs.k8s.io/jobset-uid"),
+    ),
+    # JobSet sets no variables: a manifest gives these by the downward API, from the labels and annotations.
+    Launcher(
+        "jobset",
+        signs=("JOBSET_NAME", "JOBSET_UID", "JOBSET_RESTART_ATTEMPT", "JOBSET_COORDINATOR", "JOBSET_JOB_GLOBAL_INDEX"),
+        needs=("JOB_COMPLETION_INDEX",),
+        rank=("JOB_COMPLETION_INDEX",),
+        head=("JOBSET_COORDINATOR",),
+        attempt=("JOBSET_RESTART_ATTEMPT",),
+        run_id=("jobset-{JOBSET_UID}",),
+        run_name=("jobset-{JOBSET_NAME}",),
+        rendezvous="dns",
+        derive=derived.jobset,
+        size_hint=_NODES_YAML,
+        run_id_hint=_label("jobset.sigs.k8s.io/jobset-uid"),
+    ),
+    Launcher(
+        "leaderworkerset",
+        signs=("LWS_LEADER_ADDRESS", "LWS_GROUP_SIZE", "LWS_WORKER_INDEX"),
+        rank=("LWS_WORKER_INDEX",),
+        size=("LWS_GROUP_SIZE",),
+        head=("LWS_LEADER_ADDRESS",),
+        run_name=("lws-{LWS_LEADER_ADDRESS}",),
+        rendezvous="dns",
+        run_id_hint=_label("leaderworkerset.sigs.k8s.io/group-key"),
+    ),
+    Launcher(
+        "kubernetes",
+        signs=("JOB_COMPLETION_INDEX",),
+        rank=("JOB_COMPLETION_INDEX",),
+        rendezvous="dns",
+        derive=derived.kubernetes,
+        size_hint=_NODES_YAML,
+        run_id_hint=_label("batch.kubernetes.io/controller-uid"),
+    ),
+    Launcher(
+        "skypilot",
+        signs=("SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
+        rank=("SKYPILOT_NODE_RANK",),
+        size=("SKYPILOT_NUM_NODES",),
+        run_id=("{SKYPILOT_TASK_ID}",),  # unique per task, but a recovery of the task keeps it
+        derive=derived.skypilot,
+    ),
+    # Before Slurm: under sbatch mpirun starts its own daemons with srun, on all nodes but the first, and leaves
+    # their SLURM_NODEID to us, which counts other nodes than the ranks do.
+    Launcher(
+        "openmpi",
+        signs=("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        rank=("OMPI_COMM_WORLD_RANK",),
+        size=("OMPI_COMM_WORLD_SIZE",),
+        run_id=("openmpi-{PMIX_NAMESPACE}", "openmpi-{OMPI_MCA_ess_base_jobid}"),
+        local_rank=("OMPI_COMM_WORLD_LOCAL_RANK",),
+        rendezvous="file",
+        derive=derived.openmpi,
+        local_hint="mpirun --map-by ppr:1:node ray-bootstrap ...",
+    ),
+    Launcher(
+        "slurm",
+        signs=("SLURM_JOB_ID", "SLURM_STEP_ID"),
+        rank=("SLURM_NODEID",),
+        size=("SLURM_STEP_NUM_NODES", "SLURM_JOB_NUM_NODES"),
+        attempt=("SLURM_RESTART_COUNT",),
+        run_id=("slurm-{SLURM_JOB_ID}.{SLURM_STEP_ID}", "slurm-{SLURM_JOB_ID}.{SLURM_STEPID}"),
+        run_name=("slurm-{SLURM_JOB_ID}",),
+        local_rank=("SLURM_LOCALID",),
+        rendezvous="slurm",
+        derive=derived.slurm_step,
+        local_hint="srun --ntasks-per-node=1 ray-bootstrap ...",
+    ),
+    Launcher(
+        "pytorchjob",
+        signs=("RANK", "WORLD_SIZE"),
+        needs=("KUBERNETES_SERVICE_HOST",),
+        without=("GROUP_RANK", "NODE_RANK", "LOCAL_RANK"),
+        rank=("RANK",),
+        size=("WORLD_SIZE",),
+        head=("MASTER_ADDR",),
+        rendezvous="dns",
+        derive=derived.pytorchjob,
+    ),
+    Launcher(
+        "torchrun",
+        signs=("GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK", "NNODES"),
+        rank=("GROUP_RANK", "NODE_RANK"),
+        size=("GROUP_WORLD_SIZE", "NNODES", "AZUREML_NODE_COUNT"),
+        head=("MASTER_ADDR",),
+        attempt=("TORCHELASTIC_RESTART_COUNT",),
+        run_id=("torchrun-{TORCHELASTIC_RUN_ID}-{MASTER_ADDR}-{MASTER_PORT}",),  # the id alone is often "none"
+        run_name=("torchrun-{MASTER_ADDR}-{MASTER_PORT}", "torchrun-{MASTER_ADDR}", "torchrun-{TORCHELASTIC_RUN_ID}"),
+        local_rank=("LOCAL_RANK",),
+        local_hint="torchrun --nproc-per-node=1 ...",
+    ),
+    # The variables of torch.distributed's env://, set by hand; with LOCAL_RANK they would count processes.
+    Launcher(
+        "torch-env",
+        needs=("RANK", "WORLD_SIZE", "MASTER_ADDR"),
+        without=("LOCAL_RANK",),
+        rank=("RANK",),
+        size=("WORLD_SIZE",),
+        head=("MASTER_ADDR",),
+        run_name=("torch-{MASTER_ADDR}-{MASTER_PORT}", "torch-{MASTER_ADDR}"),
+    ),
+    Launcher(
+        "address",
+        asked=lambda s: s.head_address is not None and s.rank is None,
+        run_name=("default",),
+        derive=derived.address,
+    ),
+    Launcher("local", asked=lambda _: True, derive=derived.local),
+)

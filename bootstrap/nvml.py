@@ -1,0 +1,181 @@
+"""What NVML says, through pynvml: the devices of the machine and how they are.
+
+Everything here works on a ``library``: the imported pynvml with NVML started, as :func:`session` gives it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from bootstrap.errors import PreflightFailed
+from bootstrap.model import Gpu
+
+LIBRARY = "libnvidia-ml.so.1"
+
+_HINTS: Mapping[int, str] = {
+    4: "give this user read and write access to /dev/nvidiactl and /dev/nvidia*",
+    9: "load the driver (modprobe nvidia, nvidia-smi), or start the container with the NVIDIA runtime",
+    12: "install the driver's libraries or start the container with the NVIDIA runtime (--gpus, nvidia.com/gpu)",
+    15: "drain the node and reset or replace the GPU",
+    18: "reboot, or reload the kernel modules: the driver was upgraded under a running kernel module",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One NVML device: a GPU, or the parent of MIG instances."""
+
+    index: int
+    uuid: str = ""
+    gpus: tuple[Gpu, ...] = ()
+    """What can be scheduled on it: itself, or its instances."""
+    mig: bool = False
+    old_names: Mapping[str, Gpu] = field(default_factory=dict)
+    """MIG instances by the form of drivers before R470: ``MIG-GPU-<uuid>/<gpu instance>/<compute instance>``."""
+    fault: str = ""
+    foreign: bool = False
+    """There, but somebody else's: NVML may not talk to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuHealth:
+    """NVML's signs of a GPU that is, or will soon be, no good."""
+
+    index: int
+    uuid: str
+    """Empty for a GPU that does not even tell its name."""
+    name: str
+    fault: str = ""
+    """NVML's own text if the GPU does not answer (``GPU is lost``); the other fields then say nothing."""
+    uncorrected_ecc: int | None = None
+    """Uncorrectable memory errors since the driver was loaded; None where the GPU does not count them."""
+    remap_pending: bool = False
+    """A memory row waits for a GPU reset to be remapped."""
+    remap_failed: bool = False
+    processes: tuple[tuple[int, int], ...] = ()
+    """``(pid, bytes)`` of each compute process of somebody else; 0 bytes where NVML may not say."""
+
+
+@contextmanager
+def session(reason: str | None) -> Iterator[tuple[Any, str]]:
+    """NVML from start to shutdown; None and why where it does not start and there is no ``reason`` for GPUs."""
+    import ctypes  # noqa: PLC0415 (not paid for by `status`)
+
+    try:
+        # What pynvml does too, for a tenth of the price of importing it where there is no driver.
+        ctypes.CDLL(LIBRARY)
+    except OSError as error:
+        if reason:
+            raise _broken(12, f"NVML Shared Library Not Found ({error})", reason) from None
+        yield None, f"no driver ({LIBRARY} is not there)"
+        return
+    import pynvml  # noqa: PLC0415 (27 ms)
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        if reason:
+            raise _broken(error.value, _text(pynvml, error), reason) from None
+        yield None, f"NVML: {_text(pynvml, error)}"
+        return
+    try:
+        yield pynvml, ""
+    except pynvml.NVMLError as error:
+        raise _broken(error.value, _text(pynvml, error), reason or "NVML started") from None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _broken(code: int, text: str, reason: str) -> PreflightFailed:
+    remedy = _HINTS.get(code, "run nvidia-smi here; look for Xid lines in dmesg")
+    return PreflightFailed(f"NVML: {text} (code {code}), but {reason}", hint=f"{remedy}; or --num-gpus=0 to do without")
+
+
+def _text(nvml: Any, error: Any) -> str:
+    """NVML's own words; pynvml's are older and say `RM` for the driver."""
+    try:
+        return str(nvml.nvmlErrorString(error.value))
+    except nvml.NVMLError:
+        return str(error)
+
+
+def devices(library: Any) -> list[Device]:
+    """Every device that NVML counts, in NVML's order (that of the PCI bus)."""
+    found = []
+    for index in range(library.nvmlDeviceGetCount()):
+        try:
+            found.append(_device(library, index))
+        except library.NVMLError_NoPermission:
+            found.append(Device(index, foreign=True))
+        except library.NVMLError as error:
+            found.append(Device(index, fault=_text(library, error)))
+    return found
+
+
+def _device(library: Any, index: int) -> Device:
+    handle = library.nvmlDeviceGetHandleByIndex(index)
+    uuid = library.nvmlDeviceGetUUID(handle)
+    mode, _ = _optional(library, (0, 0), library.nvmlDeviceGetMigMode, handle)
+    if not mode:
+        return Device(index, uuid, (_gpu(library, handle, index, uuid),))
+    gpus, old_names = [], {}
+    for instance in _instances(library, handle):
+        gpu = _gpu(library, instance, index, library.nvmlDeviceGetUUID(instance), mig=True)
+        gpus.append(gpu)
+        slot = _optional(library, None, library.nvmlDeviceGetGpuInstanceId, instance)
+        part = _optional(library, None, library.nvmlDeviceGetComputeInstanceId, instance)
+        old_names[f"MIG-{uuid}/{slot}/{part}"] = gpu
+    return Device(index, uuid, tuple(gpus), mig=True, old_names=old_names)
+
+
+def _instances(library: Any, parent: Any) -> Iterator[Any]:
+    for slot in range(library.nvmlDeviceGetMaxMigDeviceCount(parent)):
+        try:
+            yield library.nvmlDeviceGetMigDeviceHandleByIndex(parent, slot)
+        except (library.NVMLError_NotFound, library.NVMLError_NoPermission):
+            # Slots are not filled from the front, and a container sees only those that it was given.
+            continue
+
+
+def _gpu(library: Any, handle: Any, index: int, uuid: str, *, mig: bool = False) -> Gpu:
+    # Devices that share the machine's memory (Jetson, GB10) have no memory information of their own.
+    memory = _optional(library, None, library.nvmlDeviceGetMemoryInfo, handle)
+    return Gpu(index, uuid, library.nvmlDeviceGetName(handle), memory.total if memory else 0, mig)
+
+
+def examine(library: Any, gpu: Gpu) -> GpuHealth:
+    """How a GPU, or the parent and the tenants of a MIG instance, are."""
+    try:
+        handle = library.nvmlDeviceGetHandleByUUID(gpu.uuid)
+        parent = library.nvmlDeviceGetHandleByIndex(gpu.index) if gpu.mig else handle
+        errors = _optional(
+            library,
+            None,
+            library.nvmlDeviceGetTotalEccErrors,
+            parent,
+            library.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
+            library.NVML_VOLATILE_ECC,
+        )
+        _, _, pending, failed = _optional(library, (0, 0, 0, 0), library.nvmlDeviceGetRemappedRows, parent)
+        running = _optional(library, [], library.nvmlDeviceGetComputeRunningProcesses, handle)
+    except library.NVMLError as error:
+        return GpuHealth(gpu.index, gpu.uuid, gpu.name, fault=_text(library, error))
+    tenants = tuple((p.pid, p.usedGpuMemory or 0) for p in running if p.pid != os.getpid())
+    return GpuHealth(gpu.index, gpu.uuid, gpu.name, "", errors, bool(pending), bool(failed), tenants)
+
+
+def _optional(library: Any, default: Any, ask: Callable[..., Any], *arguments: Any) -> Any:
+    """An answer that some devices, drivers or containers do not give."""
+    try:
+        return ask(*arguments)
+    except (
+        library.NVMLError_NotSupported,
+        library.NVMLError_FunctionNotFound,
+        library.NVMLError_NoPermission,
+        library.NVMLLibraryMismatchError,
+    ):
+        return default

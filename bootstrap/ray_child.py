@@ -1,0 +1,94 @@
+"""The only ``import ray``: a child process that warms up early, starts Ray when told to, and answers what GCS knows.
+
+It imports Ray (0.5-0.8 s) while the agent is still finding out where it is, then runs ``ray start`` in-process, so that
+no time goes into a second interpreter. It reads one JSON command a line from standard input and writes one JSON answer
+a line to the file descriptor named by its first argument:
+
+    (at first)                                 → {"ready": true, "ray": "2.60.0", "python": "3.11.7"}
+    {"do": "start", "argv": [...], "env": {…}} → {"started": true} or {"started": false, "error": "…"}
+    {"do": "nodes", "address": "ip:port"}      → {"nodes": [{"id", "ip", "alive", "labels", "resources"}, …]}
+                                                 or {"error": "…"}
+
+End of file ends it. What Ray prints goes to its standard output and error, which the agent keeps for a failure.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def main() -> None:
+    """Serve commands until end of file."""
+    answers = os.fdopen(int(sys.argv[1]), "w", buffering=1, encoding="utf-8")
+    os.set_inheritable(answers.fileno(), False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def answer(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
+
+    try:
+        ray = importlib.import_module("ray")
+        importlib.import_module("ray.scripts.scripts")
+    except ImportError as error:
+        answer({"ready": False, "error": f"{type(error).__name__}: {error}"})
+        return
+    answer({"ready": True, "ray": ray.__version__, "python": platform.python_version()})
+    commands: dict[str, Callable[..., dict[str, Any]]] = {"start": _start, "nodes": _nodes}
+    for line in sys.stdin:
+        command = json.loads(line)
+        answer(commands[command.pop("do")](**command))
+
+
+def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
+    """``ray start ARGV...`` without ``--block``: returns when this node is registered; its daemons live on."""
+    os.environ.update(env)
+    try:
+        scripts = importlib.import_module("ray.scripts.scripts")
+        scripts.start.main(args=argv, prog_name="ray start", standalone_mode=False)
+    except BaseException as error:  # noqa: BLE001 (click's Abort and sys.exit included: every way not to start)
+        return {"started": False, "error": f"{type(error).__name__}: {error}".rstrip(": ")}
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return {"started": True}
+
+
+def _nodes(address: str) -> dict[str, Any]:
+    """GCS's node table, dead nodes included."""
+    global _state  # noqa: PLW0603 (one connection for the life of this process)
+    try:
+        if _state is None:
+            raylet = importlib.import_module("ray._raylet")
+            options = raylet.GcsClientOptions.create(
+                address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
+            )
+            _state = importlib.import_module("ray._private.state").GlobalState()
+            _state._initialize_global_state(options)
+        table = _state.node_table()
+    except Exception as error:  # noqa: BLE001 (Ray raises RuntimeError, ConnectionError, RpcError and its own)
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {
+        "nodes": [
+            {
+                "id": node["NodeID"],
+                "ip": node["NodeManagerAddress"],
+                "alive": node["Alive"],
+                "labels": node.get("Labels") or {},
+                "resources": node.get("Resources") or {},
+            }
+            for node in table
+        ]
+    }
+
+
+_state: Any = None
+
+if __name__ == "__main__":
+    main()

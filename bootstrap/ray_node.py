@@ -1,0 +1,270 @@
+"""Ray on this node: the command line of ``ray start`` (pure), its start, its daemons, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from bootstrap.errors import RayStartFailed
+from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role, join_host_port
+from bootstrap.process import Child, Children, Process
+from bootstrap.settings import Settings
+
+RUN_LABEL, RANK_LABEL = "ray-bootstrap/run", "ray-bootstrap/rank"
+"""Node labels by which the quorum knows this run's nodes, and their ranks, in GCS's table."""
+DAEMONS = ("gcs_server", "raylet")
+"""Names in /proc/PID/stat of the processes whose end is the end of the node."""
+
+_STANDARD_PORTS = {"gcs_port": 6379, "dashboard_port": 8265, "ray_client_server_port": 10001}
+_HEAD_ONLY = ("gcs_port", "dashboard_port", "ray_client_server_port")
+_AGENT_HTTP = 52365
+_SHM_MINIMUM = 80 * 1024 * 1024
+"""Below Ray's own least object store (75 MB, ray_constants.py) the choice is left to Ray."""
+_OBJECT_STORE_SHARE, _SHM_SHARE, _OBJECT_STORE_MOST = 0.3, 0.95, 200 * 10**9
+"""Ray's own defaults (ray_constants.py), applied to what this node was really granted."""
+
+
+def run_hash(run_id: str) -> str:
+    """16 hex digits for places where a run id, free text, cannot stand."""
+    return hashlib.sha256(run_id.encode()).hexdigest()[:16]
+
+
+def temp_dir(settings: Settings, identity: NodeIdentity) -> Path:
+    """Ray's folder: the user's, or one of this run's own, short enough for socket paths below it (107 bytes in all)."""
+    return Path(settings.temp_dir or f"/tmp/ray-{run_hash(identity.run_id)[:8]}")  # noqa: S108 (sticky; checked to be ours)
+
+
+def is_free(port: int) -> bool:
+    """Whether somebody could listen on this TCP port, on all addresses, now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def _any_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def choose_ports(settings: Settings, role: Role) -> dict[str, int]:
+    """A port for each of Ray's fixed ones: the user's; else Ray's standard one if it is free, else any free one."""
+    standard = dict(_STANDARD_PORTS) if role is Role.HEAD else {}
+    standard["dashboard_agent_listen_port"] = _AGENT_HTTP
+    ports = {name: port if is_free(port) else _any_free_port() for name, port in standard.items()}
+    names = ("object_manager_port", "node_manager_port", "metrics_export_port", "dashboard_agent_grpc_port")
+    for name in (*standard, *names, "runtime_env_agent_port", "min_worker_port", "max_worker_port"):
+        chosen = getattr(settings, name)
+        if chosen is not None:
+            ports[name] = chosen
+    return ports
+
+
+def start_argv(
+    settings: Settings,
+    identity: NodeIdentity,
+    address: NodeAddress,
+    resources: Resources,
+    ports: Mapping[str, int],
+    gcs_address: str | None,
+    shm_free: int,
+) -> list[str]:
+    """What follows ``ray start``.
+
+    :param gcs_address: for a worker, ``host:port`` of the head's GCS; None for the head.
+    :param shm_free: bytes free in /dev/shm.
+    """
+    head = identity.role is Role.HEAD
+    labels = {**settings.labels, RUN_LABEL: run_hash(identity.run_id), RANK_LABEL: str(identity.rank)}
+    argv = ["--head", f"--port={ports['gcs_port']}"] if head else [f"--address={gcs_address}"]
+    argv += [f"--node-ip-address={address.ip}", f"--temp-dir={temp_dir(settings, identity)}"]
+    argv += [f"--num-cpus={resources.cpus}", f"--num-gpus={resources.num_gpus}"]
+    argv += _memory_argv(settings, resources, shm_free)
+    if resources.custom:
+        argv.append(f"--resources={json.dumps(dict(resources.custom), sort_keys=True)}")
+    argv.append("--labels=" + ",".join(f"{key}={value}" for key, value in sorted(labels.items())))
+    if head:
+        argv.append(f"--dashboard-host={settings.dashboard_host}")
+    argv += [
+        f"--{name.replace('_', '-')}={port}"
+        for name, port in ports.items()
+        if name != "gcs_port" and (head or name not in _HEAD_ONLY)
+    ]
+    if head:
+        argv.append("--disable-usage-stats")
+    return [*argv, *settings.ray_start_arg]
+
+
+def _memory_argv(settings: Settings, resources: Resources, shm_free: int) -> Iterator[str]:
+    store = settings.object_store_memory
+    if store is None and shm_free >= _SHM_MINIMUM:
+        store = int(min(resources.memory * _OBJECT_STORE_SHARE, shm_free * _SHM_SHARE, _OBJECT_STORE_MOST))
+    if store is not None:
+        yield f"--object-store-memory={store}"
+    if settings.memory is not None:
+        yield f"--memory={settings.memory}"
+    elif store is not None:
+        yield f"--memory={max(resources.memory - store, 1)}"
+
+
+@dataclass
+class RayChild:
+    """The process of :mod:`bootstrap.ray_child`, seen from the agent; one question at a time."""
+
+    child: Child
+    commands: IO[bytes]
+    answers: asyncio.StreamReader
+    transport: asyncio.BaseTransport
+    output: int
+    """A memfd with all that Ray printed; Ray's daemons may hold it too, which disturbs nobody."""
+    versions: Mapping[str, str] | None = None
+
+    @classmethod
+    async def spawn(cls, children: Children, env: Mapping[str, str]) -> RayChild:
+        """Start the child, which begins to import Ray at once."""
+        output = os.memfd_create("ray-start")
+        reading, writing = os.pipe()
+        in_read, in_write = os.pipe()
+        argv = [sys.executable, "-m", "bootstrap.ray_child", str(writing)]
+        # The wait for the dashboard is not ours to make: it comes up while the workers join. See docs/performance.md.
+        env = {**env, "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "0"}
+        child = children.spawn(argv, env, stdin=in_read, stdout=output, stderr=output, pass_fds=(writing,))
+        os.close(writing)
+        os.close(in_read)
+        loop, answers = asyncio.get_running_loop(), asyncio.StreamReader(limit=64 * 1024 * 1024)
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(answers), os.fdopen(reading, "rb", buffering=0)
+        )
+        return cls(child, os.fdopen(in_write, "wb", buffering=0), answers, transport, output)
+
+    async def ready(self) -> Mapping[str, str]:
+        """The versions of Ray and Python, once Ray is imported. :raises RayStartFailed: if it cannot be."""
+        if self.versions is None:
+            self.versions = await self._answer()
+            if not self.versions.get("ready"):
+                hint = "pip install 'ray[default]' into the Python that runs ray-bootstrap"
+                raise RayStartFailed(f"Ray cannot be imported: {self.versions.get('error')}", hint=hint)
+        return self.versions
+
+    async def ask(self, do: str, **arguments: object) -> dict[str, Any]:
+        """Send one command and wait for its answer."""
+        await self.ready()
+        with contextlib.suppress(BrokenPipeError):
+            self.commands.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        return await self._answer()
+
+    async def _answer(self) -> dict[str, Any]:
+        line = await self.answers.readline()
+        if line:
+            return dict(json.loads(line))
+        status = await self.child.exited
+        raise RayStartFailed(f"the process that starts Ray ended with status {status}\n{self.printed()}".rstrip())
+
+    def printed(self, lines: int = 20) -> str:
+        """The last lines of what Ray printed."""
+        size = os.fstat(self.output).st_size
+        text = os.pread(self.output, 64 * 1024, max(0, size - 64 * 1024)).decode(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    async def end(self) -> None:
+        """Let it go: it is needed no more (65 MB), and Ray's daemons become the agent's children."""
+        self.commands.close()
+        self.transport.close()
+        await asyncio.wait([self.child.exited], timeout=2)
+        self.child.signal(9)
+        os.close(self.output)
+
+
+async def start(ray: RayChild, argv: Sequence[str], env: Mapping[str, str], folder: Path, before: float) -> None:
+    """Run ``ray start`` and return when this node is registered in GCS.
+
+    :param before: time (epoch) before which logs in ``folder`` are another run's.
+    :raises RayStartFailed: with what Ray printed and the last errors in its log files.
+    """
+    answer = await ray.ask("start", argv=list(argv), env=dict(env))
+    if not answer["started"]:
+        cause = [f"`ray start` failed: {answer['error']}", *causes(folder, before)]
+        if len(cause) == 1:
+            cause.append(ray.printed())
+        raise RayStartFailed("\n".join(cause), hint=f"Ray's logs: {folder}/session_latest/logs")
+
+
+def causes(folder: Path, since: float, most: int = 8) -> list[str]:
+    """The last error lines out of the log files of Ray's daemons, each with its file's name, for people."""
+    found: list[str] = []
+    patterns = ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log")
+    for log in [f for pattern in patterns for f in sorted(folder.glob(f"session_2*/logs/{pattern}"))]:
+        with contextlib.suppress(OSError):
+            if log.stat().st_mtime >= since:
+                lines = log.read_text(errors="replace").splitlines()[-200:]
+                telling = [line for line in lines if _tells(line)]
+                found += [f"{log.name}: {line.strip()[:300]}" for line in telling[-3:]]
+    return found[-most:]
+
+
+def _tells(line: str) -> bool:
+    return any(
+        word in line for word in (" C ", " E ", "ERROR", "Error:", "Check failed", "terminated", "already in use")
+    )
+
+
+def daemons(processes: Sequence[Process]) -> list[Process]:
+    """Those of ``processes`` whose end is the end of this Ray node."""
+    return [p for p in processes if p.name in DAEMONS]
+
+
+def gcs_address(address: NodeAddress, ports: Mapping[str, int]) -> str:
+    """Under which the head's GCS is reached."""
+    return join_host_port(address.ip, ports["gcs_port"])
+
+
+def shm_free() -> int:
+    """Bytes free in /dev/shm; 0 where there is none."""
+    try:
+        return shutil.disk_usage("/dev/shm").free  # noqa: S108 (Ray's object store lives there)
+    except OSError:
+        return 0
+
+
+def session_folder(daemon: Process) -> Path | None:
+    """The session that a raylet belongs to, off its command line (``--raylet_socket_name=SESSION/sockets/raylet``)."""
+    try:
+        arguments = Path(f"/proc/{daemon.pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return None
+    sockets = [a.partition("=")[2] for a in arguments if a.startswith("--raylet_socket_name=")]
+    return Path(sockets[0]).parent.parent if sockets and sockets[0] else None
+
+
+def session_started_by(pid: int, folder: Path) -> Path | None:
+    """The session of a head whose start failed half-way: its name ends with its starter's process id (node.py)."""
+    return next(iter(folder.glob(f"session_2*_{pid}")), None)
+
+
+def clean(session: Path, gcs: str) -> None:
+    """Remove what this node's session left but its logs, and the note of the current cluster if it is ours."""
+    with contextlib.suppress(OSError):
+        for entry in session.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                if entry.name != "logs":
+                    shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        current = session.parent / "ray_current_cluster"
+        if current.read_text() == gcs:
+            current.unlink()

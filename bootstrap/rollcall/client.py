@@ -1,0 +1,182 @@
+"""A worker's side of the roll call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
+from bootstrap.model import HeadAddress, Verdict
+from bootstrap.rollcall.wire import BEAT, VERSION, Connection, Hello, Message, nonce, proof, proves, run_tag
+
+
+class NotThisHead(Exception):
+    """Nobody of this run and attempt is at that address; the search goes on."""
+
+
+@dataclass
+class Membership:
+    """A worker's place in the run, from the welcome to the verdict.
+
+    ``released`` becomes the address of GCS; ``ended`` becomes the verdict, or RayDied if the head was lost without one.
+    """
+
+    hello: Hello
+    secret: bytes | None
+    heartbeat_timeout: float
+    rank: int = -1
+    head: str = ""
+    released: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    ended: asyncio.Future[Verdict] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _welcomed: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _challenged: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _proof: str = ""
+    _nonce: str = field(default_factory=nonce)
+    _connection: Connection | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _trusted: bool = False
+
+    async def greet(self, head: HeadAddress, timeout: float) -> None:
+        """Connect, and make sure that this run's head is there and knows the secret, within ``timeout`` seconds.
+
+        :raises NotThisHead: if that is not the head of this run and attempt.
+        :raises Refused: if it is, but the secrets or the protocols differ.
+        """
+        await self._within(timeout, self._greet(head))
+
+    async def enrol(self, timeout: float) -> None:
+        """Prove knowledge of the secret, say hello and be welcomed, within ``timeout`` seconds.
+
+        :raises IdentityError: if the rank or the size is not what the head expects.
+        :raises Refused: if it will not have this node.
+        """
+        await self._within(timeout, self._enrol())
+
+    async def _within(self, timeout: float, step: Awaitable[None]) -> None:
+        try:
+            await asyncio.wait_for(step, timeout)
+        except (OSError, asyncio.TimeoutError) as error:
+            self.close()
+            what = f"no answer within {timeout:g} s" if isinstance(error, asyncio.TimeoutError) else str(error)
+            raise NotThisHead(what) from None
+        except BaseException:
+            self.close()
+            raise
+
+    async def _greet(self, head: HeadAddress) -> None:
+        loop = asyncio.get_running_loop()
+        _, self._connection = await loop.create_connection(
+            lambda: Connection(self._hear, self._closed), head.host, head.port
+        )
+        self._connection.send({"t": "hail", "v": VERSION, "nonce": self._nonce})
+        self._proof = await self._challenged
+
+    async def _enrol(self) -> None:
+        if self._connection is not None:
+            self._connection.send({"t": "proof", "proof": self._proof})
+            self._connection.send(self.hello.message())
+        await self._welcomed
+        self._tick()
+
+    def report(self, phase: str, detail: str = "") -> None:
+        """Tell the head how far this node is."""
+        if self._connection is not None:
+            self._connection.send({"t": "phase", "phase": phase, "detail": detail})
+
+    async def leave(self, reason: str, timeout: float = 0.5) -> None:
+        """Say good-bye, so that the head knows that this is no loss of contact."""
+        if self._connection is not None and self._connection.open:
+            self._connection.send({"t": "bye", "reason": reason})
+            self._connection.close(reason)
+            await asyncio.wait([self.ended], timeout=timeout)
+        self.close()
+
+    def close(self) -> None:
+        """Cut the connection, if there is one."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._connection is not None:
+            self._connection.cut("left")
+        futures: tuple[asyncio.Future[Any], ...] = (self._challenged, self._welcomed, self.released, self.ended)
+        for future in futures:
+            if not future.done():
+                future.cancel()
+            elif not future.cancelled():
+                future.exception()  # somebody has looked: asyncio need not complain
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self.heartbeat_timeout / 3, self._tick)
+        if self._connection is not None:
+            if self._connection.last_heard < loop.time() - self.heartbeat_timeout:
+                self._connection.cut(f"it was silent for {self.heartbeat_timeout:g} s")
+            else:
+                self._connection.send(BEAT)
+
+    def _hear(self, connection: Connection, message: Message) -> None:
+        kind = message["t"]
+        if kind == "challenge" and not self._trusted:
+            self._answer(message)
+        elif kind == "refuse":
+            self._fail(_refusal(message) if self._trusted or self._is_ours(message) else NotThisHead("refused"))
+        elif not self._trusted:
+            raise ValueError(f"{kind!r} before a challenge")
+        elif kind == "welcome":
+            self.rank, self.head = int(message["rank"]), str(message["head"])
+            if not self._welcomed.done():
+                self._welcomed.set_result(None)
+        elif kind == "go":
+            if not self.released.done():
+                self.released.set_result(str(message["gcs"]))
+        elif kind == "verdict":
+            self._conclude(connection, message)
+        else:
+            raise ValueError(f"unknown message {kind!r}")
+
+    def _answer(self, message: Message) -> None:
+        theirs = str(message["nonce"])
+        if not self._is_ours(message):
+            self._fail(NotThisHead("another run's head"))
+            return
+        if not proves(message["proof"], proof(self.secret, "head", theirs, self._nonce)):
+            if message["auth"] and self.secret is not None:
+                what = "the secrets of this node and of the head differ"
+            else:
+                what = f"{'the head' if message['auth'] else 'this node'} has a secret, the other has none"
+            self._fail(Refused(what, hint="give all nodes the same RAY_AUTH_TOKEN or --secret-file, or all --auth=off"))
+            return
+        self._trusted = True
+        if not self._challenged.done():
+            self._challenged.set_result(proof(self.secret, "worker", self._nonce, theirs))
+
+    def _is_ours(self, message: Message) -> bool:
+        return proves(message.get("tag"), run_tag(self.hello.run, self.hello.attempt, self._nonce))
+
+    def _conclude(self, connection: Connection, message: Message) -> None:
+        verdict = Verdict(int(message["status"]) & 255, str(message["reason"]), str(message["source"]))
+        connection.send({"t": "bye", "reason": "verdict received"})
+        if not self.ended.done():
+            self.ended.set_result(verdict)
+
+    def _fail(self, error: Exception) -> None:
+        waiting = self._welcomed if self._challenged.done() else self._challenged
+        if not waiting.done():
+            waiting.set_exception(error)
+
+    def _closed(self, _connection: Connection, reason: str) -> None:
+        self._fail(NotThisHead(reason))
+        with contextlib.suppress(asyncio.InvalidStateError):
+            self.ended.set_exception(
+                RayDied(f"lost the head {self.head} without a verdict: {reason}", hint="its own last lines say why")
+            )
+
+
+def _refusal(message: Message) -> Exception:
+    kind, reason = message["kind"], str(message["reason"])
+    if kind == "other-run":
+        return NotThisHead(reason)
+    error: type[BootstrapError] = IdentityError if kind == "identity" else Refused
+    return error(f"refused by the head {message.get('head', '?')}: {reason}")

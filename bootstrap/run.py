@@ -1,0 +1,129 @@
+"""One run on this node: what head and worker have in common, and how either is stopped.
+
+A run is one task, the *line*. Whatever wants it to end (a signal, a dead daemon, a lost node) records its reason and
+cancels the task where it waits; :mod:`bootstrap.ending` then makes it a verdict, tells everybody and clears up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bootstrap import hosts, preflight, ray_node, rendezvous
+from bootstrap import node as nodes
+from bootstrap.errors import BootstrapError, RayDied, RayStartFailed
+from bootstrap.host import Host
+from bootstrap.logs import Log
+from bootstrap.model import NodeIdentity, Verdict
+from bootstrap.node import Node
+from bootstrap.process import Child, Children
+from bootstrap.ray_node import RayChild
+from bootstrap.rollcall.client import Membership
+from bootstrap.rollcall.server import RollCall
+from bootstrap.secret import Secret
+from bootstrap.settings import Settings
+from bootstrap.state import StateFile
+
+
+@dataclass
+class Session:
+    """What Ray has been started with here, and what of it has to go."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Of everything that is started."""
+    ray: RayChild | None = None
+    folder: Path | None = None
+    """Ray's ``--temp-dir``."""
+    gcs: str = ""
+    path: Path | None = None
+    """The session's own folder below it."""
+    quorum: bool = False
+    """Whether the workload could start."""
+
+
+@dataclass
+class Run:
+    """One run on this node, from the first child to the last line."""
+
+    settings: Settings
+    host: Host
+    log: Log
+    children: Children
+    meeting: rendezvous.Rendezvous = field(default_factory=rendezvous.nowhere)
+    state: StateFile = field(default_factory=StateFile)
+    begun: float = field(default_factory=time.monotonic)
+    line: asyncio.Task[Verdict] | None = None
+    reason: BootstrapError | None = None
+    """Why the line was cancelled; the first one wins."""
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by a second signal: no more grace."""
+    identity: NodeIdentity | None = None
+    node: Node | None = None
+    workload: Child | None = None
+    call: RollCall | None = None
+    membership: Membership | None = None
+    made_secret: Secret | None = None
+    session: Session = field(default_factory=Session)
+
+    def stop(self, reason: BootstrapError) -> None:
+        """End the line, for this reason unless there is one already."""
+        if self.reason is not None:
+            self.hurry.set()
+        elif self.line is not None and not self.line.done():
+            self.reason = reason
+            self.line.cancel()
+
+    def phase(self, name: str, **facts: object) -> None:
+        """Note how far this node is, for ``ray-bootstrap status``."""
+        self.state.update(phase=name, **facts)
+
+
+async def inspect(me: Run, identity: NodeIdentity) -> Node:
+    """Inspect this node, put its hosts file right and judge it, in a thread: NVML and resolvers take their time."""
+
+    def work() -> tuple[Node, hosts.HostsOutcome, list[preflight.Finding]]:
+        node = nodes.inspect(me.settings, me.host, identity)
+        outcome = hosts.ensure(me.settings.hosts, node.address, me.host)
+        return node, outcome, preflight.run(node.subject)
+
+    node, outcome, findings = await asyncio.to_thread(work)
+    me.session.env = node.environment(node.secret, outcome)
+    if outcome.note:
+        me.log.warn(outcome.note)
+    for finding in findings:
+        if not finding.fatal or finding.check in me.settings.ignore_check:
+            me.log.warn(f"{finding.check}: {finding.message}; {finding.remedy}")
+    preflight.judge(findings, me.settings.ignore_check)
+    gpus = f", {node.resources.num_gpus} GPUs" if node.resources.num_gpus else ""
+    source = node.address.sources.get("ip", "?")
+    me.log.say(f"fit: {node.address.ip} ({source}), {node.resources.cpus} CPUs{gpus}")
+    return node
+
+
+async def start_ray(
+    me: Run, node: Node, ray: RayChild, ports: dict[str, int], gcs_to_join: str | None, gcs: str
+) -> None:
+    """Start Ray on this node and watch its daemons.
+
+    :param gcs_to_join: GCS's address for a worker, None for the head.
+    :param gcs: GCS's address.
+    :raises RayStartFailed: with the cause.
+    """
+    me.session.folder, me.session.gcs = node.temp_dir, gcs
+    node.temp_dir.mkdir(parents=True, exist_ok=True)
+    argv = node.start_argv(ports, gcs_to_join)
+    await ray_node.start(ray, argv, me.session.env, node.temp_dir, time.time())
+    daemons = ray_node.daemons(me.children.alive())
+    if "raylet" not in {daemon.name for daemon in daemons}:
+        raise RayStartFailed("`ray start` said that it succeeded, but there is no raylet")
+    for daemon in daemons:
+        me.session.path = me.session.path or ray_node.session_folder(daemon)
+        me.children.watch(daemon, lambda name=daemon.name: me.stop(_daemon_died(me, name)))  # type: ignore[misc]
+
+
+def _daemon_died(me: Run, name: str) -> RayDied:
+    lines = ray_node.causes(me.session.folder, 0) if me.session.folder else []
+    return RayDied("\n".join([f"Ray's {name} on {me.host.hostname} ended by itself", *lines]))

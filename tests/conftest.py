@@ -1,0 +1,122 @@
+"""What holds for every test: what it may need of the machine, and that it leaves nothing alive."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+from hosts import MARK, Hosts
+from hosts import make_hosts as start_hosts
+from requirements import HOSTS, SKIPPED, requires, summary
+from survivors import descendants, describe, marked
+
+REPOSITORY = Path(__file__).parent.parent
+_SETS_OF_HOSTS = pytest.StashKey[list[Hosts]]()
+_SECONDS_TO_DIE = 5.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "requires(name, ...): needs these of tests/requirements.py")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips, or with CI=true fails, a test whose machine lacks what its marks name."""
+    names = [name for mark in item.iter_markers("requires") for name in mark.args]
+    requires(*(HOSTS if item.get_closest_marker("hosts") else ()), *names)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds what the hosts' commands wrote to the report of a failed test."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for hosts in item.stash.get(_SETS_OF_HOSTS, []):
+            report.sections.extend(hosts.transcripts())
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says at the end what was not run and why."""
+    lines = summary(terminalreporter.stats.get("skipped", []))
+    if lines:
+        terminalreporter.section("not run on this machine")
+        for line in lines:
+            terminalreporter.line(line, yellow=SKIPPED in line)
+
+
+@pytest.fixture(autouse=sys.platform == "linux")
+def nothing_left() -> Iterator[dict[str, str]]:
+    """Proves that nothing the test started is alive after it: no marked process, no descendant.
+
+    The value is the mark, for a test that gives its processes an environment of their own: ``env={**nothing_left, …}``.
+    """
+    value = uuid.uuid4().hex
+    before = descendants(os.getpid())
+    os.environ[MARK] = value
+    try:
+        yield {MARK: value}
+    finally:
+        os.environ.pop(MARK, None)
+    if left := _left_after(_SECONDS_TO_DIE, f"{MARK}={value}", before):
+        names = [describe(pid) for pid in left]
+        for pid in left:
+            _kill(pid)
+        pytest.fail("the test left alive (killed now):\n  " + "\n  ".join(names), pytrace=False)
+
+
+def _left_after(seconds: float, mark: str, before: set[int]) -> list[int]:
+    """What is still there after ``seconds`` at most, for a process that was just told to end."""
+    from hosts import wait_for
+
+    def alive() -> set[int]:
+        return marked(mark) | (descendants(os.getpid()) - before)
+
+    try:
+        wait_for(lambda: not alive(), timeout=seconds)
+    except TimeoutError:
+        return sorted(alive())
+    return []
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+@pytest.fixture
+def make_hosts(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Hosts]]:
+    """``make_hosts(n, **options)`` as in :func:`hosts.make_hosts`; whatever was made is taken down after the test."""
+    requires(*HOSTS)
+    made = request.node.stash.setdefault(_SETS_OF_HOSTS, [])
+    numbers = itertools.count()
+    python = {sys.prefix, sys.base_prefix, *sys.path}
+    visible = [str(REPOSITORY), str(tmp_path_factory.getbasetemp()), *filter(None, python)]
+
+    def make(n: int, **options: object) -> Hosts:
+        hosts = start_hosts(n, base=tmp_path / f"hosts-{next(numbers)}", **{"visible": visible, **options})  # type: ignore[arg-type]
+        made.append(hosts)
+        return hosts
+
+    try:
+        yield make
+    finally:
+        for hosts in made:
+            hosts.close()
+
+
+@pytest.fixture(name="requires")
+def requires_fixture() -> Callable[..., None]:
+    """``requires("cc", …)`` of :mod:`requirements`, for a need that shows only inside a test or fixture."""
+    return requires

@@ -1,0 +1,80 @@
+"""What some tests need of the machine, how to tell, and how to get it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+SKIPPED = "needs "
+"""How every reason for a skip of ours begins."""
+
+
+@dataclass(frozen=True)
+class Requirement:
+    present: Callable[[], bool]
+    remedy: str
+
+
+def _program(name: str) -> Callable[[], bool]:
+    return lambda: shutil.which(name) is not None
+
+
+def _module(name: str) -> Callable[[], bool]:
+    return lambda: importlib.util.find_spec(name) is not None
+
+
+def _namespaces_and_bridge() -> bool:
+    """Root in a container without CAP_SYS_ADMIN may not; nor may one whose kernel lacks the modules."""
+    argv = ["unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "ip", "link", "add", "type", "bridge"]
+    if not all(map(shutil.which, ("unshare", "ip"))):
+        return False
+    return subprocess.run(argv, capture_output=True, check=False, timeout=30).returncode == 0
+
+
+def _oldest_ray() -> bool:
+    return os.access(os.environ.get("OLDEST_RAY_PYTHON", ""), os.X_OK)
+
+
+REQUIREMENTS: Mapping[str, Requirement] = {
+    "linux": Requirement(lambda: sys.platform == "linux", "these tests use Linux's own system calls"),
+    "root": Requirement(lambda: os.geteuid() == 0, "run as root: sudo make test"),
+    "ip": Requirement(_program("ip"), "apt-get install iproute2"),
+    "unshare": Requirement(_program("unshare"), "apt-get install util-linux"),
+    "nsenter": Requirement(_program("nsenter"), "apt-get install util-linux"),
+    "setpriv": Requirement(_program("setpriv"), "apt-get install util-linux"),
+    "namespaces": Requirement(_namespaces_and_bridge, "in a container: docker run --privileged"),
+    "cc": Requirement(_program("cc"), "a C compiler: apt-get install gcc libc6-dev"),
+    "torch": Requirement(_module("torch"), "pip install -e '.[train-test]'"),
+    "oldest-ray": Requirement(_oldest_ray, "OLDEST_RAY_PYTHON: a Python with Ray 2.52.0; `make test` makes one"),
+}
+HOSTS = ("linux", "root", "ip", "unshare", "nsenter", "setpriv", "namespaces")
+"""What the fixture ``make_hosts`` and the mark ``hosts`` need."""
+
+_present = functools.cache(lambda name: REQUIREMENTS[name].present())
+
+
+def requires(*names: str) -> None:
+    """Skips the test, or fails it where CI=true, unless this machine has everything named; says what is missing."""
+    missing = [name for name in names if not _present(name)]
+    if missing:
+        reason = SKIPPED + "; ".join(f"{name} ({REQUIREMENTS[name].remedy})" for name in missing)
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{reason} - and with CI=true nothing is skipped", pytrace=False)
+        pytest.skip(reason)
+
+
+def summary(reports: Sequence[pytest.TestReport]) -> list[str]:
+    """One line for each reason: how many tests did not run, and why."""
+    counts: dict[str, int] = {}
+    for report in reports:
+        reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else "?"
+        counts[reason] = counts.get(reason, 0) + 1
+    return [f"not run: {count} test{'s' * (count > 1)}: {reason}" for reason, count in sorted(counts.items())]

@@ -1,0 +1,401 @@
+"""Who am I? A table of environments and options, and the identity or the error that each must give."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootstrap.errors import IdentityError
+from bootstrap.host import Host
+from bootstrap.launchers import LAUNCHERS, identify
+from bootstrap.model import NodeIdentity, Role
+from bootstrap.settings import Settings
+
+NAMES = [row.name for row in LAUNCHERS]
+
+SLURM = {
+    "SLURM_JOB_ID": "42",
+    "SLURM_STEP_ID": "0",
+    "SLURM_NODEID": "1",
+    "SLURM_LOCALID": "0",
+    "SLURM_JOB_NUM_NODES": "4",
+    "SLURM_STEP_NUM_NODES": "3",
+    "SLURM_JOB_NODELIST": "gpu[001-004]",
+    "SLURM_STEP_NODELIST": "gpu[002-004]",
+}
+BATCH = {
+    "SLURM_JOB_ID": "42",
+    "SLURM_NODEID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_JOB_NUM_NODES": "4",
+    "SLURM_JOB_NODELIST": "gpu[001-004]",
+}
+LWS = {"LWS_WORKER_INDEX": "1", "LWS_GROUP_SIZE": "4", "LWS_LEADER_ADDRESS": "lws-0.lws.ns"}
+TRAINER = {
+    "PET_NODE_RANK": "2",
+    "PET_NNODES": "4",
+    "PET_NPROC_PER_NODE": "auto",
+    "PET_MASTER_ADDR": "t-node-0-0.t",
+    "PET_MASTER_PORT": "29500",
+    "JOB_COMPLETION_INDEX": "2",
+}
+JOBSET = {"JOBSET_NAME": "js", "JOBSET_UID": "u-1", "JOBSET_RESTART_ATTEMPT": "2", "JOB_COMPLETION_INDEX": "1"}
+OMPI = {
+    "OMPI_COMM_WORLD_RANK": "1",
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
+    "PMIX_NAMESPACE": "prterun-a-7@1",
+}
+SKY = {
+    "SKYPILOT_NODE_RANK": "1",
+    "SKYPILOT_NUM_NODES": "2",
+    "SKYPILOT_NODE_IPS": "10.0.0.4\n10.0.0.5",
+    "SKYPILOT_TASK_ID": "sky-2026-x",
+}
+TORCHRUN = {
+    "GROUP_RANK": "1",
+    "GROUP_WORLD_SIZE": "2",
+    "LOCAL_RANK": "0",
+    "RANK": "8",
+    "WORLD_SIZE": "16",
+    "MASTER_ADDR": "10.0.0.9",
+    "MASTER_PORT": "29500",
+    "TORCHELASTIC_RUN_ID": "none",
+    "TORCHELASTIC_RESTART_COUNT": "3",
+}
+PYTORCHJOB = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "pt-master-0"}
+POD_HOSTS = "127.0.0.1\tlocalhost\n10.0.0.5\tjob-1.sub.ns.svc.cluster.local\tjob-1\n"
+
+
+def asked(**options: Any) -> Settings:
+    return Settings(**options)
+
+
+def who(
+    env: Mapping[str, str],
+    settings: Settings | None = None,
+    *,
+    hostname: str = "node",
+    root: Path = Path("/nonexistent"),
+    own: Collection[str] = (),
+    names: Mapping[str, list[str]] | None = None,
+) -> tuple[NodeIdentity, list[str]]:
+    def resolve(name: str) -> list[str]:
+        found = (names or {}).get(name)
+        if found is None:
+            raise OSError(-2, "Name or service not known")
+        return found
+
+    host = Host(env=env, hostname=hostname, root=root)
+    return identify(settings or Settings(), host, own_addresses=lambda: own, resolve=resolve)
+
+
+def pod(tmp_path: Path, hosts: str = POD_HOSTS) -> Path:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/hosts").write_text(hosts)
+    return tmp_path
+
+
+WORKERS = [  # launcher, environment, (rank, size, head, run id, attempt, rendezvous), source of the rank
+    ("slurm", SLURM, (1, 3, ("gpu002",), "slurm-42.0", 0, "slurm"), "SLURM_NODEID"),
+    ("slurm", SLURM | {"SLURM_RESTART_COUNT": "2"}, (1, 3, ("gpu002",), "slurm-42.0", 2, "slurm"), "SLURM_NODEID"),
+    ("leaderworkerset", LWS, (1, 4, ("lws-0.lws.ns",), "lws-lws-0.lws.ns", 0, "dns"), "LWS_WORKER_INDEX"),
+    ("kubeflow-trainer", TRAINER, (2, 4, ("t-node-0-0.t",), "kubeflow-t-node-0-0.t", 0, "dns"), "PET_NODE_RANK"),
+    ("openmpi", OMPI, (1, 2, (), "openmpi-prterun-a-7@1", 0, "file"), "OMPI_COMM_WORLD_RANK"),
+    ("openmpi", SLURM | OMPI, (1, 2, (), "openmpi-prterun-a-7@1", 0, "file"), "OMPI_COMM_WORLD_RANK"),
+    ("skypilot", SKY, (1, 2, ("10.0.0.4",), "sky-2026-x", 0, "static"), "SKYPILOT_NODE_RANK"),
+    ("torchrun", TORCHRUN, (1, 2, ("10.0.0.9",), "torchrun-none-10.0.0.9-29500", 3, "static"), "GROUP_RANK"),
+    (
+        "torchrun",
+        {"NODE_RANK": "1", "NNODES": "2", "MASTER_ADDR": "h"},
+        (1, 2, ("h",), "torchrun-h", 0, "static"),
+        "NODE_RANK",
+    ),
+    ("pytorchjob", PYTORCHJOB, (1, 3, ("pt-master-0",), "pytorchjob-pt-master-0", 0, "dns"), "RANK"),
+    ("torch-env", {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "h"}, (1, 2, ("h",), "torch-h", 0, "static"), "RANK"),
+]
+
+
+@pytest.mark.parametrize(("launcher", "env", "expected", "source"), WORKERS, ids=[f"{w[0]}-{w[2][3]}" for w in WORKERS])
+def test_a_row_says_who_this_node_is(
+    launcher: str, env: dict[str, str], expected: tuple[Any, ...], source: str
+) -> None:
+    identity, _ = who(env)
+    assert identity.launcher == launcher
+    assert identity.role is Role.WORKER
+    found = (identity.rank, identity.size, identity.head_hints, identity.run_id, identity.attempt, identity.rendezvous)
+    assert found == expected
+    assert identity.sources["rank"] == source
+    assert {"rank", "size", "role", "run_id", "attempt", "rendezvous", "launcher"} <= set(identity.sources)
+
+
+def test_every_row_is_shown_by_a_test_here() -> None:
+    shown = {w[0] for w in WORKERS} | {"explicit", "jobset", "kubernetes", "address", "local"}
+    assert shown == set(NAMES)
+
+
+@pytest.mark.parametrize("launcher", sorted({w[0] for w in WORKERS}))
+def test_rank_0_of_the_same_launcher_is_the_head_of_the_same_run(launcher: str) -> None:
+    _, env, expected, source = next(w for w in WORKERS if w[0] == launcher)
+    identity, _ = who(env | {source: "0"})
+    assert (identity.role, identity.rank, identity.run_id) == (Role.HEAD, 0, expected[3])
+
+
+def test_a_pytorchjob_master_that_is_told_localhost_names_the_run_as_its_workers_do() -> None:
+    identity, _ = who(PYTORCHJOB | {"RANK": "0", "MASTER_ADDR": "localhost"}, hostname="pt-master-0")
+    assert identity.run_id == "pytorchjob-pt-master-0"
+
+
+def test_an_indexed_job_finds_its_head_by_its_own_line_in_etc_hosts(tmp_path: Path) -> None:
+    env, settings = {"JOB_COMPLETION_INDEX": "1"}, asked(nodes=2)
+    identity, notes = who(env, settings, hostname="job-1", root=pod(tmp_path))
+    assert identity.launcher == "kubernetes"
+    assert identity.head_hints == ("job-0.sub.ns.svc.cluster.local",)
+    assert (identity.rank, identity.size, identity.run_id, identity.rendezvous) == (1, 2, "job-job", "dns")
+    assert identity.sources["size"] == "--nodes"
+    assert any("batch.kubernetes.io/controller-uid" in note and "not unique" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "hosts", ["127.0.0.1 localhost\n10.0.0.5 job-1\n", "", "garbage\n# 10.0.0.5 job-1.sub job-1\n"]
+)
+def test_an_indexed_job_without_a_subdomain_has_no_head_hint(tmp_path: Path, hosts: str) -> None:
+    identity, _ = who({"JOB_COMPLETION_INDEX": "1"}, asked(nodes=2), hostname="job-1", root=pod(tmp_path, hosts))
+    assert identity.head_hints == ()
+    assert identity.rendezvous == "dns"
+
+
+def test_an_indexed_job_with_its_uid_and_a_shared_folder_needs_no_note() -> None:
+    settings = asked(nodes=2, run_id="uid-7", shared_dir="/shared")
+    identity, notes = who({"JOB_COMPLETION_INDEX": "0"}, settings, hostname="the-machine")
+    assert (identity.run_id, identity.rendezvous, notes) == ("uid-7", "file", [])
+    assert (identity.sources["run_id"], identity.sources["rendezvous"]) == ("--run-id", "--shared-dir")
+
+
+def test_an_indexed_job_on_the_host_network_must_name_its_run() -> None:
+    with pytest.raises(IdentityError) as caught:
+        who({"JOB_COMPLETION_INDEX": "0"}, asked(nodes=2), hostname="the-machine")
+    assert "controller-uid" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("extra", "nodes", "rank"),
+    [
+        ({}, 2, 1),
+        ({"JOBSET_JOB_GLOBAL_INDEX": "0", "JOBSET_GLOBAL_REPLICAS": "1"}, 2, 1),
+        ({"JOBSET_JOB_GLOBAL_INDEX": "2", "JOBSET_GLOBAL_REPLICAS": "3"}, 6, 5),
+    ],
+)
+def test_a_jobset_counts_over_all_its_jobs(tmp_path: Path, extra: dict[str, str], nodes: int, rank: int) -> None:
+    root = pod(tmp_path, "10.0.0.5 js-w-2-1.js.ns.svc.cluster.local js-w-2-1\n")
+    identity, notes = who(JOBSET | extra, asked(nodes=nodes), hostname="js-w-2-1", root=root)
+    assert (identity.launcher, identity.rank, identity.run_id, identity.attempt) == ("jobset", rank, "jobset-u-1", 2)
+    assert identity.head_hints == ("js-w-0-0.js.ns.svc.cluster.local",)
+    assert notes == ["launcher jobset; also matches kubernetes; --launcher=NAME overrides"]
+
+
+def test_a_jobsets_coordinator_is_the_head_if_the_manifest_names_it(tmp_path: Path) -> None:
+    root = pod(tmp_path, "10.0.0.5 js-w-0-1.js.ns.svc.cluster.local js-w-0-1\n")
+    env = JOBSET | {"JOBSET_COORDINATOR": "js-driver-0-0.js"}
+    assert who(env, asked(nodes=2), hostname="js-w-0-1", root=root)[0].head_hints == ("js-driver-0-0.js",)
+
+
+ERRORS = [  # environment, options, what the message quotes, what the hint says
+    (BATCH, {}, ("SLURM_JOB_ID='42'", "SLURM_STEP_ID is not set"), "srun --ntasks-per-node=1"),
+    (SLURM | {"SLURM_STEP_ID": "4294967290"}, {}, ("interactive",), "srun --ntasks-per-node=1"),
+    (SLURM | {"SLURM_LOCALID": "1"}, {}, ("SLURM_LOCALID=1",), "srun --ntasks-per-node=1"),
+    (SLURM | {"SLURM_STEP_NODELIST": "gpu[2-1]"}, {}, ("SLURM_STEP_NODELIST", "2-1"), "--head-address"),
+    (SLURM | {"SLURM_NODEID": ""}, {}, ("SLURM_NODEID", "SLURM_STEP_NUM_NODES='3'"), "--rank"),
+    (SLURM | {"SLURM_NODEID": "three"}, {}, ("SLURM_NODEID='three'",), "--rank"),
+    (SLURM | {"SLURM_NODEID": "3"}, {}, ("SLURM_NODEID='3'", "SLURM_STEP_NUM_NODES='3'"), ""),
+    (SLURM | {"SLURM_NODEID": "-1"}, {}, ("SLURM_NODEID='-1'",), "--rank"),
+    (SLURM | {"SLURM_RESTART_COUNT": "x"}, {}, ("SLURM_RESTART_COUNT='x'",), "--attempt"),
+    (OMPI | {"OMPI_COMM_WORLD_LOCAL_RANK": "1"}, {}, ("OMPI_COMM_WORLD_LOCAL_RANK=1",), "ppr:1:node"),
+    (OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, {}, ("OMPI_COMM_WORLD_LOCAL_SIZE='8'",), "ppr:1:node"),
+    (OMPI | {"PMIX_NAMESPACE": ""}, {}, ("names this run",), "--run-id"),
+    (TORCHRUN | {"LOCAL_RANK": "3"}, {}, ("LOCAL_RANK=3",), "--nproc-per-node=1"),
+    (LWS | {"LWS_GROUP_SIZE": ""}, {}, ("LWS_WORKER_INDEX='1'", "LWS_GROUP_SIZE"), "--nodes"),
+    (LWS | {"LWS_GROUP_SIZE": ""}, {"min_nodes": 2}, ("LWS_WORKER_INDEX='1'", "LWS_GROUP_SIZE"), "--nodes"),
+    (LWS | {"LWS_WORKER_INDEX": ""}, {}, ("LWS_WORKER_INDEX", "LWS_GROUP_SIZE='4'"), "--rank"),
+    (LWS | {"LWS_GROUP_SIZE": "0"}, {}, ("LWS_GROUP_SIZE='0'",), "--nodes"),
+    (LWS, {"min_nodes": 5}, ("--min-nodes=5", "LWS_GROUP_SIZE='4'"), "--min-nodes=4"),
+    (TRAINER | {"PET_NNODES": "1:4"}, {}, ("PET_NNODES='1:4'",), "--nodes"),
+    (TRAINER | {"PET_MASTER_ADDR": "a b"}, {}, ("PET_MASTER_ADDR='a b'",), "--head-address"),
+    ({"JOB_COMPLETION_INDEX": "0"}, {}, ("JOB_COMPLETION_INDEX='0'", "--nodes"), 'RAY_BOOTSTRAP_NODES\n    value: "2"'),
+    (JOBSET | {"JOBSET_JOB_GLOBAL_INDEX": "1"}, {"nodes": 4}, ("JOBSET_GLOBAL_REPLICAS=None",), "--rank"),
+    (
+        JOBSET | {"JOBSET_JOB_GLOBAL_INDEX": "1", "JOBSET_GLOBAL_REPLICAS": "3"},
+        {"nodes": 4},
+        ("--nodes=4", "3 Jobs"),
+        "--rank",
+    ),
+    (PYTORCHJOB | {"WORLD_SIZE": ""}, {}, ("RANK='1'", "WORLD_SIZE"), "--nodes"),
+    (SLURM, {"role": "head"}, ("--role='head'", "SLURM_NODEID='1'"), "--rank"),
+    (SLURM | {"SLURM_NODEID": "0"}, {"role": "worker"}, ("--role='worker'", "SLURM_NODEID='0'"), "--launcher=explicit"),
+    ({}, {"rank": 1}, ("--rank='1'", "--nodes"), "--nodes=N"),
+    ({}, {"nodes": 2}, ("--nodes='2'", "--rank"), "--role=head"),
+    ({}, {"min_nodes": 2}, ("no rank",), "--role=head"),
+    ({}, {"role": "head", "shared_dir": "/s", "run_id": "r"}, ("no size",), "--nodes=N"),
+    ({}, {"rank": 0, "nodes": 2, "shared_dir": "/s"}, ("shared folder without a run id",), "--run-id"),
+    ({"PMI_SIZE": "4", "PMI_RANK": "1"}, {}, ("PMI_SIZE=4",), "--rank"),
+    ({}, {"launcher": "slurms"}, ("'slurms'",), "leaderworkerset"),
+    ({}, {"launcher": "slurm"}, ("SLURM_JOB_ID",), "--launcher=auto"),
+    (PYTORCHJOB | {"LOCAL_RANK": "0"}, {"launcher": "pytorchjob"}, ("none of", "LOCAL_RANK"), "--launcher=auto"),
+    ({}, {"launcher": "address"}, ("head's address",), "--head-address"),
+    ({}, {"launcher": "local", "nodes": 2}, ("one node",), "--launcher=explicit"),
+    ({}, {"head_address": "127.0.0.1:6379", "nodes": 2}, ("127.0.0.1", "2 nodes"), "--head-address"),
+]
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "quoted", "hint"), ERRORS, ids=[f"{i}-{e[2][0]}" for i, e in enumerate(ERRORS)]
+)
+def test_nothing_decisive_is_guessed(
+    env: dict[str, str], options: dict[str, Any], quoted: tuple[str, ...], hint: str
+) -> None:
+    with pytest.raises(IdentityError) as caught:
+        who(env, asked(**options), hostname="job-0")
+    assert caught.value.status == 65
+    for text in quoted:
+        assert text in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_options_override_single_values_of_a_launcher() -> None:
+    settings = asked(nodes=7, run_id="mine", attempt=5, head_address="h:6380")
+    identity, _ = who(SLURM, settings)
+    assert (identity.launcher, identity.rank, identity.size) == ("slurm", 1, 7)
+    assert (identity.run_id, identity.attempt, identity.head_hints) == ("mine", 5, ("h:6380",))
+    assert identity.rendezvous == "static"
+    assert identity.sources == {
+        "launcher": "SLURM_JOB_ID",
+        "rank": "SLURM_NODEID",
+        "size": "--nodes",
+        "role": "rank 1",
+        "run_id": "--run-id",
+        "attempt": "--attempt",
+        "head": "--head-address",
+        "rendezvous": "--head-address",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "rendezvous"),
+    [
+        ({}, "slurm"),
+        ({"shared_dir": "/s"}, "file"),
+        ({"shared_dir": "/s", "rendezvous": "slurm"}, "slurm"),
+        ({"head_address": "h"}, "static"),
+        ({"head_address": "h", "rendezvous": "dns"}, "dns"),
+    ],
+)
+def test_an_option_chooses_the_rendezvous_over_the_launcher(options: dict[str, Any], rendezvous: str) -> None:
+    assert who(SLURM, asked(**options))[0].rendezvous == rendezvous
+
+
+def test_rank_and_size_by_option_make_no_use_of_a_launcher() -> None:
+    identity, notes = who(BATCH, asked(rank=0, nodes=2))
+    assert (identity.launcher, identity.role, identity.size) == ("explicit", Role.HEAD, 2)
+    assert notes[0] == "launcher explicit; also matches slurm; --launcher=NAME overrides"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"role": "head", "nodes": 2}, (Role.HEAD, 0, 2)),
+        ({"role": "head", "min_nodes": 2}, (Role.HEAD, 0, None)),
+        ({"role": "worker"}, (Role.WORKER, None, None)),
+        ({"role": "worker", "nodes": 2}, (Role.WORKER, None, 2)),
+        ({"rank": 1, "min_nodes": 1}, (Role.WORKER, 1, None)),
+    ],
+)
+def test_a_role_without_a_launcher_goes_by_the_options(options: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    identity, _ = who({}, asked(**options))
+    assert (identity.launcher, (identity.role, identity.rank, identity.size)) == ("explicit", expected)
+
+
+def test_explicit_nodes_agree_on_the_run_without_a_run_id() -> None:
+    head, _ = who({}, asked(role="head", nodes=2))
+    worker, notes = who({}, asked(role="worker", head_address="10.0.0.1"))
+    assert head.run_id == worker.run_id
+    assert any("--run-id" in note for note in notes)
+
+
+HOSTS = {"head.example": ["10.0.0.1", "fd00::1"], "here": ["127.0.1.1"]}
+
+
+@pytest.mark.parametrize(
+    ("head", "own", "role"),
+    [
+        ("10.0.0.1:6379", {"10.0.0.1", "127.0.0.1"}, Role.HEAD),
+        ("head.example", {"10.0.0.1"}, Role.HEAD),
+        ("head.example:6379", {"fd00:0::1"}, Role.HEAD),
+        ("here", {"10.0.0.7"}, Role.HEAD),
+        ("node", {"10.0.0.7"}, Role.HEAD),
+        ("node.cluster", {"10.0.0.7"}, Role.HEAD),
+        ("head.example", {"10.0.0.2", "fe80::1%eth0"}, Role.WORKER),
+        ("10.0.0.1", {"10.0.0.2"}, Role.WORKER),
+        ("unknown.example", {"10.0.0.2"}, Role.WORKER),
+    ],
+)
+def test_the_node_that_has_the_heads_address_is_the_head(head: str, own: set[str], role: Role) -> None:
+    names = {**HOSTS, "10.0.0.1": ["10.0.0.1"]}
+    identity, _ = who({}, asked(head_address=head, nodes=2), own=own, names=names)
+    assert (identity.launcher, identity.role, identity.head_hints) == ("address", role, (head,))
+    assert identity.rank == (0 if role is Role.HEAD else None)
+    assert f"--head-address={head}" in identity.sources["rank" if role is Role.HEAD else "role"]
+
+
+def test_addresses_are_asked_for_only_where_they_decide() -> None:
+    def never(*_: object) -> list[str]:
+        raise AssertionError("asked")
+
+    host = Host(env=SLURM, hostname="node")
+    identify(Settings(head_address="10.0.0.1"), host, own_addresses=never, resolve=never)
+    identify(Settings(head_address="h", role="worker"), Host({}, "node"), own_addresses=never, resolve=never)
+
+
+def test_nothing_at_all_is_one_local_node_with_a_fresh_run_id() -> None:
+    (first, notes), (second, _) = who({}), who({})
+    assert (first.launcher, first.role, first.rank, first.size) == ("local", Role.HEAD, 0, 1)
+    assert first.run_id.startswith("local-")
+    assert len(first.run_id) == len("local-") + 8
+    assert first.run_id != second.run_id
+    assert notes == []
+
+
+def test_a_pod_that_nobody_numbers_is_local_and_says_so() -> None:
+    identity, notes = who({"KUBERNETES_SERVICE_HOST": "10.96.0.1"})
+    assert identity.launcher == "local"
+    assert "JOB_COMPLETION_INDEX" in notes[0]
+
+
+def test_launcher_local_runs_alone_inside_a_batch_script() -> None:
+    assert who(BATCH, asked(launcher="local"))[0].size == 1
+
+
+def test_a_worker_sent_to_its_own_loopback_is_noted() -> None:
+    _, notes = who(TORCHRUN | {"MASTER_ADDR": "127.0.0.1"})
+    assert any("MASTER_ADDR=127.0.0.1" in note for note in notes)
+
+
+VARIABLES = sorted({v for row in LAUNCHERS for v in (*row.signs, *row.rank, *row.size, *row.head, *row.local_rank)})
+
+
+@given(st.dictionaries(st.sampled_from(VARIABLES), st.sampled_from(["", "0", "1", "2", "-1", "x", "a:1", "gpu[1-2]"])))
+def test_any_mixture_of_variables_is_an_identity_that_holds_together_or_an_error(env: dict[str, str]) -> None:
+    try:
+        identity, _ = who(env, hostname="job-0")
+    except IdentityError:
+        return
+    assert identity.rank is not None
+    assert identity.size is not None
+    assert 0 <= identity.rank < identity.size
+    assert (identity.role is Role.HEAD) == (identity.rank == 0)
+    assert identity.run_id

@@ -1,0 +1,425 @@
+"""Where is the head? One contract for all back ends, then what is each one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootstrap.errors import IdentityError, UsageError
+from bootstrap.host import Host
+from bootstrap.model import HeadAddress, NodeIdentity, Role
+from bootstrap.rendezvous import BACK_ENDS, Rendezvous, make, rollcall_ports
+from bootstrap.rendezvous.dns import Dns
+from bootstrap.rendezvous.file import RECORD_MAX, SharedFolder
+from bootstrap.rendezvous.slurm import expand, first
+from bootstrap.settings import Settings
+
+HEAD = "127.0.0.1"
+SLURM_ENV = {"SLURM_STEP_NODELIST": "127.0.0.[1-3]", "SLURM_JOB_NODELIST": "other[1-9]"}
+
+
+def identity(rendezvous: str = "file", **changes: Any) -> NodeIdentity:
+    known = NodeIdentity("test", Role.WORKER, 1, 2, "run/7 ü", 0, rendezvous, (HEAD,))
+    return dataclasses.replace(known, **changes)
+
+
+def node(tmp_path: Path, rendezvous: str, env: dict[str, str] | None = None, **changes: Any) -> Rendezvous:
+    settings = Settings(shared_dir=str(tmp_path))
+    return make(settings, identity(rendezvous, **changes), Host(SLURM_ENV if env is None else env, "node"))
+
+
+# --- the contract
+
+
+@pytest.mark.parametrize("name", BACK_ENDS)
+def test_a_worker_finds_the_head_that_announced(tmp_path: Path, name: str) -> None:
+    head, worker = node(tmp_path, name, role=Role.HEAD, rank=0), node(tmp_path, name)
+    before = list(worker.lookup())
+    port = rollcall_ports(Settings(), identity())[0]
+    for _ in range(2):
+        head.announce(HeadAddress(HEAD, port))
+        found = worker.lookup()
+        assert (HEAD, port) in [(c.host, c.port) for c in found]
+        assert all(c.source and 0 < c.port < 65536 for c in found)
+        assert list(worker.ignored) == []
+    worker.withdraw()
+    assert worker.lookup()
+    for _ in range(2):
+        head.withdraw()
+        assert list(worker.lookup()) == before
+    worker.withdraw()
+    head.withdraw()
+    assert list(tmp_path.rglob("head-*")) == []
+
+
+@pytest.mark.parametrize("name", BACK_ENDS)
+def test_a_run_of_one_node_needs_no_rendezvous(name: str) -> None:
+    alone = identity(name, role=Role.HEAD, rank=0, size=1, head_hints=())
+    rendezvous = make(Settings(), alone, Host({}, "node"))
+    rendezvous.announce(HeadAddress(HEAD, 1))
+    assert list(rendezvous.lookup()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "hint"),
+    [
+        ("static", IdentityError, "--head-address"),
+        ("slurm", IdentityError, "srun"),
+        ("dns", IdentityError, "clusterIP: None"),
+        ("file", UsageError, "--shared-dir"),
+        ("smoke", UsageError, "--help"),
+    ],
+)
+def test_without_any_word_of_the_head_it_says_what_to_give(name: str, error: type[Exception], hint: str) -> None:
+    with pytest.raises(error) as caught:
+        make(Settings(), identity(name, head_hints=()), Host({}, "node"))
+    assert hint in getattr(caught.value, "hint", "")
+
+
+def test_a_static_head_needs_no_address_of_itself() -> None:
+    head = identity("static", role=Role.HEAD, rank=0, head_hints=())
+    assert list(make(Settings(), head, Host({}, "node")).lookup()) == []
+
+
+# --- the roll call's ports
+
+
+@given(st.text())
+def test_the_ports_follow_from_the_run_id(run_id: str) -> None:
+    ports = rollcall_ports(Settings(), identity(run_id=run_id))
+    assert ports == rollcall_ports(Settings(head_timeout=1.0), identity(run_id=run_id, rank=0))
+    assert len(set(ports)) == 4
+    assert all(20000 <= port <= 29999 for port in ports)
+
+
+def test_runs_differ_in_their_ports_and_an_option_decides() -> None:
+    assert len({rollcall_ports(Settings(), identity(run_id=f"run-{i}")) for i in range(50)}) == 50
+    assert rollcall_ports(Settings(rollcall_port=7000), identity()) == (7000,)
+
+
+# --- static and dns
+
+
+@pytest.mark.parametrize(
+    ("hint", "host"), [("h", "h"), ("h:6379", "h"), ("fd00::1", "fd00::1"), ("[fd00::1]:6379", "fd00::1")]
+)
+def test_a_hint_keeps_its_name_and_loses_its_gcs_port(hint: str, host: str) -> None:
+    found = make(Settings(rollcall_port=7000), identity("static", head_hints=(hint,)), Host({}, "n")).lookup()
+    assert [(c.host, c.port) for c in found] == [(host, 7000)]
+
+
+def test_the_likeliest_port_is_tried_on_every_host_first() -> None:
+    rendezvous = make(Settings(), identity("static", head_hints=("a", "b")), Host({}, "n"))
+    ports = rollcall_ports(Settings(), identity())
+    assert [(c.host, c.port) for c in rendezvous.lookup()] == [(h, p) for p in ports for h in ("a", "b")]
+
+
+def test_dns_asks_anew_and_takes_both_families() -> None:
+    answers: list[list[str] | OSError] = [
+        socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+        socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+        ["10.0.0.1", "fd00::1"],
+        ["10.0.0.2"],
+    ]
+
+    def resolve(name: str) -> list[str]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    dns = Dns(("head.svc",), (7000, 7001), resolve)
+    assert dns.lookup() == []
+    assert dns.ignored == ["head.svc: Name or service not known"]
+    assert dns.lookup() == []
+    assert dns.ignored == ["head.svc: Temporary failure in name resolution"]
+    assert list(map(str, dns.lookup())) == ["10.0.0.1:7000", "[fd00::1]:7000", "10.0.0.1:7001", "[fd00::1]:7001"]
+    assert [c.host for c in dns.lookup()] == ["10.0.0.2", "10.0.0.2"]
+    assert dns.ignored == []
+
+
+def test_a_name_that_no_server_can_have_is_an_error_at_once() -> None:
+    with pytest.raises(IdentityError, match=r"a{64}"):
+        Dns(("a" * 64 + ".svc",), (7000,)).lookup()
+
+
+# --- slurm's node lists
+
+
+@pytest.mark.parametrize(
+    ("nodelist", "hosts"),
+    [
+        ("", []),
+        ("login1", ["login1"]),
+        ("login1,login2", ["login1", "login2"]),
+        ("gpu[001-003,007],login1", ["gpu001", "gpu002", "gpu003", "gpu007", "login1"]),
+        ("gpu[8-11]", ["gpu8", "gpu9", "gpu10", "gpu11"]),
+        ("gpu[08-11]", ["gpu08", "gpu09", "gpu10", "gpu11"]),
+        ("gpu[098-101]", ["gpu098", "gpu099", "gpu100", "gpu101"]),
+        ("gpu[99-100]", ["gpu99", "gpu100"]),
+        ("gpu[3]", ["gpu3"]),
+        ("gpu[5,1]", ["gpu5", "gpu1"]),
+        ("n[1-2]-ib", ["n1-ib", "n2-ib"]),
+        ("n[1-2].site.org,x", ["n1.site.org", "n2.site.org", "x"]),
+        ("r[1-2]n[01-02]", ["r1n01", "r1n02", "r2n01", "r2n02"]),
+        ("r[1-2]-c[0,3]-n[7-8]b", [f"r{r}-c{c}-n{n}b" for r in (1, 2) for c in (0, 3) for n in (7, 8)]),
+        ("[1-3]", ["1", "2", "3"]),
+        ("a b\nc", ["a", "b", "c"]),
+        ("a, b", ["a", "b"]),
+    ],
+)
+def test_a_node_list_expands_as_slurm_does(nodelist: str, hosts: list[str]) -> None:
+    assert expand(nodelist) == hosts
+    if hosts:
+        assert first(nodelist) == hosts[0]
+
+
+# fmt: off
+MALFORMED = [
+    "gpu[1-", "gpu[1-3", "gpu1]", "gpu[]", "gpu[3-1]", "gpu[a-b]", "gpu[1-2-3]", "gpu[1,]", "gpu[-1]", "gpu[[1]]",
+    "a,,b", ",a", "a,", "gpu[0-99999999]", "gpu[١-٣]", "bgl[000x133]",
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("nodelist", MALFORMED)
+def test_a_malformed_node_list_is_quoted(nodelist: str) -> None:
+    with pytest.raises(ValueError, match="node list") as caught:
+        expand(nodelist)
+    assert any(part in str(caught.value) for part in (nodelist, nodelist.partition("[")[2].rstrip("]")))
+
+
+def test_the_first_of_very_many_hosts_costs_nothing() -> None:
+    assert first(",".join(f"r[1-60000]c[1-60000]x{i}" for i in range(1000))) == "r1c1x0"
+
+
+def test_an_empty_node_list_has_no_first_host() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        first(" ")
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> tuple[str, list[str]]:
+    """One bracket group, and what it stands for."""
+    texts, numbers = [], []
+    for _ in range(draw(st.integers(1, 3))):
+        low, more = draw(st.integers(0, 1200)), draw(st.integers(0, 4))
+        width = draw(st.integers(1, 6))
+        texts.append(f"{low:0{width}d}" + (f"-{low + more:0{width}d}" if more or draw(st.booleans()) else ""))
+        numbers += [str(n).zfill(max(width, len(str(low)))) for n in range(low, low + more + 1)]
+    return f"[{','.join(texts)}]", numbers
+
+
+@st.composite
+def names(draw: st.DrawFn) -> tuple[str, list[str]]:
+    """One name with up to three groups, and its hosts in order."""
+    word = st.text("abcxyz-._09", min_size=1, max_size=5)
+    text = draw(word)
+    hosts = [text]
+    for _ in range(draw(st.integers(0, 3))):
+        (group, numbers), tail = draw(groups()), draw(word)
+        text += group + tail
+        hosts = [host + number + tail for host in hosts for number in numbers[:4]]
+        if len(numbers) > 4:
+            text = text[: -len(group + tail)] + f"[{','.join(numbers[:4])}]" + tail
+    return text, hosts
+
+
+@given(st.lists(names(), min_size=1, max_size=4))
+def test_what_was_compressed_expands_to_itself(parts: list[tuple[str, list[str]]]) -> None:
+    nodelist, hosts = ",".join(text for text, _ in parts), [host for _, hosts in parts for host in hosts]
+    assert expand(nodelist) == hosts
+    assert first(nodelist) == hosts[0]
+
+
+@given(st.text("ab1[]-, ", max_size=20))
+def test_any_text_expands_or_is_refused(nodelist: str) -> None:
+    try:
+        hosts = expand(nodelist)
+    except ValueError:
+        return
+    assert all(host and not set(host) & set("[], ") for host in hosts)
+
+
+# --- the shared folder
+
+
+def folder(tmp_path: Path, run_id: str = "run/7 ü", attempt: int = 0) -> SharedFolder:
+    return SharedFolder(str(tmp_path), run_id, attempt, "node")
+
+
+def record(of: SharedFolder) -> Path:
+    return of.folder / of.name
+
+
+def test_a_record_is_private_whole_and_says_whose_it_is(tmp_path: Path) -> None:
+    head = folder(tmp_path)
+    head.announce(HeadAddress("10.0.0.1", 7000))
+    assert [path.name for path in head.folder.iterdir()] == [head.name]
+    assert hashlib.sha256("run/7 ü".encode()).hexdigest()[:16] in head.name
+    assert stat.S_IMODE(record(head).stat().st_mode) == 0o600
+    assert stat.S_IMODE(head.folder.stat().st_mode) == 0o700
+    content = json.loads(record(head).read_text())
+    assert {"host": "10.0.0.1", "port": 7000, "run_id": "run/7 ü", "attempt": 0, "hostname": "node"}.items() <= (
+        content.items()
+    )
+    assert set(content) == {"host", "port", "run_id", "attempt", "hostname", "time", "nonce"}
+
+
+@pytest.mark.parametrize("other", [("another", 0), ("run/7 ü", 1), ("run/7", 0)])
+def test_other_runs_in_the_same_folder_are_not_seen(tmp_path: Path, other: tuple[str, int]) -> None:
+    mine, theirs = folder(tmp_path), folder(tmp_path, *other)
+    theirs.announce(HeadAddress("10.0.0.2", 7000))
+    assert mine.lookup() == []
+    mine.announce(HeadAddress("10.0.0.1", 7000))
+    assert [c.host for c in folder(tmp_path).lookup()] == ["10.0.0.1"]
+    mine.withdraw()
+    assert [c.host for c in theirs.lookup()] == ["10.0.0.2"]
+
+
+def test_an_old_head_does_not_withdraw_the_record_of_a_newer_one(tmp_path: Path) -> None:
+    old, new = folder(tmp_path), folder(tmp_path)
+    old.announce(HeadAddress("10.0.0.1", 7000))
+    assert [c.host for c in new.lookup()] == ["10.0.0.1"], "a stale record is a candidate: the roll call judges it"
+    new.announce(HeadAddress("10.0.0.2", 7000))
+    old.withdraw()
+    assert [c.host for c in new.lookup()] == ["10.0.0.2"]
+    new.withdraw()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _link(path: Path) -> None:
+    target = path.parent / "target"
+    target.write_text(GOOD)
+    path.symlink_to(target)
+
+
+GOOD = json.dumps({"host": "10.0.0.1", "port": 7000, "run_id": "run/7 ü", "attempt": 0})
+
+
+def altered(**changes: object) -> str:
+    return json.dumps({**json.loads(GOOD), **changes})
+
+
+BAD: list[tuple[str, str | Callable[[Path], None], str]] = [
+    ("symlink", _link, "symbolic link"),
+    ("fifo", _fifo, "no regular file"),
+    ("directory", Path.mkdir, "no regular file"),
+    ("empty", "", "no JSON"),
+    ("cut off", GOOD[:-5], "no JSON"),
+    ("deep", "[" * 50000, "no JSON"),
+    ("no object", "[1]", "no JSON object"),
+    ("too long", GOOD + " " * RECORD_MAX, f"more than {RECORD_MAX}"),
+    ("other run of the same hash", altered(run_id="x"), "run_id is 'x'"),
+    ("other attempt", altered(attempt=1), "attempt is 1"),
+    ("false is not attempt 0", altered(attempt=False), "attempt is False"),
+    ("no host", altered(host=""), "host ''"),
+    ("host with a line break", altered(host="a\nb"), "host 'a\\nb'"),
+    ("host is a list", altered(host=["a"]), "host ['a']"),
+    ("port out of range", altered(port=65536), "port 65536"),
+    ("port is text", altered(port="7000"), "port '7000'"),
+    ("port is true", altered(port=True), "port True"),
+]
+
+
+@pytest.mark.parametrize(("content", "reason"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_what_cannot_be_believed_is_ignored_with_its_reason(
+    tmp_path: Path, content: str | Callable[[Path], None], reason: str
+) -> None:
+    worker = folder(tmp_path)
+    assert worker.lookup() == []
+    if isinstance(content, str):
+        record(worker).write_text(content)
+    else:
+        content(record(worker))
+    assert worker.lookup() == []
+    assert len(worker.ignored) == 1
+    assert reason in worker.ignored[0]
+
+
+def test_the_good_record_of_these_tests_is_believed(tmp_path: Path) -> None:
+    worker = folder(tmp_path)
+    worker.lookup()
+    record(worker).write_text(GOOD)
+    assert [str(c) for c in worker.lookup()] == ["10.0.0.1:7000"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_somebody_elses_record_and_folder_are_refused(tmp_path: Path) -> None:
+    head, worker = folder(tmp_path), folder(tmp_path)
+    head.announce(HeadAddress("10.0.0.1", 7000))
+    os.chown(record(head), 12345, -1)
+    assert worker.lookup() == []
+    assert "belongs to uid 12345" in worker.ignored[0]
+    os.chown(head.folder, 12345, -1)
+    with pytest.raises(UsageError, match="belongs to uid 12345"):
+        worker.lookup()
+    assert not list(head.folder.glob(".*")), "the question whose files these are leaves nothing"
+
+
+def test_a_shared_folder_that_is_not_there_can_never_succeed(tmp_path: Path) -> None:
+    missing = folder(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="nowhere: no such folder"):
+        missing.lookup()
+    with pytest.raises(UsageError, match="nowhere: no such folder"):
+        missing.announce(HeadAddress("10.0.0.1", 7000))
+    missing.withdraw()
+
+
+def test_a_link_in_place_of_our_folder_is_not_followed(tmp_path: Path) -> None:
+    worker = folder(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    worker.folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="ray-bootstrap"):
+        worker.announce(HeadAddress("10.0.0.1", 7000))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_folder_removed_by_another_run_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, real = folder(tmp_path), os.open
+    removals = iter([True, True])
+
+    def racing(path: Any, *args: Any, **kwargs: Any) -> int:
+        if path == head.folder and next(removals, False):
+            head.folder.rmdir()
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", racing)
+    head.announce(HeadAddress("10.0.0.1", 7000))
+    assert [c.host for c in folder(tmp_path).lookup()] == ["10.0.0.1"]
+    head.withdraw()
+    removals = iter([True])
+    worker = folder(tmp_path)
+    assert worker.lookup() == []
+    assert "No such file" in worker.ignored[0]
+
+
+def test_a_file_system_that_shows_every_file_as_nobodys_is_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fstat
+
+    def squashed(fd: int) -> os.stat_result:
+        return os.stat_result((*real(fd)[:4], 65534, *real(fd)[5:]))
+
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    monkeypatch.setattr(os, "fstat", squashed)
+    head = folder(tmp_path)
+    head.announce(HeadAddress("10.0.0.1", 7000))
+    assert [c.host for c in folder(tmp_path).lookup()] == ["10.0.0.1"]
+    assert [path.name for path in head.folder.iterdir()] == [head.name]
