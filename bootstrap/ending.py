@@ -30,9 +30,9 @@ async def end(me: Run) -> int:
     verdict, error = _verdict(me)
     me.phase("ending", status=verdict.status)
     await asyncio.gather(_tell(me, verdict, error), me.children.end_all(0 if me.hurry.is_set() else _RAY_GRACE))
-    await asyncio.to_thread(me.meeting.withdraw)
     if me.made_secret is not None and me.made_secret.path is not None:
         me.made_secret.path.unlink(missing_ok=True)
+    await asyncio.to_thread(me.meeting.withdraw)
     logs = await asyncio.to_thread(_clear_up, me)
     me.state.remove()
     _last_words(me, verdict, error, logs)

@@ -136,10 +136,11 @@ def select(devices: Sequence[Device], text: str | None) -> Selection:
         notes.append(f"{VISIBLE} ends at {rejected!r}, which is no device here")
     notes += [f"GPU {d.index} is in MIG mode and has no instance" for d in chosen if d.mig and not d.gpus]
     whole = {gpu.uuid for gpu in gpus}
+    visibility: str | None = None
     if any(d.mig for d in chosen) or faults or any(isinstance(e, str) and e not in whole for e in accepted):
         visibility = ",".join(gpu.uuid for gpu in gpus)
-    else:
-        visibility = ",".join(map(str, accepted)) if rejected is not None and accepted else None
+    elif rejected is not None and accepted:
+        visibility = ",".join(map(str, accepted))
     return Selection(gpus, visibility, faults, tuple(notes))
 
 

@@ -127,9 +127,9 @@ def _node_changed(me: Run, changed: asyncio.Event, member: Member, what: str) ->
             me.log.say(f"rank {member.rank}: {what}{_unlike(me, member)}")
         return
     identity = me.identity
+    if identity is None or me.reason is not None or me.call is None or me.call.concluded:
+        return  # everybody leaves now
     me.log.warn(f"{name} {what}")
-    if identity is None or me.reason is not None:
-        return
     if me.session.quorum:
         if me.settings.on_node_loss == "fail" and member.phase != "refused":
             me.stop(RayDied(f"{name} was lost during the workload ({what}), and --on-node-loss=fail"))

@@ -94,8 +94,7 @@ def ensure(
     if ipaddress.ip_address(ip).is_loopback:
         # A node that only loopback reaches is alone: whatever its name means, nobody else asks.
         return HostsOutcome(changed=False, resolved=True)
-    trouble = ""
-    text = host.read(FILE)
+    text, trouble = host.read(FILE), ""
     # Asked first only where the file is silent: DNS may know the name, and a machine's file is not ours to grow.
     if text is not None and not _mentions(text, hostname) and _right(resolves(hostname), ip):
         return HostsOutcome(changed=False, resolved=True)

@@ -50,6 +50,11 @@ def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
     """``ray start ARGV...`` without ``--block``: returns when this node is registered; its daemons live on."""
     os.environ.update(env)
     try:
+        raylet = importlib.import_module("ray._raylet")
+        raylet.Config.initialize(
+            ""
+        )  # RAY_AUTH_MODE was read at import; Ray's authentication_token_setup.py does this too
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
         scripts = importlib.import_module("ray.scripts.scripts")
         scripts.start.main(args=argv, prog_name="ray start", standalone_mode=False)
     except BaseException as error:  # noqa: BLE001 (click's Abort and sys.exit included: every way not to start)

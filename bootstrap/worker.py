@@ -37,6 +37,7 @@ async def follow(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     if failure is not None or node is None:
         me.membership.report("failed", failure.message if failure else "")
         raise failure or BootstrapError("the node was not inspected, and nobody said why")
+    me.log.say(f"{me.membership.head} leads this run; waiting until its Ray is up")
     identity = dataclasses.replace(identity, rank=me.membership.rank)
     node = me.node = dataclasses.replace(node, identity=identity)
     me.log.rank = identity.rank

@@ -174,7 +174,7 @@ def test_signals_reach_the_command_itself(make_hosts: MakeHosts, start: Callable
 
 def test_sigterm_is_lost_on_a_pid_1_without_a_handler_and_deadly_otherwise(make_hosts: MakeHosts) -> None:
     (host,) = make_hosts(1)
-    plain, first = host.popen(["sleep", "60"]), host.popen_as_pid1(["sh", "-c", "echo on; exec sleep 60"], cwd="/")
+    plain, first = host.popen(["sleep", "60"]), host.popen_as_pid1(["sh", "-c", "echo on; exec sleep 60"])
     wait_for(lambda: host.out(first), what="the first line")
     for process in (plain, first):
         host.signal(process, signal.SIGTERM)

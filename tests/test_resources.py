@@ -83,8 +83,10 @@ def v1(group: str, files: Mapping[str, str]) -> dict[str, str]:
             v2("/a", {"/a/cpuset.cpus.effective": "0-3,8,10-11\n", "/cpuset.cpus.effective": "0-63\n"}),
             {},
             7,
-            "cgroup v2 cpuset.cpus.effective 0-3,8,10-11 of /a"
-            " (affinity: 64; cgroup v2 cpuset.cpus.effective 0-63 of /: 64)",
+            (
+                "cgroup v2 cpuset.cpus.effective 0-3,8,10-11 of /a"
+                " (affinity: 64; cgroup v2 cpuset.cpus.effective 0-63 of /: 64)"
+            ),
         ),
         (
             v1("/d", {"/cpu,cpuacct/d/cpu.cfs_quota_us": "200000\n", "/cpu,cpuacct/d/cpu.cfs_period_us": "100000\n"}),

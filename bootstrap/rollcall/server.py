@@ -140,6 +140,11 @@ class RollCall:
             member.connection.send(self._verdict)
             self._told += 1
 
+    @property
+    def concluded(self) -> bool:
+        """Whether the verdict is out."""
+        return bool(self._verdict)
+
     def close(self) -> None:
         """Stop listening and cut off whoever is left."""
         if self._timer is not None:

@@ -1,0 +1,87 @@
+"""Preflight: is this node fit for the run? All checks run and all findings are shown at once, each with its remedy.
+
+A new check is a function that yields findings, and a row here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Sequence
+
+from bootstrap.errors import PreflightFailed
+from bootstrap.preflight import addresses, folders, machine
+from bootstrap.preflight.subject import Check, Finding, Subject
+from bootstrap.settings import Settings
+
+__all__ = ["CHECKS", "Check", "Finding", "Subject", "judge", "render", "run", "unknown_names"]
+
+CHECKS: tuple[Check, ...] = (
+    Check("ray", "Ray is installed and supported", machine.ray),
+    Check("memory", "there is memory for Ray and its object store", machine.memory),
+    Check("shm", "the object store fits into /dev/shm", machine.shm),
+    Check("nofile", "Ray may open enough files", machine.nofile),
+    Check("mpi-variables", "no variable makes Ray's workers take themselves for MPI ranks", machine.mpi_variables),
+    Check("token-file", "nobody else can read the secret", machine.token_file),
+    Check("gpus", "there are as many GPUs as expected", machine.gpus),
+    Check("gpu-health", "the GPUs are sound and free", machine.gpu_health),
+    Check("ports", "the chosen ports are free", addresses.ports),
+    Check("worker-ports", "each of Ray's processes gets a port", addresses.worker_ports),
+    Check("node-address", "other nodes can reach the node address", addresses.node_address),
+    Check("own-name", "this node's name resolves to its address", addresses.own_name),
+    Check("socket-path", "the paths of Ray's sockets are short enough", folders.socket_path),
+    Check("temp-dir", "Ray's folder is ours and can be written", folders.temp_dir),
+    Check("temp-dir-disk", "Ray's folder is on a local disk with room", folders.temp_dir_disk),
+    Check("shared-dir", "the shared folder can be written and listed", folders.shared_dir),
+)
+
+
+def run(subject: Subject) -> list[Finding]:
+    """What every check finds; one that cannot look is a warning itself."""
+    return [finding for check in CHECKS for finding in _findings(check, subject)]
+
+
+def _findings(check: Check, subject: Subject) -> Iterator[Finding]:
+    try:
+        yield from check.run(subject)
+    except OSError as error:
+        remedy = f"look by hand whether {check.meaning}"
+        yield Finding(check.name, f"could not be checked: {error}", remedy, fatal=False)
+
+
+def judge(findings: Sequence[Finding], ignored: Collection[str]) -> None:
+    """:raises PreflightFailed: with all fatal findings of checks that are not ``ignored``, each with its remedy."""
+    fatal = [finding for finding in findings if finding.fatal and finding.check not in ignored]
+    if not fatal:
+        return
+    count = "1 finding" if len(fatal) == 1 else f"{len(fatal)} findings"
+    lines = [f"{finding.check}: {finding.message}\n  → {finding.remedy}" for finding in fatal]
+    names = dict.fromkeys(finding.check for finding in fatal)
+    hint = "to go on all the same: " + " ".join(f"--ignore-check {name}" for name in names)
+    raise PreflightFailed("\n".join([f"this node is unfit ({count})", *lines]), hint=hint)
+
+
+def render(findings: Sequence[Finding], ignored: Collection[str] = ()) -> list[str]:
+    """One line per check that found nothing, two per finding; in the order of :data:`CHECKS`."""
+    width = max(len(check.name) for check in CHECKS)
+    lines = []
+    for check in CHECKS:
+        mine = [finding for finding in findings if finding.check == check.name]
+        if not mine:
+            lines.append(f"ok       {check.name:{width}}  {check.meaning}")
+        for finding in mine:
+            word = "warning" if not finding.fatal else "ignored" if check.name in ignored else "unfit"
+            lines.append(f"{word:8} {check.name:{width}}  {finding.message}")
+            lines.append(f"{'':8} {'':{width}}  → {finding.remedy}")
+    return lines
+
+
+def unknown_names(settings: Settings) -> list[str]:
+    """A fault for each ``--ignore-check`` that names no check."""
+    names = [check.name for check in CHECKS]
+    faults = []
+    for name in settings.ignore_check:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            meant = f" (did you mean {close[0]}?)" if close else ""
+            faults.append(f"--ignore-check={name!r}: there is no such check{meant}; there are {', '.join(names)}")
+    return faults

@@ -1,0 +1,187 @@
+"""Checks of folders: Ray's own, and the one that all nodes share."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from bootstrap.host import Host
+from bootstrap.preflight.subject import GIB, Finding, Subject, size
+
+LONGEST_SOCKET = 107
+"""Bytes of a UNIX socket's path (unix(7): 108 with the NUL)."""
+# The process id is that of the head's starter: seven digits at most (proc_sys_kernel(5), pid_max).
+_SOCKET = "session_2026-11-20_22-37-35_689000_4194304/sockets/plasma_store"
+_FULL = 0.95
+"""Ray makes no objects on a disk that is fuller (RAY_local_fs_capacity_threshold)."""
+# fmt: off
+_NETWORKED = (
+    "nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "afs", "glusterfs", "orangefs", "pvfs2", "panfs",
+    "wekafs", "dvs", "ocfs2", "gfs2",
+)
+# fmt: on
+_LOCAL_FUSE = ("fuse.fuse-overlayfs", "fuse.overlayfs")
+"""The root of a rootless container: another machine never sees it."""
+_OF_ONE_CONTAINER = ("overlay", "tmpfs", "ramfs", *_LOCAL_FUSE)
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+def socket_path(subject: Subject) -> Iterator[Finding]:
+    """The longest path of Ray's sockets below its folder."""
+    excess = len(os.fsencode(subject.temp_dir / _SOCKET)) - LONGEST_SOCKET
+    if excess > 0:
+        room = LONGEST_SOCKET - len(_SOCKET) - 1
+        message = (
+            f"{subject.temp_dir} is {excess} bytes too long: with Ray's socket names a path may have {LONGEST_SOCKET}"
+        )
+        yield Finding("socket-path", message, f"--temp-dir=/tmp/ray-NAME; {room} bytes at most")
+
+
+def temp_dir(subject: Subject) -> Iterator[Finding]:
+    """Ray's folder, or where it will be made."""
+    path = subject.temp_dir
+    if not path.is_absolute():
+        yield Finding("temp-dir", f"{path} is not an absolute path", f"--temp-dir={path.absolute()}")
+        return
+    there = _nearest(path)
+    which = f"{path}" if there == path else f"{path} cannot be made: {there}"
+    if not there.is_dir():
+        what = "is a broken symbolic link" if there.is_symlink() else "is no folder"
+        yield Finding("temp-dir", f"{which} {what}", f"remove {there}, or --temp-dir=DIR")
+        return
+    if there == path:
+        yield from _not_ours(subject, path)
+    if trouble := _unwritable(there):
+        yield Finding(
+            "temp-dir", f"{which} cannot be written ({trouble})", "--temp-dir=DIR on a local disk of this user's"
+        )
+    # Ray opens its own folder to everybody, so only what it lies in is looked at. An emptyDir is 0777 by design.
+    outer = path.parent if there == path else there
+    mode = outer.stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not subject.in_pod:
+        message = f"{outer} (mode {stat.S_IMODE(mode):o}) lets every user move Ray's folder away"
+        yield Finding("temp-dir", message, f"as root: chmod +t {outer}; or --temp-dir=DIR", fatal=False)
+
+
+def _nearest(path: Path) -> Path:
+    """The folder itself or the one above it that is there; a broken link is there."""
+    return next(p for p in (path, *path.parents) if os.path.lexists(p))
+
+
+def _not_ours(subject: Subject, path: Path) -> Iterator[Finding]:
+    """A folder, or a link to it, that somebody else has put there."""
+    me, target = os.geteuid(), path.stat()
+    strangers = sorted({path.lstat().st_uid, target.st_uid} - {me, 0})
+    if strangers:
+        message = f"{path} belongs to {' and '.join(map(_user, strangers))}, not to {_user(me)}"
+        # A folder that the user names may well be a project's; one that we would make ourselves was put in our way.
+        yield Finding("temp-dir", message, "--temp-dir=DIR of this user's", fatal=subject.settings.temp_dir is None)
+    if target.st_mode & stat.S_ISVTX and me in (0, target.st_uid):
+        # try_to_create_directory() in ray/_common/utils.py
+        message = f"Ray would set {path} to mode 777 and so take its sticky bit, which keeps users apart there"
+        yield Finding("temp-dir", message, f"--temp-dir={path}/ray")
+
+
+def _user(uid: int) -> str:
+    import pwd  # noqa: PLC0415 (asks the name service, and only when something is wrong)
+
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _unwritable(folder: Path) -> str:
+    """Why no file can be made in a folder; empty if one can. Leaves nothing: the file never has a name."""
+    nameless: int | None = getattr(os, "O_TMPFILE", None)  # not on a Mac
+    try:
+        if nameless is not None:
+            os.close(os.open(folder, nameless | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            return ""
+    except OSError as error:
+        # File systems that do not know the flag answer as if the folder were opened for writing (open(2)).
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+            return os.strerror(error.errno or 0)
+    return "" if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+
+
+def temp_dir_disk(subject: Subject) -> Iterator[Finding]:
+    """A disk of this machine, with room for logs and spilled objects."""
+    path = subject.temp_dir
+    if not path.is_absolute():
+        return
+    there = _nearest(path)
+    kind, source = mount_of(subject.host, there)
+    if _is_networked(kind):
+        message = f"{path} is on {kind} ({source}): nodes that share it take each other's sockets for their own"
+        yield Finding("temp-dir-disk", message, "--temp-dir=DIR on a local disk, such as /tmp/ray-NAME or $TMPDIR")
+        return
+    disk = os.statvfs(there)
+    free, share = disk.f_bavail * disk.f_frsize, 1 - disk.f_bavail / max(disk.f_blocks, 1)
+    if free < GIB or share > _FULL:
+        message = f"{there} has {size(free)} free and is {share:.0%} full; Ray makes no objects above {_FULL:.0%}"
+        yield Finding("temp-dir-disk", message, f"make room (du -xsh {there}/*), or --temp-dir=DIR", fatal=False)
+
+
+def _is_networked(kind: str) -> bool:
+    return kind in _NETWORKED or (kind.startswith("fuse.") and kind not in _LOCAL_FUSE)
+
+
+def mount_of(host: Host, path: Path) -> tuple[str, str]:
+    """Type and source of the file system that ``path`` is on (proc_pid_mountinfo(5)); empty where that is not told."""
+    real, longest, found = os.path.realpath(path), "", ("", "")
+    for line in (host.read("/proc/self/mountinfo") or "").splitlines():
+        fields, _, rest = line.partition(" - ")
+        words, (kind, source, *_) = fields.split(" "), [*rest.split(" "), "", ""]
+        point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), words[4]) if len(words) > 4 else ""
+        below = real == point or real.startswith(point.rstrip("/") + "/")
+        # A later mount on the same place covers the earlier one.
+        if point and below and len(point) >= len(longest):
+            longest, found = point, (kind, source)
+    return found
+
+
+def shared_dir(subject: Subject) -> Iterator[Finding]:
+    """The folder through which the nodes find each other: what is written there comes back when it is listed."""
+    if subject.settings.shared_dir is None:
+        return
+    folder = Path(subject.settings.shared_dir)
+    given, remedy = f"--shared-dir={folder}", "mount it on every node, writable for this user"
+    if not folder.is_dir():
+        what = "is no folder" if os.path.lexists(folder) else "is not there"
+        yield Finding("shared-dir", f"{given} {what}", remedy)
+        return
+    try:
+        listed = _canary(folder, f".ray-bootstrap-canary-{subject.host.hostname.replace('/', '_')}-{os.getpid()}")
+    except OSError as error:
+        yield Finding("shared-dir", f"{given} cannot be written ({error.strerror or error})", remedy)
+        return
+    if not listed:
+        message = f"{given}: a file that was written and synced is not in the folder's listing"
+        yield Finding("shared-dir", message, "mount it without caching of names (NFS: -o lookupcache=none)")
+    kind, _ = mount_of(subject.host, folder)
+    if subject.several and kind in _OF_ONE_CONTAINER:
+        message = f"{given} is on {kind}, this container's own: is the volume mounted?"
+        claim = "volumes: [{name: shared, persistentVolumeClaim: {claimName: NAME}}]"
+        yield Finding("shared-dir", message, claim if subject.in_pod else f"findmnt -T {folder}", fatal=False)
+
+
+def _canary(folder: Path, name: str) -> bool:
+    """Whether a file that is written here is listed; it is removed again."""
+    path = folder / name
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()  # of an agent that was killed, in a container with the same name and process id
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, b"ray-bootstrap\n")
+        os.fsync(fd)
+        with os.scandir(folder) as entries:
+            return any(entry.name == name for entry in entries)
+    finally:
+        os.close(fd)
+        path.unlink(missing_ok=True)

@@ -1,0 +1,212 @@
+"""Checks of what is installed and what this node has: Ray, memory, limits, GPUs, and variables that would leak."""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+from collections.abc import Iterator, Mapping
+
+from bootstrap import gpus as nvidia
+from bootstrap import ray_node
+from bootstrap.errors import PreflightFailed
+from bootstrap.nvml import GpuHealth
+from bootstrap.preflight.subject import GIB, MIB, Finding, Subject, size
+
+OLDEST_RAY = (2, 52)
+SHM = "/dev/shm"  # noqa: S108 (Ray's object store lives there)
+LEAST_STORE = 75 * MIB
+"""Ray refuses a smaller object store (OBJECT_STORE_MINIMUM_MEMORY_BYTES in its ray_constants.py)."""
+SMALL_SHM = 80 * MIB
+"""Docker and Kubernetes give 64 MiB unless asked; below this the agent cannot size the store for /dev/shm."""
+LEAST_MEMORY, LITTLE_MEMORY = 256 * MIB, GIB
+"""GCS, raylet and agents take some 600 MiB before the first worker; nothing starts in a quarter of a GiB."""
+LEAST_FILES, ENOUGH_FILES = 4096, 65536
+"""Ray itself wants 65536 (Node.max_fds in its worker.py); 4096 is what old enterprise distributions allow."""
+
+_MPI = ("OMPI_COMM_WORLD_", "PMIX_", "PMI_", "PMI2_", "MPI_LOCAL", "MV2_COMM_WORLD_")
+_MPI_TUNABLES = ("PMIX_MCA_",)
+"""Set by people who tune MPI, and in no way a rank."""
+_MPI_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
+
+
+def ray(_: Subject) -> Iterator[Finding]:
+    """The distribution's version, without importing it (0.8 s)."""
+    from importlib import metadata  # noqa: PLC0415 (20 ms)
+
+    wanted = ".".join(map(str, OLDEST_RAY))
+    remedy = f"{sys.executable} -m pip install 'ray[default]>={wanted}'"
+    try:
+        version = metadata.version("ray")
+    except metadata.PackageNotFoundError:
+        yield Finding("ray", f"Ray is not installed for {sys.executable}", remedy)
+        return
+    match = re.match(r"(\d+)\.(\d+)", version)
+    if match is None:
+        yield Finding("ray", f"Ray's version {version!r} is not understood", remedy, fatal=False)
+    elif (int(match[1]), int(match[2])) < OLDEST_RAY:
+        yield Finding("ray", f"Ray {version} is older than {wanted}, the oldest that is supported", remedy)
+
+
+def memory(subject: Subject) -> Iterator[Finding]:
+    """What this node has against what Ray itself needs and what was promised to its object store and tasks."""
+    settings, have = subject.settings, subject.resources.memory
+    source = subject.resources.sources.get("memory", "measured")
+    store, tasks = settings.object_store_memory, settings.memory
+    if store is not None and store < LEAST_STORE:
+        message = f"--object-store-memory is {size(store)}, and Ray takes no less than {size(LEAST_STORE)}"
+        yield Finding("memory", message, "--object-store-memory=100Mi or more, or leave it out")
+    if not have:  # nobody could tell
+        return
+    if have < LITTLE_MEMORY:
+        message = f"{size(have)} of memory ({source}), and Ray itself takes most of a GiB"
+        remedy = "resources: {limits: {memory: 4Gi}}" if subject.in_pod else "ask for more memory (srun --mem=4G)"
+        yield Finding("memory", message, remedy, fatal=have < LEAST_MEMORY)
+    if store is not None and store > have:
+        message = f"--object-store-memory is {size(store)}, more than the {size(have)} that this node has ({source})"
+        yield Finding("memory", message, f"--object-store-memory={int(have * 0.3)}, or leave it out")
+    elif (store or 0) + (tasks or 0) > have:
+        promised = f"--memory and --object-store-memory are {size((store or 0) + (tasks or 0))} together"
+        message = f"{promised}, more than the {size(have)} that this node has ({source})"
+        yield Finding("memory", message, "lower them: the kernel kills whatever exceeds it", fatal=False)
+
+
+def shm(subject: Subject) -> Iterator[Finding]:
+    """Room for the object store; where /dev/shm has too little, Ray puts it on disk or refuses to start."""
+    if any(arg.startswith("--plasma-directory") for arg in subject.settings.ray_start_arg):
+        return
+    store = subject.settings.object_store_memory
+    if not subject.host.path(SHM).is_dir():
+        yield Finding("shm", f"{SHM} is not there, and Ray needs it", _more_shm(subject, store))
+        return
+    free = ray_node.shm_free()
+    if store is not None and store > free:
+        # The user's word for "on disk, then", which Ray wants to hear too.
+        slow = subject.host.get("RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE") is not None
+        message = f"--object-store-memory is {size(store)}, and {SHM} has {size(free)} free"
+        yield Finding("shm", message, _more_shm(subject, store), fatal=not slow)
+    elif store is None and free < SMALL_SHM:
+        message = f"{SHM} has {size(free)} free, so Ray's object store goes to disk and is slow"
+        yield Finding("shm", message, _more_shm(subject, store), fatal=False)
+
+
+def _more_shm(subject: Subject, store: int | None) -> str:
+    """What to type for a /dev/shm that holds ``store``, or Ray's own choice of a third of the memory."""
+    wanted = store or int(subject.resources.memory * 0.3) or 8 * GIB
+    gib = -(-wanted // GIB)
+    if subject.in_pod:
+        return (
+            f"in the pod: volumes: [{{name: shm, emptyDir: {{medium: Memory, sizeLimit: {gib}Gi}}}}],"
+            " in its container: volumeMounts: [{name: shm, mountPath: /dev/shm}]"
+        )
+    return f"docker run --shm-size={gib}g, or as root: mount -o remount,size={gib}G /dev/shm"
+
+
+def nofile(subject: Subject) -> Iterator[Finding]:
+    """The hard limit, to which the agent raises the soft one: every worker and actor costs Ray several files."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < ENOUGH_FILES:
+        message = f"the hard limit of open files is {hard}; Ray asks for {ENOUGH_FILES}"
+        remedy = (
+            "raise LimitNOFILE of the container runtime's service on the machine"
+            if subject.in_pod
+            else f"docker run --ulimit nofile={ENOUGH_FILES}:{ENOUGH_FILES}, LimitNOFILE={ENOUGH_FILES} in the"
+            f" service's unit (slurmd.service), or `* hard nofile {ENOUGH_FILES}` in /etc/security/limits.conf"
+        )
+        yield Finding("nofile", message, remedy, fatal=hard < LEAST_FILES)
+
+
+def mpi_variables(subject: Subject) -> Iterator[Finding]:
+    """Variables of an MPI launcher: MPI in Ray's workers would join the launcher's world, all as the same rank."""
+    env = subject.host.env
+    found = sorted(n for n in env if n.startswith(_MPI) and not n.startswith(_MPI_TUNABLES))
+    if not found:
+        return
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    rank = next((name for name in _MPI_RANKS if name in env), None)
+    named = ", ".join(found[:3])
+    message = f"{named}{more}: MPI in Ray's workers (mpi4py, DeepSpeed) takes itself for " + (
+        f"{rank}={env[rank]}" if rank else "a process of the launcher"
+    )
+    yield Finding("mpi-variables", message, _without_mpi(subject, rank), fatal=False)
+
+
+def _without_mpi(subject: Subject, rank: str | None) -> str:
+    if subject.host.get("SLURM_STEP_ID"):
+        return "srun --mpi=none"
+    if rank is None:
+        return "in bash: unset ${!OMPI_COMM_*} ${!PMI*}, then exec ray-bootstrap"
+    nodes = f" --nodes={subject.identity.size}" if subject.identity.size else ""
+    given = f"--rank=$rank{nodes} --run-id=NAME"
+    return f"bash -c 'rank=${rank}; unset ${{!OMPI_COMM_*}} ${{!PMI*}}; exec ray-bootstrap {given} …'"
+
+
+def token_file(subject: Subject) -> Iterator[Finding]:
+    """Who may read the file with the secret; who may write it was looked at when it was read."""
+    path = subject.secret.path
+    if path is None:
+        return
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o044:
+        remedy = f"chmod 600 {path}"
+        if subject.in_pod:
+            remedy += "; a Secret's volume: secret: {secretName: NAME, defaultMode: 0400}"
+        message = f"others can read the secret in {path} (mode {mode:o}), and with it run code on every node"
+        yield Finding("token-file", message, remedy, fatal=False)
+
+
+def gpus(subject: Subject) -> Iterator[Finding]:
+    """What Ray will be told against what every node must have."""
+    expected, found = subject.settings.expect_gpus, subject.resources.num_gpus
+    if expected is not None and found < expected:
+        sources = subject.resources.sources
+        source = "; ".join(dict.fromkeys(sources[name] for name in ("num_gpus", "gpus") if name in sources))
+        message = f"{expected} GPUs are expected (--expect-gpus), {found} found ({source or 'NVML'})"
+        remedy = f"ask the scheduler for {expected} GPUs on this node, or --expect-gpus={found}"
+        if subject.in_pod:
+            remedy = f"resources: {{limits: {{nvidia.com/gpu: {expected}}}}}, or --expect-gpus={found}"
+        yield Finding("gpus", message, remedy)
+
+
+def gpu_health(subject: Subject) -> Iterator[Finding]:
+    """NVML's signs of a GPU that is, or will soon be, no good, or that somebody else uses."""
+    asked = subject.settings.num_gpus
+    if asked.isdecimal() and int(asked) == 0:  # the way past a broken GPU, so none of them matters
+        return
+    try:
+        told = nvidia.health(subject.host, subject.resources.gpus)
+    except PreflightFailed as error:
+        yield Finding("gpu-health", error.message, error.hint)
+        return
+    for gpu in told:
+        # Who gave a number of GPUs, and got it, can do without the broken one.
+        yield from _signs(gpu, lost_is_fatal=asked == "auto")
+
+
+_REPLACE: Mapping[str, str] = {
+    "lost": "drain the node; nvidia-smi --gpu-reset, or reboot it; dmesg | grep Xid says why",
+    "reset": "with nothing running on it: nvidia-smi --gpu-reset -i {index}; or reboot the node",
+    "failed": "drain the node and have the GPU replaced (NVIDIA's RMA policy for row remapping)",
+}
+
+
+def _signs(gpu: GpuHealth, *, lost_is_fatal: bool) -> Iterator[Finding]:
+    who = f"GPU {gpu.index}" + (f" ({gpu.name}, {gpu.uuid})" if gpu.uuid else "")
+    reset = _REPLACE["reset"].format(index=gpu.index)
+    if gpu.fault:
+        yield Finding("gpu-health", f"{who} does not answer: {gpu.fault}", _REPLACE["lost"], lost_is_fatal)
+        return
+    if gpu.uncorrected_ecc:
+        message = f"{who} had {gpu.uncorrected_ecc} uncorrectable memory errors since the driver was loaded"
+        yield Finding("gpu-health", message, reset)
+    if gpu.remap_failed:
+        yield Finding("gpu-health", f"{who} could not remap a broken memory row", _REPLACE["failed"])
+    elif gpu.remap_pending:
+        # Not fatal: NVIDIA lets new work be started (docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt).
+        message = f"{who} waits for a reset to remap a broken memory row"
+        yield Finding("gpu-health", message, reset, fatal=False)
+    if gpu.processes:
+        # Not fatal: it may be MPS, a monitor or a shared GPU that is meant to be shared; only people can tell.
+        held = ", ".join(f"pid {pid}" + (f" ({size(used)})" if used else "") for pid, used in gpu.processes)
+        remedy = f"look with nvidia-smi -i {gpu.index}; end it, or leave the GPU out of {nvidia.VISIBLE}"
+        yield Finding("gpu-health", f"{who} is in use by somebody else: {held}", remedy, fatal=False)
