@@ -97,6 +97,11 @@ def _main(argv: list[str]) -> int:
         return 0
     host = this_host()
     asked = settings.load(flags, host.env, workload, faults + found)
+    if asked.ignore_check:
+        from bootstrap import preflight  # noqa: PLC0415 (seldom)
+
+        if unknown := preflight.unknown_names(asked):
+            raise UsageError(unknown)
     for line in settings.unknown_variables(host.env):
         print(f"ray-bootstrap: {line}", file=sys.stderr)
     if command == "run":

@@ -8,9 +8,10 @@ import json
 import shutil
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
-from bootstrap import ray_node
+from bootstrap import process, ray_node
 from bootstrap.errors import INTERNAL_STATUS, BootstrapError
 from bootstrap.model import Role, Verdict
 from bootstrap.run import Run
@@ -29,11 +30,12 @@ async def end(me: Run) -> int:
     """Make the verdict, deliver it, end all processes, remove what is left, say the last line; returns the status."""
     verdict, error = _verdict(me)
     me.phase("ending", status=verdict.status)
+    sockets = process.socket_files(me.children.alive())
     await asyncio.gather(_tell(me, verdict, error), me.children.end_all(0 if me.hurry.is_set() else _RAY_GRACE))
     if me.made_secret is not None and me.made_secret.path is not None:
         me.made_secret.path.unlink(missing_ok=True)
     await asyncio.to_thread(me.meeting.withdraw)
-    logs = await asyncio.to_thread(_clear_up, me)
+    logs = await asyncio.to_thread(_clear_up, me, sockets)
     me.state.remove()
     _last_words(me, verdict, error, logs)
     return verdict.status
@@ -68,9 +70,10 @@ async def _tell(me: Run, verdict: Verdict, error: BootstrapError | None) -> None
     me.call.close()
 
 
-def _clear_up(me: Run) -> Path | None:
+def _clear_up(me: Run, sockets: Sequence[str]) -> Path | None:
     """Remove Ray's session but its logs, which are copied if that was asked for; returns where they are."""
     session = me.session
+    ray_node.remove_sockets(sockets)
     path = session.path
     if path is None and session.folder is not None and session.ray is not None:
         path = ray_node.session_started_by(session.ray.child.pid, session.folder)

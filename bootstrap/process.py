@@ -81,6 +81,22 @@ def send(process: Process, signum: int) -> None:
             os.close(fd)
 
 
+def socket_files(processes: Sequence[Process]) -> list[str]:
+    """The UNIX socket files that ``processes`` hold: what stays behind in the file system when they are killed."""
+    held: set[str] = set()
+    for process in processes:
+        with contextlib.suppress(OSError):
+            for fd in os.scandir(f"/proc/{process.pid}/fd"):
+                with contextlib.suppress(OSError):
+                    held.add(os.readlink(fd.path))  # noqa: PTH115 (many)
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as table:  # noqa: PTH123
+            rows = [row.split(maxsplit=7) for row in table]
+    except OSError:
+        return []
+    return [row[7].rstrip("\n") for row in rows if len(row) == 8 and row[7][0] == "/" and f"socket:[{row[6]}]" in held]
+
+
 def kill_descendants(root: int) -> int:
     """SIGKILL everything below ``root`` and reap it, until nothing is left; returns how many there were.
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,7 @@ from typing import IO, Any
 from bootstrap.errors import RayStartFailed
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role, join_host_port
 from bootstrap.process import Child, Children, Process
-from bootstrap.settings import Settings
+from bootstrap.settings import Settings, fixed_ports
 
 RUN_LABEL, RANK_LABEL = "ray-bootstrap/run", "ray-bootstrap/rank"
 """Node labels by which the quorum knows this run's nodes, and their ranks, in GCS's table."""
@@ -55,17 +55,28 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _any_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+def _any_free_port(avoid: Container[int]) -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = int(probe.getsockname()[1])
+        if port not in avoid:
+            return port
 
 
 def choose_ports(settings: Settings, role: Role) -> dict[str, int]:
-    """A port for each of Ray's fixed ones: the user's; else Ray's standard one if it is free, else any free one."""
+    """A port for each of Ray's fixed ones: the user's; else Ray's standard one if it is free, else any free one.
+
+    Ray refuses a port that two of its components, or one and the workers' range, have in common (node.py).
+    """
+    workers = range(settings.min_worker_port or 10002, (settings.max_worker_port or 19999) + 1)
+    avoid = {*fixed_ports(settings).values(), *workers}
     standard = dict(_STANDARD_PORTS) if role is Role.HEAD else {}
     standard["dashboard_agent_listen_port"] = _AGENT_HTTP
-    ports = {name: port if is_free(port) else _any_free_port() for name, port in standard.items()}
+    ports: dict[str, int] = {}
+    for name, port in standard.items():
+        ports[name] = port if port not in avoid and is_free(port) else _any_free_port(avoid)
+        avoid.add(ports[name])
     names = ("object_manager_port", "node_manager_port", "metrics_export_port", "dashboard_agent_grpc_port")
     for name in (*standard, *names, "runtime_env_agent_port", "min_worker_port", "max_worker_port"):
         chosen = getattr(settings, name)
@@ -255,8 +266,20 @@ def session_started_by(pid: int, folder: Path) -> Path | None:
     return next(iter(folder.glob(f"session_2*_{pid}")), None)
 
 
+def remove_sockets(files: Sequence[str]) -> None:
+    """Remove socket files whose holders are gone, with the folder that Python's multiprocessing made for one.
+
+    Ray's dashboard, killed, leaves ``$TMPDIR/pymp-*/listener-*``.
+    """
+    for file in map(Path, files):
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+            if file.parent.name.startswith("pymp-"):
+                file.parent.rmdir()
+
+
 def clean(session: Path, gcs: str) -> None:
-    """Remove what this node's session left but its logs, and the note of the current cluster if it is ours."""
+    """Remove what this node's session left but its logs, and the notes on the current cluster if they are ours."""
     with contextlib.suppress(OSError):
         for entry in session.iterdir():
             if entry.is_dir() and not entry.is_symlink():
@@ -268,3 +291,4 @@ def clean(session: Path, gcs: str) -> None:
         current = session.parent / "ray_current_cluster"
         if current.read_text() == gcs:
             current.unlink()
+            (session.parent / "prom_metrics_service_discovery.json").unlink(missing_ok=True)

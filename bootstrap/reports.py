@@ -95,13 +95,8 @@ def check(settings: Settings, host: Host, as_json: bool) -> int:
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
-        for finding in findings:
-            mark = "FAIL" if finding.fatal and finding.check not in settings.ignore_check else "warn"
-            print(f"{mark} {finding.check}: {finding.message}\n     {finding.remedy}")
-        named = {finding.check for finding in findings}
-        for passed in preflight.CHECKS:
-            if passed.name not in named:
-                print(f"ok   {passed.name}: {passed.meaning}")
+        for line in preflight.render(findings, settings.ignore_check):
+            print(line)
     preflight.judge(findings, settings.ignore_check)
     return 0
 

@@ -7,6 +7,7 @@ cancels the task where it waits; :mod:`bootstrap.ending` then makes it a verdict
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -87,7 +88,8 @@ async def inspect(me: Run, identity: NodeIdentity) -> Node:
     def work() -> tuple[Node, hosts.HostsOutcome, list[preflight.Finding]]:
         node = nodes.inspect(me.settings, me.host, identity)
         outcome = hosts.ensure(me.settings.hosts, node.address, me.host)
-        return node, outcome, preflight.run(node.subject)
+        told = dataclasses.replace(me.host, env={**me.host.env, **outcome.env})
+        return node, outcome, preflight.run(dataclasses.replace(node.subject, host=told))
 
     node, outcome, findings = await asyncio.to_thread(work)
     me.session.env = node.environment(node.secret, outcome)

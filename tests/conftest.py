@@ -22,6 +22,7 @@ _SECONDS_TO_DIE = 5.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    pytest.register_assert_rewrite("cluster")
     config.addinivalue_line("markers", "requires(name, ...): needs these of tests/requirements.py")
 
 

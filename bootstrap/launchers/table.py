@@ -191,7 +191,6 @@ LAUNCHERS: tuple[Launcher, ...] = (
     Launcher(
         "address",
         asked=lambda s: s.head_address is not None and s.rank is None,
-        run_name=("default",),
         derive=derived.address,
     ),
     Launcher("local", asked=lambda _: True, derive=derived.local),

@@ -96,14 +96,14 @@ def worker_ports(subject: Subject) -> Iterator[Finding]:
     if any(arg.startswith("--worker-port-list") for arg in settings.ray_start_arg):
         return
     low, high = settings.min_worker_port or RAY_WORKER_PORTS[0], settings.max_worker_port or RAY_WORKER_PORTS[1]
-    given = f"--min-worker-port={low} --max-worker-port={high}"
+    given, move = f"--min-worker-port={low} --max-worker-port={high}", "--min-worker-port=LOW --max-worker-port=HIGH"
     if (width := high - low + 1) < cpus + 1:
         message = f"{given} has room for {width} processes; {cpus} CPUs make {cpus} workers and a driver, actors more"
         yield Finding("worker-ports", message, f"--max-worker-port={low + max(2 * cpus, 100)} or higher")
     for name, port in _ray_ports(subject).items():
         if low <= port <= high:
             message = f"{flag(name)}={port} lies in the range of Ray's workers, {low}-{high}"
-            yield Finding("worker-ports", message, f"{flag(name)}=PORT outside of it, or move it with {given}")
+            yield Finding("worker-ports", message, f"{flag(name)}=PORT outside of it; or move that: {move}")
 
 
 def node_address(subject: Subject) -> Iterator[Finding]:

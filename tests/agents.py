@@ -1,0 +1,201 @@
+"""Agents for the black-box tests: the real command on this machine, with the fake Ray of tests/fake_ray.
+
+A site is one cluster that may come to be; each of its nodes is one run of the command with its own address (out of
+127.0.0.0/8), folders and environment. When a node has ended, :meth:`Node.wait` makes sure **at once** that it has left
+nothing: no process that it started, no file in Ray's folder but logs, no state file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from namespaces import wait_for
+from survivors import describe, marked
+
+FAKE_RAY = Path(__file__).parent / "fake_ray"
+STATES = Path(f"/tmp/ray-bootstrap-{os.geteuid()}")
+_MARK = "RB_TEST_NODE"
+_SECONDS = 20.0
+"""For anything that a test waits for."""
+
+
+class Node:
+    """One run of the command."""
+
+    def __init__(self, folder: Path, argv: Sequence[str], env: Mapping[str, str], **options: Any) -> None:
+        self.folder = folder
+        self.temp_dir = folder / "ray"
+        self.record_file = folder / "record"
+        self._mark = f"{_MARK}={uuid.uuid4().hex}"
+        name, _, value = self._mark.partition("=")
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options}
+            self.process = subprocess.Popen(
+                argv, env={**env, name: value}, cwd=folder, start_new_session=True, **streams
+            )
+
+    @property
+    def out(self) -> str:
+        return (self.folder / "out").read_text(errors="replace")
+
+    @property
+    def err(self) -> str:
+        return (self.folder / "err").read_text(errors="replace")
+
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        """One for each ``ray start``: its ``argv`` and ``env``."""
+        if not self.record_file.exists():
+            return []
+        return [json.loads(line) for line in self.record_file.read_text().splitlines()]
+
+    @property
+    def argv(self) -> list[str]:
+        """Of the only ``ray start``."""
+        (start,) = self.starts
+        return list(start["argv"])
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """The record that --status-file names."""
+        return dict(json.loads((self.folder / "status.json").read_text()))
+
+    @property
+    def agent(self) -> int:
+        """The process id of the agent below the supervisor."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+    @property
+    def raylet(self) -> int:
+        """The process id of this node's fake raylet."""
+        return next(pid for pid in self._alive() if "--raylet_socket_name=" in describe(pid))
+
+    def _alive(self) -> set[int]:
+        return marked(self._mark)
+
+    def says(self, *texts: str, where: str = "err") -> None:
+        """Waits until all of these are in its output."""
+
+        def told() -> bool:
+            if all(text in getattr(self, where) for text in texts):
+                return True
+            if self.process.poll() is not None and not all(text in getattr(self, where) for text in texts):
+                raise AssertionError(f"it ended without {texts} in its std{where}:\n{self.err}\n{self.out}")
+            return False
+
+        try:
+            wait_for(told, _SECONDS)
+        except TimeoutError:
+            raise AssertionError(f"no {texts} in its std{where} within {_SECONDS:g} s:\n{self.err}") from None
+
+    def send(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+    def wait(self, timeout: float = _SECONDS) -> int:
+        """Its exit status as a shell shows it; nothing of it is left then."""
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it has not ended within {timeout:g} s:\n{self.err}") from None
+        left = [describe(pid) for pid in self._alive()]
+        assert left == [], f"{left} left alive:\n{self.err}"
+        self._assert_clean()
+        return status if status >= 0 else 128 - status
+
+    def _assert_clean(self) -> None:
+        files = [path.relative_to(self.temp_dir) for path in self.temp_dir.rglob("*") if not path.is_dir()]
+        left = [path for path in files if "logs" not in path.parts and path.name != "session_latest"]
+        assert left == []
+        states = [json.loads(path.read_text()).get("run_id") for path in STATES.glob("*.json")]
+        assert self.folder.name not in states
+
+    def close(self) -> None:
+        """Kills what a failed test has left."""
+        for pid in self._alive():
+            os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+class Site:
+    """One cluster that may come to be: a folder, a run id, its nodes."""
+
+    def __init__(self, folder: Path, mark: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.run_id = folder.name
+        self.nodes: list[Node] = []
+        self._mark = mark
+        for name in ("cluster", "home", "shared"):
+            (folder / name).mkdir()
+        self.shared = folder / "shared"
+
+    def environment(self, folder: Path, extra: Mapping[str, str | None]) -> dict[str, str]:
+        """A small clean one, plus ``extra``, where None takes a variable away."""
+        number = len(self.nodes) + 1
+        env: dict[str, str | None] = {
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin:/usr/sbin:/sbin",
+            "HOME": str(self.folder / "home"),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(FAKE_RAY),
+            "FAKE_RAY_CLUSTER": str(self.folder / "cluster"),
+            "FAKE_RAY_RECORD": str(folder / "record"),
+            "RAY_BOOTSTRAP_TEMP_DIR": str(folder / "ray"),
+            "RAY_BOOTSTRAP_STATUS_FILE": str(folder / "status.json"),
+            "RAY_BOOTSTRAP_NODE_IP": f"127.0.0.{number}",
+            "RAY_BOOTSTRAP_HOSTS": "off",  # the machine's own file is nothing to test with
+            "RAY_BOOTSTRAP_IGNORE_CHECK": "node-address",
+            "RAY_BOOTSTRAP_NUM_CPUS": "1",
+            "RAY_BOOTSTRAP_RUN_ID": self.run_id,
+            **self._mark,
+            **extra,
+        }
+        return {name: value for name, value in env.items() if value is not None}
+
+    def run(
+        self,
+        *args: str,
+        env: Mapping[str, str | None] | None = None,
+        before: Sequence[str] = (),
+        **options: Any,
+    ) -> Node:
+        """Starts the command with these arguments; ``before`` is a program that executes it."""
+        folder = self.folder / f"{len(self.nodes)}"
+        folder.mkdir()
+        argv = [*before, sys.executable, "-m", "bootstrap", *args]
+        node = Node(folder, argv, self.environment(folder, env or {}), **options)
+        self.nodes.append(node)
+        return node
+
+    def several(self, count: int, *args: str, workload: Sequence[str] = ("true",), **options: Any) -> list[Node]:
+        """That many nodes of one run with a static rendezvous, rank 0 first."""
+        return [self.rank(rank, count, *args, workload=workload, **options) for rank in range(count)]
+
+    def rank(self, rank: int, count: int, *args: str, workload: Sequence[str] = ("true",), **options: Any) -> Node:
+        """One of several nodes with a static rendezvous."""
+        who = [f"--rank={rank}", f"--nodes={count}", "--head-address=127.0.0.1"]
+        return self.run(*who, *args, "--", *workload, **options)
+
+
+@pytest.fixture
+def site(nothing_left: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A site whose paths are short enough for Ray's sockets."""
+    made = Site(Path(tempfile.mkdtemp(prefix="rb-", dir="/tmp")), nothing_left)
+    yield made
+    for node in made.nodes:
+        node.close()
+    shutil.rmtree(made.folder)

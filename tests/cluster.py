@@ -1,0 +1,111 @@
+"""Agents on the hosts of :mod:`hosts`, started with the same command line on each, as a launcher would."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hosts import Host, Hosts, wait_for
+
+AGENT = (sys.executable, "-m", "bootstrap")
+SECONDS = 90.0
+"""For anything on this machine, which is slow at times; what matters is asserted by the order of events."""
+
+COUNT = """
+import os, sys, ray
+ray.init(log_to_driver=False, logging_level="error")
+alive = [node for node in ray.nodes() if node["Alive"]]
+print("nodes", len(alive), "address", os.environ["RAY_ADDRESS"], flush=True)
+sys.exit(int(sys.argv[1]))
+"""
+"""A workload that uses the cluster and ends with the status that it is told."""
+
+
+@dataclass
+class Agents:
+    """The agents of one run, by rank, and when each of them ended."""
+
+    hosts: Sequence[Host]
+    processes: list[subprocess.Popen[Any]]
+    ended: dict[int, float] = field(default_factory=dict)
+
+    def wait(self, ranks: Iterable[int] | None = None, seconds: float = SECONDS) -> list[int]:
+        """The exit statuses of these ranks (all of them by default), in their order."""
+        wanted = list(range(len(self.processes))) if ranks is None else list(ranks)
+
+        def done() -> bool:
+            for rank in wanted:
+                if self.processes[rank].poll() is not None:
+                    self.ended.setdefault(rank, time.monotonic())
+            return all(rank in self.ended for rank in wanted)
+
+        wait_for(done, timeout=seconds)
+        return [self.processes[rank].returncode for rank in wanted]
+
+    def err(self, rank: int) -> str:
+        """What this rank's agent has said so far."""
+        return self.hosts[rank].err(self.processes[rank])
+
+    def out(self, rank: int) -> str:
+        """What this rank's workload has written so far."""
+        return self.hosts[rank].out(self.processes[rank])
+
+    def says(self, rank: int, text: str, seconds: float = SECONDS) -> None:
+        """Wait until this rank's agent has said ``text``."""
+        wait_for(lambda: text in self.err(rank), timeout=seconds)
+
+    def prints(self, rank: int, text: str, seconds: float = SECONDS) -> None:
+        """Wait until the workload, on this rank, has printed ``text``."""
+        wait_for(lambda: text in self.out(rank), timeout=seconds)
+
+    def signal(self, rank: int, signum: int) -> float:
+        """Send a signal to the agent as the launcher sees it; returns when."""
+        self.hosts[rank].signal(self.processes[rank], signum)
+        return time.monotonic()
+
+
+def start(
+    hosts: Sequence[Host],
+    *options: str,
+    workload: Sequence[str] = (),
+    run: str = "a-run",
+    size: int | None = None,
+    env: Mapping[str, str] | None = None,
+    agent: Sequence[str] = AGENT,
+    first_rank: int = 0,
+) -> Agents:
+    """The same command on all hosts, numbered in their order."""
+    size = len(hosts) if size is None else size
+    tail = ["--", *workload] if workload else []
+
+    def argv(rank: int) -> list[str]:
+        identity = [f"--rank={rank}", f"--nodes={size}", f"--run-id={run}", "--num-cpus=1"]
+        return [*agent, *identity, "--object-store-memory=100Mi", *options, *tail]
+
+    return Agents(hosts, [host.popen(argv(first_rank + i), env=env) for i, host in enumerate(hosts)])
+
+
+def rendezvous(name: str, hosts: Hosts) -> list[str]:
+    """Options for one back end; the ``dns`` one needs ``make_hosts(dns=…)`` to serve ``head.ray.test``."""
+    return {
+        "file": ["--shared-dir=/shared"],
+        "dns": ["--rendezvous=dns", "--head-address=head.ray.test"],
+        "static": [f"--head-address={hosts[0].ip}"],
+    }[name]
+
+
+def nothing_left(hosts: Iterable[Host]) -> None:
+    """No process, port, socket file, shared-memory file or rendezvous record; of Ray's folder only the logs."""
+    for host in hosts:
+        assert host.leftovers() == []
+        assert host.sockets() == frozenset()
+        files = host.run(["find", "/dev/shm", "/shared", "/tmp", "-xdev", "-not", "-type", "d"]).stdout.split()
+        kept = re.compile(r"/tmp/ray[^/]*/session_[^/]*(/logs/.*)?")
+        assert [name for name in files if not kept.fullmatch(name) and not name.startswith("/tmp/home")] == []
+        folders = host.run(["find", "/tmp", "/shared", "-name", "ray-bootstrap-*"]).stdout.split()
+        assert folders == []

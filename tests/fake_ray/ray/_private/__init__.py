@@ -1,0 +1,1 @@
+"""Private, as Ray's."""

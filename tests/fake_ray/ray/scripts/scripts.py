@@ -1,0 +1,136 @@
+"""``ray start`` without Ray.
+
+FAKE_RAY may hold the words
+
+hang
+    never returns;
+gate
+    returns only when there is a file with the record's name and ``.go`` at its end;
+refuse, refuse-first
+    fails (the first time) as Ray does, with the cause in a log file;
+mute-refuse
+    fails, and prints why;
+dies
+    the starting process itself is killed;
+no-raylet
+    succeeds without having started anything;
+stubborn
+    its daemons ignore SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+CAUSE = "[2026-01-01 00:00:00,000 C 1 1] fake_main.cc:1: Check failed: the port is already in use"
+
+
+class _Start:
+    def main(self, args: Sequence[str], prog_name: str, standalone_mode: bool) -> None:
+        if prog_name != "ray start" or standalone_mode:
+            raise TypeError(f"not how the agent calls it: {prog_name!r}, {standalone_mode!r}")
+        record = Path(os.environ["FAKE_RAY_RECORD"])
+        first = not record.exists()
+        with record.open("a") as file:
+            file.write(json.dumps({"argv": list(args), "env": dict(os.environ)}) + "\n")
+        options = dict(argument.removeprefix("--").split("=", 1) for argument in args if "=" in argument)
+        folder = Path(options["temp-dir"])
+        session = _session(folder, "--head" in args)
+        _wait_as_told(record, first, session)
+        if "no-raylet" not in _words():
+            _start(options, session)
+
+
+start = _Start()
+
+
+def _words() -> list[str]:
+    return os.environ.get("FAKE_RAY", "").split()
+
+
+def _cluster() -> Path:
+    return Path(os.environ["FAKE_RAY_CLUSTER"])
+
+
+def _session(folder: Path, head: bool) -> Path:
+    """Its name ends with the process id of the head's starter, on all nodes."""
+    name_file = _cluster() / "session"
+    name = f"session_2026-01-01_00-00-00_000000_{os.getpid()}" if head else name_file.read_text()
+    if head:
+        name_file.write_text(name)
+    session = folder / name
+    (session / "logs").mkdir(parents=True, exist_ok=True)
+    (session / "sockets").mkdir(exist_ok=True)
+    latest = folder / "session_latest"
+    latest.unlink(missing_ok=True)
+    latest.symlink_to(session)
+    return session
+
+
+def _wait_as_told(record: Path, first: bool, session: Path) -> None:
+    words = _words()
+    while "hang" in words:
+        signal.pause()
+    while "gate" in words and not record.with_name(f"{record.name}.go").exists():
+        time.sleep(0.01)
+    if "dies" in words:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "refuse" in words or ("refuse-first" in words and first):
+        (session / "logs" / "gcs_server.out").write_text(f"nothing of interest\n{CAUSE}\n")
+        raise SystemExit(1)
+    if "mute-refuse" in words:
+        print("the fake Ray does not want to")
+        raise SystemExit(1)
+
+
+def _start(options: dict[str, str], session: Path) -> None:
+    ip, gcs = options["node-ip-address"], options.get("address")
+    if gcs is None:
+        gcs = f"{ip}:{options['port']}"
+        _daemon("gcs_server", session)
+        _write("head.json", {"address": gcs})
+    elif json.loads((_cluster() / "head.json").read_text())["address"] != gcs:
+        raise ConnectionError(f"no GCS at {gcs}")
+    (session.parent / "ray_current_cluster").write_text(gcs)
+    (session / "sockets" / "raylet").write_text("")
+    (session / "node_ip_address.json").write_text(json.dumps({"node_ip_address": ip}))
+    pid = _daemon("raylet", session, f"--raylet_socket_name={session}/sockets/raylet")
+    labels = dict(label.split("=", 1) for label in options["labels"].split(","))
+    resources = {"CPU": float(options["num-cpus"]), **json.loads(options.get("resources", "{}"))}
+    if float(options["num-gpus"]):
+        resources["GPU"] = float(options["num-gpus"])
+    _write(f"node-{pid}.json", {"pid": pid, "ip": ip, "labels": labels, "resources": resources})
+
+
+def _write(name: str, content: object) -> None:
+    temporary = _cluster() / f".{name}"
+    temporary.write_text(json.dumps(content))
+    temporary.replace(_cluster() / name)
+
+
+def _daemon(name: str, session: Path, *arguments: str) -> int:
+    """A process of this name in /proc/PID/stat, which is the last part of the path that execve(2) was given."""
+    program = session / "sockets" / name
+    program.unlink(missing_ok=True)
+    program.symlink_to(Path(sys.executable).resolve())
+    ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if "stubborn" in _words() else ""
+    code = f"import signal\n{ignore}print('ready', flush=True)\nwhile True: signal.pause()"
+    with (session / "logs" / f"{name}.err").open("w") as log:
+        process = subprocess.Popen(
+            [str(program), "-I", "-S", "-c", code, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+    if process.stdout is not None:
+        process.stdout.readline()
+        process.stdout.close()
+    process.returncode = 0  # it outlives us
+    return process.pid

@@ -1,0 +1,671 @@
+"""Preflight: each check on a node that is fit but for one thing, and the real thing where it can be made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootstrap import gpus, network, preflight, ray_node
+from bootstrap.errors import PreflightFailed
+from bootstrap.host import Host
+from bootstrap.model import Gpu, NodeAddress, NodeIdentity, Resources, Role
+from bootstrap.nvml import GpuHealth
+from bootstrap.preflight import Finding, Subject, addresses, folders, machine
+from bootstrap.preflight.subject import GIB, MIB, size
+from bootstrap.secret import Secret
+from bootstrap.settings import Settings
+
+IP = "10.0.0.7"
+GPU = Gpu(3, "GPU-3", "NVIDIA H100", 80 * GIB)
+POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+SHM_SETTINGS = {"object_store_memory": 2 * GIB}
+Limits = namedtuple("Limits", "soft hard")
+
+
+@pytest.fixture
+def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """A worker of two nodes in which no check finds anything, on a root of its own."""
+    root = tmp_path / "root"
+    (root / "dev/shm").mkdir(parents=True)
+    (root / "proc/sys/net/ipv4").mkdir(parents=True)
+    (root / "proc/self").mkdir()
+    (root / "proc/sys/net/ipv4/ip_local_port_range").write_text("32768\t60999\n")
+    (root / "proc/self/mountinfo").write_text("27 1 254:0 / / rw - ext4 /dev/vda rw\n")
+    monkeypatch.setattr(ray_node, "shm_free", lambda: 16 * GIB)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: Limits(1024, 1 << 20))
+    monkeypatch.setattr(network, "resolve", lambda _: (IP,))
+    monkeypatch.setattr(gpus, "health", lambda *_: [])
+    monkeypatch.setattr(os, "statvfs", lambda _: disk(free=100 * GIB))
+    return Subject(
+        settings=Settings(),
+        host=Host(env={}, hostname="node", root=root),
+        identity=NodeIdentity("slurm", Role.WORKER, 1, 2, "run"),
+        address=NodeAddress(IP, "eth0", "node"),
+        resources=Resources(cpus=4, memory=32 * GIB),
+        ports={"dashboard_agent_listen_port": 52365},
+        temp_dir=Path("/tmp/ray-12345678"),
+        secret=Secret(None, "none given"),
+    )
+
+
+def disk(free: int, total: int = 1000 * GIB) -> Any:
+    return namedtuple("Disk", "f_bavail f_frsize f_blocks")(free // 4096, 4096, total // 4096)
+
+
+def having(subject: Subject, env: Mapping[str, str] | None = None, **changes: Any) -> Subject:
+    """``subject`` with other parts; ``env``, and settings by their names."""
+    options = {f.name for f in dataclasses.fields(Settings)} - {"resources", "temp_dir"}
+    chosen = {name: changes.pop(name) for name in list(changes) if name in options}
+    changes.setdefault("settings", dataclasses.replace(subject.settings, **chosen))
+    if env is not None:
+        changes["host"] = dataclasses.replace(subject.host, env=env)
+    return dataclasses.replace(subject, **changes)
+
+
+def found(subject: Subject) -> list[tuple[str, bool]]:
+    return [(finding.check, finding.fatal) for finding in preflight.run(subject)]
+
+
+def only(subject: Subject) -> Finding:
+    findings = preflight.run(subject)
+    assert len(findings) == 1, findings
+    assert findings[0].remedy
+    return findings[0]
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    with socket.socket() as held:
+        held.bind(("", 0))
+        held.listen()
+        yield held.getsockname()[1]
+
+
+def test_a_fit_node(fit: Subject) -> None:
+    assert preflight.run(fit) == []
+    assert preflight.run(having(fit, identity=NodeIdentity("local", Role.HEAD, 0, 1, "run"))) == []
+
+
+def test_a_fit_node_costs_no_heavy_import() -> None:
+    code = """
+import sys
+from pathlib import Path
+from bootstrap import preflight
+from bootstrap.host import Host
+from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
+from bootstrap.secret import Secret
+from bootstrap.settings import Settings
+preflight.run(preflight.Subject(
+    Settings(), Host({}, "node"), NodeIdentity("local", Role.HEAD, 0, 1, "run"), NodeAddress("127.0.0.1", "lo", "node"),
+    Resources(4, 1 << 35), {}, Path("/tmp/ray-1"), Secret(None, "")))
+print(sorted({"psutil", "pynvml", "ray", "tenacity"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() in ("[]", "['pynvml']" if Path("/dev/nvidia0").exists() else "[]")
+
+
+# What is installed, memory, limits
+
+
+@pytest.mark.parametrize(
+    ("version", "fatal"),
+    [("2.51.9", True), ("1.13.0", True), ("2.52.0", None), ("2.60.1", None), ("3.0.0.dev0", None), ("main", False)],
+)
+def test_ray_version(fit: Subject, monkeypatch: pytest.MonkeyPatch, version: str, fatal: bool | None) -> None:
+    monkeypatch.setattr(metadata, "version", lambda _: version)
+    assert found(fit) == ([] if fatal is None else [("ray", fatal)])
+
+
+def test_ray_absent(fit: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    finding = only(fit)
+    assert sys.executable in finding.message
+    assert "pip install 'ray[default]>=2.52'" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("have", "options", "fatal"),
+    [
+        (255 * MIB, {}, True),
+        (256 * MIB, {}, False),
+        (GIB - 1, {}, False),
+        (GIB, {}, None),
+        (0, {}, None),  # nobody could tell
+        (4 * GIB, {"object_store_memory": 5 * GIB}, True),
+        (4 * GIB, {"object_store_memory": 75 * MIB - 1}, True),
+        (4 * GIB, {"object_store_memory": 75 * MIB}, None),
+        (4 * GIB, {"object_store_memory": GIB, "memory": 3 * GIB}, None),
+        (4 * GIB, {"object_store_memory": GIB, "memory": 4 * GIB}, False),
+        (4 * GIB, {"memory": 5 * GIB}, False),
+    ],
+)
+def test_memory(fit: Subject, have: int, options: dict[str, Any], fatal: bool | None) -> None:
+    subject = having(fit, resources=Resources(cpus=4, memory=have), **options)
+    assert found(subject) == ([] if fatal is None else [("memory", fatal)])
+
+
+@pytest.mark.parametrize(
+    ("free", "options", "env", "fatal"),
+    [
+        (64 * MIB, {}, {}, False),
+        (80 * MIB, {}, {}, None),
+        (2 * GIB, SHM_SETTINGS, {}, None),
+        (2 * GIB - 1, SHM_SETTINGS, {}, True),
+        (2 * GIB - 1, SHM_SETTINGS, {"RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1"}, False),
+        (0, {**SHM_SETTINGS, "ray_start_arg": ("--plasma-directory=/scratch",)}, {}, None),
+    ],
+)
+def test_shm(
+    fit: Subject,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    options: dict[str, Any],
+    env: dict[str, str],
+    fatal: bool | None,
+) -> None:
+    monkeypatch.setattr(ray_node, "shm_free", lambda: free)
+    assert found(having(fit, env, **options)) == ([] if fatal is None else [("shm", fatal)])
+
+
+def test_shm_remedies(fit: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_node, "shm_free", lambda: 64 * MIB)
+    assert "64.0 MiB" in only(fit).message
+    assert "docker run --shm-size=10g" in only(fit).remedy  # 0.3 of 32 GiB
+    assert "sizeLimit: 3Gi" in only(having(fit, POD, object_store_memory=3 * GIB)).remedy
+
+
+def test_shm_absent(fit: Subject) -> None:
+    fit.host.path("/dev/shm").rmdir()
+    finding = only(fit)
+    assert (finding.check, finding.fatal) == ("shm", True)
+
+
+@pytest.mark.parametrize(
+    ("hard", "fatal"),
+    [(4095, True), (4096, False), (65535, False), (65536, None), (resource.RLIM_INFINITY, None)],
+)
+def test_nofile(fit: Subject, monkeypatch: pytest.MonkeyPatch, hard: int, fatal: bool | None) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: Limits(1024, hard))
+    assert found(fit) == ([] if fatal is None else [("nofile", fatal)])
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({"OMPI_COMM_WORLD_RANK": "3", "PMIX_NAMESPACE": "a"}, "OMPI_COMM_WORLD_RANK=3"),
+        ({"PMI_RANK": "2", "PMI_FD": "9", "PMI_SIZE": "4", "PMI_ID": "2"}, "and 1 more"),
+        ({"PMI_FD": "9"}, "a process of the launcher"),
+        ({"PMIX_MCA_gds": "hash", "OMPI_MCA_btl": "self", "SLURM_PROCID": "1", "RANK": "1"}, None),
+    ],
+)
+def test_mpi_variables(fit: Subject, env: dict[str, str], told: str | None) -> None:
+    subject = having(fit, env)
+    if told is None:
+        assert found(subject) == []
+        return
+    assert found(subject) == [("mpi-variables", False)]
+    assert told in only(subject).message
+
+
+def test_mpi_remedy_is_what_it_says(fit: Subject) -> None:
+    """The line is run by bash, with `env` in the agent's place."""
+    env = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "PMIX_RANK": "3", "PMI_FD": "5"}
+    remedy = only(having(fit, env)).remedy
+    line = remedy.replace("exec ray-bootstrap", "echo").replace("…", "; env")
+    done = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, check=True, timeout=20)
+    assert done.stdout.startswith("--rank=3 --nodes=2 --run-id=NAME")
+    assert not [name for name in ("OMPI", "PMI") if name in done.stdout]
+    assert only(having(fit, {**env, "SLURM_STEP_ID": "0"})).remedy == "srun --mpi=none"
+
+
+@pytest.mark.parametrize(("mode", "bad"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_token_file(fit: Subject, tmp_path: Path, mode: int, bad: bool) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    token.chmod(mode)
+    subject = having(fit, secret=Secret(b"secret", "--secret-file", token))
+    assert found(subject) == ([("token-file", False)] if bad else [])
+    assert all("secret" not in f.message.replace("the secret in", "") for f in preflight.run(subject))
+
+
+def test_a_check_that_cannot_look_is_a_warning(fit: Subject, tmp_path: Path) -> None:
+    finding = only(having(fit, secret=Secret(b"x", "--secret-file", tmp_path / "gone")))
+    assert (finding.check, finding.fatal) == ("token-file", False)
+    assert "No such file" in finding.message
+
+
+# GPUs
+
+
+@pytest.mark.parametrize(("expected", "have", "bad"), [(8, 7, True), (8, 8, False), (1, 2, False), (None, 0, False)])
+def test_gpus_expected(fit: Subject, expected: int | None, have: int, bad: bool) -> None:
+    resources = Resources(cpus=4, memory=GIB, num_gpus=have, sources={"num_gpus": "auto", "gpus": "NVML"})
+    subject = having(fit, resources=resources, expect_gpus=expected)
+    assert found(subject) == ([("gpus", True)] if bad else [])
+    if bad:
+        assert "8 GPUs" in only(subject).message
+        assert "7 found (auto; NVML)" in only(subject).message
+
+
+@pytest.mark.parametrize(
+    ("sign", "num_gpus", "fatal", "told"),
+    [
+        ({}, "auto", None, ""),
+        ({"fault": "GPU is lost"}, "auto", True, "GPU is lost"),
+        ({"fault": "GPU is lost"}, "7", False, "GPU is lost"),
+        ({"fault": "GPU is lost"}, "0", None, ""),
+        ({"uncorrected_ecc": 0}, "auto", None, ""),
+        ({"uncorrected_ecc": 5}, "auto", True, "5 uncorrectable"),
+        ({"remap_pending": True}, "auto", False, "waits for a reset"),
+        ({"remap_failed": True, "remap_pending": True}, "auto", True, "could not remap"),
+        ({"processes": ((4711, 3 * GIB), (4712, 0))}, "auto", False, "pid 4711 (3.0 GiB), pid 4712"),
+    ],
+)
+def test_gpu_health(
+    fit: Subject,
+    monkeypatch: pytest.MonkeyPatch,
+    sign: dict[str, Any],
+    num_gpus: str,
+    fatal: bool | None,
+    told: str,
+) -> None:
+    monkeypatch.setattr(gpus, "health", lambda _, __: [GpuHealth(GPU.index, GPU.uuid, GPU.name, **sign)])
+    subject = having(fit, num_gpus=num_gpus)
+    assert found(subject) == ([] if fatal is None else [("gpu-health", fatal)])
+    if fatal is not None:
+        assert only(subject).message.startswith("GPU 3 (NVIDIA H100, GPU-3)")
+        assert told in only(subject).message
+
+
+def test_broken_nvml_is_a_finding(fit: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> list[GpuHealth]:
+        raise PreflightFailed("NVML: Driver Not Loaded", hint="modprobe nvidia")
+
+    monkeypatch.setattr(gpus, "health", broken)
+    assert only(fit) == Finding("gpu-health", "NVML: Driver Not Loaded", "modprobe nvidia")
+
+
+# Ports
+
+
+def test_a_port_that_another_process_holds(fit: Subject) -> None:
+    code = (
+        "import socket, sys; s = socket.create_server(('', 0)); print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        findings = preflight.run(having(fit, node_manager_port=port))
+        other.stdin.close()
+    held = findings[0]
+    assert (held.check, held.fatal) == ("ports", True)
+    assert f"--node-manager-port={port} is held by pid {other.pid} (python" in held.message
+
+
+def test_a_port_whose_holder_is_hidden(fit: Subject, listener: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    monkeypatch.setattr(psutil, "net_connections", lambda _: [])
+    finding = preflight.run(having(fit, object_manager_port=listener))[0]
+    assert "another process (run as root to see which)" in finding.message
+
+
+def test_our_own_roll_call_is_no_stranger(fit: Subject, listener: int) -> None:
+    head = having(fit, identity=NodeIdentity("slurm", Role.HEAD, 0, 2, "run"), rollcall_port=listener)
+    assert [finding for finding in preflight.run(head) if finding.fatal] == []
+
+
+@pytest.mark.parametrize("name", addresses.HEAD_ONLY)
+def test_a_worker_does_not_mind_the_heads_ports(fit: Subject, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_node, "is_free", lambda _: False)
+    monkeypatch.setattr(addresses, "_holders", lambda _: {})
+    head = NodeIdentity("slurm", Role.HEAD, 0, 2, "run")
+    assert found(having(fit, **{name: 31000})) == []
+    assert found(having(fit, identity=head, **{name: 31000})) == [("ports", True)]
+
+
+@pytest.mark.parametrize(
+    ("port", "reserved", "bad"), [(32768, "", True), (60999, "", True), (32767, "", False), (40000, "40000", False)]
+)
+def test_a_port_that_the_kernel_gives_away(
+    fit: Subject, monkeypatch: pytest.MonkeyPatch, port: int, reserved: str, bad: bool
+) -> None:
+    monkeypatch.setattr(ray_node, "is_free", lambda _: True)
+    fit.host.path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text(reserved + "\n")
+    assert found(having(fit, metrics_export_port=port)) == ([("ports", False)] if bad else [])
+
+
+def test_a_standard_port_that_the_user_gave_to_something_else(fit: Subject) -> None:
+    finding = only(having(fit, ports={"dashboard_port": 8265, "object_manager_port": 8265}))
+    assert (finding.check, finding.fatal) == ("ports", True)
+    assert "--dashboard-port and --object-manager-port" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("options", "ports", "bad"),
+    [
+        ({"min_worker_port": 8301, "max_worker_port": 8305}, {}, False),
+        ({"min_worker_port": 8301, "max_worker_port": 8304}, {}, True),
+        ({"min_worker_port": 8200, "max_worker_port": 8300}, {"dashboard_port": 8265}, True),
+        ({}, {"gcs_port": 12000}, True),
+        ({}, {"gcs_port": 20000, "ray_client_server_port": 10001}, False),
+        ({"min_worker_port": 8301, "max_worker_port": 8305}, {"gcs_port": 12000, "min_worker_port": 8301}, False),
+        ({"ray_start_arg": ("--worker-port-list=9000,9001",)}, {"gcs_port": 12000}, False),
+    ],
+)
+def test_worker_ports(fit: Subject, options: dict[str, Any], ports: dict[str, int], bad: bool) -> None:
+    subject = having(fit, ports=ports, **options)
+    assert found(subject) == ([("worker-ports", True)] if bad else [])
+
+
+# Address and name
+
+
+@pytest.mark.parametrize(
+    ("role", "nodes", "least", "ip", "bad"),
+    [
+        (Role.HEAD, 2, None, "127.0.1.1", True),
+        (Role.HEAD, None, 2, "::1", True),
+        (Role.WORKER, None, None, "127.0.0.1", True),
+        (Role.HEAD, 1, None, "127.0.0.1", False),
+        (Role.HEAD, None, None, "127.0.0.1", False),
+    ],
+)
+def test_node_address(fit: Subject, role: Role, nodes: int | None, least: int | None, ip: str, bad: bool) -> None:
+    identity = NodeIdentity("slurm", role, 0, nodes, "run")
+    subject = having(fit, identity=identity, address=NodeAddress(ip, "lo", "node"), min_nodes=least)
+    assert found(subject) == ([("node-address", True)] if bad else [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "bad"),
+    [
+        ((IP,), False),
+        (("2001:db8::7", IP), False),
+        ((), True),
+        (("127.0.1.1",), True),
+        (("127.0.1.1", IP), True),
+        ((IP, "10.0.0.8"), True),
+        ((IP, "::1"), True),
+    ],
+)
+def test_own_name(fit: Subject, monkeypatch: pytest.MonkeyPatch, answer: tuple[str, ...], bad: bool) -> None:
+    monkeypatch.setattr(network, "resolve", lambda _: answer)
+    assert found(fit) == ([("own-name", False)] if bad else [])
+    assert found(having(fit, {"GLOO_SOCKET_IFNAME": "eth0"})) == []
+    assert found(having(fit, identity=NodeIdentity("local", Role.HEAD, 0, 1, "run"))) == []
+    if bad:
+        assert f"echo '{IP} node' >> /etc/hosts" in only(fit).remedy
+
+
+# Folders
+
+
+def test_socket_path_at_its_limit(fit: Subject) -> None:
+    """A real socket can be bound at the longest path that the check lets pass, and not at a longer one."""
+    longest = Path("/tmp/" + "r" * (folders.LONGEST_SOCKET - len(folders._SOCKET) - len("/tmp//")))
+    assert found(having(fit, temp_dir=longest)) == []
+    finding = only(having(fit, temp_dir=Path(f"{longest}éé")))
+    assert finding.check == "socket-path"
+    assert "4 bytes too long" in finding.message  # bytes, not letters
+    with socket.socket(socket.AF_UNIX) as probe:
+        with pytest.raises(FileNotFoundError):
+            probe.bind(str(longest / folders._SOCKET))
+        with pytest.raises(OSError, match="path too long"):
+            probe.bind(str(Path(f"{longest}r") / folders._SOCKET))
+
+
+def test_temp_dir_that_is_a_file(fit: Subject, short_dir: Path) -> None:
+    (short_dir / "file").touch()
+    for path in (short_dir / "file", short_dir / "file/below"):
+        finding = preflight.run(having(fit, temp_dir=path))[0]
+        assert (finding.check, finding.fatal) == ("temp-dir", True)
+        assert f"{short_dir}/file is no folder" in finding.message
+
+
+@pytest.fixture
+def short_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of ours with a path that leaves room for sockets."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="p", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_temp_dir_relative_or_dangling(fit: Subject, short_dir: Path) -> None:
+    (short_dir / "link").symlink_to("nowhere")
+    assert found(having(fit, temp_dir=Path("ray"))) == [("temp-dir", True)]
+    assert "broken symbolic link" in preflight.run(having(fit, temp_dir=short_dir / "link"))[0].message
+
+
+def test_temp_dir_that_cannot_be_written(fit: Subject, short_dir: Path) -> None:
+    """On a file system mounted read-only: root heeds no mode bits."""
+    read_only = next((p for p in (Path("/sys/kernel"), Path("/proc/sys")) if _refuses(p)), None)
+    if read_only is None:
+        pytest.skip("no folder here refuses this user's files")
+    assert ("temp-dir", True) in found(having(fit, temp_dir=read_only / "ray"))
+    assert found(having(fit, temp_dir=short_dir / "a/b")) == []
+    assert list(short_dir.iterdir()) == []
+
+
+def _refuses(folder: Path) -> bool:
+    return folder.is_dir() and not os.access(folder, os.W_OK)
+
+
+@pytest.mark.parametrize("error", [13, 30, 28])
+def test_temp_dir_that_the_kernel_refuses(fit: Subject, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert os.strerror(error) in only(fit).message
+
+
+@pytest.mark.parametrize(("named", "fatal"), [(None, True), ("/scratch/ray", False)])
+def test_temp_dir_of_somebody_else(
+    fit: Subject, short_dir: Path, monkeypatch: pytest.MonkeyPatch, named: str | None, fatal: bool
+) -> None:
+    me = os.geteuid()
+    theirs = short_dir / "theirs"
+    theirs.mkdir()
+    if me == 0:
+        os.chown(theirs, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    settings = dataclasses.replace(fit.settings, temp_dir=named)
+    finding = only(having(fit, temp_dir=theirs, settings=settings))
+    assert (finding.check, finding.fatal) == ("temp-dir", fatal)
+    assert f"uid {12345 if me == 0 else me}" in finding.message
+    if me == 0:
+        link = short_dir / "link"
+        link.symlink_to(theirs)
+        assert found(having(fit, temp_dir=link, settings=settings)) == [("temp-dir", fatal)]
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "env", "expected"),
+    [
+        (0o777, 0o700, {}, []),  # as Ray itself leaves it
+        (0o1777, 0o700, {}, [("temp-dir", True)]),
+        (0o700, 0o1777, {}, []),
+        (0o700, 0o777, {}, [("temp-dir", False)]),
+        (0o700, 0o777, POD, []),
+    ],
+)
+def test_temp_dir_modes(
+    fit: Subject, short_dir: Path, inner: int, outer: int, env: dict[str, str], expected: list[tuple[str, bool]]
+) -> None:
+    folder = short_dir / "ray"
+    folder.mkdir()
+    folder.chmod(inner)
+    short_dir.chmod(outer)
+    assert found(having(fit, env, temp_dir=folder)) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad"),
+    [
+        ("nfs4", True),
+        ("lustre", True),
+        ("fuse.s3fs", True),
+        ("fuse.fuse-overlayfs", False),
+        ("overlay", False),
+        ("tmpfs", False),
+        ("xfs", False),
+    ],
+)
+def test_temp_dir_on_a_network(fit: Subject, kind: str, bad: bool) -> None:
+    lines = ["27 1 0:1 / / rw shared:1 - ext4 /dev/vda rw", f"30 27 0:9 / /tmp rw shared:2 master:1 - {kind} srv:/x rw"]
+    fit.host.path("/proc/self/mountinfo").write_text("\n".join(lines))
+    assert found(fit) == ([("temp-dir-disk", True)] if bad else [])
+    if bad:
+        assert f"{kind} (srv:/x)" in only(fit).message
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "ext4"),
+        ("/data", "xfs"),
+        ("/data/a b/c", "nfs4"),
+        ("/data/a bc", "xfs"),
+        ("/database", "ext4"),
+        ("/twice/x", "tmpfs"),
+    ],
+)
+def test_mount_of(tmp_path: Path, path: str, kind: str) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    rows = [("/", "ext4"), ("/data", "xfs"), ("/data/a\\040b", "nfs4"), ("/twice", "nfs"), ("/twice", "tmpfs")]
+    text = "".join(f"{i} 1 0:{i} / {point} rw,relatime - {kind} source rw\n" for i, (point, kind) in enumerate(rows))
+    (tmp_path / "proc/self/mountinfo").write_text(text + "broken line\n\n")
+    assert folders.mount_of(Host({}, "node", tmp_path), Path(path))[0] == kind
+
+
+def test_mount_of_this_machine() -> None:
+    assert folders.mount_of(Host({}, "node"), Path("/proc/self"))[0] == "proc"
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "bad"),
+    [(GIB - 4096, 10 * GIB, True), (GIB, 10 * GIB, False), (4 * GIB, 100 * GIB, True), (5 * GIB, 100 * GIB, False)],
+)
+def test_temp_dir_without_room(fit: Subject, monkeypatch: pytest.MonkeyPatch, free: int, total: int, bad: bool) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: disk(free, total))
+    assert found(fit) == ([("temp-dir-disk", False)] if bad else [])
+
+
+def test_shared_dir(fit: Subject, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    subject = having(fit, shared_dir=str(shared))
+    assert "is not there" in only(subject).message
+    shared.touch()
+    assert "is no folder" in only(subject).message
+    shared.unlink()
+    shared.mkdir()
+    assert found(subject) == []
+    assert list(shared.iterdir()) == []
+
+
+def test_shared_dir_with_a_dead_agents_canary(fit: Subject, tmp_path: Path) -> None:
+    (tmp_path / f".ray-bootstrap-canary-node-{os.getpid()}").touch()
+    assert found(having(fit, shared_dir=str(tmp_path))) == []
+    assert not list(tmp_path.glob(".ray*"))
+
+
+def test_shared_dir_that_cannot_be_written(fit: Subject) -> None:
+    finding = only(having(fit, shared_dir="/proc"))  # procfs takes nobody's files
+    assert (finding.check, finding.fatal) == ("shared-dir", True)
+    assert "--shared-dir=/proc cannot be written (" in finding.message
+
+
+def test_shared_dir_whose_listing_lags(fit: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda _: scandir(empty))
+    assert "not in the folder's listing" in only(having(fit, shared_dir=str(tmp_path))).message
+
+
+@pytest.mark.parametrize(("kind", "bad"), [("nfs4", False), ("ext4", False), ("overlay", True), ("tmpfs", True)])
+def test_shared_dir_that_is_the_containers_own(fit: Subject, tmp_path: Path, kind: str, bad: bool) -> None:
+    text = f"27 1 0:1 / / rw - ext4 /dev/vda rw\n28 27 0:2 / {tmp_path} rw - {kind} none rw\n"
+    fit.host.path("/proc/self/mountinfo").write_text(text)
+    assert found(having(fit, shared_dir=str(tmp_path))) == ([("shared-dir", False)] if bad else [])
+
+
+# What becomes of the findings
+
+FINDINGS = [
+    Finding("ports", "--gcs-port=6379 is held by pid 1", "--gcs-port=PORT"),
+    Finding("nofile", "4096 files", "ulimit -n 65536", fatal=False),
+    Finding("shm", "/dev/shm is not there", "mount it"),
+]
+
+
+def test_judge_tells_all_fatal_findings_at_once() -> None:
+    with pytest.raises(PreflightFailed) as failure:
+        preflight.judge(FINDINGS, ())
+    assert failure.value.status == 78
+    for text in ("2 findings", "ports: --gcs-port=6379 is held by pid 1", "--gcs-port=PORT", "shm: ", "mount it"):
+        assert text in failure.value.message
+    assert "nofile" not in failure.value.message
+    assert failure.value.hint.endswith("--ignore-check ports --ignore-check shm")
+
+
+def test_judge_lets_warnings_and_ignored_findings_pass() -> None:
+    preflight.judge([], ())
+    preflight.judge(FINDINGS, ("ports", "shm"))
+    with pytest.raises(PreflightFailed, match="shm") as failure:
+        preflight.judge(FINDINGS, ("ports",))
+    assert "ports" not in failure.value.message + failure.value.hint
+
+
+def test_render() -> None:
+    lines = preflight.render(FINDINGS, ("shm",))
+    words = {line.split()[1]: line.split()[0] for line in lines if "→" not in line}
+    assert words == {
+        check.name: {"ports": "unfit", "nofile": "warning", "shm": "ignored"}.get(check.name, "ok")
+        for check in preflight.CHECKS
+    }
+    assert [line.split("→ ")[1] for line in lines if "→" in line] == ["mount it", "ulimit -n 65536", "--gcs-port=PORT"]
+
+
+def test_unknown_names() -> None:
+    assert preflight.unknown_names(Settings(ignore_check=tuple(check.name for check in preflight.CHECKS))) == []
+    (fault,) = preflight.unknown_names(Settings(ignore_check=("shm", "port")))
+    assert fault.startswith("--ignore-check='port': there is no such check (did you mean ports?); there are ray, ")
+
+
+def test_names_are_unique_and_words() -> None:
+    names = [check.name for check in preflight.CHECKS]
+    assert len(set(names)) == len(names)
+    assert all(name.replace("-", "").isalpha() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (64 * MIB, "64.0 MiB"), (3 * GIB // 2, "1.5 GiB")]
+)
+def test_size(amount: int, text: str) -> None:
+    assert size(amount) == text
+
+
+def test_constants_are_rays() -> None:
+    """Read off Ray's source, without importing it."""
+    text = Path(str(metadata.distribution("ray").locate_file("ray/_private/ray_constants.py"))).read_text()
+    assert "OBJECT_STORE_MINIMUM_MEMORY_BYTES = 75 * 1024 * 1024" in text
+    assert machine.LEAST_STORE == 75 * 1024 * 1024

@@ -1,0 +1,221 @@
+"""Real Ray on real hosts: clusters form by every rendezvous, and end everywhere with the right status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+from cluster import COUNT, Agents, nothing_left, rendezvous, start
+from hosts import wait_for
+
+pytestmark = [pytest.mark.hosts, pytest.mark.ray, pytest.mark.timeout(240)]
+
+RELEASE = 5.0
+"""Seconds, generous, from the workload's end to the last node's; benchmarks/ has the precise ones."""
+STATUSES = {"0": 0, "3": 3}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "meeting", "status"),
+    [
+        *[(1, "file", 0), (1, "dns", 3), (1, "static", 0), (2, "file", 3), (2, "dns", 0), (2, "static", 0)],
+        *[(4, "file", 0), (4, "dns", 0), (4, "static", 3)],
+    ],
+)
+def test_a_cluster_forms_and_ends_with_the_workloads_status(make_hosts, nodes, meeting, status):
+    hosts = make_hosts(nodes, dns={} if meeting == "dns" else None)
+    if meeting == "dns":
+        hosts.set_names({"head.ray.test": hosts[0].ip})
+    agents = start(hosts, *rendezvous(meeting, hosts), workload=[sys.executable, "-c", COUNT, str(status)])
+    assert agents.wait() == [status] * nodes
+    assert agents.out(0).splitlines() == [f"nodes {nodes} address {hosts[0].ip}:6379"]
+    assert all(agents.out(rank) == "" for rank in range(1, nodes))
+    assert max(agents.ended.values()) - agents.ended[0] < RELEASE
+    for rank in range(nodes):
+        assert f"status {status}, the workload's own" in agents.err(rank).splitlines()[-1]
+    nothing_left(hosts)
+
+
+def test_names_that_come_late_are_waited_for(make_hosts):
+    hosts = make_hosts(2, dns={})
+    agents = start(hosts, *rendezvous("dns", hosts), workload=["true"])
+    agents.says(0, "1 of 2 nodes")
+    assert "leads this run" not in agents.err(1)
+    hosts.set_names({"head.ray.test": hosts[0].ip})
+    assert agents.wait() == [0, 0]
+
+
+def test_the_workload_killed_by_a_signal(make_hosts):
+    hosts = make_hosts(2)
+    agents = start(hosts, "--shared-dir=/shared", workload=["sh", "-c", "kill -KILL $$"])
+    assert agents.wait() == [137, 137]
+    assert "signal 9" in agents.err(1)
+    nothing_left(hosts)
+
+
+def busy(hosts, *options: str, **more: object) -> Agents:
+    """A cluster whose workload runs until something happens."""
+    agents = start(hosts, "--shared-dir=/shared", *options, workload=["sh", "-c", "echo up; exec sleep 600"], **more)
+    agents.prints(0, "up")
+    return agents
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_head_ends_all_nodes(make_hosts, signum):
+    hosts = make_hosts(2)
+    agents = busy(hosts)
+    agents.signal(0, signum)
+    assert agents.wait() == [128 + signum] * 2
+    nothing_left(hosts)
+
+
+def test_a_worker_is_told_to_stop_and_the_run_goes_on(make_hosts):
+    hosts = make_hosts(3)
+    agents = busy(hosts)
+    agents.signal(2, signal.SIGTERM)
+    assert agents.wait([2]) == [143]
+    agents.says(0, "rank 2 (node-2) left: stopped by SIGTERM")
+    nothing_left([hosts[2]])
+    assert agents.processes[0].poll() is None
+    agents.signal(0, signal.SIGTERM)
+    assert agents.wait([0, 1]) == [143, 143]
+    nothing_left(hosts)
+
+
+def test_the_heads_agent_is_killed(make_hosts):
+    hosts = make_hosts(3)
+    agents = busy(hosts)
+    killed = agents.signal(0, signal.SIGKILL)
+    assert agents.wait() == [-signal.SIGKILL, 76, 76]
+    assert max(agents.ended[1], agents.ended[2]) - killed < 10
+    wait_for(lambda: not hosts[0].leftovers(), timeout=10)
+    nothing_left(hosts)
+
+
+def test_the_heads_machine_is_switched_off(make_hosts):
+    hosts = make_hosts(2)
+    agents = busy(hosts, "--heartbeat-timeout=3s")
+    hosts[0].drop()
+    off = time.monotonic()
+    hosts[0].kill()
+    assert agents.wait([1]) == [76]
+    assert agents.ended[1] - off < 15
+    nothing_left([hosts[1]])
+
+
+def test_a_worker_is_killed_after_the_quorum(make_hosts):
+    hosts = make_hosts(2)
+    agents = busy(hosts, "--on-node-loss=fail")
+    agents.signal(1, signal.SIGKILL)
+    assert agents.wait([0]) == [76]
+    assert "rank 1 (node-1)" in agents.err(0).splitlines()[-2]
+    agents.wait()
+    wait_for(lambda: not hosts[1].leftovers(), timeout=10)
+    nothing_left(hosts)
+
+
+def test_a_worker_is_killed_before_the_quorum_and_named(make_hosts):
+    hosts = make_hosts(2)
+    agents = start(hosts, "--shared-dir=/shared", "--quorum-timeout=12s", workload=["true"], size=3)
+    agents.says(1, "joined")
+    agents.signal(1, signal.SIGKILL)
+    assert agents.wait([0]) == [75]
+    said = agents.err(0)
+    assert "rank 1: node-1" in said
+    assert "lost" in said
+    assert "rank 2: never seen" in said
+    agents.wait()
+    nothing_left([hosts[0]])
+
+
+def test_a_rank_that_never_comes_is_named_on_every_node(make_hosts):
+    hosts = make_hosts(2)
+    agents = start(hosts, "--shared-dir=/shared", "--quorum-timeout=10s", workload=["true"], size=3)
+    assert agents.wait() == [75, 75]
+    assert "rank 2: never seen" in agents.err(0)
+    assert "joined: rank 0, 1" in agents.err(0)
+    nothing_left(hosts)
+
+
+def test_stale_records_are_not_believed(make_hosts):
+    """A head that was switched off left its record; its address answers nobody, then belongs to another program."""
+    hosts = make_hosts(3)
+    old = start([hosts[2]], "--shared-dir=/shared", workload=["true"], size=2)
+    old.says(0, "the roll call is open")
+    hosts[2].drop()
+    hosts[2].kill()
+    assert list(hosts.shared.glob("*/head-*.json"))
+    agents = start(hosts[:2], "--shared-dir=/shared", workload=[sys.executable, "-c", COUNT, "0"])
+    assert agents.wait() == [0, 0]
+    assert agents.out(0).startswith("nodes 2 ")
+    nothing_left(hosts[:2])
+
+
+def test_two_runs_share_the_folder_and_the_nodes(make_hosts):
+    hosts = make_hosts(2)
+    workload = [sys.executable, "-c", COUNT]
+    one = start(hosts, "--shared-dir=/shared", workload=[*workload, "0"], run="one")
+    two = start(hosts, "--shared-dir=/shared", workload=[*workload, "3"], run="two")
+    assert one.wait() == [0, 0]
+    assert two.wait() == [3, 3]
+    assert one.out(0).startswith("nodes 2 ")
+    assert two.out(0).startswith("nodes 2 ")
+    nothing_left(hosts)
+
+
+def test_a_partition_is_noticed_on_both_sides(make_hosts):
+    hosts = make_hosts(2)
+    agents = busy(hosts, "--heartbeat-timeout=2s", "--on-node-loss=fail")
+    hosts[1].drop()
+    assert agents.wait() == [76, 76]
+    assert "silent for 2 s" in agents.err(0)
+    nothing_left(hosts)
+
+
+def test_a_raylet_that_leaves_by_itself_is_noticed(make_hosts):
+    hosts = make_hosts(1)
+    agents = busy(hosts)
+    raylet = next(p for p in hosts[0].pids() if p.name == "raylet")
+    os.kill(raylet.pid, signal.SIGTERM)
+    assert agents.wait() == [76]
+    assert "raylet" in agents.err(0)
+    nothing_left(hosts)
+
+
+def test_as_pid_1(make_hosts):
+    """As a container's entrypoint: SIGTERM works, strangers' zombies are reaped, statuses pass through."""
+    hosts = make_hosts(1)
+    orphans = "for i in 1 2 3; do (sleep 0.1 & exec true); done; echo up; read line; exit 7"
+    agent = [sys.executable, "-m", "bootstrap", "--num-cpus=1", "--", "sh", "-c", orphans]
+    read, write = os.pipe()
+    process = hosts[0].popen_as_pid1(agent, stdin=read)
+    os.close(read)
+    wait_for(lambda: "up" in hosts[0].out(process), timeout=60)
+    wait_for(lambda: all(p.state != "Z" for p in hosts[0].pids()), timeout=10)
+    os.write(write, b"go on\n")
+    os.close(write)
+    assert process.wait(timeout=60) == 7
+    nothing_left(hosts)
+
+
+def test_a_cluster_without_a_workload_stays_until_it_is_stopped_as_pid_1(make_hosts):
+    hosts = make_hosts(1)
+    process = hosts[0].popen_as_pid1([sys.executable, "-m", "bootstrap", "--num-cpus=1"])
+    wait_for(lambda: "stays until it is stopped" in hosts[0].err(process), timeout=60)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    nothing_left(hosts)
+
+
+@pytest.mark.requires("oldest-ray")
+def test_the_oldest_supported_ray(make_hosts):
+    hosts = make_hosts(2)
+    python = os.environ["OLDEST_RAY_PYTHON"]
+    workload = [python, "-c", COUNT, "3"]
+    agents = start(hosts, "--shared-dir=/shared", workload=workload, agent=[python, "-m", "bootstrap"])
+    assert agents.wait() == [3, 3]
+    assert agents.out(0).startswith("nodes 2 ")
+    nothing_left(hosts)
