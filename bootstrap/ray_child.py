@@ -24,6 +24,10 @@ from collections.abc import Callable
 from typing import Any
 
 
+_DROPPED = frozenset({"RAY_ADDRESS", "RAY_JOB_ID", "RAY_AUTH_TOKEN"})
+"""Inherited, but not in ``env`` where the agent has decided that Ray must not see them (node.py)."""
+
+
 def main() -> None:
     """Serve commands until end of file."""
     answers = os.fdopen(int(sys.argv[1]), "w", buffering=1, encoding="utf-8")
@@ -48,6 +52,8 @@ def main() -> None:
 
 def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
     """``ray start ARGV...`` without ``--block``: returns when this node is registered; its daemons live on."""
+    for name in _DROPPED - env.keys():
+        os.environ.pop(name, None)
     os.environ.update(env)
     try:
         raylet = importlib.import_module("ray._raylet")

@@ -206,10 +206,10 @@ def unknown_variables(env: Mapping[str, str]) -> list[str]:
 
     Not an error: a Kubernetes Service called ``ray-bootstrap`` puts RAY_BOOTSTRAP_PORT and others into every pod.
     """
-    known = {variable(f.name) for f in options()}
+    known = [f.name.upper() for f in options()]
     lines = []
-    for name in sorted(env):
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85) if name.startswith(PREFIX) else []
-        if close and name not in known:
-            lines.append(f"{name} is not an option's variable; did you mean {close[0]}?")
+    for name in sorted(name.removeprefix(PREFIX) for name in env if name.startswith(PREFIX)):
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75) if name not in known else []
+        if close:
+            lines.append(f"{PREFIX}{name} is not an option's variable; did you mean {PREFIX}{close[0]}?")
     return lines

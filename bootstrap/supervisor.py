@@ -49,15 +49,16 @@ def supervise(agent: Callable[[int], int]) -> int:
         os.close(held)
         _be_the_agent(agent, alive)
     os.close(alive)
-    status = _wait_for(pid)
+    wait_status = _wait_for(pid)
     left = process.kill_descendants(os.getpid())
-    if status == 128 + signal.SIGKILL:
+    if os.WIFSIGNALED(wait_status):  # the agent itself; that of a workload that was killed is an exit code by now
+        why = ", most likely for want of memory" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
         print(
-            f"ray-bootstrap: the agent (pid {pid}) was killed by SIGKILL, most likely for want of memory;"
+            f"ray-bootstrap: the agent (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{why};"
             f" ended the {left} processes that it had started",
             file=sys.stderr,
         )
-    return status
+    return process.exit_status(wait_status)
 
 
 def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:
@@ -75,7 +76,7 @@ def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:
 
 
 def _wait_for(agent: int) -> int:
-    """Forward signals and reap (also strangers, as PID 1 must) until the agent has ended; its exit status."""
+    """Forward signals and reap (also strangers, as PID 1 must) until the agent has ended; its wait status."""
     while True:
         info = signal.sigwaitinfo(_WAITED)
         if info.si_signo != signal.SIGCHLD:
@@ -87,6 +88,6 @@ def _wait_for(agent: int) -> int:
             except ChildProcessError:
                 break
             if pid == agent:
-                return process.exit_status(wait_status)
+                return wait_status
             if pid == 0:
                 break

@@ -7,6 +7,7 @@ nothing: no process that it started, no file in Ray's folder but logs, no state 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -28,6 +29,15 @@ STATES = Path(f"/tmp/ray-bootstrap-{os.geteuid()}")
 _MARK = "RB_TEST_NODE"
 _SECONDS = 20.0
 """For anything that a test waits for."""
+
+
+def states() -> list[dict[str, Any]]:
+    """What the agents of this user say of themselves."""
+    found = []
+    for path in STATES.glob("*.json"):
+        with contextlib.suppress(OSError):  # its agent has just ended
+            found.append(json.loads(path.read_text()))
+    return found
 
 
 class Node:
@@ -80,10 +90,28 @@ class Node:
     @property
     def raylet(self) -> int:
         """The process id of this node's fake raylet."""
-        return next(pid for pid in self._alive() if "--raylet_socket_name=" in describe(pid))
+        return self.daemon("raylet")
+
+    def daemon(self, name: str) -> int:
+        """The process id of this node's fake daemon of that name."""
+        return next(pid for pid in self._alive() if f"/sockets/{name} " in describe(pid))
+
+    def appears(self, name: str) -> None:
+        """Waits until there is a file of this name in the node's folder."""
+        wait_for((self.folder / name).exists, _SECONDS, name)
 
     def _alive(self) -> set[int]:
         return marked(self._mark)
+
+    def is_in(self, phase: str) -> None:
+        """Waits until it says that it is in this phase, as ``ray-bootstrap status`` shows it."""
+        wait_for(lambda: self._phase() == phase, _SECONDS, f"phase {phase!r}")
+
+    def _phase(self) -> str:
+        try:
+            return str(next(facts["phase"] for facts in states() if facts["pid"] == self.agent))
+        except (StopIteration, OSError, IndexError, KeyError):
+            return ""
 
     def says(self, *texts: str, where: str = "err") -> None:
         """Waits until all of these are in its output."""
@@ -103,23 +131,29 @@ class Node:
     def send(self, signum: int) -> None:
         self.process.send_signal(signum)
 
-    def wait(self, timeout: float = _SECONDS) -> int:
-        """Its exit status as a shell shows it; nothing of it is left then."""
+    def wait(self, timeout: float = _SECONDS, *, within: float = 0, clean: bool = True) -> int:
+        """Its exit status as a shell shows it; nothing of it is left then, or ``within`` seconds.
+
+        ``clean=False``: it was killed, so files are left.
+        """
         try:
             status = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it has not ended within {timeout:g} s:\n{self.err}") from None
+        if within:
+            wait_for(lambda: not self._alive(), within, "the end of what it started")
         left = [describe(pid) for pid in self._alive()]
         assert left == [], f"{left} left alive:\n{self.err}"
-        self._assert_clean()
+        if clean:
+            self._assert_clean()
         return status if status >= 0 else 128 - status
 
     def _assert_clean(self) -> None:
         files = [path.relative_to(self.temp_dir) for path in self.temp_dir.rglob("*") if not path.is_dir()]
         left = [path for path in files if "logs" not in path.parts and path.name != "session_latest"]
         assert left == []
-        states = [json.loads(path.read_text()).get("run_id") for path in STATES.glob("*.json")]
-        assert self.folder.name not in states
+        gone = [facts for facts in states() if not Path(f"/proc/{facts['pid']}").exists()]
+        assert [facts for facts in gone if facts.get("run_id") == self.folder.parent.name] == []
 
     def close(self) -> None:
         """Kills what a failed test has left."""

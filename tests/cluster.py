@@ -99,13 +99,16 @@ def rendezvous(name: str, hosts: Hosts) -> list[str]:
     }[name]
 
 
-def nothing_left(hosts: Iterable[Host]) -> None:
-    """No process, port, socket file, shared-memory file or rendezvous record; of Ray's folder only the logs."""
+def nothing_left(hosts: Sequence[Host], *, shared: bool = True) -> None:
+    """No process, port, socket file or shared-memory file; of Ray's folder only the logs; no rendezvous record.
+
+    ``shared=False`` leaves the folder that all see out: the run goes on elsewhere, or its head was switched off.
+    """
     for host in hosts:
         assert host.leftovers() == []
         assert host.sockets() == frozenset()
-        files = host.run(["find", "/dev/shm", "/shared", "/tmp", "-xdev", "-not", "-type", "d"]).stdout.split()
-        kept = re.compile(r"/tmp/ray[^/]*/session_[^/]*(/logs/.*)?")
-        assert [name for name in files if not kept.fullmatch(name) and not name.startswith("/tmp/home")] == []
-        folders = host.run(["find", "/tmp", "/shared", "-name", "ray-bootstrap-*"]).stdout.split()
-        assert folders == []
+        folders = ["/dev/shm", "/tmp", *(["/shared"] if shared else [])]
+        found = host.run(["find", *folders, "-xdev", "-mindepth", "1"]).stdout.splitlines()
+        # -xdev: what a host sees of the machine's own /tmp, pytest's folders among it, is bound in.
+        kept = re.compile(r"/tmp/ray[^/]*(/session_[^/]*(/logs(/.*)?)?)?|/tmp/(home|pytest).*")
+        assert [name for name in found if not kept.fullmatch(name)] == []

@@ -1,24 +1,301 @@
-"""The real command on one node."""
+"""The real command on one node: the workload's status, what it is given, and what is refused."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agents import Site
+import pytest
+from survivors import descendants
+
+if TYPE_CHECKING:
+    from agents import Site
 
 pytest_plugins = ["agents"]
 
-PYTHON = sys.executable
+
+@pytest.mark.parametrize(
+    ("workload", "status", "reason"),
+    [
+        (["true"], 0, "the workload ended with status 0"),
+        (["sh", "-c", "exit 3"], 3, "the workload ended with status 3"),
+        (["sh", "-c", "exit 255"], 255, "the workload ended with status 255"),
+        (["sh", "-c", "exit 76"], 76, "the workload ended with status 76"),
+        (["sh", "-c", "kill -KILL $$"], 137, "the workload ended with status 137 (signal 9)"),
+        (["sh", "-c", "kill -SEGV $$"], 139, "the workload ended with status 139 (signal 11)"),
+        (["sh", "-c", "kill -TERM $$"], 143, "the workload ended with status 143 (signal 15)"),
+        (["/no/such/program"], 127, "the workload could not be started: '/no/such/program' is not found on PATH"),
+        (["/etc"], 126, "the workload could not be started: '/etc' cannot be executed: Permission denied"),
+        (["/etc/passwd"], 126, "the workload could not be started: '/etc/passwd' cannot be executed"),
+    ],
+)
+def test_the_workloads_status_is_the_commands(site: Site, workload: list[str], status: int, reason: str) -> None:
+    node = site.run("--", *workload)
+    assert node.wait() == status
+    assert node.out == ""
+    assert f"status {status}, the workload's own ({reason}" in node.err.splitlines()[-1]
+    assert (node.verdict["status"], node.verdict["source"]) == (status, "workload")
+    assert node.verdict["reason"].startswith(reason)
+    assert node.verdict["run_id"] == site.run_id
+    assert node.verdict["logs"] in node.err.splitlines()[-1]
+    assert list(Path(node.verdict["logs"]).iterdir())
 
 
-def test_the_workload_runs(site: Site) -> None:
-    node = site.run("--", "true")
+def test_the_workloads_streams_are_its_own(site: Site) -> None:
+    node = site.run("--", "sh", "-c", "cat; echo oops >&2", stdin=-1)
+    assert node.process.stdin is not None
+    node.process.stdin.write(b"a line\nhalf a line")
+    node.process.stdin.close()
+    assert node.wait() == 0
+    assert node.out == "a line\nhalf a line"
+    assert "\noops\n" in node.err
+
+
+def test_a_terminal_stays_one_and_control_c_arrives_once(site: Site) -> None:
+    master, slave = os.openpty()
+    own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    count = "import signal, sys\nassert sys.stdin.isatty()\nsignal.signal(signal.SIGINT, lambda *_: print('INT'))\n"
+    count += "print(input(), flush=True)\nsignal.pause()\nsignal.sigtimedwait([signal.SIGUSR1], 0.3)"
+    before = [sys.executable, "-c", own]
+    node = site.run("--", sys.executable, "-c", count, before=before, stdin=slave)
+    os.write(master, b"typed\n")
+    node.says("typed", where="out")
+    os.write(master, b"\x03")
+    assert node.wait() == 130
+    os.close(master)
+    os.close(slave)
+    assert node.out == "typed\nINT\n"
+
+
+def test_what_the_workload_finds_in_its_environment(site: Site) -> None:
+    outer = {"RAY_ADDRESS": "outer:6379", "RAY_JOB_ID": "01000000", "GLOO_SOCKET_IFNAME": "eth7", "MINE": "a b\nc"}
+    names = "RAY_ADDRESS RAY_JOB_ID GLOO_SOCKET_IFNAME MINE RAY_BOOTSTRAP_RUN_ID RAY_BOOTSTRAP_CLUSTER_NODES"
+    script = f"import os; print([os.environ.get(name) for name in {names.split()}])"
+    node = site.run("--gcs-port=6391", "--", sys.executable, "-c", script, env=outer)
+    assert node.wait() == 0
+    assert node.out == f"{['127.0.0.1:6391', None, 'eth7', outer['MINE'], site.run_id, '1']}\n"
+    (start,) = node.starts
+    assert [start["env"].get(name) for name in outer] == [None, None, "eth7", "a b\nc"]
+
+
+def test_how_ray_is_started_on_a_head(site: Site) -> None:
+    args = ["--num-cpus=3", "--num-gpus=2", "--memory=2Gi", "--object-store-memory=100Mi", "--resources", '{"disk": 2}']
+    args += ["--labels=zone=a", "--gcs-port=6391", "--dashboard-port=8391", "--ray-client-server-port=10391"]
+    args += ["--dashboard-agent-listen-port=52391", "--min-worker-port=20000", "--max-worker-port=20999"]
+    args += ["--ray-start-arg=--verbose", "--ignore-check=gpus"]
+    node = site.run(*args, "--", "true")
     assert node.wait() == 0, node.err
-    print(node.err, node.out, node.verdict, node.argv)
+    (label,) = [argument for argument in node.argv if argument.startswith("--labels=")]
+    assert label.startswith("--labels=ray-bootstrap/rank=0,ray-bootstrap/run=")
+    assert label.endswith(",zone=a")
+    assert [argument for argument in node.argv if argument != label] == [
+        "--head",
+        "--port=6391",
+        "--node-ip-address=127.0.0.1",
+        f"--temp-dir={node.temp_dir}",
+        "--num-cpus=3",
+        "--num-gpus=2",
+        "--object-store-memory=104857600",
+        "--memory=2147483648",
+        '--resources={"disk": 2}',
+        "--dashboard-host=127.0.0.1",
+        "--dashboard-port=8391",
+        "--ray-client-server-port=10391",
+        "--dashboard-agent-listen-port=52391",
+        "--min-worker-port=20000",
+        "--max-worker-port=20999",
+        "--disable-usage-stats",
+        "--verbose",
+    ]
 
 
-def test_two(site: Site) -> None:
-    nodes = site.several(2)
-    for n in nodes:
-        s = n.wait()
-        print(s, n.err)
+@pytest.mark.parametrize(
+    ("env", "mode", "path"),
+    [
+        ({}, None, False),
+        ({"RAY_AUTH_TOKEN": "s3cret"}, "token", False),
+        ({"RAY_AUTH_TOKEN_PATH": "token"}, "token", True),
+        ({"RAY_AUTH_TOKEN": "s3cret", "RAY_BOOTSTRAP_AUTH": "off"}, "disabled", False),
+        ({"RAY_AUTH_TOKEN": "other", "RAY_BOOTSTRAP_SECRET_FILE": "token"}, "token", True),
+    ],
+)
+def test_ray_and_the_workload_use_the_same_token(site: Site, env: dict[str, str], mode: str, path: bool) -> None:
+    token = site.folder / "token"
+    token.write_text("s3cret\n")
+    token.chmod(0o600)
+    env = {name: str(token) if value == "token" else value for name, value in env.items()}
+    script = "import os; print(os.environ.get('RAY_AUTH_MODE'), os.environ.get('RAY_AUTH_TOKEN_PATH'))"
+    node = site.run("--", sys.executable, "-c", script, env=env)
+    assert node.wait() == 0, node.err
+    (start,) = node.starts
+    assert start["env"].get("RAY_AUTH_MODE") == mode
+    assert start["env"].get("RAY_AUTH_TOKEN_PATH") == (str(token) if path else None)
+    assert start["env"].get("RAY_AUTH_TOKEN") == (None if path else env.get("RAY_AUTH_TOKEN"))
+    assert node.out == f"{mode} {token if path else None}\n"
+    assert "s3cret" not in " ".join(start["argv"]) + node.err
+
+
+USAGE = [
+    (["--"], {}, ["-- without a workload after it; leave it out for a cluster that stays"]),
+    (["--num-cpu", "4", "--", "true"], {}, ["no such option: --num-cpu (did you mean --num-cpus?)"]),
+    (["--num-cpu=4"], {}, ["no such option: --num-cpu (did you mean --num-cpus?)"]),
+    (["--nodes"], {}, ["requires an argument"]),
+    (["python", "train.py"], {}, ["unexpected 'python'; the workload goes after --, as in: ray-bootstrap -- python"]),
+    (["--rank=5", "--nodes=2"], {}, ["--rank=5 with --nodes=2: ranks go from 0 to 1"]),
+    ([], {"RAY_BOOTSTRAP_GRACE": "soon"}, ["RAY_BOOTSTRAP_GRACE='soon': expected a duration such as 90, 90s"]),
+    (["--ignore-check=gpu"], {}, ["--ignore-check='gpu': there is no such check (did you mean gpus?)"]),
+    (["--shared-dir=/no/such/folder", "--rank=0", "--nodes=2"], {}, ["/no/such/folder"]),
+    (
+        ["--num-cpus=x", "--gcs-port=99999", "--resources={", "--role=boss", "--frob"],
+        {"RAY_BOOTSTRAP_NODES": "0"},
+        [
+            "--num-cpus='x': expected a whole number",
+            "--gcs-port='99999': expected a whole number from 1 to 65535",
+            "--resources='{': expected a JSON object",
+            "--role='boss': expected one of auto, head, worker",
+            "no such option: --frob",
+            "RAY_BOOTSTRAP_NODES='0': expected a whole number of at least 1",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("args", "env", "faults"), USAGE)
+def test_all_faults_of_the_command_line_are_told_at_once(
+    site: Site, args: list[str], env: dict[str, str], faults: list[str]
+) -> None:
+    node = site.run(*args, env=env)
+    assert node.wait() == 64, node.err
+    assert [fault for fault in faults if fault not in node.err] == []
+    assert (node.starts, node.out) == ([], "")
+    assert "Traceback" not in node.err
+    assert (node.verdict["status"], node.verdict["source"]) == (64, "usage")
+
+
+def test_a_misspelt_variable_is_told_and_no_error(site: Site) -> None:
+    env = {"RAY_BOOTSTRAP_MIN_NODE": "2", "RAY_BOOTSTRAP_PORT": "tcp://10.0.0.1:80", "RAY_BOOTSTRAP_SERVICE_HOST": "h"}
+    node = site.run("--", "true", env=env)
+    assert node.wait() == 0
+    told = "RAY_BOOTSTRAP_MIN_NODE is not an option's variable; did you mean RAY_BOOTSTRAP_MIN_NODES?"
+    assert node.err.count("is not an option's variable") == 1
+    assert told in node.err
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [(["--help"], "--num-cpus N"), (["--version"], "ray-bootstrap 0."), (["run", "--help"], "--quorum-timeout TIME")],
+)
+def test_help_and_version_go_to_standard_output(site: Site, args: list[str], told: str) -> None:
+    node = site.run(*args)
+    assert node.wait() == 0
+    assert told in node.out
+    assert (node.err, node.starts) == ("", [])
+
+
+FAKE_CAUSE = "gcs_server.out: [2026-01-01 00:00:00,000 C 1 1] fake_main.cc:1: Check failed: the port is already in use"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("refuse", ["`ray start` failed: SystemExit: 1", FAKE_CAUSE]),
+        ("mute-refuse", ["`ray start` failed: SystemExit: 1", "the fake Ray does not want to"]),
+        ("dies", ["the process that starts Ray ended with status 137"]),
+        ("no-raylet", ["`ray start` said that it succeeded, but there is no raylet"]),
+    ],
+)
+def test_a_ray_that_does_not_start(site: Site, words: str, told: list[str]) -> None:
+    node = site.run("--", "touch", "started", env={"FAKE_RAY": words})
+    assert node.wait() == 69
+    assert [line for line in told if line not in node.err] == []
+    assert (node.verdict["source"], node.verdict["retryable"]) == ("ray-start", True)
+    assert not (node.folder / "started").exists()
+
+
+def test_a_ray_that_cannot_be_imported(site: Site) -> None:
+    broken = site.folder / "broken" / "ray"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('libfoo.so.1: cannot open shared object file')")
+    node = site.run("--", "true", env={"PYTHONPATH": str(broken.parent)})
+    assert node.wait() == 69
+    assert "Ray cannot be imported: ImportError: libfoo.so.1: cannot open shared object file" in node.err
+
+
+def test_a_port_that_is_taken_while_ray_starts(site: Site) -> None:
+    import socket
+
+    node = site.run("--", "true", env={"FAKE_RAY": "gate refuse-first"})
+    node.is_in("starting Ray")
+    node.appears("record")
+    first = dict(argument.split("=") for argument in node.argv if "port=" in argument)
+    with socket.socket() as taker:
+        taker.bind(("", int(first["--port"])))
+        taker.listen()
+        (node.folder / "record.go").touch()
+        assert node.wait() == 0, node.err
+    again = dict(argument.split("=") for argument in node.starts[1]["argv"] if "port=" in argument)
+    assert first["--port"] != again["--port"]
+    assert f"port {first['--port']} was taken while Ray started; trying again with other ports" in node.err
+
+
+@pytest.mark.parametrize("daemon", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_daemon_that_ends_by_itself_ends_the_run(site: Site, daemon: str, signum: int) -> None:
+    node = site.run("--", "sh", "-c", "echo up; exec sleep 600")
+    node.says("up", where="out")
+    os.kill(node.daemon(daemon), signum)
+    assert node.wait() == 76
+    assert f"Ray's {daemon} on " in node.err
+    assert "ended by itself" in node.verdict["reason"]
+
+
+def test_daemons_that_ignore_sigterm_do_not_hold_the_node(site: Site) -> None:
+    node = site.run("--", "true", env={"FAKE_RAY": "stubborn"})
+    assert node.wait() == 0
+    assert node.verdict["seconds"] < 5
+
+
+def test_what_the_workload_leaves_behind_is_ended(site: Site) -> None:
+    script = "(setsid sleep 600 & echo $!); (env -i setsid sh -c 'trap \"\" TERM; echo $$; sleep 600; :' &); sleep 0.3"
+    node = site.run("--", "sh", "-c", script)
+    assert node.wait() == 0
+    left = [int(pid) for pid in node.out.split()]
+    assert len(left) == 2
+    assert [pid for pid in left if Path(f"/proc/{pid}/exe").exists()] == []
+
+
+def test_orphans_are_reaped_while_the_workload_runs(site: Site) -> None:
+    script = "pid=$(sh -c 'true & echo $!'); while test -e /proc/$pid; do sleep 0.02; done; echo reaped"
+    node = site.run("--", "sh", "-c", script)
+    assert node.wait() == 0
+    assert node.out == "reaped\n"
+
+
+def test_the_logs_are_copied(site: Site) -> None:
+    node = site.run(f"--log-dir={site.shared}", "--", "true")
+    assert node.wait() == 0
+    (copied,) = site.shared.rglob("raylet.err")
+    assert copied.parent.name == "rank-0"
+    assert f"Ray's logs: {copied.parent}" in node.err.splitlines()[-1]
+
+
+def test_without_a_workload_the_cluster_stays_until_it_is_stopped(site: Site) -> None:
+    node = site.run("--gcs-port=6391")
+    node.says("no workload was given: the cluster stays until it is stopped; RAY_ADDRESS=127.0.0.1:6391")
+    node.send(signal.SIGTERM)
+    assert node.wait() == 143
+    assert (node.verdict["source"], node.verdict["retryable"]) == ("stopped", True)
+    assert "stopped by SIGTERM" in node.err
+
+
+def test_two_runs_on_one_machine_do_not_touch_each_other(site: Site) -> None:
+    staying = site.run()
+    staying.says("no workload was given")
+    other = site.run("--", "true", env={"RAY_BOOTSTRAP_RUN_ID": f"{site.run_id}-other"})
+    assert other.wait() == 0
+    assert staying.raylet in descendants(os.getpid())
+    staying.send(signal.SIGTERM)
+    assert staying.wait() == 143

@@ -78,7 +78,7 @@ def test_a_worker_is_told_to_stop_and_the_run_goes_on(make_hosts):
     agents.signal(2, signal.SIGTERM)
     assert agents.wait([2]) == [143]
     agents.says(0, "rank 2 (node-2) left: stopped by SIGTERM")
-    nothing_left([hosts[2]])
+    nothing_left([hosts[2]], shared=False)
     assert agents.processes[0].poll() is None
     agents.signal(0, signal.SIGTERM)
     assert agents.wait([0, 1]) == [143, 143]
@@ -103,7 +103,7 @@ def test_the_heads_machine_is_switched_off(make_hosts):
     hosts[0].kill()
     assert agents.wait([1]) == [76]
     assert agents.ended[1] - off < 15
-    nothing_left([hosts[1]])
+    nothing_left([hosts[1]], shared=False)
 
 
 def test_a_worker_is_killed_after_the_quorum(make_hosts):
@@ -125,7 +125,7 @@ def test_a_worker_is_killed_before_the_quorum_and_named(make_hosts):
     assert agents.wait([0]) == [75]
     said = agents.err(0)
     assert "rank 1: node-1" in said
-    assert "lost" in said
+    assert "was killed" in said
     assert "rank 2: never seen" in said
     agents.wait()
     nothing_left([hosts[0]])

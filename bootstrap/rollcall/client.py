@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
 from bootstrap.model import HeadAddress, Verdict
-from bootstrap.rollcall.wire import BEAT, VERSION, Connection, Hello, Message, nonce, proof, proves, run_tag
+from bootstrap.rollcall.wire import (
+    BEAT,
+    BEATS,
+    VERSION,
+    Connection,
+    Hello,
+    Message,
+    challenge,
+    nonce,
+    number,
+    proof,
+    proves,
+    run_tag,
+    text,
+)
 
 
 class NotThisHead(Exception):
@@ -79,7 +92,9 @@ class Membership:
             self._connection.send({"t": "proof", "proof": self._proof})
             self._connection.send(self.hello.message())
         await self._welcomed
-        self._tick()
+        # Not all nodes at once: they were released, and so may have joined, in the same moment.
+        first = self.heartbeat_timeout / BEATS * (self.rank % 16) / 16
+        self._timer = asyncio.get_running_loop().call_later(first, self._tick)
 
     def report(self, phase: str, detail: str = "") -> None:
         """Tell the head how far this node is."""
@@ -109,12 +124,14 @@ class Membership:
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.heartbeat_timeout / 3, self._tick)
+        left = self.heartbeat_timeout
         if self._connection is not None:
-            if self._connection.last_heard < loop.time() - self.heartbeat_timeout:
+            left -= loop.time() - self._connection.last_heard
+            if left <= 0:
                 self._connection.cut(f"it was silent for {self.heartbeat_timeout:g} s")
-            else:
-                self._connection.send(BEAT)
+                return
+            self._connection.send(BEAT)
+        self._timer = loop.call_later(min(left, self.heartbeat_timeout / BEATS), self._tick)
 
     def _hear(self, connection: Connection, message: Message) -> None:
         kind = message["t"]
@@ -125,27 +142,27 @@ class Membership:
         elif not self._trusted:
             raise ValueError(f"{kind!r} before a challenge")
         elif kind == "welcome":
-            self.rank, self.head = int(message["rank"]), str(message["head"])
             if not self._welcomed.done():
+                self.rank, self.head = number(message, "rank"), text(message, "head")
                 self._welcomed.set_result(None)
         elif kind == "go":
             if not self.released.done():
-                self.released.set_result(str(message["gcs"]))
+                self.released.set_result(text(message, "gcs"))
         elif kind == "verdict":
             self._conclude(connection, message)
         else:
             raise ValueError(f"unknown message {kind!r}")
 
     def _answer(self, message: Message) -> None:
-        theirs = str(message["nonce"])
+        theirs, auth = challenge(message), message.get("auth") is True
         if not self._is_ours(message):
             self._fail(NotThisHead("another run's head"))
             return
-        if not proves(message["proof"], proof(self.secret, "head", theirs, self._nonce)):
-            if message["auth"] and self.secret is not None:
+        if not proves(message.get("proof"), proof(self.secret, "head", theirs, self._nonce)):
+            if auth and self.secret is not None:
                 what = "the secrets of this node and of the head differ"
             else:
-                what = f"{'the head' if message['auth'] else 'this node'} has a secret, the other has none"
+                what = f"{'the head' if auth else 'this node'} has a secret, the other has none"
             self._fail(Refused(what, hint="give all nodes the same RAY_AUTH_TOKEN or --secret-file, or all --auth=off"))
             return
         self._trusted = True
@@ -156,7 +173,7 @@ class Membership:
         return proves(message.get("tag"), run_tag(self.hello.run, self.hello.attempt, self._nonce))
 
     def _conclude(self, connection: Connection, message: Message) -> None:
-        verdict = Verdict(int(message["status"]) & 255, str(message["reason"]), str(message["source"]))
+        verdict = Verdict(number(message, "status") & 255, text(message, "reason"), text(message, "source"))
         connection.send({"t": "bye", "reason": "verdict received"})
         if not self.ended.done():
             self.ended.set_result(verdict)
@@ -165,18 +182,20 @@ class Membership:
         waiting = self._welcomed if self._challenged.done() else self._challenged
         if not waiting.done():
             waiting.set_exception(error)
+            waiting.exception()  # whether or not somebody waits for it: asyncio need not complain
 
     def _closed(self, _connection: Connection, reason: str) -> None:
         self._fail(NotThisHead(reason))
-        with contextlib.suppress(asyncio.InvalidStateError):
+        if not self.ended.done():
             self.ended.set_exception(
                 RayDied(f"lost the head {self.head} without a verdict: {reason}", hint="its own last lines say why")
             )
+            self.ended.exception()  # likewise
 
 
 def _refusal(message: Message) -> Exception:
-    kind, reason = message["kind"], str(message["reason"])
+    kind, reason = text(message, "kind"), text(message, "reason")
     if kind == "other-run":
         return NotThisHead(reason)
     error: type[BootstrapError] = IdentityError if kind == "identity" else Refused
-    return error(f"refused by the head {message.get('head', '?')}: {reason}")
+    return error(f"refused by the head {text(message, 'head')}: {reason}")

@@ -11,25 +11,30 @@ from dataclasses import dataclass, field
 
 from bootstrap.errors import IdentityError, UsageError
 from bootstrap.model import Verdict
+from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, version_clash
 from bootstrap.rollcall.wire import (
     BEAT,
+    BEATS,
     VERSION,
     Connection,
     Hello,
     Message,
+    challenge,
     encode,
     nonce,
+    number,
     parse_hello,
     proof,
     proves,
     run_tag,
+    text,
 )
 
-CLOCK_TOLERANCE = 5.0
-"""Seconds by which a node's clock may differ before that is told."""
 _BACKLOG = 4096
 _STRANGERS = 512
-"""Connections that have not yet shown who they are; beyond it the oldest is cut off."""
+"""Connections that have not yet shown who they are, or twice the run's size; beyond it the oldest is cut off."""
+_SCANS = 4
+"""Per heartbeat: each looks for silence everywhere and sends its share of the beats, so that these are no burst."""
 
 
 @dataclass(slots=True)
@@ -55,6 +60,7 @@ class Member:
 class _Stranger:
     since: float
     tag: str = ""
+    """Ours, for its challenge: so that a refusal can be believed."""
     expected: str | None = None
     """The proof that it owes us; None until it has hailed."""
     proved: bool = False
@@ -79,9 +85,12 @@ class RollCall:
     members: dict[int, Member] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
     """The last few connections that were turned away, in words."""
-    _released: Message | None = None
+    _go: bytes = b""
     _strangers: dict[Connection, _Stranger] = field(default_factory=dict)
-    _ranks: dict[Connection, int] = field(default_factory=dict)
+    _joined: dict[Connection, Member] = field(default_factory=dict)
+    _free: int = 1
+    """No rank below is free."""
+    _scan: int = 0
     _server: asyncio.Server | None = None
     _timer: asyncio.TimerHandle | None = None
     _verdict: bytes = b""
@@ -110,9 +119,9 @@ class RollCall:
 
     def release(self, gcs_address: str) -> None:
         """Let every member, and all that come later, start Ray against this address."""
-        self._released = {"t": "go", "gcs": gcs_address}
-        for member in self.members.values():
-            self._let_go(member)
+        self._go = encode({"t": "go", "gcs": gcs_address})
+        for connection in self._joined:
+            connection.send(self._go)
 
     async def deliver(self, verdict: Verdict, timeout: float, expected: int = 0) -> None:
         """Tell the verdict to all, also to those that come later, and wait until they have left.
@@ -125,20 +134,24 @@ class RollCall:
         )
         if not expected and self._server is not None:
             self._server.close()
-        for member in self.members.values():
-            self._conclude(member)
+        for connection in self._joined:
+            self._conclude(connection)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._until_told(expected), timeout)
 
     async def _until_told(self, expected: int) -> None:
-        while self._ranks or self._told < expected:
+        while self._joined or self._told < expected:
             self._left.clear()
             await self._left.wait()
 
-    def _conclude(self, member: Member) -> None:
-        if self._verdict and member.connection is not None:
-            member.connection.send(self._verdict)
-            self._told += 1
+    def _conclude(self, connection: Connection) -> None:
+        connection.send(self._verdict)
+        self._told += 1
+
+    @property
+    def present(self) -> int:
+        """How many nodes are connected, the head not counted."""
+        return len(self._joined)
 
     @property
     def concluded(self) -> bool:
@@ -151,37 +164,41 @@ class RollCall:
             self._timer.cancel()
         if self._server is not None:
             self._server.close()
-        for connection in [*self._strangers, *self._ranks]:
+        for connection in [*self._strangers, *self._joined]:
             connection.cut("the roll call is over")
 
     def _tick(self) -> None:
         """Heartbeats out, silence noticed: one timer for all connections."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.heartbeat_timeout / 3, self._tick)
+        self._timer = loop.call_later(self.heartbeat_timeout / BEATS / _SCANS, self._tick)
+        self._scan = (self._scan + 1) % _SCANS
         silent_since = loop.time() - self.heartbeat_timeout
-        for connection in list(self._ranks):
+        for connection, member in list(self._joined.items()):
             if connection.last_heard < silent_since:
                 connection.cut(f"silent for {self.heartbeat_timeout:g} s")
-            else:
+            elif member.rank % _SCANS == self._scan:
                 connection.send(BEAT)
         for connection, stranger in list(self._strangers.items()):
-            if stranger.since < silent_since:
-                connection.cut("it never said who it is")
+            if stranger.since >= silent_since:
+                break  # the others are younger
+            connection.cut("it never said who it is")
 
     def _meet(self) -> Connection:
-        if len(self._strangers) >= _STRANGERS:
-            next(iter(self._strangers)).cut("too many strangers at once")
+        # A worker speaks at once and is a stranger for a round trip, so the oldest is the least likely to be one.
+        if len(self._strangers) >= max(_STRANGERS, 2 * (self.me.size or 0)):
+            oldest = next(iter(self._strangers))
+            oldest.cut(reason := "too many strangers at once")
+            self._turned_away(oldest, reason)
         connection = Connection(self._hear, self._closed)
         self._strangers[connection] = _Stranger(connection.last_heard)
         return connection
 
     def _hear(self, connection: Connection, message: Message) -> None:
-        rank = self._ranks.get(connection)
-        if rank is not None:
-            self._hear_member(self.members[rank], message)
-            return
-        stranger = self._strangers[connection]
-        if stranger.expected is None:
+        if (member := self._joined.get(connection)) is not None:
+            self._hear_member(connection, member, message)
+        elif (stranger := self._strangers.get(connection)) is None:
+            return  # turned away already
+        elif stranger.expected is None:
             self._challenge(connection, stranger, message)
         elif not stranger.proved:
             self._check_proof(connection, stranger, message)
@@ -192,12 +209,11 @@ class RollCall:
         """First line: the client's protocol version and challenge; ours goes back with our proof."""
         if message["t"] != "hail":
             raise ValueError("no hail")
-        theirs, ours = str(message["nonce"]), nonce()
+        version, theirs, ours = number(message, "v"), challenge(message), nonce()
         tag = run_tag(self.me.run, self.me.attempt, theirs)
-        if message["v"] != VERSION:
-            self._refuse(
-                connection, "refused", f"protocol {message['v']!r} there, {VERSION} on {self.me.host}", tag=tag
-            )
+        if version != VERSION:
+            what = f"protocol {version} on {connection.peer}, {VERSION} on {self.me.host}"
+            self._refuse(connection, "refused", what, tag=tag)
             return
         stranger.tag, stranger.expected = tag, proof(self.secret, "worker", theirs, ours)
         mine = proof(self.secret, "head", ours, theirs)
@@ -206,89 +222,62 @@ class RollCall:
     def _check_proof(self, connection: Connection, stranger: _Stranger, message: Message) -> None:
         if message["t"] != "proof":
             raise ValueError("no proof")
-        if stranger.expected is None or not proves(message["proof"], stranger.expected):
+        if stranger.expected is None or not proves(message.get("proof"), stranger.expected):
             self._refuse(connection, "refused", "the secrets of the two nodes differ", tag=stranger.tag)
             return
         stranger.proved = True
 
     def _admit(self, connection: Connection, hello: Hello) -> None:
         me = self.me
-        if (hello.run, hello.attempt) != (me.run, me.attempt):
-            what = f"this is run {me.run!r}, attempt {me.attempt}; not {hello.run!r}, attempt {hello.attempt}"
+        if what := other_run(me, hello):
             self._refuse(connection, "other-run", what)
             return
         try:
-            rank = self._rank_for(hello)
+            rank = rank_for(me, hello, self._holder, self._lowest_free())
         except IdentityError as error:
             self._refuse(connection, "identity", error.message)
             return
-        if clash := self._version_clash(hello):
+        if clash := version_clash(me, hello, any_python_patch=self.any_python_patch):
             self._refuse(connection, "refused", clash)
-            self._note_refused(Member(hello, rank, "refused", connection.last_heard, clash))
+            refused = self.members[rank] = Member(hello, rank, "refused", connection.last_heard, clash)
+            self.on_change(refused, f"refused: {clash}")
             return
         member = Member(hello, rank, "waiting", connection.last_heard, connection=connection)
         del self._strangers[connection]
-        self._ranks[connection] = rank
-        self.members[rank] = member
+        self._joined[connection] = self.members[rank] = member
         connection.send({"t": "welcome", "rank": rank, "head": me.host})
-        self._let_go(member)
-        self._conclude(member)
-        offset = hello.time - time.time()
-        clock = f"; its clock differs by {offset:+.0f} s" if abs(offset) > CLOCK_TOLERANCE else ""
-        self.on_change(member, f"{hello.host} ({hello.ip}) is here{clock}")
+        if self._go:
+            connection.send(self._go)
+        if self._verdict:
+            self._conclude(connection)
+        clock = clock_offset(hello, time.time())
+        self.on_change(member, f"{hello.host} ({hello.ip}) is here" + (f"; {clock}" if clock else ""))
 
-    def _rank_for(self, hello: Hello) -> int:
-        """The rank it claims, or the lowest free one. :raises IdentityError: with both hosts in it."""
-        size = self.me.size
-        if hello.size is not None and size is not None and hello.size != size:
-            raise IdentityError(f"{hello.host} was told of {hello.size} nodes, the head {self.me.host} of {size}")
-        rank = hello.rank
-        if rank is None:
-            rank = next(r for r in range(1, len(self.members) + 2) if r not in self.members or not self.members[r].here)
-        if rank < 0 or (size is not None and rank >= size):
-            raise IdentityError(f"{hello.host} has rank {rank}, but the run on {self.me.host} has {size} nodes")
-        holder = self.me if rank == 0 else self.members[rank].hello if rank in self.members else None
-        if holder is not None and (rank == 0 or self.members[rank].here):
-            has, wants = f"{holder.host} ({holder.ip})", f"{hello.host} ({hello.ip})"
-            raise IdentityError(f"rank {rank} is claimed by two nodes: {has} has it, {wants} wants it")
-        return rank
+    def _holder(self, rank: int) -> Hello | None:
+        member = self.members.get(rank)
+        return member.hello if member is not None and member.here else None
 
-    def _version_clash(self, hello: Hello) -> str:
-        """What Ray would reject later, more slowly: its and Python's full versions must match (_private/utils.py)."""
-        me = self.me
-        if hello.ray != me.ray:
-            return f"Ray {hello.ray} on {hello.host}, Ray {me.ray} on {me.host}"
-        level = 2 if self.any_python_patch else 3
-        if hello.python.split(".")[:level] != me.python.split(".")[:level]:
-            return f"Python {hello.python} on {hello.host}, Python {me.python} on {me.host}"
-        return ""
+    def _lowest_free(self) -> int:
+        while self._holder(self._free) is not None:
+            self._free += 1
+        return self._free
 
     def _refuse(self, connection: Connection, kind: str, reason: str, tag: str = "") -> None:
         connection.send({"t": "refuse", "kind": kind, "reason": reason, "head": self.me.host, "tag": tag})
         connection.close(reason)
-        self._note_strange(connection, reason)
 
-    def _note_strange(self, connection: Connection, reason: str) -> None:
-        self.strange = [*self.strange[-19:], f"{connection.peer}: {reason}"]
+    def _turned_away(self, connection: Connection, reason: str) -> None:
+        if self._strangers.pop(connection, None) is not None:
+            self.strange = [*self.strange[-19:], f"{connection.peer}: {reason}"]
 
-    def _note_refused(self, member: Member) -> None:
-        holder = self.members.get(member.rank)
-        if holder is None or not holder.here:
-            self.members[member.rank] = member
-        self.on_change(member, f"refused: {member.detail}")
-
-    def _let_go(self, member: Member) -> None:
-        if self._released is not None and member.connection is not None:
-            member.connection.send(self._released)
-
-    def _hear_member(self, member: Member, message: Message) -> None:
+    def _hear_member(self, connection: Connection, member: Member, message: Message) -> None:
         kind = message["t"]
         if kind == "phase":
-            self._turn(member, str(message["phase"])[:40], str(message.get("detail", "")))
+            self._turn(member, text(message, "phase")[:40], text(message, "detail"))
         elif kind == "bye":
-            self._turn(member, "left", str(message.get("reason", "")))
-            if member.connection is not None:
-                member.connection.close("said good-bye")
+            if member.phase != "failed":  # why it failed says more than that it left
+                self._turn(member, "left", text(message, "reason"))
+            connection.close("said good-bye")
         else:
             raise ValueError(f"unknown message {kind!r}")
 
@@ -298,13 +287,12 @@ class RollCall:
         self.on_change(member, f"{phase}: {detail}" if detail else phase)
 
     def _closed(self, connection: Connection, reason: str) -> None:
-        if self._strangers.pop(connection, None) is not None:
-            self._note_strange(connection, reason)
-        rank = self._ranks.pop(connection, None)
-        if rank is None:
+        self._turned_away(connection, reason)
+        member = self._joined.pop(connection, None)
+        if member is None:
             return
-        member = self.members[rank]
         member.connection = None
+        self._free = min(self._free, member.rank)
         self._left.set()
         if member.phase not in ("left", "failed"):
             self._turn(member, "lost", reason)

@@ -22,20 +22,31 @@ VERSION = 1
 MAX_LINE = 16 * 1024
 MAX_UNREAD = 256 * 1024
 """Bytes that a peer may leave unread before it is cut off."""
+_TOO_MUCH = 1 << 53
+"""Beyond it the JSON of others loses digits, and ours takes long to print them."""
+_MAX_NAME = 256
+_HEX = frozenset("0123456789abcdef")
 BEAT = b'{"t":"beat"}\n'
 """The heartbeat, ready to send: it is most of the traffic."""
+BEATS = 3
+"""Each side sends so many within the time of silence after which the other counts as lost."""
 
 Message = Mapping[str, Any]
 
 
 def encode(message: Message) -> bytes:
-    """One line. Free text is cut short rather than let it break the limit."""
-    line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
-    if len(line) <= MAX_LINE:
-        return line
-    room = (MAX_LINE // 8) // max(1, sum(isinstance(v, str) for v in message.values()))
-    short = {k: v[-room:] if isinstance(v, str) else v for k, v in message.items()}
-    return json.dumps(short, separators=(",", ":")).encode() + b"\n"
+    """One line; of texts that would break the limit only the end is sent, where the last error is.
+
+    :raises ValueError: if it is too long for another reason than its texts.
+    """
+    short = dict(message)
+    while len(line := json.dumps(short, separators=(",", ":")).encode() + b"\n") > MAX_LINE:
+        # By measure and not by calculation: a character takes between 1 and 12 bytes (an escaped pair of surrogates).
+        longest = max(short, key=lambda name: len(short[name]) if isinstance(short[name], str) else 0)
+        if not short[longest] or not isinstance(short[longest], str):
+            raise ValueError(f"a message of {len(line)} bytes")
+        short[longest] = short[longest][-(-len(short[longest]) // 4) :]
+    return line
 
 
 def decode(line: bytes) -> Message:
@@ -47,6 +58,35 @@ def decode(line: bytes) -> Message:
     if not isinstance(message, dict) or not isinstance(message.get("t"), str):
         raise ValueError("not an object with a 't'")
     return message
+
+
+def text(message: Message, name: str) -> str:
+    """A field that a person may be shown: without what would move the cursor of a terminal.
+
+    :raises ValueError: if it is missing or no text.
+    """
+    value = message.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{message['t']} without a proper {name!r}")
+    if value.isprintable():
+        return value
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in value)
+
+
+def number(message: Message, name: str) -> int:
+    """:raises ValueError: if that field is missing or no whole number of reasonable size."""
+    value = message.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= _TOO_MUCH:
+        raise ValueError(f"{message['t']} without a proper {name!r}")
+    return value
+
+
+def challenge(message: Message) -> str:
+    """The peer's challenge. :raises ValueError: if it is not what :func:`nonce` makes."""
+    value = message.get("nonce")
+    if not isinstance(value, str) or len(value) != 32 or not set(value) <= _HEX:
+        raise ValueError(f"{message['t']} without a proper 'nonce'")
+    return value
 
 
 def nonce() -> str:
@@ -99,28 +139,47 @@ class Hello:
         return {"t": "hello", **dataclasses.asdict(self)}
 
 
-_HELLO_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "run": str, "attempt": int, "rank": (int, type(None)), "size": (int, type(None)), "host": str, "ip": str,
-    "agent": str, "ray": str, "python": str, "cpus": int, "gpus": int, "gpu_model": str, "time": (int, float),
-}  # fmt: skip
+_TEXTS = ("run", "host", "ip", "agent", "ray", "python", "gpu_model")
+_NUMBERS = ("attempt", "cpus", "gpus")
+_NUMBERS_OR_NONE = ("rank", "size")
 
 
 def parse_hello(message: Message) -> Hello:
-    """:raises ValueError: naming the field that is missing or of another type."""
-    for name, kind in _HELLO_TYPES.items():
-        value = message.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"hello without a proper {name!r}")
-    return Hello(**{name: message[name] for name in _HELLO_TYPES})
+    """:raises ValueError: naming the field that is missing, of another type or beyond reason."""
+    if message["t"] != "hello":
+        raise ValueError("no hello")
+    run, time = message.get("run"), message.get("time")
+    if not isinstance(run, str):
+        raise ValueError("hello without a proper 'run'")
+    if not isinstance(time, (int, float)) or isinstance(time, bool) or not abs(time) < _TOO_MUCH:  # NaN, infinity
+        raise ValueError("hello without a proper 'time'")
+    texts = {name: text(message, name) for name in _TEXTS if name != "run"}
+    if long := [name for name, value in texts.items() if len(value) > _MAX_NAME]:
+        raise ValueError(f"hello with {len(texts[long[0]])} characters of {long[0]!r}")
+    numbers = {name: number(message, name) for name in _NUMBERS}
+    perhaps = {name: None if message.get(name) is None else number(message, name) for name in _NUMBERS_OR_NONE}
+    return Hello(run=run, time=time, **texts, **numbers, **perhaps)  # type: ignore[arg-type]  # one type per group
 
 
 class Connection(asyncio.Protocol):
     """One end of one connection.
 
-    :param on_message: called with each message, in order. A ValueError or KeyError out of it, as out of the decoding,
-        cuts the connection: the peer does not speak our language.
+    :param on_message: called with each message, in order. A ValueError out of it, as out of the decoding, cuts the
+        connection: the peer does not speak our language.
     :param on_closed: called once, with the reason, whoever closed it.
     """
+
+    __slots__ = (
+        "_cut_early",
+        "_lost",
+        "_on_closed",
+        "_on_message",
+        "_pending",
+        "_reason",
+        "_transport",
+        "last_heard",
+        "peer",
+    )
 
     def __init__(
         self, on_message: Callable[[Connection, Message], None], on_closed: Callable[[Connection, str], None]
@@ -130,6 +189,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._pending = b""
         self._reason = "closed by the other side"
+        self._cut_early = self._lost = False
         self.peer = "?"
         self.last_heard = asyncio.get_running_loop().time()
 
@@ -139,6 +199,8 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=MAX_UNREAD)
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]) if peer else "?"
+        if self._cut_early:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Asyncio: some bytes of one or more lines."""
@@ -152,12 +214,15 @@ class Connection(asyncio.Protocol):
             try:
                 if len(line) >= MAX_LINE:
                     raise ValueError(f"a line of {len(line)} bytes")
-                self._on_message(self, decode(line))
-            except (ValueError, KeyError, TypeError) as error:
-                self.cut(f"it does not speak the roll call's protocol: {error}")
+                message = decode(line)
+                if message["t"] != "beat":  # as another JSON library may write it
+                    self._on_message(self, message)
+            except ValueError as error:
+                self.cut(f"it does not speak the roll call's protocol: {str(error)[:_MAX_NAME]}")
                 return
         if len(self._pending) >= MAX_LINE:
             self.cut(f"it sent {len(self._pending)} bytes without a line's end")
+            self._pending = b""
 
     def pause_writing(self) -> None:
         """Asyncio: the peer has left MAX_UNREAD bytes unread."""
@@ -165,7 +230,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Asyncio: gone, for whatever reason."""
-        self._transport = None
+        self._transport, self._lost = None, True
         self._on_closed(self, f"{self._reason}: {error}" if error else self._reason)
 
     @property
@@ -186,7 +251,11 @@ class Connection(asyncio.Protocol):
 
     def cut(self, reason: str) -> None:
         """Close now, without sending what is queued."""
-        if self._transport is not None:
+        if self.open:
             self._reason = reason
+        if self._transport is not None:
             with contextlib.suppress(OSError):
                 self._transport.abort()
+        elif not self._lost:
+            # Accepted, but asyncio has not come round to connection_made.
+            self._cut_early, self._reason = True, reason

@@ -1,0 +1,65 @@
+"""Who may come in: what a node says of itself against what the head knows. All of it is comparison; nothing is sent.
+
+The order matters to the reader of the error: another run first, then identity, then what Ray would reject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bootstrap.errors import IdentityError
+from bootstrap.rollcall.wire import Hello
+
+CLOCK_TOLERANCE = 5.0
+"""Seconds by which a node's clock may differ before that is told."""
+MOST_NODES = 1 << 16
+"""Ranks that a run may have whose size nobody said."""
+
+
+def other_run(me: Hello, hello: Hello) -> str:
+    """Why ``hello`` belongs to another run or attempt; empty if it does not."""
+    if (hello.run, hello.attempt) == (me.run, me.attempt):
+        return ""
+    return f"this is run {me.run!r}, attempt {me.attempt}; not {hello.run!r}, attempt {hello.attempt}"
+
+
+def rank_for(me: Hello, hello: Hello, holder: Callable[[int], Hello | None], lowest_free: int) -> int:
+    """The rank that it claims, or the lowest free one if its launcher does not number nodes.
+
+    :param holder: the node that is there with that rank now, if one is; the head itself holds 0.
+    :raises IdentityError: with both hosts in it.
+    """
+    size = me.size
+    if hello.size is not None and size is not None and hello.size != size:
+        raise IdentityError(f"{hello.host} was told of {hello.size} nodes, the head {me.host} of {size}")
+    rank = lowest_free if hello.rank is None else hello.rank
+    if rank >= (size or MOST_NODES) and hello.rank is None:
+        raise IdentityError(f"{hello.host} has no rank, and all {size or MOST_NODES} of the run on {me.host} are taken")
+    if rank < 0 or rank >= (size or MOST_NODES):
+        raise IdentityError(
+            f"{hello.host} has rank {rank}, but the run on {me.host} has {size or f'at most {MOST_NODES}'} nodes"
+        )
+    other = me if rank == 0 else holder(rank)
+    if other is not None:
+        has, wants = f"{other.host} ({other.ip})", f"{hello.host} ({hello.ip})"
+        raise IdentityError(f"rank {rank} is claimed by two nodes: {has} has it, {wants} wants it")
+    return rank
+
+
+def version_clash(me: Hello, hello: Hello, *, any_python_patch: bool) -> str:
+    """What Ray would reject later, more slowly; empty if nothing.
+
+    Its and Python's full versions must match (``check_version_info`` in Ray's _private/utils.py).
+    """
+    if hello.ray != me.ray:
+        return f"Ray {hello.ray} on {hello.host}, Ray {me.ray} on {me.host}"
+    level = 2 if any_python_patch else 3
+    if hello.python.split(".")[:level] != me.python.split(".")[:level]:
+        return f"Python {hello.python} on {hello.host}, Python {me.python} on {me.host}"
+    return ""
+
+
+def clock_offset(hello: Hello, now: float) -> str:
+    """That its clock differs, in words, if it differs by more than the tolerance."""
+    offset = hello.time - now
+    return f"its clock differs by {offset:+.0f} s" if abs(offset) > CLOCK_TOLERANCE else ""

@@ -1,0 +1,249 @@
+"""What the roll call's tests are made of: a head, workers, and peers that keep to the protocol as far as told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import hmac
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from bootstrap.model import HeadAddress
+from bootstrap.rollcall.client import Membership
+from bootstrap.rollcall.server import Member, RollCall
+from bootstrap.rollcall.wire import Hello
+
+RUN = "run/7 of ü"
+SECRET = b"correct horse battery staple"
+PATIENCE = 10.0
+"""Seconds after which a test counts as hanging; nothing here takes so long."""
+
+ME = Hello(RUN, 0, 0, None, "head-host", "10.0.0.1", "0.1", "2.60.0", "3.11.7", 8, 0, "", 0.0)
+
+
+def hello(rank: int | None = 1, **changes: Any) -> Hello:
+    """A worker's, which fits the head's unless changed."""
+    loop_time = {"time": __import__("time").time()}
+    known = dataclasses.replace(ME, rank=rank, host=f"host-{rank}", ip=f"10.0.0.{10 + (rank or 0)}", **loop_time)
+    return dataclasses.replace(known, **changes)
+
+
+def looped(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Runs a test in a loop of its own; what reaches the loop's exception handler fails it, and so does hanging."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        complaints: list[dict[str, Any]] = []
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+            await asyncio.wait_for(test(*args, **kwargs), 3 * PATIENCE)
+            await asyncio.sleep(0)
+
+        asyncio.run(main())
+        assert not complaints
+
+    return run
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Head:
+    """The real one, and what it said of its members."""
+
+    call: RollCall
+    port: int = 0
+    news: list[str] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def address(self) -> HeadAddress:
+        return HeadAddress("127.0.0.1", self.port)
+
+    def note(self, member: Member, what: str) -> None:
+        self.news.append(f"{member.rank}: {what}")
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for a change of a member that makes this true."""
+        while not condition():
+            self.changed.clear()
+            await asyncio.wait_for(self.changed.wait(), PATIENCE)
+
+    def phase(self, rank: int) -> str:
+        return self.call.members[rank].phase if rank in self.call.members else "never seen"
+
+
+@contextlib.asynccontextmanager
+async def a_head(
+    secret: bytes | None = None, heartbeat_timeout: float = 30.0, port: int = 0, any_python_patch: bool = False, **me: Any
+) -> AsyncIterator[Head]:
+    call = RollCall(dataclasses.replace(ME, **me), secret, heartbeat_timeout, any_python_patch)
+    head = Head(call)
+    call.on_change = head.note
+    head.port = await call.listen([port or free_port()])
+    try:
+        yield head
+    finally:
+        call.close()
+        await asyncio.sleep(0)
+
+
+async def join(
+    address: HeadAddress, who: Hello, secret: bytes | None = None, heartbeat_timeout: float = 30.0, timeout: float = 5.0
+) -> Membership:
+    """A real worker, up to its welcome."""
+    membership = Membership(who, secret, heartbeat_timeout)
+    await membership.greet(address, timeout)
+    await membership.enrol(timeout)
+    return membership
+
+
+def tag(challenge: str, run: str = RUN, attempt: int = 0) -> str:
+    """As docs/rollcall.md has it; on purpose not the code under test."""
+    return hmac.new(f"{run}\n{attempt}".encode(), challenge.encode(), "sha256").hexdigest()[:32]
+
+
+def proof(secret: bytes | None, side: str, own: str, other: str) -> str:
+    if secret is None:
+        return ""
+    return hmac.new(secret, f"ray-bootstrap/1\n{side}\n{own}\n{other}".encode(), hashlib.sha256).hexdigest()
+
+
+@dataclass
+class Peer:
+    """One end of a connection in the hands of the test."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def connect(cls, port: int) -> Peer:
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
+
+    def send(self, what: bytes | dict[str, Any]) -> None:
+        self.writer.write(what if isinstance(what, bytes) else json.dumps(what).encode() + b"\n")
+
+    async def hear(self) -> dict[str, Any]:
+        """The next message that is no heartbeat; an empty one at end of file."""
+        while True:
+            try:
+                line = await asyncio.wait_for(self.reader.readline(), PATIENCE)
+            except ConnectionResetError:
+                return {}
+            message: dict[str, Any] = json.loads(line) if line else {}
+            if message.get("t") != "beat":
+                return message
+
+    async def gone(self) -> bool:
+        """Wait until the other side has closed."""
+        while await self.hear():
+            pass
+        return True
+
+    async def hail(self, nonce: str = "0" * 32, version: Any = 1) -> dict[str, Any]:
+        self.send({"t": "hail", "v": version, "nonce": nonce})
+        return await self.hear()
+
+    async def prove(self, secret: bytes | None = None, nonce: str = "0" * 32) -> None:
+        answer = await self.hail(nonce)
+        self.send({"t": "proof", "proof": proof(secret, "worker", nonce, answer["nonce"])})
+
+    async def enrol(self, who: Hello, secret: bytes | None = None) -> dict[str, Any]:
+        """The whole way to the head's answer."""
+        await self.prove(secret)
+        self.send({"t": "hello", **dataclasses.asdict(who)})
+        return await self.hear()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+@contextlib.asynccontextmanager
+async def a_peer(port: int) -> AsyncIterator[Peer]:
+    peer = await Peer.connect(port)
+    try:
+        yield peer
+    finally:
+        peer.close()
+
+
+@contextlib.asynccontextmanager
+async def a_program(answer: Callable[[Peer], Awaitable[object]]) -> AsyncIterator[HeadAddress]:
+    """Something that listens where a head might."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            await answer(Peer(reader, writer))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
+    try:
+        yield HeadAddress("127.0.0.1", server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
+
+
+@dataclass
+class Wire:
+    """Between a worker and a head: remembers what was said, and can be cut as by a firewall, without a word."""
+
+    address: HeadAddress
+    said: dict[str, bytearray]
+    _silent: asyncio.Event
+
+    def fall_silent(self) -> None:
+        self._silent.set()
+
+    def messages(self, side: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in bytes(self.said[side]).splitlines()]
+
+
+@contextlib.asynccontextmanager
+async def a_wire(port: int) -> AsyncIterator[Wire]:
+    silent = asyncio.Event()
+    said = {"worker": bytearray(), "head": bytearray()}
+
+    async def pump(side: str, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            if not silent.is_set():
+                said[side] += data
+                sink.write(data)
+        if silent.is_set():
+            await asyncio.Event().wait()
+        sink.close()
+
+    async def serve(worker: Peer) -> None:
+        head = await Peer.connect(port)
+        pumps = [
+            asyncio.ensure_future(pump("worker", worker.reader, head.writer)),
+            asyncio.ensure_future(pump("head", head.reader, worker.writer)),
+        ]
+        try:
+            await asyncio.gather(*pumps)
+        finally:
+            for each in pumps:
+                each.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            head.close()
+
+    async with a_program(serve) as address:
+        yield Wire(address, said, silent)

@@ -1,0 +1,273 @@
+"""The real command, stopped or killed: in every phase, on either kind of node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from namespaces import children_in_pid_namespace, wait_for
+
+if TYPE_CHECKING:
+    from agents import Site
+
+pytest_plugins = ["agents"]
+
+TERM, INT, HUP, QUIT, KILL, STOP, CONT = (
+    getattr(signal, f"SIG{name}") for name in "TERM INT HUP QUIT KILL STOP CONT".split()
+)
+STAY = ["sh", "-c", "echo up; exec sleep 600"]
+"""A workload that ends by any signal."""
+HANDLES = ["sh", "-c", "trap 'echo saved; exit 5' TERM; echo up; while :; do sleep 0.02; done"]
+IGNORES = ["sh", "-c", "trap '' TERM INT; echo up; while :; do sleep 0.02; done"]
+
+
+@pytest.mark.parametrize("signum", [TERM, INT, HUP, QUIT])
+def test_a_signal_during_the_workload(site: Site, signum: int) -> None:
+    node = site.run("--", *STAY)
+    node.says("up", where="out")
+    node.send(signum)
+    assert node.wait() == 128 + signum
+    assert f"passing {signal.Signals(signum).name} on to the workload; 20 s of grace" in node.err
+    assert f"the workload ended with status {128 + signum}" in node.err
+    assert (node.verdict["source"], node.verdict["status"]) == ("stopped", 128 + signum)
+
+
+def test_the_workload_may_use_its_grace(site: Site) -> None:
+    node = site.run("--", *HANDLES)
+    node.says("up", where="out")
+    node.send(TERM)
+    assert node.wait() == 143
+    assert node.out == "up\nsaved\n"
+    assert "the workload ended with status 5" in node.err
+
+
+def test_a_workload_that_ignores_sigterm_is_killed_after_its_grace(site: Site) -> None:
+    node = site.run("--grace=0.5", "--", *IGNORES)
+    node.says("up", where="out")
+    node.send(TERM)
+    assert node.wait() == 143
+    assert "the workload ended with status 137" in node.err
+    assert node.verdict["seconds"] < 5
+
+
+def test_a_second_signal_ends_the_grace(site: Site) -> None:
+    node = site.run("--grace=1h", "--", *IGNORES)
+    node.says("up", where="out")
+    node.send(INT)
+    node.says("passing SIGINT on to the workload; 3600 s of grace")
+    node.send(TERM)
+    assert node.wait() == 130
+    assert "the workload ended with status 137" in node.err
+
+
+def test_a_daemon_that_dies_leaves_the_workload_its_grace(site: Site) -> None:
+    node = site.run("--", *HANDLES)
+    node.says("up", where="out")
+    os.kill(node.raylet, KILL)
+    assert node.wait() == 76
+    assert node.out == "up\nsaved\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2])
+def test_user_signals_are_the_workloads(site: Site, signum: int) -> None:
+    name = signal.Signals(signum).name.removeprefix("SIG")
+    node = site.run("--", "sh", "-c", f"trap 'echo got; exit 7' {name}; echo up; while :; do sleep 0.02; done")
+    node.says("up", where="out")
+    node.send(signum)
+    assert node.wait() == 7
+    assert node.out == "up\ngot\n"
+
+
+def test_a_user_signal_without_a_workload_is_told(site: Site) -> None:
+    node = site.run()
+    node.says("no workload was given")
+    node.send(signal.SIGUSR1)
+    node.says("SIGUSR1 ignored: there is no workload on this node to pass it on to")
+    node.send(TERM)
+    assert node.wait() == 143
+
+
+NVML_THAT_HANGS = """
+#include <stdio.h>
+#include <unistd.h>
+int nvmlInitWithFlags(unsigned flags) { fprintf(stderr, "NVML hangs\\n"); for (;;) pause(); }
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+"""
+
+
+@pytest.mark.requires("cc")
+@pytest.mark.parametrize("signum", [TERM, INT])
+def test_a_signal_during_the_inspection(site: Site, signum: int) -> None:
+    (site.folder / "stub.c").write_text(NVML_THAT_HANGS)
+    library = site.folder / "libnvidia-ml.so.1"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, site.folder / "stub.c"], check=True, timeout=60)
+    node = site.run("--", "touch", "started", env={"LD_LIBRARY_PATH": str(site.folder)})
+    node.says("NVML hangs")
+    node.send(signum)
+    assert node.wait() == 128 + signum
+    assert not (node.folder / "started").exists()
+
+
+@pytest.mark.parametrize("signum", [TERM, INT])
+def test_a_signal_while_ray_starts(site: Site, signum: int) -> None:
+    node = site.run("--", "touch", "started", env={"FAKE_RAY": "hang"})
+    node.appears("record")
+    node.send(signum)
+    assert node.wait() == 128 + signum
+    assert not (node.folder / "started").exists()
+
+
+def test_a_signal_to_a_worker_that_looks_for_the_head(site: Site) -> None:
+    node = site.rank(1, 2)
+    node.is_in("looking for the head")
+    node.send(TERM)
+    assert node.wait() == 143
+
+
+def test_a_signal_to_a_worker_that_waits_for_its_release(site: Site) -> None:
+    head = site.rank(0, 2, env={"FAKE_RAY": "gate"})
+    worker = site.rank(1, 2)
+    worker.is_in("waiting for the head's Ray")
+    worker.send(TERM)
+    assert worker.wait() == 143
+    assert worker.starts == []
+    head.says("rank 1 (", "left: stopped by SIGTERM")
+    instead = site.rank(1, 2)
+    instead.is_in("waiting for the head's Ray")
+    (head.folder / "record.go").touch()
+    assert (head.wait(), instead.wait()) == (0, 0)
+
+
+def test_a_signal_to_a_head_whose_workers_wait_for_their_release(site: Site) -> None:
+    head = site.rank(0, 2, env={"FAKE_RAY": "hang"})
+    worker = site.rank(1, 2)
+    worker.is_in("waiting for the head's Ray")
+    head.send(TERM)
+    assert (head.wait(), worker.wait()) == (143, 143)
+    assert "(the head says: stopped by SIGTERM)" in worker.err
+    assert worker.starts == []
+
+
+def test_a_signal_during_the_quorum_says_who_was_missing(site: Site) -> None:
+    head = site.rank(0, 3)
+    worker = site.rank(1, 3)
+    worker.is_in("joined")
+    head.says("2 of 3 nodes; waiting for rank 2 (not seen)")
+    head.send(TERM)
+    assert (head.wait(), worker.wait()) == (143, 143)
+    assert "so far:\n" in head.err
+    assert "rank 2: never seen" in head.err
+
+
+def test_a_signal_to_a_worker_during_the_workload(site: Site) -> None:
+    head, worker = site.several(2, workload=HANDLES)
+    head.says("up", where="out")
+    worker.send(TERM)
+    assert worker.wait() == 143
+    head.says("rank 1 (", "left: stopped by SIGTERM")
+    head.send(TERM)
+    assert head.wait() == 143
+    assert head.out == "up\nsaved\n"
+
+
+def test_a_signal_to_the_head_ends_all_with_its_status(site: Site) -> None:
+    nodes = site.several(3, workload=HANDLES)
+    nodes[0].says("up", where="out")
+    nodes[0].send(INT)
+    assert [node.wait() for node in nodes] == [130, 130, 130]
+
+
+@pytest.mark.parametrize("victim", ["agent", "supervisor"])
+def test_killing_one_of_the_heads_two_processes_leaves_nothing(site: Site, victim: str) -> None:
+    head, worker = site.several(2, workload=STAY)
+    head.says("up", where="out")
+    os.kill(head.agent if victim == "agent" else head.process.pid, KILL)
+    assert worker.wait() == 76
+    assert "without a verdict" in worker.err or "was killed" in worker.err
+    assert head.wait(within=5, clean=victim == "supervisor") == 137
+    if victim == "agent":
+        assert "was killed by SIGKILL, most likely for want of memory; ended the" in head.err
+
+
+@pytest.mark.parametrize("victim", ["agent", "supervisor"])
+def test_killing_one_of_a_workers_two_processes_leaves_nothing(site: Site, victim: str) -> None:
+    head, worker = site.several(2, "--on-node-loss=fail", workload=STAY)
+    head.says("up", where="out")
+    os.kill(worker.agent if victim == "agent" else worker.process.pid, KILL)
+    assert worker.wait(within=5, clean=victim == "supervisor") == 137
+    assert head.wait() == 76
+    assert "rank 1 (" in head.err
+    assert "was lost during the workload" in head.verdict["reason"]
+
+
+def test_a_worker_that_falls_silent_is_lost(site: Site) -> None:
+    head, worker = site.several(2, "--heartbeat-timeout=0.6", "--on-node-loss=fail", workload=STAY)
+    head.says("up", where="out")
+    agent = worker.agent
+    for pid in (worker.process.pid, agent):
+        os.kill(pid, STOP)
+    assert head.wait() == 76
+    assert "silent for 0.6 s" in head.err
+    for pid in (worker.process.pid, agent):
+        os.kill(pid, CONT)
+    assert worker.wait() == 76
+
+
+def test_a_head_that_falls_silent_is_lost(site: Site) -> None:
+    head, worker = site.several(2, "--heartbeat-timeout=0.6", workload=STAY)
+    head.says("up", where="out")
+    agent = head.agent
+    os.kill(agent, STOP)
+    assert worker.wait() == 76
+    assert "it was silent for 0.6 s" in worker.err
+    os.kill(agent, CONT)
+    head.send(TERM)
+    assert head.wait() == 143
+
+
+def test_a_signal_before_the_agent_is_up(site: Site) -> None:
+    node = site.run("--", "sleep", "600")
+    wait_for(lambda: _blocks(node.process.pid, TERM), what="the first line of __main__")
+    node.send(TERM)
+    assert node.wait() == 143
+
+
+def _blocks(pid: int, signum: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(mask >> (signum - 1) & 1)
+
+
+@pytest.mark.hosts
+@pytest.mark.parametrize(("workload", "status"), [(["sh", "-c", "exit 3"], 3), (HANDLES, 143)])
+def test_as_pid_1(site: Site, workload: list[str], status: int) -> None:
+    with children_in_pid_namespace(None):
+        node = site.run("--", *workload, before=["unshare", "--mount", "--mount-proc", "--"])
+    if status == 143:
+        node.says("up", where="out")
+        node.send(TERM)
+    assert node.wait() == status
+
+
+@pytest.mark.hosts
+def test_pid_1_reaps_strangers(site: Site) -> None:
+    with children_in_pid_namespace(None):
+        node = site.run("--", *STAY, before=["unshare", "--mount", "--mount-proc", "--"])
+    node.says("up", where="out")
+    orphans = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children")
+    before = orphans.read_text()
+    with children_in_pid_namespace(node.process.pid):
+        # Like `kubectl exec`: it comes in from outside, and what it leaves behind becomes PID 1's.
+        stranger = subprocess.Popen(["sh", "-c", "(read line; exit 0) <&0 & exit 0"], stdin=subprocess.PIPE)
+    assert stranger.wait() == 0
+    wait_for(lambda: orphans.read_text() != before, what="PID 1 has a new child")
+    assert stranger.stdin is not None
+    stranger.stdin.close()
+    wait_for(lambda: orphans.read_text() == before, what="PID 1 has reaped it")
+    node.send(TERM)
+    assert node.wait() == 143
+
