@@ -58,7 +58,15 @@ def supervise(agent: Callable[[int], int]) -> int:
             f" ended the {left} processes that it had started",
             file=sys.stderr,
         )
+        _forget(pid)
     return process.exit_status(wait_status)
+
+
+def _forget(agent: int) -> None:
+    """Remove the state file of an agent that could not."""
+    from bootstrap import state  # noqa: PLC0415 (only then; the supervisor stays small)
+
+    state.StateFile(path=state.folder() / f"{agent}.json").remove()
 
 
 def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +30,7 @@ ME = Hello(RUN, 0, 0, None, "head-host", "10.0.0.1", "0.1", "2.60.0", "3.11.7", 
 
 def hello(rank: int | None = 1, **changes: Any) -> Hello:
     """A worker's, which fits the head's unless changed."""
-    loop_time = {"time": __import__("time").time()}
-    known = dataclasses.replace(ME, rank=rank, host=f"host-{rank}", ip=f"10.0.0.{10 + (rank or 0)}", **loop_time)
+    known = dataclasses.replace(ME, rank=rank, host=f"host-{rank}", ip=f"10.0.0.{10 + (rank or 0)}", time=time.time())
     return dataclasses.replace(known, **changes)
 
 
@@ -87,7 +87,11 @@ class Head:
 
 @contextlib.asynccontextmanager
 async def a_head(
-    secret: bytes | None = None, heartbeat_timeout: float = 30.0, port: int = 0, any_python_patch: bool = False, **me: Any
+    secret: bytes | None = None,
+    heartbeat_timeout: float = 30.0,
+    port: int = 0,
+    any_python_patch: bool = False,
+    **me: Any,
 ) -> AsyncIterator[Head]:
     call = RollCall(dataclasses.replace(ME, **me), secret, heartbeat_timeout, any_python_patch)
     head = Head(call)

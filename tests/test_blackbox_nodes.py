@@ -1,0 +1,266 @@
+"""The real command on several nodes: who finds whom, who is missing, and one verdict for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from agents import Node, Site
+
+pytest_plugins = ["agents"]
+
+STAY = ["sh", "-c", "echo up; exec sleep 600"]
+UNTIL_TOLD = ["sh", "-c", "echo up; while ! test -e ../go; do sleep 0.02; done; echo $RAY_BOOTSTRAP_CLUSTER_NODES"]
+
+
+def statuses(*nodes: Node) -> list[int]:
+    return [node.wait() for node in nodes]
+
+
+@pytest.mark.parametrize(
+    ("workload", "status"), [(["true"], 0), (["sh", "-c", "exit 3"], 3), (["/no/such/program"], 127)]
+)
+def test_all_nodes_end_with_the_workloads_status(site: Site, workload: list[str], status: int) -> None:
+    nodes = site.several(3, workload=workload)
+    assert statuses(*nodes) == [status] * 3
+    assert [node.verdict["source"] for node in nodes] == ["workload"] * 3
+    assert [node.verdict["rank"] for node in nodes] == [0, 1, 2]
+    assert "the quorum stands: 3 nodes" in nodes[0].err
+    assert "(the head says: the workload " in nodes[2].err.splitlines()[-1]
+
+
+def test_how_ray_is_started_on_a_worker(site: Site) -> None:
+    ports = ["--gcs-port=6391", "--dashboard-port=8391", "--object-manager-port=8076", "--node-manager-port=8077"]
+    head, worker = site.several(2, *ports)
+    assert statuses(head, worker) == [0, 0]
+    assert {"--head", "--port=6391", "--dashboard-port=8391"} <= set(head.argv)
+    assert worker.argv[0] == "--address=127.0.0.1:6391"
+    assert {"--node-ip-address=127.0.0.2", "--object-manager-port=8076", "--node-manager-port=8077"} <= set(worker.argv)
+    assert [word for word in worker.argv if word.startswith(("--port", "--dashboard-port", "--dashboard-host"))] == []
+    (labels,) = [word for word in worker.argv if word.startswith("--labels=")]
+    assert "ray-bootstrap/rank=1" in labels
+
+
+def test_a_worker_starts_ray_only_when_the_heads_is_up(site: Site) -> None:
+    head = site.rank(0, 2, env={"FAKE_RAY": "gate"})
+    worker = site.rank(1, 2)
+    worker.says("leads this run; waiting until its Ray is up")
+    assert worker.starts == []
+    (head.folder / "record.go").touch()
+    assert statuses(head, worker) == [0, 0]
+    assert len(worker.starts) == 1
+
+
+def test_a_worker_that_comes_first_finds_the_head_later(site: Site) -> None:
+    worker = site.rank(1, 2)
+    worker.is_in("looking for the head")
+    assert statuses(site.rank(0, 2), worker) == [0, 0]
+
+
+def test_a_shared_folder_carries_the_address_and_a_secret(site: Site) -> None:
+    shared = [f"--shared-dir={site.shared}", "--nodes=2"]
+    head, worker = (site.run(*shared, f"--rank={rank}", "--", *UNTIL_TOLD) for rank in range(2))
+    head.says("up", where="out")
+    (secret,) = site.shared.rglob("secret-*")
+    (record,) = site.shared.rglob("head-*")
+    assert (secret.stat().st_mode & 0o777, record.stat().st_mode & 0o777) == (0o600, 0o600)
+    for node in (head, worker):
+        (start,) = node.starts
+        assert (start["env"]["RAY_AUTH_MODE"], start["env"]["RAY_AUTH_TOKEN_PATH"]) == ("token", str(secret))
+        assert secret.read_text() not in json.dumps(start) + node.err
+    (site.folder / "go").touch()
+    assert statuses(head, worker) == [0, 0]
+    assert list(site.shared.rglob("*")) == []
+
+
+def test_two_runs_share_a_folder(site: Site) -> None:
+    shared = [f"--shared-dir={site.shared}", "--nodes=2"]
+    env = {"RAY_BOOTSTRAP_RUN_ID": f"{site.run_id}-other", "FAKE_RAY_CLUSTER": str(site.folder / "home")}
+    mine = [site.run(*shared, f"--rank={rank}", "--", "sh", "-c", "exit 3") for rank in range(2)]
+    others = [site.run(*shared, f"--rank={rank}", "--", "sh", "-c", "exit 4", env=env) for rank in range(2)]
+    assert statuses(*mine, *others) == [3, 3, 4, 4]
+    assert list(site.shared.rglob("*")) == []
+
+
+def test_the_head_is_never_there(site: Site) -> None:
+    worker = site.rank(1, 2, "--head-timeout=0.5")
+    assert statuses(worker) == [68]
+    assert f"no head of run {site.run_id!r}, attempt 0, within 0.5 s" in worker.err
+    assert (worker.starts, worker.verdict["retryable"]) == ([], True)
+
+
+def test_nodes_that_never_come_are_named(site: Site) -> None:
+    head, worker = (site.rank(rank, 4, "--quorum-timeout=1", env={"FAKE_RAY": ""}) for rank in range(2))
+    assert statuses(head, worker) == [75, 75]
+    assert "2 of 4 nodes after 1 s; joined: rank 0, 1" in head.err
+    assert "rank 2: never seen" in head.err
+    assert "rank 3: never seen" in head.err
+    assert "rank 2: never seen" in worker.verdict["reason"]
+    assert "the missing ranks never reached this head" in head.verdict["hint"]
+
+
+def test_a_node_that_is_stuck_is_named_with_its_phase(site: Site) -> None:
+    head = site.rank(0, 2, "--quorum-timeout=1")
+    worker = site.rank(1, 2, env={"FAKE_RAY": "hang"})
+    assert statuses(head, worker) == [75, 75]
+    assert "(127.0.0.2) starting-ray " in head.err
+
+
+def test_the_least_number_of_nodes_and_the_last_call(site: Site) -> None:
+    head, worker = (site.rank(rank, 3, "--min-nodes=2", "--last-call=0.5", workload=UNTIL_TOLD) for rank in range(2))
+    head.says("up", where="out")
+    assert "the quorum stands: 2 nodes" in head.err
+    late = site.rank(2, 3)
+    late.is_in("joined")
+    (site.folder / "go").touch()
+    assert statuses(head, worker, late) == [0, 0, 0]
+    assert head.out == "up\n2\n"
+
+
+def test_without_a_size_the_least_number_counts(site: Site) -> None:
+    args = ["--min-nodes=2", "--last-call=0.3", "--head-address=127.0.0.1"]
+    nodes = [site.run(*args, f"--role={role}", "--", "true") for role in ("head", "worker")]
+    assert statuses(*nodes) == [0, 0]
+    assert nodes[1].verdict["rank"] == 1
+
+
+def test_a_worker_that_comes_after_the_end(site: Site) -> None:
+    assert statuses(*site.several(2)) == [0, 0]
+    late = site.rank(1, 2, "--head-timeout=0.3")
+    assert statuses(late) == [68]
+
+
+def test_a_rank_that_is_taken(site: Site) -> None:
+    head, worker = site.several(2, workload=UNTIL_TOLD)
+    head.says("up", where="out")
+    double = site.rank(1, 2)
+    assert statuses(double) == [65]
+    assert "rank 1 is claimed by two nodes" in double.err
+    assert "(127.0.0.2) has it" in double.err
+    assert "(127.0.0.3) wants it" in double.err
+    (site.folder / "go").touch()
+    assert statuses(head, worker) == [0, 0]
+
+
+def test_a_second_head(site: Site) -> None:
+    shared = [f"--shared-dir={site.shared}", "--nodes=2", "--rank=0"]
+    first = site.run(*shared, "--", *STAY)
+    first.says("the roll call is open")
+    second = site.run(*shared, "--", *STAY)
+    assert statuses(second) == [65]
+    assert f"rank 0 of run {site.run_id!r} is claimed by two nodes" in second.err
+    assert len(list(site.shared.rglob("head-*"))) == 1
+    first.send(signal.SIGTERM)
+    assert statuses(first) == [143]
+
+
+def test_nodes_that_were_told_of_different_sizes(site: Site) -> None:
+    head = site.rank(0, 2, "--quorum-timeout=1")
+    worker = site.rank(2, 3)
+    assert statuses(worker, head) == [65, 75]
+    assert "was told of 3 nodes, the head " in worker.err
+
+
+def test_another_version_of_ray(site: Site) -> None:
+    installed = site.folder / "old" / "ray-2.52.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: ray\nVersion: 2.52.0\n")
+    head = site.rank(0, 2)
+    paths = f"{installed.parent}:{site.environment(site.folder, {})['PYTHONPATH']}"
+    worker = site.rank(1, 2, env={"PYTHONPATH": paths})
+    assert statuses(worker, head) == [77, 77]
+    assert "Ray 2.52.0 on " in worker.err
+    assert "Ray 2.52.0 on " in head.verdict["reason"]
+    assert worker.starts == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("one", "two", "the secrets of this node and of the head differ"),
+        ("one", None, "the head has a secret, the other has none"),
+        (None, "two", "this node has a secret, the other has none"),
+    ],
+)
+def test_another_secret(site: Site, first: str | None, second: str | None, told: str) -> None:
+    head = site.rank(0, 2, "--quorum-timeout=1", env={"RAY_AUTH_TOKEN": first})
+    worker = site.rank(1, 2, env={"RAY_AUTH_TOKEN": second})
+    assert statuses(worker, head) == [77, 75]
+    assert told in worker.err
+    assert "openssl" in worker.err or "RAY_AUTH_TOKEN" in worker.err
+    assert worker.starts == []
+
+
+def test_required_authentication_without_a_secret(site: Site) -> None:
+    head = site.rank(0, 2, "--auth=required")
+    assert statuses(head) == [64]
+    assert "--auth=required, but the nodes share no secret" in head.err
+    assert head.starts == []
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_ray_that_does_not_start_is_told_on_all_nodes(site: Site, rank: int) -> None:
+    nodes = [site.rank(r, 2, env={"FAKE_RAY": "refuse" if r == rank else ""}) for r in range(2)]
+    assert statuses(*nodes) == [69, 69]
+    cause = "Check failed: the port is already in use"
+    assert [cause in node.err for node in nodes] == [True, True]
+    assert [cause in node.verdict["reason"] for node in nodes] == [True, True]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_unfit_node_is_told_on_all_nodes(site: Site, rank: int) -> None:
+    temp_dir = site.folder / "file"
+    temp_dir.write_text("")
+    unfit = {"RAY_BOOTSTRAP_TEMP_DIR": str(temp_dir)}
+    nodes = [site.rank(r, 2, env=unfit if r == rank else {}) for r in range(2)]
+    found = statuses(*nodes)
+    assert found[rank] == 78
+    assert found == [78, 78]
+    assert [f"{temp_dir} is no folder" in node.err for node in nodes] == [True, True]
+    assert [node.starts for node in nodes][1] == []
+
+
+def test_a_daemon_of_the_head_that_ends_by_itself(site: Site) -> None:
+    nodes = site.several(3, workload=STAY)
+    nodes[0].says("up", where="out")
+    os.kill(nodes[0].raylet, signal.SIGTERM)
+    assert statuses(*nodes) == [76, 76, 76]
+    assert "Ray's raylet on " in nodes[2].verdict["reason"]
+
+
+@pytest.mark.parametrize(("on_node_loss", "expected"), [("warn", [0, 76, 0]), ("fail", [76, 76, 76])])
+def test_a_daemon_of_a_worker_that_ends_by_itself(site: Site, on_node_loss: str, expected: list[int]) -> None:
+    nodes = site.several(3, f"--on-node-loss={on_node_loss}", workload=UNTIL_TOLD)
+    nodes[0].says("up", where="out")
+    os.kill(nodes[1].raylet, signal.SIGKILL)
+    nodes[0].says("rank 1 (", "Ray's raylet on ")
+    if on_node_loss == "warn":
+        (site.folder / "go").touch()
+    assert statuses(*nodes) == expected
+
+
+def test_a_worker_lost_before_the_quorum_may_be_replaced(site: Site) -> None:
+    head, worker = (site.rank(rank, 3, workload=UNTIL_TOLD) for rank in range(2))
+    worker.is_in("joined")
+    os.kill(worker.raylet, signal.SIGKILL)
+    assert statuses(worker) == [76]
+    instead, last = (site.rank(rank, 3) for rank in (1, 2))
+    (site.folder / "go").touch()
+    assert statuses(head, instead, last) == [0, 0, 0]
+    assert head.out == "up\n3\n"
+
+
+def test_nodes_of_another_run_in_the_same_table_do_not_count(site: Site) -> None:
+    alien = {"pid": os.getpid(), "ip": "127.0.0.9", "resources": {"CPU": 1.0}}
+    for number, labels in enumerate([{}, {"ray-bootstrap/run": "0" * 16, "ray-bootstrap/rank": "1"}]):
+        path = Path(site.folder) / "cluster" / f"node-alien{number}.json"
+        path.write_text(json.dumps({**alien, "labels": labels}))
+    head = site.rank(0, 2, "--quorum-timeout=1")
+    assert statuses(head) == [75]
+    assert "1 of 2 nodes after 1 s" in head.err

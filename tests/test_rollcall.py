@@ -1,0 +1,836 @@
+"""The roll call's contract: each fault against the real head and worker, over real sockets (docs/rollcall.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from rollcall_peers import (
+    ME,
+    PATIENCE,
+    RUN,
+    SECRET,
+    Peer,
+    a_head,
+    a_peer,
+    a_program,
+    a_wire,
+    free_port,
+    hello,
+    join,
+    looped,
+    proof,
+    tag,
+)
+
+from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused, UsageError
+from bootstrap.model import HeadAddress, Verdict
+from bootstrap.rollcall import client, server, wire
+from bootstrap.rollcall.admission import MOST_NODES, rank_for
+from bootstrap.rollcall.client import Membership, NotThisHead
+
+DONE = Verdict(7, "the workload said 7", "workload")
+SHORT = 0.4
+"""Seconds of heartbeat time-out, where a test has to wait for it."""
+
+
+# ------------------------------------------------------------------------------------------------- the wire's format
+
+
+def test_tag_and_proof_are_as_documented() -> None:
+    """The values are openssl's: ``printf %s TEXT | openssl dgst -sha256 -hmac KEY``."""
+    mine, theirs = "ab" * 16, "cd" * 16
+    assert wire.run_tag("r", 3, mine) == tag(mine, "r", 3) == "c4eb592071ef1d00c02c99fc933765e4"
+    expected = "48f03fc54177b56126953f7f37c2fe9d51576e34b35b6e32e96edad76e5e58b3"
+    assert wire.proof(SECRET, "head", mine, theirs) == proof(SECRET, "head", mine, theirs) == expected
+    assert wire.proof(SECRET, "worker", mine, theirs) == proof(SECRET, "worker", mine, theirs) != expected
+    assert wire.proof(None, "head", mine, theirs) == ""
+
+
+# ----------------------------------------------------------------------------------------------------------- the fence
+
+
+@looped
+async def test_a_worker_is_welcomed_by_its_head() -> None:
+    async with a_head() as head:
+        worker = await join(head.address, hello(3))
+        assert (worker.rank, worker.head) == (3, ME.host)
+        assert head.call.members[3].here
+        assert head.call.present == 1
+        assert head.news == ["3: host-3 (10.0.0.13) is here"]
+        worker.close()
+
+
+@pytest.mark.parametrize("other", [{"run": "yesterday's"}, {"attempt": 1}, {"run": ""}])
+@looped
+async def test_another_runs_head_is_not_mine(other: dict[str, Any]) -> None:
+    async with a_head() as head:
+        mine = await join(head.address, hello(1))
+        async with a_wire(head.port) as between:
+            with pytest.raises(NotThisHead, match="another run's head"):
+                await join(between.address, hello(2, **other))
+            assert [m["t"] for m in between.messages("worker")] == ["hail"]  # it did not say which run it is of
+        assert set(head.call.members) == {1}
+        assert not mine.ended.done()
+        mine.close()
+
+
+@pytest.mark.parametrize("other", [{"run": "yesterday's"}, {"attempt": 1}])
+@looped
+async def test_a_worker_that_says_another_run_after_all_is_sent_on(other: dict[str, Any]) -> None:
+    async with a_head() as head, a_peer(head.port) as peer:
+        answer = await peer.enrol(hello(1, **other))
+        assert (answer["t"], answer["kind"]) == ("refuse", "other-run")
+        assert await peer.gone()
+        assert not head.call.members
+
+
+async def _says(peer: Peer, *what: bytes) -> None:
+    for each in what:
+        peer.send(each)
+    await peer.reader.read()
+
+
+async def _closes(peer: Peer) -> None:
+    await peer.reader.read(1)
+
+
+async def _resets(peer: Peer) -> None:
+    peer.writer.transport.abort()
+
+
+async def _never_ends_a_line(peer: Peer) -> None:
+    for _ in range(1000):
+        peer.send(b"x" * 65536)
+        await peer.writer.drain()
+
+
+FOREIGN: dict[str, Callable[[Peer], Awaitable[object]]] = {
+    "an HTTP server": lambda peer: _says(peer, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
+    "an SSH server": lambda peer: _says(peer, b"SSH-2.0-OpenSSH_9.2\r\n"),
+    "bytes": lambda peer: _says(peer, bytes(range(256)) * 10),
+    "JSON of another kind": lambda peer: _says(peer, b'{"jsonrpc": "2.0"}\n'),
+    "a list": lambda peer: _says(peer, b"[1]\n"),
+    "empty lines": lambda peer: _says(peer, b"\n\n\n"),
+    "nesting": lambda peer: _says(peer, b"[" * 16000 + b"\n"),
+    "a welcome out of turn": lambda peer: _says(peer, b'{"t":"welcome","rank":1,"head":"h"}\n'),
+    "a verdict out of turn": lambda peer: _says(peer, b'{"t":"verdict","status":0,"reason":"","source":"workload"}\n'),
+    "a challenge without its parts": lambda peer: _says(peer, b'{"t":"challenge"}\n'),
+    "a refusal without a tag": lambda peer: _says(peer, b'{"t":"refuse","kind":"identity","reason":"x","head":"h"}\n'),
+    "a line without an end": _never_ends_a_line,
+    "something that closes": _closes,
+    "something that resets": _resets,
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+@looped
+async def test_another_program_is_not_my_head(what: str) -> None:
+    async with a_program(FOREIGN[what]) as address:
+        with pytest.raises(NotThisHead):
+            await join(address, hello())
+
+
+@looped
+async def test_a_program_that_says_nothing_is_not_my_head() -> None:
+    async with a_program(lambda peer: _says(peer, b"")) as address:
+        began = time.monotonic()
+        with pytest.raises(NotThisHead, match=r"no answer within 0\.2 s"):
+            await join(address, hello(), timeout=0.2)
+        assert time.monotonic() - began < 1
+
+
+@looped
+async def test_a_program_that_drips_is_not_my_head() -> None:
+    async def drip(peer: Peer) -> None:
+        while True:
+            peer.send(b" ")
+            await asyncio.sleep(0.02)
+
+    async with a_program(drip) as address:
+        with pytest.raises(NotThisHead, match="no answer"):
+            await join(address, hello(), timeout=0.3)
+
+
+@looped
+async def test_where_nobody_is_there_is_no_head() -> None:
+    with pytest.raises(NotThisHead, match=r"Connect call failed|refused"):
+        await join(HeadAddress("127.0.0.1", free_port()), hello())
+
+
+@looped
+async def test_a_head_that_restarted_is_a_new_head_to_those_who_had_joined_and_to_those_who_look() -> None:
+    async with a_head() as first:
+        joined = await join(first.address, hello(1))
+        looking = Membership(hello(2), None, 30)
+        await looking.greet(first.address, 5)
+    with pytest.raises(RayDied, match=f"lost the head {ME.host} without a verdict"):
+        await asyncio.wait_for(asyncio.shield(joined.ended), 1)
+    with pytest.raises(NotThisHead):
+        await looking.enrol(5)
+    with pytest.raises(NotThisHead):
+        await join(first.address, hello(2))
+    async with a_head() as second:
+        again = await join(second.address, hello(2))
+        assert set(second.call.members) == {2}
+        assert joined.ended.exception()  # and so for ever
+        again.close()
+    async with a_head(port=first.port, attempt=1):
+        with pytest.raises(NotThisHead, match="another run's head"):
+            await join(first.address, hello(2))
+
+
+@looped
+async def test_a_port_that_is_taken_is_passed_over_and_if_all_are_said() -> None:
+    async with a_head() as head:
+        async with a_head(port=free_port()) as other:
+            assert other.port != head.port
+        call = server.RollCall(ME, None, 30)
+        free = free_port()
+        assert await call.listen([head.port, free]) == free
+        call.close()
+        with pytest.raises(UsageError, match=rf"taken \(tried {head.port}\)") as caught:
+            await server.RollCall(ME, None, 30).listen([head.port])
+        assert "--rollcall-port" in caught.value.hint
+
+
+# ---------------------------------------------------------------------------------------------------- identity and size
+
+
+@looped
+async def test_one_rank_claimed_twice_names_both_hosts() -> None:
+    async with a_head() as head:
+        first = await join(head.address, hello(1))
+        with pytest.raises(IdentityError) as caught:
+            await join(head.address, hello(1, host="other", ip="10.9.9.9"))
+        assert caught.value.message == (
+            "refused by the head head-host: rank 1 is claimed by two nodes:"
+            " host-1 (10.0.0.11) has it, other (10.9.9.9) wants it"
+        )
+        assert head.call.members[1].hello.host == "host-1"
+        assert not first.ended.done()
+        first.close()
+
+
+@pytest.mark.parametrize(
+    ("claim", "size", "complaint"),
+    [
+        ({"rank": 0}, None, "rank 0 is claimed by two nodes: head-host (10.0.0.1) has it, host-1 (10.0.0.11) wants it"),
+        ({"rank": 2}, 2, "host-1 has rank 2, but the run on head-host has 2 nodes"),
+        ({"rank": -1}, 2, "host-1 has rank -1, but the run on head-host has 2 nodes"),
+        ({"rank": -1}, None, f"host-1 has rank -1, but the run on head-host has at most {MOST_NODES} nodes"),
+        ({"rank": MOST_NODES}, None, f"rank {MOST_NODES}, but the run on head-host has at most {MOST_NODES} nodes"),
+        ({"size": 3}, 2, "host-1 was told of 3 nodes, the head head-host of 2"),
+        ({"rank": None}, 1, "host-1 has no rank, and all 1 of the run on head-host are taken"),
+    ],
+)
+@looped
+async def test_what_does_not_fit_the_run_is_an_identity_error(
+    claim: dict[str, Any], size: int | None, complaint: str
+) -> None:
+    async with a_head(size=size) as head:
+        with pytest.raises(IdentityError) as caught:
+            await join(head.address, dataclasses.replace(hello(1), **claim))
+        assert caught.value.message.startswith("refused by the head head-host: ")
+        assert caught.value.message.endswith(complaint)
+        assert not head.call.members
+        assert complaint in head.call.strange[-1]
+
+
+@pytest.mark.parametrize(("theirs", "mine"), [(None, 4), (4, None), (None, None), (4, 4)])
+def test_a_size_that_one_side_does_not_know_fits(theirs: int | None, mine: int | None) -> None:
+    me, worker = dataclasses.replace(ME, size=mine), hello(3, size=theirs)
+    assert rank_for(me, worker, lambda _rank: None, 1) == 3
+
+
+@looped
+async def test_unnumbered_nodes_get_the_lowest_free_rank_and_that_of_one_who_was_lost() -> None:
+    async with a_head(size=4) as head:
+        numbered = await join(head.address, hello(2))
+        one, three = [await join(head.address, hello(None, host=f"h{n}")) for n in range(2)]
+        assert (one.rank, three.rank) == (1, 3)
+        with pytest.raises(IdentityError, match="all 4 of the run"):
+            await join(head.address, hello(None))
+        one.close()
+        await head.until(lambda: head.phase(1) == "lost")
+        new = await join(head.address, hello(None, host="new"))
+        assert new.rank == 1
+        assert head.call.members[1].hello.host == "new"
+        for each in (numbered, three, new):
+            each.close()
+
+
+@looped
+async def test_a_rank_taken_over_in_the_moment_of_its_release_stays_with_the_new_node() -> None:
+    async with a_head() as head, a_peer(head.port) as old, a_peer(head.port) as new:
+        assert (await old.enrol(hello(1)))["t"] == "welcome"
+        await new.prove()
+        third = await join(head.address, hello(3))  # so the proof has been read
+        # Both are read in one turn of the loop: the good-bye closes a connection that is reported lost only afterwards.
+        old.send({"t": "bye", "reason": "moved"})
+        new.send({"t": "hello", **dataclasses.asdict(hello(1, host="new"))})
+        assert (await new.hear())["t"] == "welcome"
+        assert await old.gone()
+        assert head.call.members[1].here
+        assert head.call.members[1].hello.host == "new"
+        assert head.phase(1) == "waiting"
+        third.close()
+
+
+# --------------------------------------------------------------------------------------------- agreement before Ray
+
+
+@looped
+async def test_another_protocol_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_head() as head:
+        monkeypatch.setattr(client, "VERSION", 2)
+        with pytest.raises(Refused, match=r"protocol 2 on 127\.0\.0\.1, 1 on head-host"):
+            await join(head.address, hello())
+        assert head.call.strange == ["127.0.0.1: protocol 2 on 127.0.0.1, 1 on head-host"]
+
+
+@looped
+async def test_another_protocol_of_another_run_is_just_not_this_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_head() as head:
+        monkeypatch.setattr(client, "VERSION", 2)
+        with pytest.raises(NotThisHead):
+            await join(head.address, hello(run="other"))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "complaint"),
+    [
+        ({"ray": "2.60.1"}, "Ray 2.60.1 on host-1, Ray 2.60.0 on head-host"),
+        ({"ray": "none"}, "Ray none on host-1, Ray 2.60.0 on head-host"),
+        ({"python": "3.11.8"}, "Python 3.11.8 on host-1, Python 3.11.7 on head-host"),
+        ({"python": "3.12.7"}, "Python 3.12.7 on host-1, Python 3.11.7 on head-host"),
+    ],
+)
+@looped
+async def test_versions_that_ray_would_reject_are_refused_with_both(theirs: dict[str, str], complaint: str) -> None:
+    async with a_head() as head:
+        with pytest.raises(Refused) as caught:
+            await join(head.address, hello(1, **theirs))
+        assert caught.value.message == f"refused by the head head-host: {complaint}"
+        assert head.phase(1) == "refused"
+        assert head.news == [f"1: refused: {complaint}"]
+        mended = await join(head.address, hello(1))
+        assert mended.rank == 1
+        mended.close()
+
+
+@pytest.mark.parametrize(("python", "fits"), [("3.11.9", True), ("3.12.7", False)])
+@looped
+async def test_pythons_patch_level_may_differ_where_ray_is_told_so(python: str, fits: bool) -> None:
+    async with a_head(any_python_patch=True) as head:
+        with contextlib.nullcontext() if fits else pytest.raises(Refused):
+            worker = await join(head.address, hello(1, python=python))
+            worker.close()
+
+
+@looped
+async def test_a_clock_that_differs_is_told() -> None:
+    async with a_head() as head:
+        worker = await join(head.address, hello(1, time=time.time() - 90))
+        assert head.news == ["1: host-1 (10.0.0.11) is here; its clock differs by -90 s"]
+        worker.close()
+
+
+# ------------------------------------------------------------------------------------------------------------- secret
+
+
+@looped
+async def test_with_the_secret_both_sides_prove_it_and_never_say_it() -> None:
+    async with a_head(SECRET) as head, a_wire(head.port) as between:
+        worker = await join(between.address, hello(), SECRET)
+        said = between.messages("worker")
+        assert [m["t"] for m in said[:3]] == ["hail", "proof", "hello"]
+        assert [m["t"] for m in between.messages("head")][:2] == ["challenge", "welcome"]
+        assert RUN not in str(said[:2])
+        for side in between.said.values():
+            assert SECRET not in side
+        worker.close()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine", "complaint"),
+    [
+        (b"wrong", SECRET, "the secrets of this node and of the head differ"),
+        (None, SECRET, "the head has a secret, the other has none"),
+        (SECRET, None, "this node has a secret, the other has none"),
+    ],
+)
+@looped
+async def test_secrets_that_differ_are_refused_and_nothing_but_challenges_goes_over_the_wire(
+    theirs: bytes | None, mine: bytes | None, complaint: str
+) -> None:
+    async with a_head(mine) as head, a_wire(head.port) as between:
+        with pytest.raises(Refused) as caught:
+            await join(between.address, hello(), theirs)
+        assert caught.value.message == complaint
+        assert "RAY_AUTH_TOKEN" in caught.value.hint
+        assert [m["t"] for m in between.messages("worker")] == ["hail"]
+        assert [m["t"] for m in between.messages("head")] == ["challenge"]
+        for side in between.said.values():
+            for hidden in (SECRET, b"wrong", b"run/7", RUN.encode(), b"host-1"):
+                assert hidden not in side
+        assert not head.call.members
+
+
+@looped
+async def test_a_proof_cannot_be_played_back() -> None:
+    async with a_head(SECRET) as head, a_wire(head.port) as between:
+        worker = await join(between.address, hello(), SECRET)
+        worker.close()
+        recorded = bytes(between.said["worker"])
+        async with a_peer(head.port) as thief:
+            thief.send(recorded)
+            answers = [await thief.hear() for _ in range(3)]
+            assert [a.get("t") for a in answers] == ["challenge", "refuse", None]
+            assert answers[1]["reason"] == "the secrets of the two nodes differ"
+
+
+@looped
+async def test_the_heads_own_proof_does_not_pass_for_a_workers() -> None:
+    async with a_head(SECRET) as head, a_peer(head.port) as mirror:
+        first = await mirror.hail("1" * 32)
+        mirror.send({"t": "proof", "proof": first["proof"]})
+        assert (await mirror.hear())["t"] == "refuse"
+        assert await mirror.gone()
+    async with a_head(SECRET) as head, a_peer(head.port) as one, a_peer(head.port) as other:
+        ours = (await one.hail("1" * 32))["nonce"]
+        proof_for_other = (await other.hail(ours))["proof"]
+        one.send({"t": "proof", "proof": proof_for_other})
+        assert (await one.hear())["t"] == "refuse"
+
+
+@pytest.mark.parametrize(
+    "instead", [{"t": "hello"}, {"t": "proof"}, {"t": "proof", "proof": 1}, {"t": "proof", "proof": ""}, {"t": "bye"}]
+)
+@looped
+async def test_who_does_not_prove_does_not_come_in(instead: dict[str, Any]) -> None:
+    async with a_head(SECRET) as head, a_peer(head.port) as peer:
+        await peer.hail()
+        peer.send(instead)
+        peer.send({"t": "hello", **dataclasses.asdict(hello())})
+        assert (await peer.hear()).get("t") in (None, "refuse")
+        assert await peer.gone()
+        assert not head.call.members
+
+
+@looped
+async def test_a_head_that_knows_the_run_but_not_the_secret_learns_nothing() -> None:
+    heard: list[dict[str, Any]] = []
+    heard_all = asyncio.Event()
+
+    async def pretend(peer: Peer) -> None:
+        heard.append(await peer.hear())
+        nonce = heard[0]["nonce"]
+        peer.send({"t": "challenge", "nonce": "2" * 32, "tag": tag(nonce), "proof": "3" * 64, "auth": True})
+        heard.append(await peer.hear())
+        heard_all.set()
+
+    async with a_program(pretend) as address:
+        with pytest.raises(Refused, match="secrets of this node and of the head differ"):
+            await join(address, hello(), SECRET)
+        await asyncio.wait_for(heard_all.wait(), PATIENCE)
+    assert [m.get("t") for m in heard] == ["hail", None]
+
+
+@looped
+async def test_a_heads_old_answer_does_not_pass_for_a_new_one() -> None:
+    async with a_head(SECRET) as head, a_wire(head.port) as between:
+        worker = await join(between.address, hello(), SECRET)
+        worker.close()
+        recorded = bytes(between.said["head"])
+    async with a_program(lambda peer: _says(peer, recorded)) as address:
+        with pytest.raises(NotThisHead):
+            await join(address, hello(), SECRET)
+
+
+# ------------------------------------------------------------------------------------------------- release and verdict
+
+
+@looped
+async def test_the_release_reaches_those_who_wait_and_those_who_come_later() -> None:
+    async with a_head() as head:
+        early = await join(head.address, hello(1))
+        assert not early.released.done()
+        head.call.release("10.0.0.1:6379")
+        assert await asyncio.wait_for(early.released, 1) == "10.0.0.1:6379"
+        late = await join(head.address, hello(2))
+        assert await asyncio.wait_for(late.released, 1) == "10.0.0.1:6379"
+        early.close()
+        late.close()
+
+
+@looped
+async def test_the_head_knows_how_far_each_is() -> None:
+    async with a_head() as head:
+        worker = await join(head.address, hello(1))
+        for phase, detail in [("starting-ray", ""), ("failed", "raylet:\n\x1b[31mno space\x1b[0m")]:
+            worker.report(phase, detail)
+            await head.until(lambda expected=phase: head.phase(1) == expected)
+        assert head.call.members[1].detail == "raylet:\n\ufffd[31mno space\ufffd[0m"  # a terminal is not moved by it
+        await worker.leave("Ray did not start")
+        await head.until(lambda: not head.call.members[1].here)
+        assert head.phase(1) == "failed"
+
+
+@looped
+async def test_who_says_good_bye_is_not_lost() -> None:
+    async with a_head() as head:
+        worker = await join(head.address, hello(1))
+        await worker.leave("got SIGTERM")
+        await head.until(lambda: head.phase(1) == "left")
+        assert head.call.members[1].detail == "got SIGTERM"
+        assert head.call.present == 0
+
+
+@looped
+async def test_the_verdict_reaches_all_at_once_and_the_head_may_go() -> None:
+    async with a_head() as head:
+        head.call.release("gcs")
+        workers = [await join(head.address, hello(n)) for n in range(1, 6)]
+        began = time.monotonic()
+        await head.call.deliver(DONE, timeout=PATIENCE)
+        assert time.monotonic() - began < 1
+        assert head.call.concluded
+        assert [await worker.ended for worker in workers] == [DONE] * 5
+        assert {member.phase for member in head.call.members.values()} == {"left"}
+        for worker in workers:
+            await worker.leave("verdict received")
+
+
+@looped
+async def test_the_verdict_reaches_those_who_were_never_released_and_those_who_come_later() -> None:
+    async with a_head() as head:
+        early = await join(head.address, hello(1))
+        telling = asyncio.ensure_future(head.call.deliver(DONE, PATIENCE, expected=2))
+        assert await early.ended == DONE
+        await early.leave("verdict received")
+        assert not telling.done()
+        late = await join(head.address, hello(2))
+        assert await asyncio.wait_for(asyncio.shield(late.ended), 1) == DONE
+        await asyncio.wait_for(telling, 1)
+
+
+@looped
+async def test_a_member_that_does_not_read_does_not_keep_the_verdict_from_the_others() -> None:
+    async with a_head() as head, a_peer(head.port) as deaf:
+        worker = await join(head.address, hello(1))
+        assert (await deaf.enrol(hello(2)))["t"] == "welcome"
+        telling = asyncio.ensure_future(head.call.deliver(DONE, timeout=0.3))
+        assert await asyncio.wait_for(asyncio.shield(worker.ended), 0.25) == DONE
+        await worker.leave("verdict received")
+        await asyncio.wait_for(telling, 1)
+        assert head.call.present == 1  # still there, and given up
+
+
+@looped
+async def test_a_status_beyond_a_byte_and_free_text_survive_the_way() -> None:
+    async with a_head() as head:
+        worker = await join(head.address, hello(1))
+        await head.call.deliver(Verdict(70, "Traceback:\n" + "\U0001f600" * 40_000, "internal"), PATIENCE)
+        verdict = await worker.ended
+        assert (verdict.status, verdict.source) == (70, "internal")
+        assert len(verdict.reason) > 500
+        worker.close()
+
+
+# ------------------------------------------------------------------------------------------------------------- losses
+
+
+@looped
+async def test_the_head_gone_without_a_verdict_is_known_at_end_of_file() -> None:
+    async with a_head() as head:
+        workers = [await join(head.address, hello(n)) for n in (1, 2)]
+        head.call.close()
+        began = time.monotonic()
+        for worker in workers:
+            with pytest.raises(RayDied, match="lost the head head-host without a verdict"):
+                await worker.ended
+            worker.close()
+        assert time.monotonic() - began < 0.5
+
+
+@looped
+async def test_silence_is_noticed_on_both_sides_within_the_heartbeat_timeout() -> None:
+    async with a_head(heartbeat_timeout=SHORT) as head, a_wire(head.port) as between:
+        cut_off = await join(between.address, hello(1), heartbeat_timeout=SHORT)
+        other = await join(head.address, hello(2), heartbeat_timeout=SHORT)
+        between.fall_silent()
+        began = time.monotonic()
+        with pytest.raises(RayDied, match=f"it was silent for {SHORT} s"):
+            await asyncio.wait_for(asyncio.shield(cut_off.ended), PATIENCE)
+        assert SHORT / 2 < time.monotonic() - began < 1.5 * SHORT
+        await head.until(lambda: head.phase(1) == "lost")
+        assert time.monotonic() - began < 2 * SHORT
+        assert head.call.members[1].detail == f"silent for {SHORT} s"
+        assert head.phase(2) == "waiting"
+        assert not other.ended.done()
+        other.close()
+
+
+@looped
+async def test_a_worker_that_says_nothing_is_lost_and_one_that_only_beats_stays() -> None:
+    async with a_head(heartbeat_timeout=SHORT) as head, a_peer(head.port) as mute:
+        worker = await join(head.address, hello(2), heartbeat_timeout=SHORT)
+        assert (await mute.enrol(hello(1)))["t"] == "welcome"
+        await head.until(lambda: head.phase(1) == "lost")
+        assert await mute.gone()
+        again = await join(head.address, hello(1), heartbeat_timeout=SHORT)  # and its rank is free
+        assert head.phase(2) == "waiting"
+        worker.close()
+        again.close()
+
+
+@looped
+async def test_an_idle_pair_stays_together_by_its_heartbeats() -> None:
+    async with a_head(heartbeat_timeout=SHORT) as head:
+        workers = [await join(head.address, hello(n), heartbeat_timeout=SHORT) for n in (1, 2, 3, 4, 20)]
+        await asyncio.wait([worker.ended for worker in workers], timeout=3 * SHORT)
+        assert not any(worker.ended.done() for worker in workers)
+        assert head.call.present == 5
+        for worker in workers:
+            worker.close()
+
+
+@looped
+async def test_a_heartbeat_may_be_written_in_other_ways() -> None:
+    async with a_head() as head, a_peer(head.port) as peer:
+        assert (await peer.enrol(hello(1)))["t"] == "welcome"
+        peer.send(b'{ "t": "beat" }\r\n{"t":"beat"}\n')
+        peer.send({"t": "phase", "phase": "joined", "detail": ""})
+        await head.until(lambda: head.phase(1) == "joined")
+
+
+# ----------------------------------------------------------------------------------------------------- hostile company
+
+
+def _hello_but(**changes: Any) -> bytes:
+    return wire.encode({**hello(1).message(), **changes})
+
+
+NOT_OUR_LANGUAGE = {
+    "no JSON": b"hello\n",
+    "an HTTP request": b"GET / HTTP/1.1\r\nHost: head\r\n\r\n",
+    "an empty line": b"\n",
+    "no text as its kind": b'{"t": 1}\n',
+    "an unknown kind": b'{"t": "gossip"}\n',
+    "a line too long": b'{"t":"' + b"x" * wire.MAX_LINE + b'"}\n',
+    "no end of line": b"x" * wire.MAX_LINE,
+    "nested": b'{"t":' + b"[" * 10_000 + b"\n",
+    "bytes that are no text": b'{"t":"phase\xff"}\n',
+    "a number too long": b'{"t":"hail","nonce":"' + b"0" * 32 + b'","v":' + b"9" * 10_000 + b"}\n",
+}
+NO_HAIL = {
+    "no version": b'{"t":"hail","nonce":"' + b"0" * 32 + b'"}\n',
+    "no challenge": b'{"t":"hail","v":1}\n',
+    "a short challenge": b'{"t":"hail","v":1,"nonce":"00"}\n',
+    "a challenge that is none": b'{"t":"hail","v":1,"nonce":[]}\n',
+    "the second message": b'{"t":"proof","proof":""}\n',
+}
+NO_HELLO = {
+    "no kind of hello": b'{"t":"hell"}\n',
+    "nothing in it": b'{"t":"hello"}\n',
+    "a truth for a rank": _hello_but(rank=True),
+    "a text for a rank": _hello_but(rank="1"),
+    "half a rank": _hello_but(rank=1.5),
+    "a rank beyond reason": _hello_but(rank=1 << 60),
+    "a time that is none": _hello_but(time=float("nan")),
+    "a time without end": _hello_but(time=float("inf")),
+    "a run that is no text": _hello_but(run=7),
+    "a host beyond reason": _hello_but(host="h" * 1000),
+}
+AFTER_WELCOME = {
+    "another hello": _hello_but(),
+    "a phase that is none": b'{"t":"phase","phase":{},"detail":""}\n',
+    "a phase without detail": b'{"t":"phase","phase":"joined"}\n',
+    "a verdict": b'{"t":"verdict","status":0,"reason":"","source":"workload"}\n',
+}
+
+
+@pytest.mark.parametrize("bad", [*NOT_OUR_LANGUAGE.values(), *NO_HAIL.values()], ids=[*NOT_OUR_LANGUAGE, *NO_HAIL])
+@looped
+async def test_a_stranger_that_talks_nonsense_is_cut_off_and_nobody_else(bad: bytes) -> None:
+    async with a_head() as head, a_peer(head.port) as peer:
+        worker = await join(head.address, hello(2))
+        peer.send(bad)
+        assert await peer.gone()
+        assert (
+            "does not speak the roll call's protocol" in head.call.strange[-1] or "line's end" in head.call.strange[-1]
+        )
+        assert len(head.call.strange[-1]) < 400
+        assert not worker.ended.done()
+        assert head.call.present == 1
+        worker.close()
+
+
+@pytest.mark.parametrize("bad", NO_HELLO.values(), ids=NO_HELLO)
+@looped
+async def test_a_hello_that_makes_no_sense_is_cut_off(bad: bytes) -> None:
+    async with a_head() as head, a_peer(head.port) as peer:
+        await peer.prove()
+        peer.send(bad)
+        assert await peer.gone()
+        assert not head.call.members
+
+
+@pytest.mark.parametrize(
+    "bad", [*NOT_OUR_LANGUAGE.values(), *AFTER_WELCOME.values()], ids=[*NOT_OUR_LANGUAGE, *AFTER_WELCOME]
+)
+@looped
+async def test_a_member_that_talks_nonsense_is_lost_and_nobody_else(bad: bytes) -> None:
+    async with a_head() as head, a_peer(head.port) as peer:
+        worker = await join(head.address, hello(2))
+        assert (await peer.enrol(hello(1)))["t"] == "welcome"
+        peer.send(bad)
+        await head.until(lambda: head.phase(1) == "lost")
+        assert head.phase(2) == "waiting"
+        assert not worker.ended.done()
+        worker.close()
+
+
+BAD_HEADS = {
+    **NOT_OUR_LANGUAGE,
+    "a verdict without a status": b'{"t":"verdict","reason":"","source":"workload"}\n',
+    "a verdict without end": b'{"t":"verdict","status":1e999,"reason":"","source":"workload"}\n',
+    "a release to nowhere": b'{"t":"go","gcs":null}\n',
+}
+
+
+@pytest.mark.parametrize("bad", BAD_HEADS.values(), ids=BAD_HEADS)
+@looped
+async def test_a_head_that_talks_nonsense_is_lost(bad: bytes) -> None:
+    async def lead(peer: Peer) -> None:
+        nonce = (await peer.hear())["nonce"]
+        peer.send({"t": "challenge", "nonce": "2" * 32, "tag": tag(nonce), "proof": "", "auth": False})
+        peer.send({"t": "welcome", "rank": 1, "head": "h"})
+        peer.send(bad)
+        await peer.reader.read()
+
+    async with a_program(lead) as address:
+        membership = Membership(hello(1), None, 30)
+        await membership.greet(address, 5)
+        with contextlib.suppress(NotThisHead):  # where the nonsense comes with the welcome
+            await membership.enrol(5)
+        with contextlib.suppress(asyncio.CancelledError), pytest.raises(RayDied, match=r"protocol|line's end"):
+            await asyncio.wait_for(membership.ended, 1)
+
+
+@looped
+async def test_a_stranger_that_drips_or_says_nothing_is_cut_off_in_time_and_nobody_else() -> None:
+    async with a_head(heartbeat_timeout=SHORT) as head, a_peer(head.port) as silent, a_peer(head.port) as loris:
+        worker = await join(head.address, hello(1), heartbeat_timeout=SHORT)
+        began = time.monotonic()
+
+        async def drip() -> None:
+            while True:
+                loris.send(b" ")
+                await asyncio.sleep(0.01)
+
+        dripping = asyncio.ensure_future(drip())
+        assert await silent.gone()
+        assert await loris.gone()
+        dripping.cancel()
+        assert time.monotonic() - began < 2 * SHORT
+        assert head.call.strange[-2:] == ["127.0.0.1: it never said who it is"] * 2
+        assert not worker.ended.done()
+        worker.close()
+
+
+@looped
+async def test_a_stranger_that_drips_the_right_words_is_cut_off_all_the_same() -> None:
+    async with a_head(heartbeat_timeout=SHORT) as head, a_peer(head.port) as slow:
+        await slow.prove()
+        await slow.gone()
+        assert not head.call.members
+
+
+@looped
+async def test_a_flood_of_connections_costs_the_oldest_of_them_and_no_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_STRANGERS", 8)
+    async with a_head(SECRET) as head:
+        worker = await join(head.address, hello(1), SECRET)
+        # All in the backlog before the head looks, as asyncio then accepts them in one turn of its loop.
+        flood = []
+        for _ in range(40):
+            each = socket.socket()
+            each.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                each.connect(("127.0.0.1", head.port))
+            flood.append(each)
+        late = await join(head.address, hello(2), SECRET)
+        loop = asyncio.get_running_loop()
+        # The worker that came last took the place of one more of them while it was a stranger itself.
+        assert [await asyncio.wait_for(loop.sock_recv(each, 1), PATIENCE) for each in flood[:33]] == [b""] * 33
+        for each in flood[33:]:
+            with pytest.raises(BlockingIOError):
+                each.recv(1)
+        assert head.call.present == 2
+        assert not worker.ended.done()
+        assert len(head.call.strange) == 20
+        for each in flood:
+            each.close()
+        worker.close()
+        late.close()
+
+
+@looped
+async def test_a_port_scanner_changes_nothing() -> None:
+    async with a_head() as head:
+        worker = await join(head.address, hello(1))
+        news = list(head.news)
+        for abort in (False, True) * 10:
+            scanner = await Peer.connect(head.port)
+            if abort:
+                scanner.writer.transport.abort()
+            scanner.close()
+        worker.report("joined")
+        await head.until(lambda: head.phase(1) == "joined")
+        assert head.news == [*news, "1: joined"]
+        worker.close()
+
+
+@looped
+async def test_a_head_that_never_reads_is_cut_off_before_it_costs_memory() -> None:
+    async def lead(peer: Peer) -> None:
+        nonce = (await peer.hear())["nonce"]
+        peer.send({"t": "challenge", "nonce": "2" * 32, "tag": tag(nonce), "proof": "", "auth": False})
+        peer.send({"t": "welcome", "rank": 1, "head": "deaf"})
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport can
+        await asyncio.Event().wait()
+
+    async with a_program(lead) as address:
+        worker = await join(address, hello(1))
+        for _ in range(10_000):  # 160 MB, far beyond what the kernel takes
+            if worker.ended.done():
+                break
+            worker.report("failed", "x" * 16_000)
+            await asyncio.sleep(0)
+        with pytest.raises(RayDied, match="does not read what it is sent"):
+            await asyncio.wait_for(worker.ended, 1)
+
+
+@looped
+async def test_giving_up_leaves_nothing_behind() -> None:
+    async with a_head() as head, a_program(lambda peer: _says(peer, b"")) as nowhere:
+        for step in ("connect", "welcome"):
+            membership = Membership(hello(1), None, 30)
+            if step == "welcome":
+                await membership.greet(head.address, 5)
+                trying: asyncio.Future[None] = asyncio.ensure_future(membership.enrol(5))
+            else:
+                trying = asyncio.ensure_future(membership.greet(nowhere, 5))
+            await asyncio.sleep(0)
+            trying.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await trying
+            assert membership.ended.cancelled() or isinstance(membership.ended.exception(), BootstrapError)
