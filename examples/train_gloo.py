@@ -34,7 +34,7 @@ def fit_a_line() -> None:
     mean /= torch.distributed.get_world_size()
     apart = (weight - mean).abs().max().item()
     if apart > 1e-6 or loss.item() > 0.2:
-        raise RuntimeError(f"this did not train: loss {loss.item():.3f}, this worker's weights {apart:.1e} off the mean")
+        raise RuntimeError(f"this did not train: loss {loss.item():.3f}, weights {apart:.1e} off the mean")
     train.report({"loss": loss.item()})
 
 

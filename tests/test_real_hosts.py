@@ -178,7 +178,7 @@ def test_a_partition_is_noticed_on_both_sides(make_hosts):
 def test_a_raylet_that_leaves_by_itself_is_noticed(make_hosts):
     hosts = make_hosts(1)
     agents = busy(hosts)
-    raylet = next(p for p in hosts[0].pids() if p.name == "raylet")
+    raylet = next(p for p in hosts[0].pids() if p.cmdline.split(" ")[0].endswith("/raylet"))
     os.kill(raylet.pid, signal.SIGTERM)
     assert agents.wait() == [76]
     assert "raylet" in agents.err(0)
