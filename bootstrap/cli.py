@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ import click
 from bootstrap import __version__, settings
 from bootstrap.errors import INTERNAL_STATUS, BootstrapError, UsageError
 from bootstrap.host import Host, this_host
+from bootstrap.logs import Log
 from bootstrap.settings import Settings
 from bootstrap.supervisor import supervise, unblock_signals
 
@@ -74,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
         return _main(list(argv))
     except BootstrapError as error:
         _render(error)
+        _record(error, argv)
         return error.status
     except Exception:  # noqa: BLE001 (the one place; a bug of ours)
         traceback.print_exc()
@@ -103,7 +105,7 @@ def _main(argv: list[str]) -> int:
         if unknown := preflight.unknown_names(asked):
             raise UsageError(unknown)
     for line in settings.unknown_variables(host.env):
-        print(f"ray-bootstrap: {line}", file=sys.stderr)
+        Log(as_json=asked.log_format == "json").warn(line)
     if command == "run":
         return _run(asked, host)
     unblock_signals()
@@ -172,8 +174,19 @@ def _render(error: BootstrapError) -> None:
     if error.hint:
         print(f"ray-bootstrap: to mend it: {error.hint}", file=sys.stderr)
     print(f"ray-bootstrap: status {error.status} ({error.name})", file=sys.stderr)
-    path = os.environ.get("RAY_BOOTSTRAP_STATUS_FILE")
-    if path:
-        record = {"status": error.status, "source": error.name, "reason": error.message, "hint": error.hint}
-        with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
-            file.write(json.dumps(record) + "\n")
+
+
+def _record(error: BootstrapError, argv: Sequence[str]) -> None:
+    """What a run leaves behind that was refused before its settings were known."""
+    if argv and argv[0] in _COMMANDS and argv[0] != "run":
+        return  # its record, if there is one, is of the run that somebody looks at
+    from bootstrap.ending import write_record  # noqa: PLC0415 (only then)
+
+    host, name = this_host(), settings.flag("status_file")
+    ours = list(itertools.takewhile(lambda argument: argument != "--", argv))
+    given = [after for argument, after in itertools.pairwise(ours) if argument == name]
+    given += [argument.partition("=")[2] for argument in ours if argument.startswith(f"{name}=")]
+    record = {"status": error.status, "source": error.name, "reason": error.message, "hint": error.hint}
+    path = given[-1] if given else host.get(settings.variable("status_file"))
+    if fault := write_record(path, host, json.dumps({**record, "retryable": error.retryable, "host": host.hostname})):
+        print(f"ray-bootstrap: {fault}", file=sys.stderr)

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bootstrap import process, ray_node
-from bootstrap.errors import INTERNAL_STATUS, BootstrapError
+from bootstrap.errors import INTERNAL_STATUS, BootstrapError, QuorumTimeout, retryable
+from bootstrap.host import Host
 from bootstrap.model import Role, Verdict
-from bootstrap.run import Run
+from bootstrap.run import Run, remove_session
 
 _RAY_GRACE = 0.3
 """Seconds between SIGTERM and SIGKILL for Ray's processes. A raylet that is told to end drains for 3 s and more
@@ -23,6 +24,8 @@ _TELL = 1.0
 """Seconds for the workers to acknowledge the verdict."""
 _TELL_LATE = 10.0
 """Seconds that a head which cannot lead stays to tell the workers why, which would otherwise look for it in vain."""
+_REASON_LINES = 12
+"""Of the head's reason, on every worker: its own output has all of them."""
 _TERMINATION_LOG = Path("/dev/termination-log")
 
 
@@ -63,7 +66,8 @@ async def _tell(me: Run, verdict: Verdict, error: BootstrapError | None) -> None
         await me.membership.leave(error.message if error else "verdict received")
     if me.call is None:
         return
-    waits = error is not None and me.reason is None and not me.session.quorum
+    # Not for a quorum that did not come: who is missing then had all its time.
+    waits = not (error is None or me.reason is not None or me.session.quorum or isinstance(error, QuorumTimeout))
     expected = (me.identity.size or 1) - 1 if waits and me.identity is not None else 0
     with contextlib.suppress(OSError):
         await me.call.deliver(verdict, _TELL_LATE if waits else _TELL, expected)
@@ -72,15 +76,9 @@ async def _tell(me: Run, verdict: Verdict, error: BootstrapError | None) -> None
 
 def _clear_up(me: Run, sockets: Sequence[str]) -> Path | None:
     """Remove Ray's session but its logs, which are copied if that was asked for; returns where they are."""
-    session = me.session
     ray_node.remove_sockets(sockets)
-    path = session.path
-    if path is None and session.folder is not None and session.ray is not None:
-        path = ray_node.session_started_by(session.ray.child.pid, session.folder)
-    if path is None:
+    if (logs := remove_session(me.session)) is None:
         return None
-    ray_node.clean(path, session.gcs)
-    logs = path / "logs"
     if me.settings.log_dir is not None and me.identity is not None:
         rank = "unnumbered" if me.log.rank is None else me.log.rank
         copy = Path(me.settings.log_dir) / ray_node.run_hash(me.identity.run_id) / f"rank-{rank}"
@@ -102,6 +100,8 @@ def _last_words(me: Run, verdict: Verdict, error: BootstrapError | None, logs: P
         if error.hint:
             me.log.error(f"to mend it: {error.hint}")
     told = me.identity is not None and me.identity.role is Role.WORKER and error is None
+    if told and verdict.source != "workload":
+        me.log.error("the head says: " + "\n".join(verdict.reason.splitlines()[:_REASON_LINES]))
     whose = "the workload's own" if verdict.source == "workload" else f"ray-bootstrap's {verdict.source!r}"
     said = f" ({'the head says: ' if told else ''}{verdict.reason.splitlines()[0] if verdict.reason else ''})"
     me.log.say(f"status {verdict.status}, {whose}{said if error is None else ''}, after {took:.1f} s{where}")
@@ -110,22 +110,25 @@ def _last_words(me: Run, verdict: Verdict, error: BootstrapError | None, logs: P
         "source": verdict.source,
         "reason": verdict.reason,
         "hint": error.hint if error else "",
-        "retryable": error.retryable if error else False,
+        "retryable": retryable(verdict.source),
         "rank": me.log.rank,
         "host": me.host.hostname,
         "run_id": me.identity.run_id if me.identity else None,
         "logs": str(logs) if logs else None,
         "seconds": round(took, 1),
     }
-    _write_record(me, json.dumps(record))
+    if fault := write_record(me.settings.status_file, me.host, json.dumps(record)):
+        me.log.warn(fault)
 
 
-def _write_record(me: Run, text: str) -> None:
-    path = Path(me.settings.status_file) if me.settings.status_file else None
-    if path is None and me.host.get("KUBERNETES_SERVICE_HOST") and _TERMINATION_LOG.exists():
+def write_record(status_file: str | None, host: Host, text: str) -> str:
+    """Write how it ended to ``--status-file``, else to Kubernetes' termination log; returns what went wrong."""
+    path = Path(status_file) if status_file else None
+    if path is None and host.get("KUBERNETES_SERVICE_HOST") and _TERMINATION_LOG.exists():
         path, text = _TERMINATION_LOG, text[:4000]
     if path is not None:
         try:
             path.write_text(text + "\n")  # in place: the termination log is a bind mount
         except OSError as error:
-            me.log.warn(f"--status-file={path}: {error.strerror}")
+            return f"--status-file={path}: {error.strerror}"
+    return ""

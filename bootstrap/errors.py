@@ -107,3 +107,8 @@ class Stopped(BootstrapError):
         super().__init__(message)
         self.signum = signum
         self.status = 128 + signum
+
+
+def retryable(name: str) -> bool:
+    """Whether trying again may help after the error of this name, which another node has told of."""
+    return any(error.retryable for error in BootstrapError.__subclasses__() if error.name == name)

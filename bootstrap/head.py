@@ -13,7 +13,7 @@ from bootstrap.model import HeadAddress, NodeIdentity, Role, Verdict
 from bootstrap.node import Node
 from bootstrap.ray_node import RayChild
 from bootstrap.rollcall.server import Member, RollCall
-from bootstrap.run import Run, inspect, start_ray
+from bootstrap.run import Run, inspect, remove_session, start_ray
 from bootstrap.settings import Settings
 
 _START_TRIES = 3
@@ -75,6 +75,7 @@ async def _start_head(me: Run, node: Node, ray: RayChild) -> tuple[str, RayChild
             break
         except RayStartFailed:
             await me.children.end_all(0)
+            remove_session(me.session)
             taken = [port for name, port in ports.items() if not ray_node.is_free(port) and "worker" not in name]
             if tries == _START_TRIES or not taken:
                 raise

@@ -23,7 +23,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-
 _DROPPED = frozenset({"RAY_ADDRESS", "RAY_JOB_ID", "RAY_AUTH_TOKEN"})
 """Inherited, but not in ``env`` where the agent has decided that Ray must not see them (node.py)."""
 

@@ -36,7 +36,7 @@ _OBJECT_STORE_SHARE, _SHM_SHARE, _OBJECT_STORE_MOST = 0.3, 0.95, 200 * 10**9
 
 def run_hash(run_id: str) -> str:
     """16 hex digits for places where a run id, free text, cannot stand."""
-    return hashlib.sha256(run_id.encode()).hexdigest()[:16]
+    return hashlib.sha256(run_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def temp_dir(settings: Settings, identity: NodeIdentity) -> Path:

@@ -45,6 +45,17 @@ class Session:
     """Whether the workload could start."""
 
 
+def remove_session(session: Session) -> Path | None:
+    """Remove what Ray's session left but its logs; returns where these are."""
+    path = session.path
+    if path is None and session.folder is not None and session.ray is not None:
+        path = ray_node.session_started_by(session.ray.child.pid, session.folder)
+    if path is None:
+        return None
+    ray_node.clean(path, session.gcs)
+    return path / "logs"
+
+
 @dataclass
 class Run:
     """One run on this node, from the first child to the last line."""

@@ -12,6 +12,8 @@ from typing import Any
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_MOST_RESOURCES = 2**53
+"""Ray counts in doubles."""
 _LABEL_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
@@ -55,7 +57,7 @@ def choice(*names: str) -> Callable[[str], str]:
 def duration(value: str) -> float:
     """Seconds, from ``90``, ``1.5s``, ``10m``, ``2h`` or ``1d``."""
     match = _DURATION.fullmatch(value.strip())
-    if match is None:
+    if match is None or not math.isfinite(float(match[1])):
         raise ValueError("expected a duration such as 90, 90s, 10m or 2h")
     return float(match[1]) * _DURATION_UNITS[match[2] or "s"]
 
@@ -69,8 +71,8 @@ def size(value: str) -> int:
     if binary and not prefix:
         raise ValueError("expected a size such as 17179869184, 16Gi or 16GB")
     amount = number * (1024 if binary else 1000) ** " KMGT".index(prefix or " ")
-    if amount < 1:
-        raise ValueError("expected a size of at least one byte")
+    if not 1 <= amount < 2**63:
+        raise ValueError("expected a size of at least one byte, below 8 EiB")
     return int(amount)
 
 
@@ -109,7 +111,7 @@ def resources_json(value: str) -> Mapping[str, float]:
     """Custom resources from a JSON object of numbers, as ``ray start --resources`` takes them."""
     try:
         parsed: Any = json.loads(value)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'expected a JSON object such as {{"disk": 2}}; {error}') from None
     if not isinstance(parsed, dict):
         raise ValueError('expected a JSON object such as {"disk": 2}')
@@ -118,8 +120,8 @@ def resources_json(value: str) -> Mapping[str, float]:
             raise ValueError(
                 f"{name!r} has an option of its own (--num-cpus, --num-gpus, --memory, --object-store-memory)"
             )
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or not math.isfinite(amount) or amount < 0:
-            raise ValueError(f"expected a number of at least 0 for {name!r}")
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < _MOST_RESOURCES:
+            raise ValueError(f"expected a number of at least 0 and below 2**53 for {name!r}")
     return {str(name): amount for name, amount in parsed.items()}
 
 

@@ -39,6 +39,19 @@ def _namespaces_and_bridge() -> bool:
     return subprocess.run(argv, capture_output=True, check=False, timeout=30).returncode == 0
 
 
+def _slurm() -> bool:
+    return all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "scancel", "sinfo")))
+
+
+def _kubectl() -> bool:
+    """One whose kustomize (5) knows components and `labels`; Debian 12's kubectl 1.20 has version 2."""
+    if shutil.which("kubectl") is None:
+        return False
+    argv = ["kubectl", "version", "--client", "--output=json"]
+    said = subprocess.run(argv, capture_output=True, check=False, timeout=30).stdout
+    return b'"kustomizeVersion": "v5' in said
+
+
 def _oldest_ray() -> bool:
     return os.access(os.environ.get("OLDEST_RAY_PYTHON", ""), os.X_OK)
 
@@ -52,7 +65,13 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "setpriv": Requirement(_program("setpriv"), "apt-get install util-linux"),
     "namespaces": Requirement(_namespaces_and_bridge, "in a container: docker run --privileged"),
     "cc": Requirement(_program("cc"), "a C compiler: apt-get install gcc libc6-dev"),
+    "slurm": Requirement(_slurm, "apt-get install slurmctld slurmd slurm-client munge"),
     "torch": Requirement(_module("torch"), "pip install -e '.[train-test]'"),
+    "kubectl": Requirement(_kubectl, "kubectl of 1.27 or later: https://kubernetes.io/docs/tasks/tools/"),
+    "kubernetes-validate": Requirement(_module("kubernetes_validate"), "pip install -e '.[test]'"),
+    "buildah": Requirement(_program("buildah"), "apt-get install buildah"),
+    "serve": Requirement(_module("fastapi"), "pip install -e '.[serve-test]'"),
+    "yaml": Requirement(_module("yaml"), "pip install -e '.[test]'"),
     "oldest-ray": Requirement(_oldest_ray, "OLDEST_RAY_PYTHON: a Python with Ray 2.52.0; `make test` makes one"),
 }
 HOSTS = ("linux", "root", "ip", "unshare", "nsenter", "setpriv", "namespaces")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import gc
 import hashlib
 import hmac
 import json
@@ -44,6 +45,7 @@ def looped(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None
         async def main() -> None:
             asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
             await asyncio.wait_for(test(*args, **kwargs), 3 * PATIENCE)
+            gc.collect()  # a future whose exception nobody looked at complains when it goes
             await asyncio.sleep(0)
 
         asyncio.run(main())

@@ -213,17 +213,18 @@ def test_a_ray_that_does_not_start_is_told_on_all_nodes(site: Site, rank: int) -
     assert [cause in node.verdict["reason"] for node in nodes] == [True, True]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+ONLY_69 = pytest.mark.xfail(reason="the head takes every failure of a worker for Ray's (69)", strict=True)
+
+
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=ONLY_69)])
 def test_an_unfit_node_is_told_on_all_nodes(site: Site, rank: int) -> None:
     temp_dir = site.folder / "file"
     temp_dir.write_text("")
     unfit = {"RAY_BOOTSTRAP_TEMP_DIR": str(temp_dir)}
     nodes = [site.rank(r, 2, env=unfit if r == rank else {}) for r in range(2)]
-    found = statuses(*nodes)
-    assert found[rank] == 78
-    assert found == [78, 78]
+    assert statuses(*nodes) == [78, 78]
     assert [f"{temp_dir} is no folder" in node.err for node in nodes] == [True, True]
-    assert [node.starts for node in nodes][1] == []
+    assert nodes[1].starts == []
 
 
 def test_a_daemon_of_the_head_that_ends_by_itself(site: Site) -> None:

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["agents"]
 
-TERM, INT, HUP, QUIT, KILL, STOP, CONT = (
-    getattr(signal, f"SIG{name}") for name in "TERM INT HUP QUIT KILL STOP CONT".split()
-)
+TERM, INT, HUP, QUIT = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT
+KILL, STOP, CONT = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT
 STAY = ["sh", "-c", "echo up; exec sleep 600"]
 """A workload that ends by any signal."""
 HANDLES = ["sh", "-c", "trap 'echo saved; exit 5' TERM; echo up; while :; do sleep 0.02; done"]
@@ -262,7 +261,7 @@ def test_pid_1_reaps_strangers(site: Site) -> None:
     before = orphans.read_text()
     with children_in_pid_namespace(node.process.pid):
         # Like `kubectl exec`: it comes in from outside, and what it leaves behind becomes PID 1's.
-        stranger = subprocess.Popen(["sh", "-c", "(read line; exit 0) <&0 & exit 0"], stdin=subprocess.PIPE)
+        stranger = subprocess.Popen(["sh", "-c", "exec 3<&0; (read line <&3) & exit 0"], stdin=subprocess.PIPE)
     assert stranger.wait() == 0
     wait_for(lambda: orphans.read_text() != before, what="PID 1 has a new child")
     assert stranger.stdin is not None
@@ -270,4 +269,3 @@ def test_pid_1_reaps_strangers(site: Site) -> None:
     wait_for(lambda: orphans.read_text() == before, what="PID 1 has reaped it")
     node.send(TERM)
     assert node.wait() == 143
-

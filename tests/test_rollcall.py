@@ -36,8 +36,9 @@ from bootstrap.rollcall.admission import MOST_NODES, rank_for
 from bootstrap.rollcall.client import Membership, NotThisHead
 
 DONE = Verdict(7, "the workload said 7", "workload")
-SHORT = 0.4
-"""Seconds of heartbeat time-out, where a test has to wait for it."""
+SHORT = 0.8
+"""Seconds of heartbeat time-out, where a test waits for it; a busy machine may stall both sides for a part of it."""
+SLACK = 1.0
 
 
 # ------------------------------------------------------------------------------------------------- the wire's format
@@ -526,18 +527,19 @@ async def test_a_member_that_does_not_read_does_not_keep_the_verdict_from_the_ot
     async with a_head() as head, a_peer(head.port) as deaf:
         worker = await join(head.address, hello(1))
         assert (await deaf.enrol(hello(2)))["t"] == "welcome"
-        telling = asyncio.ensure_future(head.call.deliver(DONE, timeout=0.3))
-        assert await asyncio.wait_for(asyncio.shield(worker.ended), 0.25) == DONE
+        telling = asyncio.ensure_future(head.call.deliver(DONE, timeout=SHORT))
+        assert await asyncio.wait_for(asyncio.shield(worker.ended), PATIENCE) == DONE
+        assert not telling.done()
         await worker.leave("verdict received")
-        await asyncio.wait_for(telling, 1)
+        await asyncio.wait_for(telling, PATIENCE)
         assert head.call.present == 1  # still there, and given up
 
 
 @looped
-async def test_a_status_beyond_a_byte_and_free_text_survive_the_way() -> None:
+async def test_a_status_beyond_a_byte_becomes_what_exit_would_make_of_it_and_long_text_is_cut_to_fit() -> None:
     async with a_head() as head:
         worker = await join(head.address, hello(1))
-        await head.call.deliver(Verdict(70, "Traceback:\n" + "\U0001f600" * 40_000, "internal"), PATIENCE)
+        await head.call.deliver(Verdict(256 + 70, "Traceback:\n" + "\U0001f600" * 40_000, "internal"), PATIENCE)
         verdict = await worker.ended
         assert (verdict.status, verdict.source) == (70, "internal")
         assert len(verdict.reason) > 500
@@ -557,7 +559,7 @@ async def test_the_head_gone_without_a_verdict_is_known_at_end_of_file() -> None
             with pytest.raises(RayDied, match="lost the head head-host without a verdict"):
                 await worker.ended
             worker.close()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < SLACK
 
 
 @looped
@@ -569,9 +571,9 @@ async def test_silence_is_noticed_on_both_sides_within_the_heartbeat_timeout() -
         began = time.monotonic()
         with pytest.raises(RayDied, match=f"it was silent for {SHORT} s"):
             await asyncio.wait_for(asyncio.shield(cut_off.ended), PATIENCE)
-        assert SHORT / 2 < time.monotonic() - began < 1.5 * SHORT
+        assert SHORT / 2 < time.monotonic() - began < SHORT + SLACK
         await head.until(lambda: head.phase(1) == "lost")
-        assert time.monotonic() - began < 2 * SHORT
+        assert time.monotonic() - began < 1.2 * SHORT + SLACK
         assert head.call.members[1].detail == f"silent for {SHORT} s"
         assert head.phase(2) == "waiting"
         assert not other.ended.done()
@@ -652,6 +654,7 @@ NO_HELLO = {
 AFTER_WELCOME = {
     "another hello": _hello_but(),
     "a phase that is none": b'{"t":"phase","phase":{},"detail":""}\n',
+    "a phase too long": b'{"t":"phase","phase":"joined","detail":"' + b"x" * wire.MAX_LINE + b'"}\n',
     "a phase without detail": b'{"t":"phase","phase":"joined"}\n',
     "a verdict": b'{"t":"verdict","status":0,"reason":"","source":"workload"}\n',
 }
@@ -680,6 +683,7 @@ async def test_a_hello_that_makes_no_sense_is_cut_off(bad: bytes) -> None:
         await peer.prove()
         peer.send(bad)
         assert await peer.gone()
+        assert "does not speak the roll call's protocol: " in head.call.strange[-1]
         assert not head.call.members
 
 
@@ -740,7 +744,7 @@ async def test_a_stranger_that_drips_or_says_nothing_is_cut_off_in_time_and_nobo
         assert await silent.gone()
         assert await loris.gone()
         dripping.cancel()
-        assert time.monotonic() - began < 2 * SHORT
+        assert time.monotonic() - began < 1.2 * SHORT + SLACK
         assert head.call.strange[-2:] == ["127.0.0.1: it never said who it is"] * 2
         assert not worker.ended.done()
         worker.close()
@@ -834,3 +838,13 @@ async def test_giving_up_leaves_nothing_behind() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await trying
             assert membership.ended.cancelled() or isinstance(membership.ended.exception(), BootstrapError)
+
+
+@looped
+async def test_a_candidate_that_was_greeted_and_not_chosen_ends_without_a_complaint() -> None:
+    async with a_head() as head:
+        membership = Membership(hello(1), None, 30)
+        await membership.greet(head.address, 5)
+        head.call.close()
+        await asyncio.wait([membership.ended], timeout=PATIENCE)
+        del membership

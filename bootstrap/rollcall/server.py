@@ -7,7 +7,7 @@ import contextlib
 import errno
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from bootstrap.errors import IdentityError, UsageError
 from bootstrap.model import Verdict
@@ -112,10 +112,8 @@ class RollCall:
                 continue
             self._tick()
             return port
-        tried = ", ".join(map(str, ports))
-        raise UsageError(
-            [f"the roll call's port is taken (tried {tried})"], hint="--rollcall-port=PORT on all nodes chooses another"
-        )
+        fault = f"the roll call's port is taken (tried {', '.join(map(str, ports))})"
+        raise UsageError([fault], hint="--rollcall-port=PORT on all nodes chooses another")
 
     def release(self, gcs_address: str) -> None:
         """Let every member, and all that come later, start Ray against this address."""
@@ -129,9 +127,7 @@ class RollCall:
         :param timeout: seconds to wait at most.
         :param expected: how many members have to be told before the wait may end.
         """
-        self._verdict = encode(
-            {"t": "verdict", "status": verdict.status, "reason": verdict.reason, "source": verdict.source}
-        )
+        self._verdict = encode({"t": "verdict", **asdict(verdict)})
         if not expected and self._server is not None:
             self._server.close()
         for connection in self._joined:
@@ -152,6 +148,11 @@ class RollCall:
     def present(self) -> int:
         """How many nodes are connected, the head not counted."""
         return len(self._joined)
+
+    @property
+    def released(self) -> bool:
+        """Whether the members may start Ray."""
+        return bool(self._go)
 
     @property
     def concluded(self) -> bool:
@@ -196,9 +197,7 @@ class RollCall:
     def _hear(self, connection: Connection, message: Message) -> None:
         if (member := self._joined.get(connection)) is not None:
             self._hear_member(connection, member, message)
-        elif (stranger := self._strangers.get(connection)) is None:
-            return  # turned away already
-        elif stranger.expected is None:
+        elif (stranger := self._strangers[connection]).expected is None:
             self._challenge(connection, stranger, message)
         elif not stranger.proved:
             self._check_proof(connection, stranger, message)

@@ -222,7 +222,6 @@ class Connection(asyncio.Protocol):
                 return
         if len(self._pending) >= MAX_LINE:
             self.cut(f"it sent {len(self._pending)} bytes without a line's end")
-            self._pending = b""
 
     def pause_writing(self) -> None:
         """Asyncio: the peer has left MAX_UNREAD bytes unread."""
@@ -246,13 +245,13 @@ class Connection(asyncio.Protocol):
     def close(self, reason: str) -> None:
         """Close once what is queued has been sent."""
         if self.open:
-            self._reason = reason
+            self._reason, self._pending = reason, b""
             self._transport.close()  # type: ignore[union-attr]  # open says so
 
     def cut(self, reason: str) -> None:
         """Close now, without sending what is queued."""
         if self.open:
-            self._reason = reason
+            self._reason, self._pending = reason, b""
         if self._transport is not None:
             with contextlib.suppress(OSError):
                 self._transport.abort()

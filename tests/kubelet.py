@@ -1,0 +1,275 @@
+"""Pods of rendered manifests as hosts of :mod:`hosts`: what a Job's controller, a kubelet and a cluster's DNS do with them.
+
+Not here: cgroups, the seccomp profile, probes, and that a NetworkPolicy is enforced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cluster import Agents
+from hosts import MARK, Host, Hosts
+
+REPOSITORY = Path(__file__).parent.parent
+NAMESPACE, UID = "default", "0e6ac3c2-9bd3-4a51-8a30-6b0f7c1c9e55"
+Object = Mapping[str, Any]
+_SIZES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "": 1}
+
+
+def render(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of ``kubectl kustomize PATH``, a folder of the repository."""
+    argv = ["kubectl", "kustomize", str(REPOSITORY / path)]
+    result = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(argv)}: {result.stderr}")
+    return list(yaml.safe_load_all(result.stdout))
+
+
+def only(objects: Sequence[Object], kind: str) -> Any:
+    """The one object of this kind."""
+    (found,) = (o for o in objects if o["kind"] == kind)
+    return found
+
+
+def container(pod_spec: Object) -> Any:
+    """The first container, which is Ray's in all of ours."""
+    return pod_spec["containers"][0]
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the manifests' image holds, as far as a runtime looks at it."""
+
+    entrypoint: Sequence[str] = (sys.executable, "-m", "bootstrap")
+    env: Mapping[str, str] = field(default_factory=lambda: {"PATH": _path(), "PYTHONPATH": str(REPOSITORY)})
+    root: str = ""
+    """Its root folder; "": this machine's, where everything is but the ``files``."""
+    files: Mapping[str, str] = field(
+        default_factory=lambda: {"/opt/ray-bootstrap/count_gpus.py": str(REPOSITORY / "examples/count_gpus.py")}
+    )
+
+
+def _path() -> str:
+    return f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One pod, placed on a host."""
+
+    name: str
+    hostname: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    spec: Object
+    host: Host
+    env: Mapping[str, str] = field(default_factory=dict)
+    """What its controller adds to the manifest."""
+
+
+def job_pods(job: Object, hosts: Sequence[Host], labels: Mapping[str, str] | None = None) -> list[Pod]:
+    """The pods that the controller of an Indexed Job makes, one on each host.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode
+    """
+    name, template = job["metadata"]["name"], job["spec"]["template"]
+    if job["spec"]["completionMode"] != "Indexed" or job["spec"]["completions"] != len(hosts):
+        raise ValueError(f"{name} is no Indexed Job of {len(hosts)} pods")
+    pods = []
+    for index, host in enumerate(hosts):
+        own = {"batch.kubernetes.io/job-completion-index": str(index), "batch.kubernetes.io/job-name": name}
+        own |= {"batch.kubernetes.io/controller-uid": UID, "controller-uid": UID, "job-name": name, **(labels or {})}
+        meta = template.get("metadata", {})
+        pods.append(
+            Pod(
+                name=f"{name}-{index}-x7k2p",
+                hostname=f"{name}-{index}",
+                labels={**meta.get("labels", {}), **own},
+                annotations={**meta.get("annotations", {}), "batch.kubernetes.io/job-completion-index": str(index)},
+                spec=template["spec"],
+                host=host,
+                env={"JOB_COMPLETION_INDEX": str(index)},
+            )
+        )
+    return pods
+
+
+def start(
+    objects: Sequence[Object], pods: Sequence[Pod], hosts: Hosts, image: Image, secrets: Mapping[str, Any] | None = None
+) -> Agents:
+    """Starts the containers of ``pods``; the names that a headless Service of ``objects`` gives them are served."""
+    hosts.set_names(_names(objects, pods))
+    return Agents([pod.host for pod in pods], [_run(objects, pod, hosts, image, secrets or {}) for pod in pods])
+
+
+def replace(
+    objects: Sequence[Object], pods: Sequence[Pod], index: int, hosts: Hosts, image: Image, agents: Agents
+) -> None:
+    """A new container for a pod whose last one has ended."""
+    agents.processes[index] = _run(objects, pods[index], hosts, image, {})
+    agents.ended.pop(index, None)
+
+
+def outcome(job: Object, statuses: Sequence[int], disrupted: Sequence[int] = ()) -> str:
+    """What the Job becomes when its pods have ended so: Complete, PodFailurePolicy, BackoffLimitExceeded or Retry.
+
+    :param disrupted: ranks of the pods with the condition DisruptionTarget.
+    """
+    counted = 0
+    for rank, status in enumerate(statuses):
+        if status == 0 and rank not in disrupted:
+            continue
+        action = _action(job["spec"]["podFailurePolicy"]["rules"], status, rank in disrupted)
+        if action == "FailJob":
+            return "PodFailurePolicy"
+        counted += action == "Count"
+    if counted > job["spec"]["backoffLimit"]:
+        return "BackoffLimitExceeded"
+    return "Retry" if any(statuses) or disrupted else "Complete"
+
+
+def _action(rules: Sequence[Object], status: int, disrupted: bool) -> str:
+    """Of the first rule that matches; https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy"""
+    for rule in rules:
+        conditions = {c["type"] for c in rule.get("onPodConditions", ()) if c["status"] == "True"}
+        codes = rule.get("onExitCodes")
+        if (disrupted and "DisruptionTarget" in conditions) or (codes and status in codes["values"]):
+            return str(rule["action"])
+    return "Count"
+
+
+def _names(objects: Sequence[Object], pods: Sequence[Pod]) -> dict[str, str]:
+    """A headless Service's records; none for pods that are not ready, unless it says so, and these never are."""
+    names: dict[str, str] = {}
+    for service in (o for o in objects if o["kind"] == "Service" and o["spec"].get("clusterIP") == "None"):
+        selector = service["spec"]["selector"].items()
+        for pod in pods:
+            if selector <= pod.labels.items() and service["spec"].get("publishNotReadyAddresses"):
+                if pod.spec.get("subdomain") == service["metadata"]["name"]:
+                    names[_full_name(pod)] = pod.host.ip
+    return names
+
+
+def _full_name(pod: Pod) -> str:
+    return f"{pod.hostname}.{pod.spec['subdomain']}.{NAMESPACE}.svc.cluster.local"
+
+
+def _run(
+    objects: Sequence[Object], pod: Pod, hosts: Hosts, image: Image, secrets: Mapping[str, Any]
+) -> subprocess.Popen[Any]:
+    host, its = pod.host, container(pod.spec)
+    folder = host.base / f"pod-{len(host.commands)}"
+    folder.mkdir()
+    own_network = not pod.spec.get("hostNetwork")
+    _write_network_files(pod, hosts, own_network)
+    context = {**pod.spec.get("securityContext", {}), **its.get("securityContext", {})}
+    user, group = context.get("runAsUser", 0), context.get("runAsGroup", 0)
+    if context.get("runAsNonRoot") and user == 0:
+        raise ValueError(f"{pod.name}: container has runAsNonRoot and image will run as root")
+    env = {**image.env, **_environment(objects, pod, secrets), MARK: os.environ.get(MARK, "hosts")}
+    termination = folder / "termination-log"
+    termination.touch()
+    termination.chmod(0o666)
+    mounts = [*_volumes(pod.spec, its, hosts, folder), ["bind", str(termination), its["terminationMessagePath"]]]
+    spec = {
+        "root": image.root,
+        "hostname": pod.hostname if own_network else None,
+        "mounts": mounts,
+        "files": dict(image.files),
+        "visible": [str(REPOSITORY), sys.prefix, sys.base_prefix],
+        "read_only": context.get("readOnlyRootFilesystem", False),
+        "user": user,
+        "group": group,
+        "groups": [context["fsGroup"]] if "fsGroup" in context else [],
+        "capabilities": "ALL" not in context.get("capabilities", {}).get("drop", []),
+        "cwd": "/",
+        "env": env,
+        "argv": [*(its.get("command") or image.entrypoint), *its.get("args", ())],
+    }
+    path = folder / "spec.json"
+    path.write_text(json.dumps(spec))
+    return host.popen_as_pid1([sys.executable, str(Path(__file__).with_name("container.py")), str(path)], cwd="/")
+
+
+def termination_message(agents: Agents, rank: int) -> Any:
+    """What the container of this rank wrote to its termination log."""
+    path = max(agents.hosts[rank].base.glob("pod-*/termination-log"), key=lambda p: p.stat().st_ctime)
+    return json.loads(path.read_text())
+
+
+def _write_network_files(pod: Pod, hosts: Hosts, own_network: bool) -> None:
+    """/etc/hosts and /etc/resolv.conf as the kubelet writes them; in place, as they are mounted."""
+    own = f"{pod.host.ip}\t{_full_name(pod)}\t{pod.hostname}\n" if "subdomain" in pod.spec else ""
+    own = own or f"{pod.host.ip}\t{pod.hostname}\n"
+    local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n"
+    if own_network:
+        (pod.host.base / "hosts").write_text(f"# Kubernetes-managed hosts file.\n{local}{own}")
+    domains = f"{NAMESPACE}.svc.cluster.local svc.cluster.local cluster.local"
+    resolver = f"nameserver {hosts.gateway}\nsearch {domains}\noptions ndots:5 timeout:1 attempts:2\n"
+    (pod.host.base / "resolv.conf").write_text(resolver)
+
+
+def _environment(objects: Sequence[Object], pod: Pod, secrets: Mapping[str, Any]) -> dict[str, str]:
+    """As the kubelet makes it: the API server's Service, envFrom, then env, in which $(NAME) means one before it."""
+    its = container(pod.spec)
+    env = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+    maps = {o["metadata"]["name"]: o["data"] for o in objects if o["kind"] == "ConfigMap"}
+    for source in its.get("envFrom", ()):
+        env |= maps[source["configMapRef"]["name"]]
+    for entry in its.get("env", ()):
+        value = entry.get("value", "") if "valueFrom" not in entry else _value(entry["valueFrom"], pod, maps, secrets)
+        if value is not None:
+            env[entry["name"]] = re.sub(r"\$\(([^)]+)\)", lambda m: env.get(m[1], m[0]), value)
+    return env | dict(pod.env)
+
+
+def _value(source: Object, pod: Pod, maps: Mapping[str, Any], secrets: Mapping[str, Any]) -> str | None:
+    if "fieldRef" in source:
+        return _field(source["fieldRef"]["fieldPath"], pod)
+    (kind, ref), *_ = source.items()
+    known = secrets if kind == "secretKeyRef" else maps
+    if ref["name"] not in known and ref.get("optional"):
+        return None
+    return str(known[ref["name"]][ref["key"]])
+
+
+def _field(path: str, pod: Pod) -> str:
+    """The downward API; a label that is not there is the empty text."""
+    if match := re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path):
+        table = pod.labels if match[1] == "labels" else pod.annotations
+        return table.get(match[2], "")
+    fields = {"status.podIP": pod.host.ip, "status.hostIP": pod.host.ip, "spec.nodeName": pod.host.name}
+    return {**fields, "metadata.name": pod.name, "metadata.namespace": NAMESPACE, "metadata.uid": UID}[path]
+
+
+def _volumes(spec: Object, its: Object, hosts: Hosts, folder: Path) -> list[list[str]]:
+    """emptyDir on disk or in memory, and a claim, which is the folder that all hosts share."""
+    volumes = {volume["name"]: volume for volume in spec.get("volumes", ())}
+    mounts = []
+    for use in its.get("volumeMounts", ()):
+        volume = volumes[use["name"]]
+        empty = volume.get("emptyDir", {})
+        if empty.get("medium") == "Memory":
+            mounts.append(["tmpfs", f"mode=1777,size={_bytes(empty['sizeLimit'])}", use["mountPath"]])
+        elif "emptyDir" in volume:
+            disk = folder / use["name"]
+            disk.mkdir(exist_ok=True)
+            disk.chmod(0o777)
+            mounts.append(["bind", str(disk), use["mountPath"]])
+        else:
+            mounts.append(["bind", str(hosts.shared if "persistentVolumeClaim" in volume else None), use["mountPath"]])
+    return mounts
+
+
+def _bytes(quantity: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)([KMG]i)?", quantity).groups()  # type: ignore[union-attr]
+    return int(number) * _SIZES[unit or ""]

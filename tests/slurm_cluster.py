@@ -1,0 +1,238 @@
+"""A real Slurm on the hosts of :mod:`hosts`: slurmd on each but the last, which has slurmctld and submits the jobs.
+
+All of it lives in the hosts and in one folder of the tests: its own munge key, its own slurm.conf, state and spool on
+the hosts' own /run, and where the kernel has it a freezer cgroup of its own for each host, so that this machine's own
+Slurm and munge, if it has them, are not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hosts import Host, Hosts, make_hosts, wait_for
+
+CPUS, MEMORY = 4, 4000
+"""Of a node, in slurm.conf: what this machine really has does not matter (config_overrides)."""
+SECONDS = 150.0
+"""For a job with four Ray nodes on a slow machine."""
+
+_PREPARE = """
+mkdir -p /run/munge /run/slurm/state /run/slurm/spool
+(umask 077 && cat "$0/munge.key" >/run/munge/key)
+ulimit -n "$(ulimit -Hn)"
+# A folder of its own in the freezer's hierarchy is this host's whole hierarchy.
+mount -t tmpfs rb-cgroup /sys/fs/cgroup && mkdir /sys/fs/cgroup/freezer || exit 3
+mount -t cgroup -o freezer rb-freezer /sys/fs/cgroup/freezer || exit 3
+mkdir -p "/sys/fs/cgroup/freezer/$1" && mount --bind "/sys/fs/cgroup/freezer/$1" /sys/fs/cgroup/freezer || exit 3
+"""
+_FORGET = """
+mkdir "$0/freezer" && mount -t cgroup -o freezer rb-freezer "$0/freezer"
+find "$0/freezer/$1" -depth -type d -exec rmdir {} +
+"""
+_CONF = """\
+ClusterName=test
+SlurmctldHost={controller.name}({controller.ip})
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CredType=cred/munge
+ProctrackType=proctrack/{proctrack}
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+SlurmdParameters=config_overrides
+StateSaveLocation=/run/slurm/state
+SlurmdSpoolDir=/run/slurm/spool
+SlurmctldPidFile=/run/slurm/slurmctld.pid
+SlurmdPidFile=/run/slurm/slurmd.pid
+PlugStackConfig={folder}/plugstack.conf
+ReturnToService=2
+MailProg=/bin/true
+# Two settings that sites have and that a script must not depend on.
+KillOnBadExit=1
+WaitTime=5
+{nodes}
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2
+"""
+
+
+@dataclass(repr=False)
+class Slurm:
+    """A Slurm that is up."""
+
+    hosts: Hosts
+    folder: Path
+    """Seen by all hosts at this very path; the jobs run in ``folder/jobs``."""
+    proctrack: str
+    before: dict[str, tuple[frozenset[int], frozenset[int]]] = field(default_factory=dict)
+    """What runs and listens on each host without any job."""
+
+    def __repr__(self) -> str:
+        return f"<Slurm on {len(self.hosts)} hosts, proctrack/{self.proctrack}>"
+
+    @property
+    def nodes(self) -> list[Host]:
+        """Those with a slurmd."""
+        return list(self.hosts)[:-1]
+
+    @property
+    def controller(self) -> Host:
+        """The one with slurmctld, where jobs are submitted."""
+        host: Host = self.hosts[-1]
+        return host
+
+    def run(self, *argv: str, env: Mapping[str, str] | None = None) -> str:
+        """One of Slurm's commands, on the controller; its standard output."""
+        return self.controller.run(argv, env={"SLURM_CONF": f"{self.folder}/slurm.conf", **(env or {})}).stdout
+
+    def submit(self, *argv: str, env: Mapping[str, str] | None = None) -> str:
+        """``sbatch`` with these words; the job's number."""
+        return self.run("sbatch", "--parsable", f"--chdir={self.folder}/jobs", *argv, env=env).strip()
+
+    def job(self, number: str) -> dict[str, str]:
+        """What ``scontrol show job`` says."""
+        return dict(re.findall(r"(\S+?)=(\S*)", self.run("scontrol", "--oneliner", "show", "job", number)))
+
+    def wait(self, number: str, *states: str, seconds: float = SECONDS) -> dict[str, str]:
+        """The job, as soon as it is in one of these states; by default in one that ends it, on all its nodes."""
+        wanted = states or ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL")
+        job = {}
+
+        def reached() -> bool:
+            job.update(self.job(number))
+            return job["JobState"] in wanted
+
+        wait_for(reached, timeout=seconds, what=f"{' or '.join(wanted)} of job {number}")
+        return job
+
+    def output(self, number: str) -> str:
+        """What the job has written so far."""
+        files = list((self.folder / "jobs").glob(f"*-{number}.out"))
+        return files[0].read_text(errors="replace") if files else ""
+
+    def prints(self, number: str, text: str, times: int = 1, seconds: float = SECONDS) -> None:
+        """Wait until the job has written ``text``; the end of the job ends the wait."""
+
+        def there() -> bool:
+            return self.output(number).count(text) >= times or self.job(number)["JobState"] in ("FAILED", "COMPLETED")
+
+        wait_for(there, timeout=seconds, what=f"{text!r} in the output of job {number}")
+        assert self.output(number).count(text) >= times, self.output(number)
+
+    def nothing_runs(self) -> None:
+        """No process and no port of a job on any node; Slurm's own need a moment."""
+        try:
+            wait_for(lambda: not self._more(), timeout=10)
+        except TimeoutError:
+            raise AssertionError(f"a job left running: {self._more()}") from None
+
+    def nothing_left(self) -> None:
+        """Nor a socket file or shared-memory file; of Ray's folders only the logs."""
+        self.nothing_runs()
+        kept = re.compile(r"/tmp/ray[^/]*/session_[^/]*(/logs/.*)?|/tmp/home.*")
+        for host in self.hosts:
+            files = host.run(["find", "/dev/shm", "/shared", "/tmp", "-xdev", "-not", "-type", "d"]).stdout.split()
+            left = [name for name in files if not kept.fullmatch(name)]
+            left += host.run(["find", "/tmp", "-xdev", "-name", "ray-bootstrap-*"]).stdout.split()
+            assert not left, f"{host.name}: {left}"
+
+    def tidy(self) -> None:
+        """For a test that kills an agent, which could then not clear up."""
+        for host in self.nodes:
+            host.run(["sh", "-c", "rm -rf /tmp/ray*"])
+
+    def processes(self, host: Host) -> list[str]:
+        """The command lines of what a job has running on this host."""
+        pids, _ = self.before[host.name]
+        return [p.cmdline for p in host.leftovers() if p.pid not in pids]
+
+    def _more(self) -> list[object]:
+        left = {host.name: (self.processes(host), host.sockets() - self.before[host.name][1]) for host in self.hosts}
+        return [(name, *more) for name, more in left.items() if any(more)]
+
+    def transcripts(self) -> Iterator[tuple[str, str]]:
+        """(title, end of the text) of each job's output and of the daemons' logs, for the report of a failed test."""
+        for path in sorted((self.folder / "jobs").glob("*.out")):
+            yield path.name, path.read_text(errors="replace")[-6000:]
+        for title, text in self.hosts.transcripts():
+            if "slurm" in title:
+                yield title, text[-2000:]
+
+
+@contextlib.contextmanager
+def slurm_on_hosts(base: Path, visible: Iterable[str], nodes: int = 4) -> Iterator[Slurm]:
+    """Starts the hosts and a Slurm on them; ends with everything gone."""
+    folder = base / "slurm"
+    (folder / "jobs").mkdir(parents=True)
+    (folder / "plugstack.conf").touch()
+    (folder / "munge.key").write_bytes(uuid.uuid4().bytes * 8)
+    mine = f"rb-{uuid.uuid4().hex}"
+    try:
+        with make_hosts(nodes + 1, base=base / "hosts", visible=[*visible, str(base)]) as hosts:
+            prepared = [_prepare(host, folder, f"{mine}/{host.name}") for host in hosts]
+            slurm = Slurm(hosts, folder, "cgroup" if all(prepared) else "linuxproc")
+            name_the_hosts(slurm)
+            _start(slurm)
+            yield slurm
+    finally:
+        subprocess.run(["unshare", "--mount", "sh", "-c", _FORGET, str(folder), mine], check=False, capture_output=True)
+
+
+def _prepare(host: Host, folder: Path, group: str) -> bool:
+    """Whether there is a freezer; not on a machine whose kernel has no cgroups v1, and then not needed."""
+    result = host.run(["sh", "-c", _PREPARE, str(folder), group], check=False)
+    if result.returncode not in (0, 3):
+        raise RuntimeError(f"{host.name}: {result.stderr}")
+    return result.returncode == 0
+
+
+def name_the_hosts(slurm: Slurm, own: Mapping[int, str] | None = None) -> None:
+    """Writes every host's /etc/hosts anew: the names of the others, as each site has them, and ``own`` (by number)."""
+    for host in slurm.hosts:
+        others = [f"{other.ip} {other.name}" for other in slurm.hosts if other is not host]
+        mine = [f"{own[host.index]} {host.name}"] if own and host.index in own else []
+        # In place: a bind mount shows the file, not the name.
+        (host.base / "hosts").write_text("\n".join(["127.0.0.1 localhost", *mine, *others, ""]))
+
+
+def _start(slurm: Slurm) -> None:
+    lines = [f"NodeName={n.name} NodeAddr={n.ip} CPUs={CPUS} RealMemory={MEMORY} State=UNKNOWN" for n in slurm.nodes]
+    conf = slurm.folder / "slurm.conf"
+    conf.write_text(
+        _CONF.format(
+            controller=slurm.controller, folder=slurm.folder, proctrack=slurm.proctrack, nodes="\n".join(lines)
+        )
+    )
+    (slurm.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\n")
+    files = [f"--{name}=/run/munge/{name}" for name in ("pid-file", "log-file", "seed-file")]
+    for host in slurm.hosts:
+        host.popen(["munged", "--foreground", "--force", "--num-threads=1", "--key-file=/run/munge/key", *files])
+    for host in slurm.hosts:
+        wait_for(lambda host=host: host.run(["munge", "-n"], check=False).returncode == 0, timeout=30, what="munged")  # type: ignore[misc]
+    slurm.controller.popen(["slurmctld", "-D", "-i", "-f", str(conf)])
+    for host in slurm.nodes:
+        host.popen(["slurmd", "-D", "-f", str(conf)])
+    idle = ["idle"] * len(slurm.nodes)
+    try:
+        wait_for(lambda: _states(slurm) == idle, timeout=60, what="slurmd idle on all nodes")
+    except TimeoutError as error:
+        logs = "\n".join(f"--- {title}\n{text}" for title, text in slurm.transcripts())
+        raise RuntimeError(f"{error}: {_states(slurm)}\n{logs}") from None
+    for host in slurm.hosts:
+        slurm.before[host.name] = (frozenset(p.pid for p in host.leftovers()), host.sockets())
+
+
+def _states(slurm: Slurm) -> list[str]:
+    try:
+        return slurm.run("sinfo", "--Node", "--partition=main", "--noheader", "--format=%T").split()
+    except RuntimeError:  # slurmctld does not answer yet
+        return []

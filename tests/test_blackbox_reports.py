@@ -1,0 +1,280 @@
+"""The real command: who a node is by its launcher, ``detect``, ``check``, ``status``, and the lines as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nvml
+import pytest
+
+if TYPE_CHECKING:
+    from agents import Site
+
+pytest_plugins = ["agents"]
+
+NO_RUN_ID = {"RAY_BOOTSTRAP_RUN_ID": None}
+
+LAUNCHED = [
+    ("local", {}, [], ("head", 0, 1)),
+    ("explicit", {"RAY_BOOTSTRAP_RANK": "2", "RAY_BOOTSTRAP_NODES": "4"}, ["--head-address=h"], ("worker", 2, 4)),
+    ("kubernetes", {"JOB_COMPLETION_INDEX": "1"}, ["--nodes=2", "--head-address=h"], ("worker", 1, 2)),
+    ("kubernetes", {"JOB_COMPLETION_INDEX": "0"}, ["--nodes=2", "--head-address=h"], ("head", 0, 2)),
+    (
+        "jobset",
+        {"JOB_COMPLETION_INDEX": "1", "JOBSET_UID": "u", "JOBSET_NAME": "j", "JOBSET_COORDINATOR": "j-0.j"},
+        ["--nodes=2"],
+        ("worker", 1, 2),
+    ),
+    (
+        "leaderworkerset",
+        {"LWS_WORKER_INDEX": "3", "LWS_GROUP_SIZE": "4", "LWS_LEADER_ADDRESS": "l-0.l.ns"},
+        [],
+        ("worker", 3, 4),
+    ),
+    ("kubeflow-trainer", {"PET_NODE_RANK": "0", "PET_NNODES": "2", "PET_MASTER_ADDR": "m"}, [], ("head", 0, 2)),
+    (
+        "pytorchjob",
+        {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "m", "KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+        [],
+        ("worker", 1, 2),
+    ),
+    (
+        "skypilot",
+        {"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2"},
+        [],
+        ("worker", 1, 2),
+    ),
+    (
+        "slurm",
+        {
+            "SLURM_JOB_ID": "7",
+            "SLURM_STEP_ID": "0",
+            "SLURM_NODEID": "1",
+            "SLURM_LOCALID": "0",
+            "SLURM_STEP_NUM_NODES": "2",
+            "SLURM_STEP_NODELIST": "gpu[001-002]",
+        },
+        [],
+        ("worker", 1, 2),
+    ),
+    (
+        "openmpi",
+        {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0"},
+        ["--shared-dir=/tmp"],
+        ("worker", 1, 2),
+    ),
+    ("torchrun", {"GROUP_RANK": "1", "GROUP_WORLD_SIZE": "2", "MASTER_ADDR": "m"}, [], ("worker", 1, 2)),
+    ("torch-env", {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "m"}, [], ("worker", 1, 2)),
+    ("address", {}, ["--address=127.0.0.1:6391", "--min-nodes=1"], ("head", 0, None)),
+]
+
+
+@pytest.mark.parametrize(("launcher", "env", "args", "expected"), LAUNCHED)
+def test_every_launcher_says_who_this_node_is(
+    site: Site, launcher: str, env: dict[str, str], args: list[str], expected: tuple[str, int, int | None]
+) -> None:
+    node = site.run("detect", "--json", *args, env=env)
+    assert node.wait() == 0, node.err
+    report = json.loads(node.out)
+    assert report["launcher"]["value"] == launcher
+    assert tuple(report[name]["value"] for name in ("role", "rank", "size")) == expected
+    words = report["ray start"].split()
+    assert words[:2] == ["ray", "start"]
+    assert ("--head" in words) == (expected[0] == "head")
+    assert node.starts == []
+
+
+HALF_SET = [
+    ({"JOB_COMPLETION_INDEX": "1"}, ["JOB_COMPLETION_INDEX='1'", "RAY_BOOTSTRAP_NODES"]),
+    ({"LWS_GROUP_SIZE": "2", "LWS_LEADER_ADDRESS": "l"}, ["LWS_WORKER_INDEX not set", "LWS_GROUP_SIZE='2'"]),
+    ({"LWS_WORKER_INDEX": "1"}, ["LWS_GROUP_SIZE not set", "LWS_WORKER_INDEX='1'"]),
+    ({"PET_NNODES": "2"}, ["PET_NODE_RANK not set", "PET_NNODES='2'"]),
+    ({"SKYPILOT_NODE_RANK": "0"}, ["SKYPILOT_NUM_NODES not set", "SKYPILOT_NODE_RANK='0'"]),
+    ({"OMPI_COMM_WORLD_SIZE": "2"}, ["OMPI_COMM_WORLD_RANK not set", "OMPI_COMM_WORLD_SIZE='2'"]),
+    ({"GROUP_RANK": "1"}, ["GROUP_WORLD_SIZE", "GROUP_RANK='1'"]),
+    ({"SLURM_JOB_ID": "7", "SLURM_NODEID": "0"}, ["SLURM_STEP_ID is not set", "srun --ntasks-per-node=1"]),
+    ({"LWS_WORKER_INDEX": "2", "LWS_GROUP_SIZE": "2"}, ["LWS_WORKER_INDEX='2' with LWS_GROUP_SIZE='2'"]),
+    ({"LWS_WORKER_INDEX": "one", "LWS_GROUP_SIZE": "2"}, ["LWS_WORKER_INDEX='one'"]),
+    ({"RAY_BOOTSTRAP_NODES": "2"}, ["--rank"]),
+    (
+        {"GROUP_RANK": "1", "GROUP_WORLD_SIZE": "2", "LOCAL_RANK": "3", "MASTER_ADDR": "m"},
+        ["LOCAL_RANK=3: this is not the first process on its node"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("env", "told"), HALF_SET)
+def test_half_an_identity_is_an_error_and_nothing_is_started(site: Site, env: dict[str, str], told: list[str]) -> None:
+    node = site.run("--", "true", env=env)
+    assert node.wait() == 65, node.err
+    assert [text for text in told if text not in node.err] == []
+    assert node.starts == []
+    assert node.verdict["source"] == "identity"
+
+
+def test_detect_for_people(site: Site) -> None:
+    node = site.run("detect", "--num-cpus=3")
+    assert node.wait() == 0
+    rows = dict(line.split(maxsplit=1) for line in node.out.splitlines() if not line.startswith((" ", "r", "n")))
+    assert rows["cpus"].startswith("3   (--num-cpus")
+    assert rows["address"] == "127.0.0.1   (--node-ip)"
+    assert rows["launcher"].startswith("local")
+    assert "ray start       ray start --head --port=" in node.out
+    assert (node.err, node.starts) == ("", [])
+
+
+@pytest.mark.requires("cc")
+def test_gpus_are_found_and_passed_on(site: Site) -> None:
+    folder = site.folder / "nvml"
+    folder.mkdir()
+    description = nvml.gpus(4)
+    added = {name: nvml.environment(description, folder, {})[name] for name in ("LD_LIBRARY_PATH", "NVML_STUB")}
+    visible = f"{nvml.uuid(3)},{nvml.uuid(1)}"
+    script = "echo $CUDA_VISIBLE_DEVICES $RAY_BOOTSTRAP_CLUSTER_GPUS"
+    args = ["--expect-gpus=2", "--ignore-check=gpu-health"]
+    node = site.run(*args, "--", "sh", "-c", script, env={**added, "CUDA_VISIBLE_DEVICES": "3,1"})
+    assert node.wait() == 0, node.err
+    (start,) = node.starts
+    assert "--num-gpus=2" in start["argv"]
+    assert '--resources={"NVIDIA-A100-SXM4-80GB": 2}' in start["argv"]
+    assert start["env"]["CUDA_VISIBLE_DEVICES"] in (visible, "3,1")
+    assert node.out == f"{start['env']['CUDA_VISIBLE_DEVICES']} 2\n"
+
+
+@pytest.mark.requires("cc")
+def test_too_few_gpus_are_a_finding(site: Site) -> None:
+    folder = site.folder / "nvml"
+    folder.mkdir()
+    added = {name: nvml.environment(nvml.gpus(2), folder, {})[name] for name in ("LD_LIBRARY_PATH", "NVML_STUB")}
+    node = site.run("--expect-gpus=4", "--", "true", env=added)
+    assert node.wait() == 78
+    assert "2" in node.verdict["reason"]
+    assert node.starts == []
+
+
+@pytest.mark.hosts
+@pytest.mark.parametrize("given", [None, "ib7"])
+def test_where_the_hosts_file_cannot_be_written_gloo_is_told_the_interface(site: Site, given: str | None) -> None:
+    own = site.folder / "hosts"
+    own.write_text("127.0.0.1 localhost\n")
+    script = [
+        f"mount --bind {own} /etc/hosts",
+        "mount -o remount,bind,ro /etc/hosts",
+        "ip link add data0 type veth peer name data1",
+        "ip address add 10.77.0.1/24 dev data0",
+        "ip link set lo up",
+        "ip link set data0 up",
+        "ip link set data1 up",
+        'exec "$@"',
+    ]
+    before = ["unshare", "--mount", "--net", "sh", "-c", " && ".join(script), "sh"]
+    env = {"RAY_BOOTSTRAP_HOSTS": "auto", "RAY_BOOTSTRAP_NODE_IP": "10.77.0.1", "GLOO_SOCKET_IFNAME": given}
+    args = ["--rank=0", "--nodes=2", "--min-nodes=1", "--last-call=0", "--head-address=10.77.0.1"]
+    node = site.run(*args, "--", "sh", "-c", "echo $GLOO_SOCKET_IFNAME", env=env, before=before)
+    assert node.wait() == 0, node.err
+    (start,) = node.starts
+    assert start["env"]["GLOO_SOCKET_IFNAME"] == (given or "data0")
+    assert node.out == f"{given or 'data0'}\n"
+    assert own.read_text() == "127.0.0.1 localhost\n"
+
+
+def test_check_on_a_fit_node(site: Site) -> None:
+    node = site.run("check")
+    assert node.wait() == 0, node.err
+    assert "ok " in node.out
+    assert "socket-path" in node.out
+    assert node.starts == []
+
+
+def test_check_on_an_unfit_node_tells_all_findings(site: Site) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        args = [f"--dashboard-port={port}", f"--temp-dir=/tmp/{'x' * 60}"]
+        node = site.run("check", "--json", *args)
+        assert node.wait() == 78
+    findings = json.loads(node.out)
+    fatal = {finding["check"] for finding in findings if finding["fatal"]}
+    assert {"ports", "socket-path"} <= fatal
+    assert f"--dashboard-port={port} is held by pid {os.getpid()}" in node.err
+    assert "--ignore-check" in node.err
+
+
+def test_an_unfit_node_starts_nothing(site: Site) -> None:
+    node = site.run(f"--temp-dir=/tmp/{'x' * 60}", "--", "true")
+    assert node.wait() == 78
+    assert node.starts == []
+    assert not Path(f"/tmp/{'x' * 60}").exists()
+    assert node.verdict["source"] == "preflight"
+
+
+def test_status_follows_a_run(site: Site) -> None:
+    mine = ["--json", f"--run-id={site.run_id}"]
+    before = site.run("status", *mine)
+    assert (before.wait(), json.loads(before.out)) == (1, [])
+    head = site.rank(0, 2, workload=["sh", "-c", "echo up; exec sleep 600"])
+    head.is_in("waiting for nodes")
+    waiting = site.run("status", *mine)
+    assert waiting.wait() == 2
+    worker = site.rank(1, 2)
+    head.says("up", where="out")
+    worker.is_in("joined")
+    running = site.run("status", *mine)
+    assert running.wait() == 0
+    found = {run["role"]: run for run in json.loads(running.out)}
+    assert (found["head"]["phase"], found["worker"]["phase"]) == ("running", "joined")
+    assert (found["head"]["nodes"], found["worker"]["rank"]) == (2, 1)
+    assert found["head"]["gcs"] == found["worker"]["gcs"]
+    shown = site.run("status", f"--run-id={site.run_id}")
+    assert shown.wait() == 0
+    assert f"head, rank 0 of 2, run '{site.run_id}'" in shown.out
+    head.send(signal.SIGTERM)
+    assert (head.wait(), worker.wait()) == (143, 143)
+    assert site.run("status", *mine).wait() == 1
+
+
+@pytest.mark.parametrize("where", ["--log-format=json", "RAY_BOOTSTRAP_LOG_FORMAT"])
+def test_every_line_of_ours_may_be_json(site: Site, where: str) -> None:
+    args, env = ([where], {}) if where.startswith("--") else ([], {where: "json"})
+    nodes = [site.rank(r, 2, *args, env={**env, "RAY_BOOTSTRAP_MIN_NODE": "1"}) for r in range(2)]
+    assert [node.wait() for node in nodes] == [0, 0]
+    for rank, node in enumerate(nodes):
+        lines = [json.loads(line) for line in node.err.splitlines()]
+        assert len(lines) > 3
+        assert {frozenset(line) for line in lines} == {frozenset(("time", "level", "rank", "message"))}
+        assert lines[-1]["rank"] == rank
+        assert lines[-1]["message"].startswith("status 0, the workload's own")
+        assert any("RAY_BOOTSTRAP_MIN_NODES" in line["message"] for line in lines)
+
+
+def test_a_status_file_that_cannot_be_written_is_told(site: Site) -> None:
+    node = site.run("--status-file=/no/such/folder/status.json", "--", "sh", "-c", "exit 3")
+    assert node.wait() == 3
+    assert "--status-file=/no/such/folder/status.json: No such file or directory" in node.err
+
+
+@pytest.mark.parametrize("args", [["--status-file=own.json"], ["--status-file", "own.json"]])
+def test_the_status_file_of_a_usage_error_may_be_named_by_the_flag(site: Site, args: list[str]) -> None:
+    node = site.run(*args, "--num-cpus=x", "--", "true", "--status-file=workloads.json")
+    assert node.wait() == 64
+    assert json.loads((node.folder / "own.json").read_text())["status"] == 64
+    assert not (node.folder / "status.json").exists()
+
+
+def test_a_report_leaves_the_runs_status_file_alone(site: Site) -> None:
+    node = site.run("check", f"--temp-dir=/tmp/{'x' * 60}")
+    assert node.wait() == 78
+    assert not (node.folder / "status.json").exists()
+
+
+def test_a_usage_error_with_a_status_file_that_cannot_be_written(site: Site) -> None:
+    node = site.run("--status-file=/no/such/folder/status.json", "--num-cpus=x")
+    assert node.wait() == 64
+    assert "--num-cpus='x': expected" in node.err
+    assert "--status-file=/no/such/folder/status.json: No such file or directory" in node.err

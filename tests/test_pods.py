@@ -1,0 +1,137 @@
+"""The pods of the rendered manifests run: clusters form, workloads end, and their Jobs become what docs/kubernetes.md says."""
+
+from __future__ import annotations
+
+import copy
+import signal
+from pathlib import Path
+from typing import Any
+
+import kubelet
+import pytest
+from cluster import Agents
+from kubelet import Image
+
+pytestmark = [
+    pytest.mark.hosts,
+    pytest.mark.ray,
+    pytest.mark.timeout(280),
+    pytest.mark.requires("kubectl", "yaml"),
+]
+IMAGE = Image()
+OF_RAYS_OWN = {44217, 44227}
+"""Metrics of the autoscaler and the dashboard, on the head (ray_constants.py); read by no other pod of ours."""
+ON_EVERY_NODE = """
+import ray, time
+ray.init(log_to_driver=False, logging_level="error")
+@ray.remote(scheduling_strategy="SPREAD", num_cpus=1)
+def where():
+    time.sleep(0.5)
+    return ray.get_runtime_context().get_node_id(), bytes(300_000)
+refs = [where.remote() for _ in range(6)]
+print("nodes", len({ray.get(ref)[0] for ref in refs}), flush=True)
+time.sleep(600)
+"""
+
+
+def changed(objects: Any, args: list[str] | None = None, **env: str) -> Any:
+    """The same objects with another workload, or variables."""
+    objects = copy.deepcopy(objects)
+    its = kubelet.container(kubelet.only(objects, "Job")["spec"]["template"]["spec"])
+    if args is not None:
+        its["args"] = ["--", *args]
+    its["env"] = [e for e in its["env"] if e["name"] not in env]
+    its["env"] += [{"name": name, "value": value} for name, value in env.items()]
+    return objects
+
+
+@pytest.fixture
+def pods(make_hosts):
+    """``pods(objects)`` starts a Job's pods, and returns them, its agents and its hosts."""
+
+    def start(objects: Any, **more: Any) -> tuple[list[kubelet.Pod], Agents, Any]:
+        job = kubelet.only(objects, "Job")
+        hosts = make_hosts(job["spec"]["completions"], dns={})
+        made = kubelet.job_pods(job, hosts)
+        return made, kubelet.start(objects, made, hosts, IMAGE, **more), hosts
+
+    return start
+
+
+@pytest.mark.parametrize("path", ["k8s/base", "k8s/overlays/shared-fs"])
+def test_the_job_as_it_is_completes(pods, path):
+    objects = kubelet.render(path)
+    _, agents, hosts = pods(objects)
+    assert agents.wait() == [0, 0]
+    assert "PASS: 2 nodes" in agents.out(0)
+    assert kubelet.outcome(kubelet.only(objects, "Job"), [0, 0]) == "Complete"
+    for rank in (0, 1):
+        message = kubelet.termination_message(agents, rank)
+        assert (message["status"], message["source"], message["rank"]) == (0, "workload", rank)
+        assert message["run_id"] == kubelet.UID
+    secret_made = path.endswith("shared-fs")
+    assert ("the secret" in agents.err(1)) is False
+    assert list(hosts.shared.rglob("*.json")) == []
+    assert secret_made or not any(hosts.shared.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "status", "becomes"),
+    [
+        (["sh", "-c", "exit 3"], {}, 3, "BackoffLimitExceeded"),
+        (["no-such-program"], {}, 127, "PodFailurePolicy"),
+        (None, {"RAY_BOOTSTRAP_NODES": "two"}, 64, "PodFailurePolicy"),
+        (None, {"RAY_BOOTSTRAP_AUTH": "required"}, 64, "PodFailurePolicy"),
+    ],
+)
+def test_a_failure_is_every_pods_and_the_jobs(pods, args, env, status, becomes):
+    objects = changed(kubelet.render("k8s/base"), args, **env)
+    _, agents, _ = pods(objects)
+    assert agents.wait() == [status, status]
+    assert kubelet.outcome(kubelet.only(objects, "Job"), [status, status]) == becomes
+
+
+def test_the_pods_use_the_ports_of_the_network_policy_and_a_stop_is_no_failure(pods):
+    objects = changed(kubelet.render("k8s/base"), ["python", "-c", ON_EVERY_NODE])
+    made, agents, _ = pods(objects, secrets={"ray-token": {"token": "a" * 64}})
+    agents.prints(0, "nodes 2")
+    for pod in made:
+        found = unlisted(pod, objects)
+        assert found == [], found
+    agents.signal(0, signal.SIGTERM)
+    assert agents.wait(seconds=kubelet.only(objects, "Job")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])
+    assert [p.returncode for p in agents.processes] == [143, 143]
+    assert kubelet.outcome(kubelet.only(objects, "Job"), [143, 143], disrupted=[0]) == "Retry"
+    assert "a" * 64 not in agents.err(0) + agents.err(1)
+
+
+def unlisted(pod: kubelet.Pod, objects: Any) -> list[str]:
+    """Connections between pods that the NetworkPolicy would not let through, and listeners on ports of no fixed number."""
+    (rule,) = kubelet.only(objects, "NetworkPolicy")["spec"]["ingress"]
+    allowed = {p for port in rule["ports"] for p in range(port["port"], port.get("endPort", port["port"]) + 1)}
+    ports = kubelet.only(objects, "ConfigMap")["data"]
+    fixed = {int(port) for name, port in ports.items() if name.endswith("_PORT")} | allowed | OF_RAYS_OWN
+    rows = [r.split() for r in Path(f"/proc/{pod.host.init}/net/tcp").read_text().splitlines()[1:]]
+    found = []
+    for local, remote, state in (row[1:4] for row in rows):
+        (here, port), (there, other) = (end.split(":") for end in (local, remote))
+        if here.endswith("7F"):  # 127.0.0.0/8, as the kernel prints it
+            continue
+        listens = state == "0A"
+        if listens and int(port, 16) not in fixed:
+            found.append(f"listens on {int(port, 16)}")
+        if not listens and here != there and not {int(port, 16), int(other, 16)} & allowed:
+            found.append(f"connection {int(port, 16)} - {int(other, 16)}")
+    return found
+
+
+def test_a_worker_pod_that_was_replaced_joins_again(pods):
+    objects = changed(kubelet.render("k8s/base"), ["sh", "-c", "echo up; exec sleep 600"])
+    made, agents, hosts = pods(objects)
+    agents.prints(0, "up")
+    agents.signal(1, signal.SIGTERM)
+    assert agents.wait([1]) == [143]
+    kubelet.replace(objects, made, 1, hosts, IMAGE, agents)
+    agents.says(1, "joined")
+    agents.signal(0, signal.SIGTERM)
+    assert agents.wait() == [143, 143]

@@ -1,0 +1,258 @@
+"""Children, grandchildren and orphans, as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from namespaces import wait_for
+
+from bootstrap import process
+from bootstrap.process import Child, Children, Process, descendants, read_process
+
+pytestmark = pytest.mark.requires("linux")
+
+SLEEP = ["sleep", "600"]
+STUBBORN = ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.02; done"]
+LEAVES_AN_ORPHAN = ["sh", "-c", "setsid sleep 600 & echo $!"]
+
+
+@pytest.fixture
+def run(nothing_left: dict[str, str]) -> Iterator[Callable[[Callable[[Children], Awaitable[Any]]], Any]]:
+    """Runs a coroutine with the children of an agent; this process is no subreaper afterwards."""
+
+    def run_(body: Callable[[Children], Awaitable[Any]]) -> Any:
+        async def main() -> Any:
+            return await asyncio.wait_for(body(Children()), 20)
+
+        return asyncio.run(main())
+
+    yield run_
+    assert process.ctypes.CDLL(None).prctl(36, 0, 0, 0, 0) == 0
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """The end of a stranger makes no event that this process could await."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    found = read_process(pid)
+    return found is not None and found.state not in "ZX"
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("kill -KILL $$", 137), ("kill -TERM $$", 143)],
+)
+def test_the_status_of_a_child(run: Any, script: str, status: int) -> None:
+    async def body(children: Children) -> int:
+        return await children.spawn(["sh", "-c", script], dict(os.environ)).exited
+
+    assert run(body) == status
+
+
+@pytest.mark.parametrize("wait_status", [0, 3 << 8, 255 << 8, 9, 15, 11 | 128])
+def test_a_wait_status_as_a_shell_shows_it(wait_status: int) -> None:
+    code = wait_status >> 8 if not wait_status & 127 else 128 + (wait_status & 127)
+    assert process.exit_status(wait_status) == code
+
+
+def test_a_program_that_is_not_there(run: Any) -> None:
+    async def body(children: Children) -> None:
+        with pytest.raises(FileNotFoundError):
+            children.spawn(["/no/such/program"], {})
+        with pytest.raises(PermissionError):
+            children.spawn(["/etc/passwd"], {})
+        assert await children.spawn(["true"], dict(os.environ)).exited == 0
+
+    run(body)
+
+
+def test_many_children_keep_their_statuses_among_strangers(run: Any) -> None:
+    async def body(children: Children) -> list[int]:
+        def script(n: int) -> list[str]:
+            return ["sh", "-c", f"(setsid true &) ; (setsid true &) ; exit {n}"]
+
+        started = [children.spawn(script(n), dict(os.environ)) for n in range(40)]
+        statuses = [await child.exited for child in started]
+        await until(lambda: not any(found.ppid == os.getpid() for found in table()))  # the strangers' zombies too
+        return statuses
+
+    assert run(body) == list(range(40))
+
+
+def table() -> list[Process]:
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    return [found for pid in pids if (found := read_process(pid))]
+
+
+def test_a_child_has_a_session_an_environment_and_no_input_of_its_own(run: Any, nothing_left: dict[str, str]) -> None:
+    async def body(children: Children) -> str:
+        reading, writing = os.pipe()
+        code = "import os; print(os.getsid(0) == os.getpid(), os.environ.get('A'), 'PATH' in os.environ, os.read(0, 1))"
+        child = children.spawn([sys.executable, "-c", code], {"A": "1", **nothing_left}, stdout=writing)
+        os.close(writing)
+        assert await child.exited == 0
+        with os.fdopen(reading) as stream:
+            return stream.read()
+
+    assert run(body) == "True 1 False b''\n"
+
+
+def test_a_name_with_blanks_and_brackets_is_read_right(tmp_path: Path) -> None:
+    program = tmp_path / "a) R 1 (b"
+    program.symlink_to("/bin/sleep")
+    child = subprocess.Popen([program, "600"])
+    wait_for(lambda: (found := read_process(child.pid)) and found.name == "a) R 1 (b")
+    found = read_process(child.pid)
+    assert found is not None
+    assert (found.pid, found.ppid) == (child.pid, os.getpid())
+    child.kill()
+    child.wait()
+    assert read_process(child.pid) is None
+
+
+def test_descendants_are_all_below_and_alive_parents_first() -> None:
+    child = subprocess.Popen(["sh", "-c", "setsid sh -c 'true & sleep 600; :' & wait"])
+    wait_for(lambda: [found.name for found in descendants(child.pid)] == ["sh", "sleep"], what="one below the other")
+    below = descendants(child.pid)
+    assert (below[0].ppid, below[1].ppid) == (child.pid, below[0].pid)
+    assert set(below) < set(descendants(os.getpid()))
+    for found in below:
+        process.send(found, signal.SIGKILL)
+    child.wait()
+    assert descendants(child.pid) == []
+
+
+def test_a_signal_goes_to_this_process_and_no_later_one_of_its_number() -> None:
+    child = subprocess.Popen(SLEEP)
+    found = read_process(child.pid)
+    assert found is not None
+    later = Process(found.pid, found.ppid, found.state, found.name, found.started + 1)
+    process.send(later, signal.SIGKILL)
+    assert alive(child.pid)
+    process.send(found, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    process.send(found, signal.SIGKILL)
+
+
+def test_a_group_gets_the_signal_and_an_ended_one_is_left_alone(run: Any) -> None:
+    async def body(children: Children) -> None:
+        child = children.spawn(["sh", "-c", "sleep 600; exit 7"], dict(os.environ))
+        await until(lambda: descendants(child.pid))
+        child.signal(signal.SIGTERM)
+        assert await child.exited == 143
+        await until(lambda: not children.alive())
+        child.signal(signal.SIGTERM)
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[int] = loop.create_future()
+        ended.set_result(0)
+        Child(os.getpgid(0), ended).signal(signal.SIGKILL)  # else this test would end here
+
+    run(body)
+
+
+async def started(children: Children, argv: list[str]) -> tuple[Child, int]:
+    """The child, and the number in its first line if there is one."""
+    reading, writing = os.pipe()
+    child = children.spawn(argv, dict(os.environ), stdout=writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        line = await asyncio.to_thread(stream.readline)
+    return child, int(line) if line.strip().isdigit() else 0
+
+
+def test_ending_a_child(run: Any) -> None:
+    async def body(children: Children) -> list[int]:
+        obedient = children.spawn(SLEEP, dict(os.environ))
+        stubborn, _ = await started(children, STUBBORN)
+        stopped = children.spawn(SLEEP, dict(os.environ))
+        stopped.signal(signal.SIGSTOP)
+        statuses = [
+            await children.end(obedient, 10),
+            await children.end(stubborn, 0.1),
+            await children.end(stopped, 10),
+        ]
+        await children.end_all(0)
+        return statuses
+
+    assert run(body) == [143, 137, 143]
+
+
+def test_ending_all_takes_orphans_and_strangers_too(run: Any) -> None:
+    async def body(children: Children) -> None:
+        child, orphan = await started(children, LEAVES_AN_ORPHAN)
+        assert await child.exited == 0
+        assert alive(orphan)
+        assert [found.pid for found in children.alive()] == [orphan]
+        assert await children.end_all(10) == []
+        assert not alive(orphan)
+        assert children.alive() == []
+
+    run(body)
+
+
+def test_ending_all_kills_what_does_not_end(run: Any) -> None:
+    async def body(children: Children) -> None:
+        stubborn, _ = await started(children, STUBBORN)
+        children.spawn(SLEEP, dict(os.environ))
+        killed = await children.end_all(0.2)
+        assert stubborn.pid in {found.pid for found in killed}
+        assert await stubborn.exited == 137
+        assert children.alive() == []
+
+    run(body)
+
+
+def test_ending_all_when_processes_make_more(run: Any) -> None:
+    async def body(children: Children) -> None:
+        await started(children, ["sh", "-c", "trap '' TERM; echo up; while :; do setsid sleep 600 & sleep 0.01; done"])
+        await children.end_all(0)
+        assert children.alive() == []
+
+    run(body)
+
+
+def test_the_end_of_a_watched_process_is_told_once(run: Any) -> None:
+    async def body(children: Children) -> None:
+        told: list[str] = []
+        child = children.spawn(SLEEP, dict(os.environ))
+        found = read_process(child.pid)
+        assert found is not None
+        event = asyncio.Event()
+        children.watch(found, lambda: (told.append("ended"), event.set()))  # type: ignore[func-returns-value]
+        await asyncio.sleep(0)
+        assert told == []
+        child.signal(signal.SIGKILL)
+        await event.wait()
+        assert await child.exited == 137
+        children.watch(found, lambda: told.append("gone already"))
+        await until(lambda: len(told) == 2)
+        assert told == ["ended", "gone already"]
+
+    run(body)
+
+
+def test_what_we_end_ourselves_is_not_told(run: Any) -> None:
+    async def body(children: Children) -> None:
+        child = children.spawn(SLEEP, dict(os.environ))
+        found = read_process(child.pid)
+        assert found is not None
+        told: list[str] = []
+        children.watch(found, lambda: told.append("ended"))
+        await children.end_all(10)
+        assert await child.exited == 143
+        await asyncio.sleep(0.05)
+        assert told == []
+
+    run(body)

@@ -1,0 +1,208 @@
+"""Who stands, who is missing, and when the workload may start."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from bootstrap import quorum
+from bootstrap.errors import QuorumTimeout
+from bootstrap.logs import Log
+from bootstrap.quorum import Goal
+from bootstrap.ray_node import RANK_LABEL, RUN_LABEL
+from bootstrap.rollcall.server import Member
+from bootstrap.rollcall.wire import Hello
+
+RUN = "0123456789abcdef"
+
+
+def goal(**changes: Any) -> Goal:
+    return Goal(
+        **{
+            "run_hash": RUN,
+            "size": 2,
+            "least": 2,
+            "expect_gpus": None,
+            "timeout": 0.2,
+            "last_call": 0.1,
+            **changes,
+        }
+    )
+
+
+def node(rank: object, *, alive: bool = True, run: str = RUN, gpus: float | None = None) -> dict[str, Any]:
+    resources = {"CPU": 1.0} | ({} if gpus is None else {"GPU": gpus})
+    labels = {RUN_LABEL: run} | ({} if rank is None else {RANK_LABEL: str(rank)})
+    return {"id": "n", "ip": f"10.0.0.{rank}", "alive": alive, "labels": labels, "resources": resources}
+
+
+def member(rank: int, phase: str, since: float, detail: str = "") -> Member:
+    hello = Hello("run", 0, rank, 4, f"host{rank}", f"10.0.0.{rank}", "0.1.0", "2.60.0", "3.11.7", 1, 0, "", 0.0)
+    return Member(hello, rank, phase, since, detail)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expect_gpus", "standing", "short"),
+    [
+        ([], None, [], []),
+        ([node(0), node(1)], None, [0, 1], []),
+        ([node(0), node(1, alive=False)], None, [0], []),
+        ([node(1, alive=False), node(1)], None, [1], []),
+        ([node(1), node(1, alive=False)], None, [1], []),
+        ([node(0), node(1, run="f" * 16)], None, [0], []),
+        ([node(0), node(None), node("x"), node("-1"), node("")], None, [0], []),
+        ([node(0), node(0)], None, [0], []),
+        ([node(0, gpus=8), node(1, gpus=7), node(2)], 8, [0], [1, 2]),
+        ([node(0, gpus=8), node(1)], 0, [0, 1], []),
+    ],
+)
+def test_who_counts(
+    nodes: list[dict[str, Any]], expect_gpus: int | None, standing: list[int], short: list[int]
+) -> None:
+    found = quorum.count(nodes, goal(expect_gpus=expect_gpus))
+    assert (sorted(found.standing), sorted(found.short)) == (standing, short)
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "standing", "expected"),
+    [(4, 4, [0, 2], [1, 3]), (4, 2, [0, 1], [2, 3]), (None, 3, [0], [1, 2]), (None, 1, [0, 5], [])],
+)
+def test_who_is_missing(size: int | None, least: int, standing: list[int], expected: list[int]) -> None:
+    now = quorum.count([node(rank) for rank in standing], goal(size=size, least=least))
+    assert quorum.missing(goal(size=size, least=least), now) == expected
+
+
+def test_the_table_of_members() -> None:
+    members = {1: member(1, "starting-ray", 95.0), 2: member(2, "failed", 90.5, "no space left")}
+    assert quorum.table(members, [1, 2, 3], 100.0) == [
+        "rank 1: host1 (10.0.0.1) starting-ray 5 s ago",
+        "rank 2: host2 (10.0.0.2) failed 10 s ago: no space left",
+        "rank 3: never seen",
+    ]
+
+
+class Cluster:
+    """GCS's table, which gets the next row of ``steps`` whenever it is asked."""
+
+    def __init__(self, *steps: Sequence[Mapping[str, Any]]) -> None:
+        self.steps = list(steps)
+        self.asked = 0
+        self.changed = asyncio.Event()
+        self.said = io.StringIO()
+
+    async def ask(self) -> Mapping[str, Any]:
+        self.asked += 1
+        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+        if self.steps[0] is not step:
+            self.changed.set()
+        return {"nodes": step}
+
+    async def wait(self, wanted: Goal, members: Mapping[int, Member] | None = None) -> quorum.Count:
+        return await quorum.wait(wanted, self.ask, self.changed, members or {}, Log(stream=self.said))
+
+
+def during(steps: Sequence[Sequence[Mapping[str, Any]]], body: Callable[[Cluster], Any]) -> Any:
+    async def main() -> Any:
+        return await body(Cluster(*steps))
+
+    return asyncio.run(main())
+
+
+def test_it_stands_at_once_when_all_are_there() -> None:
+    async def body(cluster: Cluster) -> None:
+        found = await cluster.wait(goal())
+        assert sorted(found.standing) == [0, 1]
+        assert (cluster.asked, cluster.said.getvalue()) == (1, "")
+
+    during([[node(0), node(1)]], body)
+
+
+def test_news_of_the_roll_call_make_it_ask_again() -> None:
+    async def body(cluster: Cluster) -> None:
+        begin = asyncio.get_running_loop().time()
+        await cluster.wait(goal(size=3, least=3, timeout=30))
+        assert asyncio.get_running_loop().time() - begin < 0.5  # without news it would ask once a second
+        told = [line.partition(": ")[2] for line in cluster.said.getvalue().splitlines()]
+        assert told == [
+            "1 of 3 nodes; waiting for rank 1 (not seen), 2 (not seen)",
+            "2 of 3 nodes; waiting for rank 2 (not seen)",
+        ]
+
+    during([[node(0)], [node(0)], [node(0), node(1)], [node(0), node(1), node(2)]], body)
+
+
+def test_a_line_is_said_once() -> None:
+    async def body(cluster: Cluster) -> None:
+        with pytest.raises(QuorumTimeout):
+            await cluster.wait(goal(timeout=0.05))
+        assert len(cluster.said.getvalue().splitlines()) == 1
+
+    during([[node(0)]], body)
+
+
+@pytest.mark.parametrize(("size", "last_call"), [(4, 0.1), (None, 0.1), (4, 0)])
+def test_the_least_that_will_do_wait_for_the_last_call(size: int | None, last_call: float) -> None:
+    async def body(cluster: Cluster) -> None:
+        begin = asyncio.get_running_loop().time()
+        found = await cluster.wait(goal(size=size, least=2, last_call=last_call, timeout=30))
+        took = asyncio.get_running_loop().time() - begin
+        assert sorted(found.standing) == [0, 1]
+        assert took >= last_call if size else took < 0.1
+
+    during([[node(0), node(1)]], body)
+
+
+def test_the_last_call_ends_early_when_all_are_there() -> None:
+    async def body(cluster: Cluster) -> None:
+        found = await cluster.wait(goal(size=3, least=1, last_call=30, timeout=30))
+        assert len(found.standing) == 3
+
+    during([[node(0)], [node(0), node(1)], [node(0), node(1), node(2)]], body)
+
+
+SHORTFALLS = [
+    (
+        {},
+        [node(0)],
+        {},
+        ["1 of 2 nodes after 0.2 s; joined: rank 0", "rank 1: never seen"],
+        "the missing ranks never reached this head",
+    ),
+    (
+        {},
+        [],
+        {1: member(1, "waiting", 0.0)},
+        ["0 of 2 nodes after 0.2 s; joined: rank none", "rank 0: never seen", "rank 1: host1 (10.0.0.1) waiting"],
+        "see what the missing ranks say",
+    ),
+    (
+        {"expect_gpus": 8},
+        [node(0, gpus=8), node(1, gpus=4)],
+        {},
+        ["1 of 2 nodes after 0.2 s; joined: rank 0", "rank 1: 10.0.0.1 has 4 GPUs, 8 expected"],
+        "lower --expect-gpus",
+    ),
+    ({"size": 100, "least": 100}, [node(0)], {}, ["1 of 100 nodes", "rank 32: never seen"], "--min-nodes"),
+]
+
+
+@pytest.mark.parametrize(("changes", "nodes", "members", "told", "remedy"), SHORTFALLS)
+def test_the_timeout_names_who_is_missing(
+    changes: dict[str, Any],
+    nodes: list[dict[str, Any]],
+    members: dict[int, Member],
+    told: list[str],
+    remedy: str,
+) -> None:
+    async def body(cluster: Cluster) -> None:
+        with pytest.raises(QuorumTimeout) as error:
+            await cluster.wait(goal(**changes), members)
+        assert [line for line in told if line not in error.value.message] == []
+        assert remedy in error.value.hint
+        assert len(error.value.message.splitlines()) <= 33
+
+    during([nodes], body)

@@ -1,0 +1,152 @@
+"""The secret that the nodes share: where it comes from, who could have written it, and what Ray is told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bootstrap import secret
+from bootstrap.errors import UsageError
+from bootstrap.host import Host
+from bootstrap.secret import Secret
+from bootstrap.settings import Settings
+
+
+def host(**env: str) -> Host:
+    return Host(env=env, hostname="node")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """``a``, ``b`` and ``home/.ray/auth_token``, each with its own name in it."""
+    (tmp_path / "home" / ".ray").mkdir(parents=True)
+    for path in (tmp_path / "a", tmp_path / "b", tmp_path / "home" / ".ray" / "auth_token"):
+        path.write_text(f" {path.name}\n")
+        path.chmod(0o600)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("env", "secret_file", "value", "source"),
+    [
+        ({}, None, None, "none given"),
+        ({"RAY_AUTH_TOKEN": " t "}, None, b"t", "RAY_AUTH_TOKEN"),
+        ({"RAY_AUTH_TOKEN": ""}, None, None, "none given"),
+        ({"RAY_AUTH_TOKEN_PATH": "a"}, None, b"a", "RAY_AUTH_TOKEN_PATH"),
+        ({"HOME": "home"}, None, b"auth_token", "home/.ray/auth_token"),
+        ({"RAY_AUTH_TOKEN": "t", "RAY_AUTH_TOKEN_PATH": "a", "HOME": "home"}, None, b"t", "RAY_AUTH_TOKEN"),
+        ({"RAY_AUTH_TOKEN_PATH": "a", "HOME": "home"}, None, b"a", "RAY_AUTH_TOKEN_PATH"),
+        ({"RAY_AUTH_TOKEN": "t", "RAY_AUTH_TOKEN_PATH": "a"}, "b", b"b", "--secret-file"),
+    ],
+)
+def test_the_order_is_rays_own(
+    files: Path, env: dict[str, str], secret_file: str | None, value: bytes | None, source: str
+) -> None:
+    env = {name: text if name == "RAY_AUTH_TOKEN" else str(files / text) for name, text in env.items()}
+    found = secret.load(Settings(secret_file=secret_file and str(files / secret_file)), host(**env))
+    assert found.value == value
+    assert found.source in (source, str(files / source))
+    assert (found.path is None) == (value is None or source == "RAY_AUTH_TOKEN")
+
+
+def test_off_is_off(files: Path) -> None:
+    found = secret.load(Settings(auth="off"), host(RAY_AUTH_TOKEN="t"))
+    assert found.value is None
+    assert found.env() == {"RAY_AUTH_MODE": "disabled"}
+
+
+def _group_writable(path: Path) -> None:
+    path.chmod(0o620)
+
+
+def _empty(path: Path) -> None:
+    path.write_text(" \n")
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (Path.unlink, "No such file"),
+        (_group_writable, "others may write it (mode 620)"),
+        (_empty, "it is empty"),
+        (_folder, "Is a directory"),
+        (_fifo, "not a regular file"),
+    ],
+)
+def test_a_file_that_was_named_and_cannot_be_used(files: Path, spoil: object, told: str) -> None:
+    spoil(files / "a")  # type: ignore[operator]
+    for settings, env in ((Settings(secret_file=str(files / "a")), {}), (Settings(), {"RAY_AUTH_TOKEN_PATH": "a"})):
+        with pytest.raises(UsageError) as error:
+            secret.load(settings, host(**{name: str(files / text) for name, text in env.items()}))
+        assert told in error.value.message
+        assert str(files / "a") in error.value.message
+
+
+def test_a_file_of_ones_own_that_cannot_be_used_is_passed_over(files: Path) -> None:
+    (files / "home" / ".ray" / "auth_token").chmod(0o666)
+    assert secret.load(Settings(), host(HOME=str(files / "home"))).value is None
+
+
+def test_a_mounted_secret_is_a_link_and_may_be_read_by_others(files: Path) -> None:
+    (files / "a").chmod(0o444)
+    (files / "link").symlink_to(files / "a")
+    assert secret.load(Settings(secret_file=str(files / "link")), host()).value == b"a"
+
+
+def test_a_required_secret() -> None:
+    with pytest.raises(UsageError, match="--auth=required, but the nodes share no secret"):
+        secret.required(Secret(None, "none given"), Settings(auth="required"))
+    secret.required(Secret(b"x", "a file"), Settings(auth="required"))
+    secret.required(Secret(None, "none given"), Settings())
+
+
+def test_what_ray_is_told() -> None:
+    assert Secret(None, "none given").env() == {}
+    assert Secret(b"x", "RAY_AUTH_TOKEN").env() == {"RAY_AUTH_MODE": "token"}
+    assert Secret(b"x", "f", Path("/f")).env() == {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/f"}
+
+
+def test_it_is_never_shown() -> None:
+    assert "hunter2" not in repr(Secret(b"hunter2", "a file"))
+
+
+def test_one_that_is_made_is_found_and_ours_alone(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "secret"
+    assert secret.find_made(path) is None
+    old_mask = os.umask(0)
+    try:
+        made = secret.make(path)
+        again = secret.make(path)
+    finally:
+        os.umask(old_mask)
+    assert secret.find_made(path) == again
+    assert made.value != again.value
+    assert len(made.value or b"") == 64
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_link_where_the_made_secret_should_be_is_not_followed(files: Path) -> None:
+    (files / "secret").symlink_to(files / "a")
+    assert secret.find_made(files / "secret") is None
+    secret.make(files / "secret")
+    assert (files / "a").read_text() == " a\n"
+    assert secret.find_made(files / "secret") is not None
+
+
+@pytest.mark.requires("root")
+def test_somebody_elses_file_where_the_made_secret_should_be(files: Path) -> None:
+    os.chown(files / "a", 1234, 1234)
+    assert secret.find_made(files / "a") is None

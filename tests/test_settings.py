@@ -1,0 +1,285 @@
+"""Options: how their texts become values, who wins, and what cannot work together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootstrap import settings, values
+from bootstrap.errors import UsageError
+from bootstrap.model import join_host_port
+from bootstrap.settings import Settings, load
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "value"),
+    [
+        (values.duration, "90", 90),
+        (values.duration, "90s", 90),
+        (values.duration, "1.5s", 1.5),
+        (values.duration, "250ms", 0.25),
+        (values.duration, " 10 m ", 600),
+        (values.duration, "2h", 7200),
+        (values.duration, "1d", 86400),
+        (values.duration, "0", 0),
+        (values.size, "1073741824", GIB),
+        (values.size, "16Gi", 16 * GIB),
+        (values.size, "16GiB", 16 * GIB),
+        (values.size, "16gi", 16 * GIB),
+        (values.size, "16G", 16 * 10**9),
+        (values.size, "16GB", 16 * 10**9),
+        (values.size, "0.5Ti", 512 * GIB),
+        (values.size, "512 Mi", GIB // 2),
+        (values.size, "1k", 1000),
+        (values.size, "7B", 7),
+        (values.port, "1", 1),
+        (values.port, "65535", 65535),
+        (values.integer(0), "0", 0),
+        (values.choice("a", "b"), "b", "b"),
+        (values.text, " x ", " x "),
+        (values.ip_address, "10.0.0.1", "10.0.0.1"),
+        (values.ip_address, "FD00::0001", "fd00::1"),
+        (values.host_port, "head", ("head", None)),
+        (values.host_port, "head:6379", ("head", 6379)),
+        (values.host_port, "[fd00::1]", ("fd00::1", None)),
+        (values.host_port, "[fd00::1]:6379", ("fd00::1", 6379)),
+        (values.host_port, "fd00::1", ("fd00::1", None)),
+        (values.resources_json, "{}", {}),
+        (values.resources_json, '{"disk": 2, "half": 0.5, "none": 0}', {"disk": 2, "half": 0.5, "none": 0}),
+        (values.labels, "", {}),
+        (values.labels, "a=b,c=d", {"a": "b", "c": "d"}),
+        (values.labels, " a=b , ", {"a": "b"}),
+        (values.labels, "example.com/zone=eu-1,empty=", {"example.com/zone": "eu-1", "empty": ""}),
+    ],
+)
+def test_a_text_becomes_a_value(parse: Callable[[str], Any], text: str, value: object) -> None:
+    assert parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "expected"),
+    [
+        (values.duration, "", "a duration such as"),
+        (values.duration, "soon", "a duration such as"),
+        (values.duration, "-1", "a duration such as"),
+        (values.duration, "1e3", "a duration such as"),
+        (values.duration, "inf", "a duration such as"),
+        (values.duration, "5 minutes", "a duration such as"),
+        (values.size, "", "a size such as"),
+        (values.size, "16X", "a size such as"),
+        (values.size, "16iB", "a size such as"),
+        (values.size, "-1G", "a size such as"),
+        (values.duration, "9" * 400, "a duration such as"),
+        (values.size, "9" * 400, "below 8 EiB"),
+        (values.size, "0", "at least one byte"),
+        (values.size, "0.1B", "at least one byte"),
+        (values.port, "0", "from 1 to 65535"),
+        (values.port, "65536", "from 1 to 65535"),
+        (values.port, "http", "from 1 to 65535"),
+        (values.integer(1), "0", "at least 1"),
+        (values.integer(0), "1.0", "a whole number"),
+        (values.choice("a", "b"), "c", "one of a, b"),
+        (values.text, "  ", "it is empty"),
+        (values.ip_address, "head", "not a name"),
+        (values.ip_address, "0.0.0.0", "one machine"),
+        (values.ip_address, "224.0.0.1", "one machine"),
+        (values.ip_address, "::", "one machine"),
+        (values.ip_address, "10.0.0", "not a name"),
+        (values.host_port, "", "HOST or HOST:PORT"),
+        (values.host_port, ":6379", "HOST or HOST:PORT"),
+        (values.host_port, "head:", "from 1 to 65535"),
+        (values.host_port, "head:six", "from 1 to 65535"),
+        (values.host_port, "http://head", "from 1 to 65535"),
+        (values.host_port, "he ad", "HOST or HOST:PORT"),
+        (values.host_port, "he/ad", "HOST or HOST:PORT"),
+        (values.host_port, "[fd00::1", "HOST or HOST:PORT"),
+        (values.host_port, "[fd00::1]6379", "HOST or HOST:PORT"),
+        (values.host_port, "[fd00:::1]:6379", "not a name"),
+        (values.host_port, "a:b:c", "not a name"),
+        (values.resources_json, "{", "a JSON object"),
+        (values.resources_json, "[]", "a JSON object"),
+        (values.resources_json, "[" * 100_000, "a JSON object"),
+        (values.resources_json, '{"disk": 1' + "0" * 400 + "}", "a number of at least 0"),
+        (values.resources_json, '{"disk": 1' + "0" * 5000 + "}", "a JSON object"),
+        (values.resources_json, '{"CPU": 2}', "an option of its own"),
+        (values.resources_json, '{"GPU": 2}', "an option of its own"),
+        (values.resources_json, '{"disk": "2"}', "a number of at least 0"),
+        (values.resources_json, '{"disk": true}', "a number of at least 0"),
+        (values.resources_json, '{"disk": -1}', "a number of at least 0"),
+        (values.resources_json, '{"disk": NaN}', "a number of at least 0"),
+        (values.resources_json, '{"disk": Infinity}', "a number of at least 0"),
+        (values.labels, "a", "'a' is not that"),
+        (values.labels, "=b", "'=b' is not that"),
+        (values.labels, "/a=b", "'/a=b' is not that"),
+        (values.labels, "a=-b", "no label value"),
+        (values.labels, f"a={'b' * 64}", "no label value"),
+        (values.labels, "a=b c", "no label value"),
+        (values.labels, "ray.io/node-id=1", "Ray's own"),
+    ],
+)
+def test_what_is_no_value_says_what_was_expected(parse: Callable[[str], Any], text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=r".") as error:
+        parse(text)
+    assert expected in str(error.value)
+
+
+PARSERS = (values.duration, values.size, values.host_port, values.resources_json, values.labels, values.ip_address)
+
+
+@pytest.mark.parametrize("parse", PARSERS, ids=lambda parse: parse.__name__)
+@given(text=st.text() | st.from_regex(r"[0-9\[\]:.{}\"=,/a-zKMGTi -]*", fullmatch=True))
+def test_free_text_is_a_value_or_a_value_error(parse: Callable[[str], Any], text: str) -> None:
+    with contextlib.suppress(ValueError):
+        parse(text)
+
+
+@given(st.dictionaries(st.text(), st.floats(0, 1e15) | st.integers(0, 10**6)))
+def test_resources_come_back_as_given(resources: dict[str, float]) -> None:
+    own = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
+    assert values.resources_json(json.dumps(own)) == own
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists))
+def test_resources_are_numbers_in_an_object(value: object) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        values.resources_json(json.dumps({"disk": value} if not _amount(value) else [value]))
+
+
+def _amount(value: object) -> bool:
+    return isinstance(value, float) and 0 <= value < 2**53
+
+
+@given(st.ip_addresses().filter(lambda a: not a.is_unspecified and not a.is_multicast), st.integers(1, 65535))
+def test_an_address_and_its_port_come_back_as_written(address: Any, port: int) -> None:
+    assert values.host_port(join_host_port(str(address), port)) == (str(address), port)
+
+
+@given(st.floats(0, 1e6).map(lambda seconds: round(seconds, 3)))
+def test_seconds_come_back(seconds: float) -> None:
+    assert values.duration(f"{seconds:.3f}s") == pytest.approx(seconds)
+
+
+@given(st.integers(1, 1 << 32), st.sampled_from([("", 1), ("K", 1000), ("Ki", 1024), ("MiB", 1 << 20), ("G", 10**9)]))
+def test_bytes_come_back(amount: int, unit: tuple[str, int]) -> None:
+    assert values.size(f"{amount}{unit[0]}") == pytest.approx(amount * unit[1], rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "expected"),
+    [
+        ({}, {}, {"num_cpus": None, "role": "auto", "grace": 20.0, "ray_start_arg": ()}),
+        ({"num_cpus": ["3"]}, {}, {"num_cpus": 3}),
+        ({}, {"RAY_BOOTSTRAP_NUM_CPUS": "4"}, {"num_cpus": 4}),
+        ({"num_cpus": ["3"]}, {"RAY_BOOTSTRAP_NUM_CPUS": "4"}, {"num_cpus": 3}),
+        ({"num_cpus": ["3"]}, {"RAY_BOOTSTRAP_NUM_CPUS": "four"}, {"num_cpus": 3}),
+        ({"num_cpus": ["3", "5"]}, {}, {"num_cpus": 5}),
+        ({}, {"RAY_BOOTSTRAP_NUM_CPUS": ""}, {"num_cpus": None}),
+        ({"ray_start_arg": ["--a=b c", "--d"]}, {}, {"ray_start_arg": ("--a=b c", "--d")}),
+        ({}, {"RAY_BOOTSTRAP_RAY_START_ARG": "--a --b"}, {"ray_start_arg": ("--a", "--b")}),
+        ({}, {"RAY_BOOTSTRAP_IGNORE_CHECK": "shm ports"}, {"ignore_check": ("shm", "ports")}),
+        ({}, {"RAY_BOOTSTRAP_RESOURCES": '{"a": 1}'}, {"resources": {"a": 1}}),
+        ({"num_gpus": ["2"]}, {}, {"num_gpus": "2"}),
+    ],
+)
+def test_flags_win_over_variables(flags: Any, env: Mapping[str, str], expected: Mapping[str, Any]) -> None:
+    chosen = load(flags, env, ["true"])
+    assert {name: getattr(chosen, name) for name in expected} == expected
+    assert chosen.workload == ("true",)
+
+
+IMPOSSIBLE = [
+    ({"num_gpus": "some"}, "--num-gpus='some': expected auto or a whole number"),
+    ({"num_gpus": "-1"}, "--num-gpus='-1'"),
+    ({"rank": "2", "nodes": "2"}, "--rank=2 with --nodes=2: ranks go from 0 to 1"),
+    ({"min_nodes": "3", "nodes": "2"}, "--min-nodes=3 is more than --nodes=2"),
+    ({"role": "head", "rank": "1"}, "--role=head with --rank=1"),
+    ({"role": "worker", "rank": "0"}, "--role=worker with --rank=0"),
+    ({"rendezvous": "file"}, "--rendezvous=file needs --shared-dir=DIR"),
+    ({"rendezvous": "static"}, "--rendezvous=static needs --head-address=HOST[:PORT]"),
+    ({"head_address": "a b"}, "--head-address='a b': expected HOST or HOST:PORT"),
+    ({"head_address": "h:6379", "gcs_port": "6380"}, "names another GCS port than --gcs-port=6380"),
+    ({"min_worker_port": "20000"}, "--min-worker-port and --max-worker-port go together"),
+    ({"min_worker_port": "2", "max_worker_port": "1"}, "--min-worker-port=2 is above --max-worker-port=1"),
+    ({"gcs_port": "7000", "dashboard_port": "7000"}, "--dashboard-port=7000 is also --gcs-port"),
+    (
+        {"min_worker_port": "7000", "max_worker_port": "7010", "gcs_port": "7005"},
+        "--gcs-port=7005 lies in the workers' range 7000-7010",
+    ),
+    ({"ray_start_arg": "--head"}, "--ray-start-arg=--head: --head is decided by the agent"),
+    ({"ray_start_arg": "--num-cpus=4"}, "--num-cpus is decided by the agent or has an option of its own"),
+    ({"ray_start_arg": "--address=a:1"}, "--address is decided by the agent"),
+]
+
+
+@pytest.mark.parametrize(("given_flags", "fault"), IMPOSSIBLE)
+def test_what_cannot_work_together(given_flags: Mapping[str, str], fault: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load({name: [text] for name, text in given_flags.items()}, {})
+    assert fault in error.value.message
+    assert len(error.value.faults) == 1
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"rank": "0", "nodes": "1"},
+        {"role": "head", "rank": "0"},
+        {"head_address": "h:6379", "gcs_port": "6379"},
+        {"head_address": "[fd00::1]:6379"},
+        {"min_worker_port": "7000", "max_worker_port": "7010", "gcs_port": "7011"},
+        {"ray_start_arg": "--verbose"},
+    ],
+)
+def test_what_can_work_together(flags: Mapping[str, str]) -> None:
+    assert isinstance(load({name: [text] for name, text in flags.items()}, {}), Settings)
+
+
+def test_all_faults_are_told_at_once_and_name_where_they_come_from() -> None:
+    flags = {"num_cpus": ["x"], "nodes": ["2"], "rank": ["2"]}
+    with pytest.raises(UsageError) as error:
+        load(flags, {"RAY_BOOTSTRAP_GRACE": "soon"}, faults=["no such option: --frob"])
+    assert [fault.partition(":")[0] for fault in error.value.faults] == [
+        "no such option",
+        "--num-cpus='x'",
+        "RAY_BOOTSTRAP_GRACE='soon'",
+        "--rank=2 with --nodes=2",
+    ]
+    assert error.value.status == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("RAY_BOOTSTRAP_MIN_NODE", "RAY_BOOTSTRAP_MIN_NODES"),
+        ("RAY_BOOTSTRAP_NUMCPUS", "RAY_BOOTSTRAP_NUM_CPUS"),
+        ("RAY_BOOTSTRAP_SHARED_DIRECTORY", "RAY_BOOTSTRAP_SHARED_DIR"),
+        ("RAY_BOOTSTRAP_NUM_CPUS", None),
+        ("RAY_BOOTSTRAP_PORT", None),  # these five are of a Kubernetes Service that is called ray-bootstrap
+        ("RAY_BOOTSTRAP_SERVICE_HOST", None),
+        ("RAY_BOOTSTRAP_SERVICE_PORT", None),
+        ("RAY_BOOTSTRAP_PORT_6379_TCP_ADDR", None),
+        ("RAY_BOOTSTRAP_PORT_6379_TCP_PORT", None),
+        ("RAY_BOOTSTRAP_CLUSTER_NODES", None),  # ours, in the environment of a workload that starts another run
+        ("RAY_BOOTSTRAP_CLUSTER_GPUS", None),
+        ("RAY_NUM_CPUS", None),
+    ],
+)
+def test_a_variable_that_looks_misspelt(name: str, meant: str | None) -> None:
+    lines = settings.unknown_variables({name: "1"})
+    assert lines == ([] if meant is None else [f"{name} is not an option's variable; did you mean {meant}?"])
+
+
+def test_every_option_says_what_it_means() -> None:
+    for option in settings.options():
+        assert option.metadata["help"], option.name
+        assert option.metadata["group"], option.name
+        assert option.metadata["metavar"], option.name
+    assert (settings.flag("num_cpus"), settings.variable("num_cpus")) == ("--num-cpus", "RAY_BOOTSTRAP_NUM_CPUS")
