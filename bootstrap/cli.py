@@ -24,6 +24,7 @@ _COMMANDS = {
     "detect": "print who and what this node is, and why; change nothing",
     "check": "preflight only: is this node fit?",
     "status": "what this node's agent is doing; exit status 0 if it is ready",
+    "kuberay": "in a pod of KubeRay: check this node, then hand over to KubeRay's own command",
 }
 _EPILOG = """The same command on every node; the workload runs on the head, and its exit status is everybody's.
 
@@ -59,7 +60,7 @@ def _command() -> _Command:
 
     as_json = click.Option(["--json", "as_json"], is_flag=True, help="detect, status: as JSON")
     return _Command(
-        name="ray-bootstrap [run|detect|check|status]",
+        name="ray-bootstrap [run|detect|check|status|kuberay]",
         params=[*(option(field) for field in settings.options()), as_json],
         help="\n".join(["Start Ray on the nodes that a scheduler gave you.", "", "\b"])
         + "\n".join(f"\n  {name:7} {meaning}" for name, meaning in _COMMANDS.items()),
@@ -109,6 +110,10 @@ def _main(argv: list[str]) -> int:
     if command == "run":
         return _run(asked, host)
     unblock_signals()
+    if command == "kuberay":
+        from bootstrap import kuberay  # noqa: PLC0415 (there only)
+
+        return kuberay.hand_over(asked, host)
     from bootstrap import reports  # noqa: PLC0415 (not for `run`)
 
     shown: dict[str, Callable[[Settings, Host, bool], int]] = {

@@ -15,7 +15,7 @@ from bootstrap import process, ray_node
 from bootstrap.errors import INTERNAL_STATUS, BootstrapError, QuorumTimeout, retryable
 from bootstrap.host import Host
 from bootstrap.model import Role, Verdict
-from bootstrap.run import Run, remove_session
+from bootstrap.run import Run, note_session, remove_session
 
 _RAY_GRACE = 0.3
 """Seconds between SIGTERM and SIGKILL for Ray's processes. A raylet that is told to end drains for 3 s and more
@@ -33,7 +33,9 @@ async def end(me: Run) -> int:
     """Make the verdict, deliver it, end all processes, remove what is left, say the last line; returns the status."""
     verdict, error = _verdict(me)
     me.phase("ending", status=verdict.status)
-    sockets = process.socket_files(me.children.alive())
+    running = me.children.alive()
+    note_session(me.session, running)
+    sockets = process.socket_files(running)
     await asyncio.gather(_tell(me, verdict, error), me.children.end_all(0 if me.hurry.is_set() else _RAY_GRACE))
     if me.made_secret is not None and me.made_secret.path is not None:
         me.made_secret.path.unlink(missing_ok=True)

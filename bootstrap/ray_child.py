@@ -8,6 +8,7 @@ a line to the file descriptor named by its first argument:
     {"do": "start", "argv": [...], "env": {…}} → {"started": true} or {"started": false, "error": "…"}
     {"do": "nodes", "address": "ip:port"}      → {"nodes": [{"id", "ip", "alive", "labels", "resources"}, …]}
                                                  or {"error": "…"}
+    {"do": "drain", "address": …, "labels": {…}, "seconds": n} → {"drained": true} or {"error": "…"}
 
 End of file ends it. What Ray prints goes to its standard output and error, which the agent keeps for a failure.
 """
@@ -43,7 +44,7 @@ def main() -> None:
         answer({"ready": False, "error": f"{type(error).__name__}: {error}"})
         return
     answer({"ready": True, "ray": ray.__version__, "python": platform.python_version()})
-    commands: dict[str, Callable[..., dict[str, Any]]] = {"start": _start, "nodes": _nodes}
+    commands: dict[str, Callable[..., dict[str, Any]]] = {"start": _start, "nodes": _nodes, "drain": _drain}
     for line in sys.stdin:
         command = json.loads(line)
         answer(commands[command.pop("do")](**command))
@@ -96,6 +97,25 @@ def _nodes(address: str) -> dict[str, Any]:
             for node in table
         ]
     }
+
+
+def _drain(address: str, labels: dict[str, str], seconds: int) -> dict[str, Any]:
+    """Tell Ray that the node with these labels is preempted; its raylet leaves by itself as soon as it is idle.
+
+    Ray Train hears of it by ``ray.train.get_preemption_info()``; no new work is scheduled there.
+    """
+    table = _nodes(address)
+    mine = [n for n in table.get("nodes", ()) if n["alive"] and labels.items() <= n["labels"].items()]
+    if len(mine) != 1:
+        return {"error": table.get("error", f"{len(mine)} nodes of this rank in GCS")}
+    argv = [f"--address={address}", f"--node-id={mine[0]['id']}", f"--deadline-remaining-seconds={seconds}"]
+    argv += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=the node's agent was told to stop"]
+    try:
+        scripts = importlib.import_module("ray.scripts.scripts")
+        scripts.drain_node.main(args=argv, prog_name="ray drain-node", standalone_mode=False)
+    except BaseException as error:  # noqa: BLE001 (as in _start)
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"drained": True}
 
 
 _state: Any = None

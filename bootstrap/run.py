@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from bootstrap.host import Host
 from bootstrap.logs import Log
 from bootstrap.model import NodeIdentity, Verdict
 from bootstrap.node import Node
-from bootstrap.process import Child, Children
+from bootstrap.process import Child, Children, Process
 from bootstrap.ray_node import RayChild
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.server import RollCall
@@ -43,6 +43,12 @@ class Session:
     """The session's own folder below it."""
     quorum: bool = False
     """Whether the workload could start."""
+
+
+def note_session(session: Session, running: Sequence[Process]) -> None:
+    """Learn the session's folder from the raylet among ``running``; also of a start that was interrupted."""
+    found = (ray_node.session_folder(daemon) for daemon in ray_node.daemons(running))
+    session.path = session.path or next((path for path in found if path), None)
 
 
 def remove_session(session: Session) -> Path | None:
@@ -130,10 +136,11 @@ async def start_ray(
     argv = node.start_argv(ports, gcs_to_join)
     await ray_node.start(ray, argv, me.session.env, node.temp_dir, time.time())
     daemons = ray_node.daemons(me.children.alive())
+    note_session(me.session, daemons)
     if "raylet" not in {daemon.name for daemon in daemons}:
         raise RayStartFailed("`ray start` said that it succeeded, but there is no raylet")
     for daemon in daemons:
-        me.session.path = me.session.path or ray_node.session_folder(daemon)
+        me.state.update(session=str(me.session.path))
         me.children.watch(daemon, lambda name=daemon.name: me.stop(_daemon_died(me, name)))  # type: ignore[misc]
 
 

@@ -55,6 +55,17 @@ class StateFile:
             folder().rmdir()
 
 
+def bury(agent: int) -> Mapping[str, Any]:
+    """Remove the state file of an agent that is dead and could not; returns what it said."""
+    file = StateFile(path=folder() / f"{agent}.json")
+    try:
+        facts: Mapping[str, Any] = json.loads(file.path.read_text())
+    except (OSError, ValueError):
+        facts = {}
+    file.remove()
+    return facts
+
+
 def running() -> list[Mapping[str, Any]]:
     """The states of this user's live agents on this machine, the newest first."""
     found: list[Mapping[str, Any]] = []

@@ -15,7 +15,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bootstrap import process
 
@@ -50,6 +51,8 @@ def supervise(agent: Callable[[int], int]) -> int:
         _be_the_agent(agent, alive)
     os.close(alive)
     wait_status = _wait_for(pid)
+    orphans = process.descendants(os.getpid())
+    sockets = process.socket_files(orphans)
     left = process.kill_descendants(os.getpid())
     if os.WIFSIGNALED(wait_status):  # the agent itself; that of a workload that was killed is an exit code by now
         why = ", most likely for want of memory" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
@@ -58,15 +61,18 @@ def supervise(agent: Callable[[int], int]) -> int:
             f" ended the {left} processes that it had started",
             file=sys.stderr,
         )
-        _forget(pid)
+        _clear_up_behind(pid, sockets)
     return process.exit_status(wait_status)
 
 
-def _forget(agent: int) -> None:
-    """Remove the state file of an agent that could not."""
-    from bootstrap import state  # noqa: PLC0415 (only then; the supervisor stays small)
+def _clear_up_behind(agent: int, sockets: Sequence[str]) -> None:
+    """Remove the files of an agent that could not; a record in a shared folder stays, for the roll call to fence."""
+    from bootstrap import ray_node, state  # noqa: PLC0415 (only then; the supervisor stays small)
 
-    state.StateFile(path=state.folder() / f"{agent}.json").remove()
+    ray_node.remove_sockets(sockets)
+    facts = state.bury(agent)
+    if session := facts.get("session"):
+        ray_node.clean(Path(str(session)), str(facts.get("gcs", "")))
 
 
 def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:
@@ -78,9 +84,8 @@ def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(
-            status
-        )  # no interpreter shutdown: a thread stuck in getaddrinfo(3) would hold the node for its time-out
+        # No interpreter shutdown: a thread that is stuck in getaddrinfo(3) would hold the node for its time-out.
+        os._exit(status)
 
 
 def _wait_for(agent: int) -> int:

@@ -9,8 +9,8 @@ import time
 from typing import Any
 
 from bootstrap import node as nodes
-from bootstrap import search, secret
-from bootstrap.errors import BootstrapError, RayStartFailed
+from bootstrap import ray_node, search, secret
+from bootstrap.errors import BootstrapError, RayStartFailed, Stopped
 from bootstrap.model import NodeIdentity, Verdict
 from bootstrap.node import Node
 from bootstrap.ray_node import RayChild
@@ -54,7 +54,45 @@ async def follow(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
         joining.cancel()
         with contextlib.suppress(asyncio.CancelledError, BootstrapError):
             await joining
-    return await asyncio.shield(me.membership.ended)
+    try:
+        return await asyncio.shield(me.membership.ended)
+    except asyncio.CancelledError:
+        if not isinstance(me.reason, Stopped) or me.membership.ended.done():
+            raise
+        await _leave_in_peace(me, identity, me.membership)
+        if me.membership.ended.done():
+            return await me.membership.ended  # the workload ended while we were leaving
+        raise
+
+
+async def _leave_in_peace(me: Run, identity: NodeIdentity, membership: Membership) -> None:
+    """A worker that is told to stop while the workload runs lets its tasks end while the grace lasts.
+
+    It is over when Ray has drained this node (at once if it is idle), when the head has a verdict (it may have been
+    told to stop too, and its workload may need this node for a checkpoint), after ``--grace``, or at a second signal.
+    """
+    grace = me.settings.grace
+    membership.report("leaving", str(me.reason))
+    me.phase("draining")
+    me.log.say(f"{me.reason}: draining Ray; {grace:g} s of grace")
+    draining = asyncio.ensure_future(_drain(me, identity, grace))
+    # A daemon that ends calls me.stop(), as does a second signal: after the first, both set ``hurry``.
+    hurry = asyncio.ensure_future(me.hurry.wait())
+    either: set[asyncio.Future[Any]] = {hurry, membership.ended}
+    await asyncio.wait(either, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
+    draining.cancel()
+
+
+async def _drain(me: Run, identity: NodeIdentity, grace: float) -> None:
+    labels = {ray_node.RUN_LABEL: ray_node.run_hash(identity.run_id), ray_node.RANK_LABEL: str(identity.rank)}
+    try:
+        ray = await RayChild.spawn(me.children, me.session.env)
+        answer = await ray.ask("drain", address=me.session.gcs, labels=labels, seconds=max(1, int(grace)))
+    except RayStartFailed as error:
+        answer = {"error": error.message}
+    if "error" in answer:
+        me.log.warn(f"Ray does not drain this node: {answer['error']}")
 
 
 async def _join(me: Run, node: Node, ray: RayChild, membership: Membership) -> None:

@@ -17,4 +17,4 @@ for text in metadata.requires("ray-bootstrap") or ():
         continue
     if found not in wanted.specifier:
         missing.append(f"{wanted} is wanted, {found} is installed")
-sys.exit("\n".join(missing))
+sys.exit("\n".join(missing) or None)

@@ -97,8 +97,9 @@ class Node:
         return next(pid for pid in self._alive() if f"/sockets/{name} " in describe(pid))
 
     def appears(self, name: str) -> None:
-        """Waits until there is a file of this name in the node's folder."""
-        wait_for((self.folder / name).exists, _SECONDS, name)
+        """Waits until something is in the file of this name in the node's folder."""
+        path = self.folder / name
+        wait_for(lambda: path.exists() and path.stat().st_size, _SECONDS, name)
 
     def _alive(self) -> set[int]:
         return marked(self._mark)

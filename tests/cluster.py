@@ -77,17 +77,17 @@ def start(
     size: int | None = None,
     env: Mapping[str, str] | None = None,
     agent: Sequence[str] = AGENT,
-    first_rank: int = 0,
+    extra: Mapping[int, Sequence[str]] | None = None,
 ) -> Agents:
-    """The same command on all hosts, numbered in their order."""
+    """The same command on all hosts, numbered in their order; ``extra`` are options of one rank alone."""
     size = len(hosts) if size is None else size
     tail = ["--", *workload] if workload else []
 
     def argv(rank: int) -> list[str]:
         identity = [f"--rank={rank}", f"--nodes={size}", f"--run-id={run}", "--num-cpus=1"]
-        return [*agent, *identity, "--object-store-memory=100Mi", *options, *tail]
+        return [*agent, *identity, "--object-store-memory=100Mi", *options, *(extra or {}).get(rank, ()), *tail]
 
-    return Agents(hosts, [host.popen(argv(first_rank + i), env=env) for i, host in enumerate(hosts)])
+    return Agents(hosts, [host.popen(argv(i), env=env) for i, host in enumerate(hosts)])
 
 
 def rendezvous(name: str, hosts: Hosts) -> list[str]:

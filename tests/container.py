@@ -1,10 +1,10 @@
-"""What a container runtime does between fork and exec: ``container.py SPEC.json``, started as PID 1 of a new PID namespace
-in the mount, UTS, network and IPC namespaces of a host of :mod:`hosts`, as root.
+"""What a container runtime does between fork and exec: ``container.py SPEC.json``.
 
-The spec: ``root`` ("" for the host's own), ``hostname`` (null leaves it), ``mounts`` (["bind", SOURCE, TARGET] and
-["tmpfs", OPTIONS, TARGET], in order), ``files`` (TARGET → SOURCE, which are in the image), ``visible`` (folders that the
-user must reach although they lie below a private one such as /root), ``read_only``, ``user``, ``group``, ``groups``,
-``capabilities`` (false drops all), ``cwd``, ``env``, ``argv``.
+It starts as root and as PID 1 of a new PID namespace, in the other namespaces of a host of :mod:`hosts`. The spec:
+``root`` ("" for the host's own), ``hostname`` (null leaves it), ``mounts`` (["bind", SOURCE, TARGET] and
+["tmpfs", OPTIONS, TARGET], in order), ``files`` (TARGET → SOURCE, which are in the image), ``visible`` (folders that
+the user must reach although they lie below a private one such as /root), ``read_only``, ``user``, ``group``,
+``groups``, ``capabilities`` (false drops all), ``cwd``, ``env``, ``argv``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Stands in for rayproject/ray where no registry is: this machine's Python and Ray, with the libraries that they need.
 
-``image_base.py ROOT`` fills a folder with a root file system: user ray (1000, group users), Python in /opt/python with pip
-and with Ray's own requirements, and nothing of what only the agent requires.
+``image_base.py ROOT`` fills a folder with a root file system: user ray (1000, group users), Python in /opt/python with
+pip and with Ray's own requirements, and nothing of what only the agent requires.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ ETC = {
     "group": "root:x:0:\nusers:x:100:\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
-_SKIPPED = shutil.ignore_patterns("site-packages", "test", "tests", "__pycache__", "idlelib", "lib2to3", "*.a", "tensorboard")
+_SKIPPED = shutil.ignore_patterns(
+    "site-packages", "test", "tests", "__pycache__", "idlelib", "lib2to3", "*.a", "tensorboard"
+)
 
 
 def requirements(name: str, extras: Iterable[str], found: set[str]) -> set[str]:
@@ -32,9 +34,9 @@ def requirements(name: str, extras: Iterable[str], found: set[str]) -> set[str]:
     found.add(name)
     for text in metadata.requires(name) or ():
         wanted = Requirement(text)
-        if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-            if wanted.name not in found:
-                requirements(wanted.name, wanted.extras, found)
+        holds = wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+        if holds and wanted.name not in found:
+            requirements(wanted.name, wanted.extras, found)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Pods of rendered manifests as hosts of :mod:`hosts`: what a Job's controller, a kubelet and a cluster's DNS do with them.
+"""Pods of rendered manifests as hosts of :mod:`hosts`: what a Job's controller, a kubelet and a cluster's DNS do.
 
 Not here: cgroups, the seccomp profile, probes, and that a NetworkPolicy is enforced.
 """
@@ -151,11 +151,10 @@ def _names(objects: Sequence[Object], pods: Sequence[Pod]) -> dict[str, str]:
     """A headless Service's records; none for pods that are not ready, unless it says so, and these never are."""
     names: dict[str, str] = {}
     for service in (o for o in objects if o["kind"] == "Service" and o["spec"].get("clusterIP") == "None"):
-        selector = service["spec"]["selector"].items()
-        for pod in pods:
-            if selector <= pod.labels.items() and service["spec"].get("publishNotReadyAddresses"):
-                if pod.spec.get("subdomain") == service["metadata"]["name"]:
-                    names[_full_name(pod)] = pod.host.ip
+        if service["spec"].get("publishNotReadyAddresses"):
+            selector = service["spec"]["selector"].items()
+            mine = [pod for pod in pods if pod.spec.get("subdomain") == service["metadata"]["name"]]
+            names |= {_full_name(pod): pod.host.ip for pod in mine if selector <= pod.labels.items()}
     return names
 
 

@@ -1,4 +1,4 @@
-"""docker/Dockerfile is built for real and its image forms a cluster, as the pods of k8s/base and under their restrictions."""
+"""docker/Dockerfile is built for real, and its image forms a cluster as the pods of k8s/base do."""
 
 from __future__ import annotations
 
@@ -131,7 +131,9 @@ def left_by_the_build(root: Path) -> Sequence[str]:
         ("pyproject.toml", '"click>=8.1"', '"click>=800"', "click>=800"),
     ],
 )
-def test_an_image_that_would_not_work_is_not_built(store: Store, context: Path, file: str, old: str, new: str, said: str):
+def test_an_image_that_would_not_work_is_not_built(
+    store: Store, context: Path, file: str, old: str, new: str, said: str
+):
     text = (context / file).read_text()
     assert old in text
     (context / file).write_text(text.replace(old, new))

@@ -1,4 +1,4 @@
-"""The pods of the rendered manifests run: clusters form, workloads end, and their Jobs become what docs/kubernetes.md says."""
+"""The pods of the rendered manifests run: clusters form and end, and their Jobs become what docs/kubernetes.md says."""
 
 from __future__ import annotations
 
@@ -99,14 +99,16 @@ def test_the_pods_use_the_ports_of_the_network_policy_and_a_stop_is_no_failure(p
         found = unlisted(pod, objects)
         assert found == [], found
     agents.signal(0, signal.SIGTERM)
-    assert agents.wait(seconds=kubelet.only(objects, "Job")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])
+    assert agents.wait(
+        seconds=kubelet.only(objects, "Job")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    )
     assert [p.returncode for p in agents.processes] == [143, 143]
     assert kubelet.outcome(kubelet.only(objects, "Job"), [143, 143], disrupted=[0]) == "Retry"
     assert "a" * 64 not in agents.err(0) + agents.err(1)
 
 
 def unlisted(pod: kubelet.Pod, objects: Any) -> list[str]:
-    """Connections between pods that the NetworkPolicy would not let through, and listeners on ports of no fixed number."""
+    """Connections between pods that the NetworkPolicy would not let through, and listeners on any other port."""
     (rule,) = kubelet.only(objects, "NetworkPolicy")["spec"]["ingress"]
     allowed = {p for port in rule["ports"] for p in range(port["port"], port.get("endPort", port["port"]) + 1)}
     ports = kubelet.only(objects, "ConfigMap")["data"]

@@ -85,6 +85,64 @@ def test_a_worker_is_told_to_stop_and_the_run_goes_on(make_hosts):
     nothing_left(hosts)
 
 
+PREEMPTED = """
+import ray, time
+ray.init(log_to_driver=False, logging_level="error")
+worker = next(n for n in ray.nodes() if n["Labels"]["ray-bootstrap/rank"] == "1")
+affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(worker["NodeID"], soft=False)
+
+@ray.remote(scheduling_strategy=affinity, max_retries=0)
+def checkpoint():
+    print("working", flush=True)
+    time.sleep(4)
+    return "saved"
+
+task = checkpoint.remote()
+ray.wait([task], timeout=1)
+print("up", flush=True)
+print(ray.get(task), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_preempted_workers_task_ends_before_its_node_leaves(make_hosts):
+    hosts = make_hosts(2)
+    agents = start(hosts, "--shared-dir=/shared", workload=[sys.executable, "-c", PREEMPTED])
+    agents.prints(0, "up")
+    agents.signal(1, signal.SIGTERM)
+    assert agents.wait([1], seconds=19) == [143]
+    agents.prints(0, "saved", seconds=10)
+    agents.says(0, "rank 1 (node-1) leaving: stopped by SIGTERM")
+    agents.signal(0, signal.SIGTERM)
+    assert agents.wait() == [143, 143]
+    nothing_left(hosts)
+
+
+def test_all_are_told_to_stop(make_hosts):
+    """What scancel, a time limit and a deleted Job do: the head's workload has its grace all the same."""
+    hosts = make_hosts(2)
+    slow = "trap 'sleep 2; echo saved; exit 0' TERM; echo up; while :; do sleep 0.1; done"
+    agents = start(hosts, "--shared-dir=/shared", workload=["bash", "-c", slow])
+    agents.prints(0, "up")
+    agents.signal(1, signal.SIGTERM)
+    agents.signal(0, signal.SIGTERM)
+    assert agents.wait() == [143, 143]
+    assert agents.out(0).splitlines() == ["up", "saved"]
+    nothing_left(hosts)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ray_that_cannot_start_tells_its_own_cause_on_every_node(make_hosts, rank):
+    hosts = make_hosts(2)
+    bad = ["--ray-start-arg=--plasma-directory=/nonexistent"]
+    agents = start(hosts, "--shared-dir=/shared", workload=["true"], extra={rank: bad})
+    assert agents.wait() == [69, 69]
+    for said in map(agents.err, (0, 1)):
+        assert "/nonexistent" in said
+        assert "'ray-start'" in said.splitlines()[-1]
+    nothing_left(hosts)
+
+
 def test_the_heads_agent_is_killed(make_hosts):
     hosts = make_hosts(3)
     agents = busy(hosts)

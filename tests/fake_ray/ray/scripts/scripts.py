@@ -38,8 +38,9 @@ class _Start:
             raise TypeError(f"not how the agent calls it: {prog_name!r}, {standalone_mode!r}")
         record = Path(os.environ["FAKE_RAY_RECORD"])
         first = not record.exists()
-        with record.open("a") as file:
-            file.write(json.dumps({"argv": list(args), "env": dict(os.environ)}) + "\n")
+        line = json.dumps({"argv": list(args), "env": dict(os.environ)}) + "\n"
+        with record.open("ab", buffering=0) as file:  # at once, for who waits for it
+            file.write(line.encode())
         options = dict(argument.removeprefix("--").split("=", 1) for argument in args if "=" in argument)
         folder = Path(options["temp-dir"])
         session = _session(folder, "--head" in args)
