@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import shutil
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,7 +94,7 @@ def _clear_up(me: Run, sockets: Sequence[str]) -> Path | None:
 
 def _last_words(me: Run, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> None:
     """The last line on standard error and the record: which status, whose it is, why, and where to look."""
-    took = time.monotonic() - me.begun
+    took = me.seconds
     where = f"; Ray's logs: {logs}" if logs else ""
     if error is not None:
         me.log.error(error.message)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 
 from bootstrap import node as nodes
 from bootstrap import quorum, ray_node, rendezvous, search, secret, workload
@@ -43,7 +42,7 @@ async def lead(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     gcs, ray = await _start_head(me, node, ray)
     me.call.release(gcs)
     me.phase("waiting for nodes", gcs=gcs)
-    me.log.say(f"the Ray head is up at {gcs} after {time.monotonic() - me.begun:.1f} s")
+    me.log.say(f"the Ray head is up at {gcs} after {me.seconds:.1f} s")
     count = await _wait_for_quorum(me, identity, me.call, ray, changed, gcs)
     gpus = sum(presence.gpus for presence in count.standing.values())
     return await _work(me, identity, gcs, len(count.standing), gpus)
@@ -109,8 +108,8 @@ async def _wait_for_quorum(
     me.session.quorum = True
     await ray.end()
     me.phase("running", nodes=len(count.standing))
-    took = time.monotonic() - me.begun
-    me.log.say(f"the quorum stands: {len(count.standing)} nodes after {took:.1f} s")
+    nodes_in_words = "1 node" if len(count.standing) == 1 else f"{len(count.standing)} nodes"
+    me.log.say(f"the quorum stands: {nodes_in_words} after {me.seconds:.1f} s")
     return count
 
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -28,6 +29,7 @@ DAEMONS = ("gcs_server", "raylet")
 _STANDARD_PORTS = {"gcs_port": 6379, "dashboard_port": 8265, "ray_client_server_port": 10001}
 _HEAD_ONLY = ("gcs_port", "dashboard_port", "ray_client_server_port")
 _AGENT_HTTP = 52365
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SHM_MINIMUM = 80 * 1024 * 1024
 """Below Ray's own least object store (75 MB, ray_constants.py) the choice is left to Ray."""
 _OBJECT_STORE_SHARE, _SHM_SHARE, _OBJECT_STORE_MOST = 0.3, 0.95, 200 * 10**9
@@ -189,7 +191,7 @@ class RayChild:
         """The last lines of what Ray printed."""
         size = os.fstat(self.output).st_size
         text = os.pread(self.output, 64 * 1024, max(0, size - 64 * 1024)).decode(errors="replace")
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(_COLOUR.sub("", text).splitlines()[-lines:])
 
     async def end(self) -> None:
         """Let it go: it is needed no more (65 MB), and Ray's daemons become the agent's children."""
@@ -211,7 +213,7 @@ async def start(ray: RayChild, argv: Sequence[str], env: Mapping[str, str], fold
         cause = [f"`ray start` failed: {answer['error']}", *causes(folder, before)]
         if len(cause) == 1:
             cause.append(ray.printed())
-        raise RayStartFailed("\n".join(cause), hint=f"Ray's logs: {folder}/session_latest/logs")
+        raise RayStartFailed("\n".join(cause), hint="the cause is above; Ray's logs, in the last line, have the rest")
 
 
 def causes(folder: Path, since: float, most: int = 8) -> list[str]:

@@ -86,6 +86,11 @@ class Run:
     made_secret: Secret | None = None
     session: Session = field(default_factory=Session)
 
+    @property
+    def seconds(self) -> float:
+        """Since the run began here."""
+        return time.monotonic() - self.begun
+
     def stop(self, reason: BootstrapError) -> None:
         """End the line, for this reason unless there is one already."""
         if self.reason is not None:
@@ -145,5 +150,5 @@ async def start_ray(
 
 
 def _daemon_died(me: Run, name: str) -> RayDied:
-    lines = ray_node.causes(me.session.folder, 0) if me.session.folder else []
+    lines = ray_node.causes(me.session.folder, time.time() - me.seconds) if me.session.folder else []
     return RayDied("\n".join([f"Ray's {name} on {me.host.hostname} ended by itself", *lines]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import time
 from typing import Any
 
 from bootstrap import node as nodes
@@ -107,4 +106,4 @@ async def _join(me: Run, node: Node, ray: RayChild, membership: Membership) -> N
     membership.report("joined")
     await ray.end()
     me.phase("joined")
-    me.log.say(f"joined {gcs} after {time.monotonic() - me.begun:.1f} s; waiting for the head's verdict")
+    me.log.say(f"joined {gcs} after {me.seconds:.1f} s; waiting for the head's verdict")
