@@ -56,8 +56,11 @@ class Figures:
     """From the verdict's sending to the last worker that heard it."""
     left: float
     """From the verdict's sending until the head knows that all have left."""
-    cpu: tuple[float, float]
-    """Seconds of the head's own processor time until the last was admitted, and for the verdict and the good-byes."""
+    cpu_join: float
+    """Seconds of the head's own processor time until the last was admitted; other than time, it does not depend on what
+    else runs on the machine, the simulated workers included."""
+    cpu_verdict: float
+    """Likewise for the verdict and all good-byes."""
     idle: float
     rss: int
     per_connection: float
@@ -202,7 +205,8 @@ def measure(workers: int, processes: int, idle: float) -> Figures:
         fan_out=last["released"] - there["admitted"],
         told=last["ended"] - there["sent"],
         left=there["left"],
-        cpu=there["cpu"],
+        cpu_join=there["cpu"][0],
+        cpu_verdict=there["cpu"][1],
         idle=there["idle"],
         rss=there["rss"],
         per_connection=(there["rss"] - there["before"]) / workers,
@@ -220,7 +224,7 @@ def row(f: Figures) -> str:
     """Of the table."""
     return (
         f"| {f.workers} | {f.join:.2f} | {f.workers / f.join:.0f} | {f.released:.3f} | {f.fan_out:.3f} | {f.told:.3f} "
-        f"| {f.left:.3f} | {f.cpu[0]:.2f}, {f.cpu[1]:.2f} | {100 * f.idle:.1f} "
+        f"| {f.left:.3f} | {f.cpu_join:.2f}, {f.cpu_verdict:.2f} | {100 * f.idle:.1f} "
         f"| {f.rss / 1e6:.0f} | {f.per_connection / 1e3:.1f} |"
     )
 
@@ -231,7 +235,7 @@ def growth(figures: Sequence[Figures]) -> list[str]:
     if small is large:
         return []
     lines = [f"growth from {small.workers} to {large.workers} workers, per worker (1.0 is linear, less is better):"]
-    for name in ("join", "fan_out", "told", "idle", "per_connection"):
+    for name in ("cpu_join", "cpu_verdict", "idle", "per_connection", "join", "fan_out", "told"):
         one, other = getattr(small, name), getattr(large, name)
         if name != "per_connection":
             one, other = one / small.workers, other / large.workers

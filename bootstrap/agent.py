@@ -8,12 +8,12 @@ import signal
 
 from bootstrap import ending, rendezvous
 from bootstrap import node as nodes
+from bootstrap.children import Children
 from bootstrap.errors import RayDied, Stopped
 from bootstrap.head import lead
 from bootstrap.host import Host
 from bootstrap.logs import Log
 from bootstrap.model import Role, Verdict
-from bootstrap.process import Children
 from bootstrap.ray_node import RayChild
 from bootstrap.run import Run
 from bootstrap.settings import Settings

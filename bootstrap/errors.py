@@ -112,3 +112,12 @@ class Stopped(BootstrapError):
 def retryable(name: str) -> bool:
     """Whether trying again may help after the error of this name, which another node has told of."""
     return any(error.retryable for error in BootstrapError.__subclasses__() if error.name == name)
+
+
+def of_another_node(name: str, message: str, *, hint: str) -> BootstrapError:
+    """The error of this name that another node has told of, with the same status; internal if there is none."""
+    error = BootstrapError(message, hint=hint)
+    for kind in BootstrapError.__subclasses__():
+        if kind.name == name:
+            error.status, error.name, error.retryable = kind.status, kind.name, kind.retryable
+    return error

@@ -7,7 +7,7 @@ import signal
 
 from bootstrap import node as nodes
 from bootstrap import quorum, ray_node, rendezvous, search, secret, workload
-from bootstrap.errors import BootstrapError, RayDied, RayStartFailed, Refused, Stopped
+from bootstrap.errors import BootstrapError, RayDied, RayStartFailed, Refused, Stopped, of_another_node
 from bootstrap.model import HeadAddress, NodeIdentity, Role, Verdict
 from bootstrap.node import Node
 from bootstrap.ray_node import RayChild
@@ -34,6 +34,7 @@ async def lead(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     any_patch = me.host.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL") == "minor"
     me.call = RollCall(hello, shared.value, me.settings.heartbeat_timeout, any_patch)
     me.call.on_change = lambda member, what: _node_changed(me, changed, member, what)
+    me.call.on_refused = lambda who: me.log.warn(f"turned away {who}")
     if identity.size != 1:
         await _open_roll_call(me, me.call, identity)
     if node is None:
@@ -136,9 +137,8 @@ def _node_changed(me: Run, changed: asyncio.Event, member: Member, what: str) ->
     elif member.phase == "refused" and _least(me.settings, identity) == identity.size:
         me.stop(Refused(f"{name}: {member.detail}", hint="give all nodes the same image, or the same environment"))
     elif member.phase == "failed" and _least(me.settings, identity) == identity.size:
-        me.stop(
-            RayStartFailed(f"{name}: {member.detail}", hint=f"its own output says more; no other node can be {name}")
-        )
+        hint = f"its own output says more; without {name} there are too few nodes"
+        me.stop(of_another_node(member.error, f"{name}: {member.detail}", hint=hint))
 
 
 def _unlike(me: Run, member: Member) -> str:

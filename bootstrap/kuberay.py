@@ -13,10 +13,10 @@ import os
 import resource
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from bootstrap import hosts, network, preflight, resources, secret
+from bootstrap import hosts, network, preflight, ray_node, resources, secret
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.logs import Log
@@ -52,7 +52,7 @@ def hand_over(settings: Settings, host: Host) -> int:
     )
     temp_dir = Path(settings.temp_dir or given.get("--temp-dir") or "/tmp/ray")  # noqa: S108 (Ray's own default)
     measured, env = _check(settings, host, identity, temp_dir, log)
-    added = missing(given, measured)
+    added = missing(given, measured, ray_node.memory_argv(settings, measured, ray_node.shm_free()))
     _more_files(host)
     plus = f", with {shlex.join(added)}" if added else ""
     log.say(f"fit, as {identity.role.value}; over to KubeRay's command{plus}")
@@ -83,12 +83,15 @@ def _check(
     return measured, env
 
 
-def missing(given: dict[str, str], measured: Resources) -> Sequence[str]:
-    """What the command does not say and this node knows; KubeRay derives CPUs, memory and whole GPUs from the limits.
+def missing(given: Mapping[str, str], measured: Resources, memory: Iterable[str]) -> list[str]:
+    """What the command does not say and this node knows; whatever it says, stays as it is.
 
-    A MIG instance, say, is under no name that it knows. Whatever the command says, stays as it is.
+    KubeRay derives CPUs, memory and whole GPUs from the limits. It knows neither a MIG instance nor the size of /dev/shm,
+    and where the object store does not fit in there, Ray puts it on disk.
+
+    :param memory: options for the memory and the object store.
     """
-    added = []
+    added = [option for option in memory if option.partition("=")[0] not in given]
     if "--num-cpus" not in given:
         added.append(f"--num-cpus={measured.cpus}")
     if "--num-gpus" not in given and measured.num_gpus:

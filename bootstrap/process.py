@@ -1,4 +1,4 @@
-"""Children: started in sessions of their own, reaped once and in one place, ended by process id, never by name.
+"""The process table, and the end of everything below a process: by process id, never by name.
 
 The agent makes itself a *child subreaper* (prctl(2), PR_SET_CHILD_SUBREAPER): Ray's daemons, whose starter ends, become
 its children, and so does everything that the workload leaves behind. "Ours" is therefore exactly "below us in the
@@ -7,21 +7,16 @@ process tree", also for a process that called setsid(2), changed its title or cl
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes
 import os
 import signal
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO
 
 _PR_SET_CHILD_SUBREAPER = 36
-_LOOK_AGAIN = 0.05
+LOOK_AGAIN = 0.05
 """Seconds between looks at the process table during teardown; a grandchild's end sends us no signal."""
-
-Stream = IO[bytes] | int | None
 
 
 def become_subreaper() -> None:
@@ -108,7 +103,7 @@ def kill_descendants(root: int) -> int:
             send(process, signal.SIGKILL)
             killed.add(process.pid)
         reap_strangers()
-        signal.sigtimedwait([signal.SIGCHLD], _LOOK_AGAIN)
+        signal.sigtimedwait([signal.SIGCHLD], LOOK_AGAIN)
     reap_strangers()
     return len(killed)
 
@@ -124,116 +119,3 @@ def exit_status(wait_status: int) -> int:
     """A shell's view of a wait status: the exit code, or 128 + the signal's number."""
     code = os.waitstatus_to_exitcode(wait_status)
     return code if code >= 0 else 128 - code
-
-
-@dataclass(slots=True)
-class Child:
-    """A child of the agent, leader of its own session and process group."""
-
-    pid: int
-    exited: asyncio.Future[int]
-    """Its status, 128 + n for signal n."""
-
-    def signal(self, signum: int) -> None:
-        """Signal its whole process group; one that has ended is left alone (its id may be another's by now)."""
-        if not self.exited.done():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signum)
-
-
-class Children:
-    """All processes below the agent. The only place that waits for processes, so nobody's status is lost."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._known: dict[int, Child] = {}
-        self._watched: dict[int, int] = {}
-        become_subreaper()
-        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
-
-    def spawn(
-        self,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        *,
-        stdin: Stream = subprocess.DEVNULL,
-        stdout: Stream = None,
-        stderr: Stream = None,
-        pass_fds: Sequence[int] = (),
-    ) -> Child:
-        """Start ``argv``; None for a stream means ours.
-
-        :raises OSError: as execvpe(3): FileNotFoundError, PermissionError, and so on.
-        """
-        popen = subprocess.Popen(
-            argv,
-            env=dict(env),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            pass_fds=pass_fds,
-            start_new_session=True,
-        )
-        popen.returncode = 0  # else its destructor would wait for the process, and take the status from us
-        child = Child(popen.pid, self._loop.create_future())
-        self._known[child.pid] = child
-        return child
-
-    def watch(self, process: Process, on_exit: Callable[[], None]) -> None:
-        """Call ``on_exit`` when ``process`` has ended, whoever's child it is (pidfd_open(2): it becomes readable)."""
-        try:
-            fd = os.pidfd_open(process.pid)
-        except ProcessLookupError:
-            self._loop.call_soon(on_exit)
-            return
-
-        def ended() -> None:
-            self._unwatch(process.pid)
-            on_exit()
-
-        self._watched[process.pid] = fd
-        self._loop.add_reader(fd, ended)
-
-    def _unwatch(self, pid: int) -> None:
-        fd = self._watched.pop(pid)
-        self._loop.remove_reader(fd)
-        os.close(fd)
-
-    def _reap(self) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, wait_status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    return
-                child = self._known.pop(pid, None)
-                if child is not None and not child.exited.done():
-                    child.exited.set_result(exit_status(wait_status))
-
-    def alive(self) -> list[Process]:
-        """Everything below the agent that lives."""
-        return descendants(os.getpid())
-
-    async def end(self, child: Child, grace: float) -> int:
-        """SIGTERM to the child's group, SIGKILL after ``grace`` seconds; returns its status."""
-        child.signal(signal.SIGTERM)
-        child.signal(signal.SIGCONT)
-        await asyncio.wait([child.exited], timeout=grace)
-        child.signal(signal.SIGKILL)
-        return await child.exited
-
-    async def end_all(self, grace: float) -> list[Process]:
-        """SIGTERM to everything below us, SIGKILL after ``grace`` seconds; returns what had to be killed."""
-        for pid in list(self._watched):
-            self._unwatch(pid)
-        for process in self.alive():
-            send(process, signal.SIGTERM)
-        deadline = self._loop.time() + grace
-        while (remaining := self.alive()) and self._loop.time() < deadline:  # noqa: ASYNC110 (no event to await)
-            await asyncio.sleep(_LOOK_AGAIN)
-        killed = remaining
-        while remaining:
-            for process in remaining:
-                send(process, signal.SIGKILL)
-            await asyncio.sleep(_LOOK_AGAIN)
-            remaining = self.alive()
-        return killed

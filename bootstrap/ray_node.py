@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from bootstrap.children import Child, Children
 from bootstrap.errors import RayStartFailed
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role, join_host_port
-from bootstrap.process import Child, Children, Process
+from bootstrap.process import Process
 from bootstrap.settings import Settings, fixed_ports
 
 RUN_LABEL, RANK_LABEL = "ray-bootstrap/run", "ray-bootstrap/rank"
@@ -106,7 +107,7 @@ def start_argv(
     argv = ["--head", f"--port={ports['gcs_port']}"] if head else [f"--address={gcs_address}"]
     argv += [f"--node-ip-address={address.ip}", f"--temp-dir={temp_dir(settings, identity)}"]
     argv += [f"--num-cpus={resources.cpus}", f"--num-gpus={resources.num_gpus}"]
-    argv += _memory_argv(settings, resources, shm_free)
+    argv += memory_argv(settings, resources, shm_free)
     if resources.custom:
         argv.append(f"--resources={json.dumps(dict(resources.custom), sort_keys=True)}")
     argv.append("--labels=" + ",".join(f"{key}={value}" for key, value in sorted(labels.items())))
@@ -122,7 +123,8 @@ def start_argv(
     return [*argv, *settings.ray_start_arg]
 
 
-def _memory_argv(settings: Settings, resources: Resources, shm_free: int) -> Iterator[str]:
+def memory_argv(settings: Settings, resources: Resources, shm_free: int) -> Iterator[str]:
+    """How much is for the object store, which must fit into /dev/shm or it goes to disk, and how much for the rest."""
     store = settings.object_store_memory
     if store is None and shm_free >= _SHM_MINIMUM:
         store = int(min(resources.memory * _OBJECT_STORE_SHARE, shm_free * _SHM_SHARE, _OBJECT_STORE_MOST))

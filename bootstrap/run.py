@@ -15,18 +15,23 @@ from pathlib import Path
 
 from bootstrap import hosts, preflight, ray_node, rendezvous
 from bootstrap import node as nodes
-from bootstrap.errors import BootstrapError, RayDied, RayStartFailed
+from bootstrap.children import Child, Children
+from bootstrap.errors import BootstrapError, RayDied, RayStartFailed, Stopped
 from bootstrap.host import Host
 from bootstrap.logs import Log
 from bootstrap.model import NodeIdentity, Verdict
 from bootstrap.node import Node
-from bootstrap.process import Child, Children, Process
+from bootstrap.process import Process
 from bootstrap.ray_node import RayChild
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.server import RollCall
 from bootstrap.secret import Secret
 from bootstrap.settings import Settings
 from bootstrap.state import StateFile
+
+_ONE_SIGNAL = 0.5
+"""Seconds within which the same signal twice counts once."""
+_SIGNAL_DELAY = 0.1
 
 
 @dataclass
@@ -78,6 +83,9 @@ class Run:
     """Why the line was cancelled; the first one wins."""
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by a second signal: no more grace."""
+    ray_gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when one of Ray's daemons on this node has ended."""
+    stopped_at: float = 0.0
     identity: NodeIdentity | None = None
     node: Node | None = None
     workload: Child | None = None
@@ -92,11 +100,17 @@ class Run:
         return time.monotonic() - self.begun
 
     def stop(self, reason: BootstrapError) -> None:
-        """End the line, for this reason unless there is one already."""
+        """End the line, for this reason unless there is one already; a second signal takes the grace away.
+
+        Slurm without cgroups, and systemd, signal every process at once: we hear it from our supervisor, too.
+        """
+        now = time.monotonic()
         if self.reason is not None:
-            self.hurry.set()
+            same = isinstance(self.reason, Stopped) and self.reason.status == reason.status
+            if isinstance(reason, Stopped) and not (same and now - self.stopped_at < _ONE_SIGNAL):
+                self.hurry.set()
         elif self.line is not None and not self.line.done():
-            self.reason = reason
+            self.reason, self.stopped_at = reason, now
             self.line.cancel()
 
     def phase(self, name: str, **facts: object) -> None:
@@ -139,14 +153,25 @@ async def start_ray(
     me.session.folder, me.session.gcs = node.temp_dir, gcs
     node.temp_dir.mkdir(parents=True, exist_ok=True)
     argv = node.start_argv(ports, gcs_to_join)
-    await ray_node.start(ray, argv, me.session.env, node.temp_dir, time.time())
+    starting = ray_node.start(ray, argv, me.session.env, node.temp_dir, time.time())
+    try:
+        await asyncio.wait_for(starting, me.settings.quorum_timeout)
+    except asyncio.TimeoutError:
+        what = f"`ray start` did not end within {me.settings.quorum_timeout:g} s\n{ray.printed()}"
+        raise RayStartFailed(what, hint="--quorum-timeout waits longer; is a file system slow?") from None
     daemons = ray_node.daemons(me.children.alive())
     note_session(me.session, daemons)
     if "raylet" not in {daemon.name for daemon in daemons}:
         raise RayStartFailed("`ray start` said that it succeeded, but there is no raylet")
     for daemon in daemons:
         me.state.update(session=str(me.session.path))
-        me.children.watch(daemon, lambda name=daemon.name: me.stop(_daemon_died(me, name)))  # type: ignore[misc]
+        me.children.watch(daemon, lambda name=daemon.name: _daemon_ended(me, name))  # type: ignore[misc]
+
+
+def _daemon_ended(me: Run, name: str) -> None:
+    me.ray_gone.set()
+    # If a signal to all processes ended it, ours is on its way, and is the reason.
+    asyncio.get_running_loop().call_later(_SIGNAL_DELAY, lambda: me.stop(_daemon_died(me, name)))
 
 
 def _daemon_died(me: Run, name: str) -> RayDied:

@@ -34,7 +34,8 @@ async def follow(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     except BootstrapError as error:
         raise failure or error from None
     if failure is not None or node is None:
-        me.membership.report("failed", failure.message if failure else "")
+        if failure is not None:
+            me.membership.report("failed", failure.message, failure.name)
         raise failure or BootstrapError("the node was not inspected, and nobody said why")
     me.log.say(f"{me.membership.head} leads this run; waiting until its Ray is up")
     identity = dataclasses.replace(identity, rank=me.membership.rank)
@@ -75,12 +76,11 @@ async def _leave_in_peace(me: Run, identity: NodeIdentity, membership: Membershi
     me.phase("draining")
     me.log.say(f"{me.reason}: draining Ray; {grace:g} s of grace")
     draining = asyncio.ensure_future(_drain(me, identity, grace))
-    # A daemon that ends calls me.stop(), as does a second signal: after the first, both set ``hurry``.
-    hurry = asyncio.ensure_future(me.hurry.wait())
-    either: set[asyncio.Future[Any]] = {hurry, membership.ended}
+    hurry, gone = (asyncio.ensure_future(event.wait()) for event in (me.hurry, me.ray_gone))
+    either: set[asyncio.Future[Any]] = {hurry, gone, membership.ended}
     await asyncio.wait(either, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-    hurry.cancel()
-    draining.cancel()
+    for task in (hurry, gone, draining):
+        task.cancel()
 
 
 async def _drain(me: Run, identity: NodeIdentity, grace: float) -> None:
@@ -101,7 +101,7 @@ async def _join(me: Run, node: Node, ray: RayChild, membership: Membership) -> N
     try:
         await start_ray(me, node, ray, dict(node.ports), gcs, gcs)
     except RayStartFailed as error:
-        membership.report("failed", error.message)
+        membership.report("failed", error.message, error.name)
         raise
     membership.report("joined")
     await ray.end()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bootstrap.process import Child, Children
+from bootstrap.children import Child, Children
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """A shell's statuses for a command that cannot be started (POSIX 2.8.2)."""

@@ -5,6 +5,7 @@ Not here: cgroups, the seccomp profile, probes, and that a NetworkPolicy is enfo
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -103,11 +104,56 @@ def job_pods(job: Object, hosts: Sequence[Host], labels: Mapping[str, str] | Non
     return pods
 
 
+def jobset_pods(jobset: Object, hosts: Sequence[Host], restarts: int = 0) -> list[Pod]:
+    """The pods of a JobSet of one Job; https://jobset.sigs.k8s.io/docs/concepts/"""
+    (part,) = jobset["spec"]["replicatedJobs"]
+    name, network = jobset["metadata"]["name"], jobset["spec"]["network"]
+    job = {**copy.deepcopy(part["template"]), "metadata": {"name": f"{name}-{part['name']}-0"}}
+    job["spec"]["template"]["spec"]["subdomain"] = network["subdomain"]
+    labels = {"jobset-name": name, "jobset-uid": UID, "restart-attempt": str(restarts), "job-global-index": "0"}
+    labels |= {"global-replicas": "1", "replicatedjob-name": part["name"], "replicatedjob-replicas": "1"}
+    head = jobset["spec"]["coordinator"]
+    pod = f"{name}-{head['replicatedJob']}-{head['jobIndex']}-{head['podIndex']}"
+    labels["coordinator"] = f"{pod}.{network['subdomain']}"
+    own = {f"jobset.sigs.k8s.io/{key}": value for key, value in labels.items()}
+    job["spec"]["template"]["metadata"]["annotations"] = own
+    return job_pods(job, hosts, own)
+
+
+def leaderworkerset_pods(lws: Object, hosts: Sequence[Host]) -> list[Pod]:
+    """The pods of a LeaderWorkerSet's first group; https://lws.sigs.k8s.io/docs/reference/."""
+    name, its = lws["metadata"]["name"], lws["spec"]["leaderWorkerTemplate"]
+    if its["size"] != len(hosts):
+        raise ValueError(f"{name} is not of {len(hosts)} pods")
+    names = [f"{name}-0", *(f"{name}-0-{index}" for index in range(1, its["size"]))]
+    spec = {**its["workerTemplate"]["spec"], "subdomain": name}
+    prefix = "leaderworkerset.sigs.k8s.io"
+    labels = {**its["workerTemplate"]["metadata"]["labels"], f"{prefix}/name": name, f"{prefix}/group-key": "b7f3"}
+    leader = {"LWS_LEADER_ADDRESS": f"{names[0]}.{name}.{NAMESPACE}", "LWS_GROUP_SIZE": str(its["size"])}
+    return [
+        Pod(pod, pod, labels, {}, spec, host, {**leader, "LWS_WORKER_INDEX": str(index)})
+        for index, (pod, host) in enumerate(zip(names, hosts, strict=True))
+    ]
+
+
+def headless(name: str, labels: Mapping[str, str]) -> Object:
+    """The Service that the controllers of JobSet and LeaderWorkerSet make."""
+    spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": dict(labels)}
+    return {"kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
 def start(
     objects: Sequence[Object], pods: Sequence[Pod], hosts: Hosts, image: Image, secrets: Mapping[str, Any] | None = None
 ) -> Agents:
     """Starts the containers of ``pods``; the names that a headless Service of ``objects`` gives them are served."""
     hosts.set_names(_names(objects, pods))
+    return run(objects, pods, hosts, image, secrets)
+
+
+def run(
+    objects: Sequence[Object], pods: Sequence[Pod], hosts: Hosts, image: Image, secrets: Mapping[str, Any] | None = None
+) -> Agents:
+    """The same, with the names that are served already."""
     return Agents([pod.host for pod in pods], [_run(objects, pod, hosts, image, secrets or {}) for pod in pods])
 
 
@@ -117,6 +163,14 @@ def replace(
     """A new container for a pod whose last one has ended."""
     agents.processes[index] = _run(objects, pods[index], hosts, image, {})
     agents.ended.pop(index, None)
+
+
+def execute(agents: Agents, rank: int, argv: Sequence[str], env: Mapping[str, str]) -> str:
+    """What ``kubectl exec`` in the container of this rank prints; the empty text if it fails."""
+    its = agents.processes[rank].pid
+    enter = ["nsenter", "-t", str(its), "--mount", "--uts", "--ipc", "--net", "--pid", "--setgid=100", "--setuid=1000"]
+    result = subprocess.run([*enter, *argv], env=dict(env), capture_output=True, text=True, timeout=60, check=False)
+    return "" if result.returncode else result.stdout
 
 
 def outcome(job: Object, statuses: Sequence[int], disrupted: Sequence[int] = ()) -> str:
@@ -178,7 +232,10 @@ def _run(
     termination = folder / "termination-log"
     termination.touch()
     termination.chmod(0o666)
-    mounts = [*_volumes(pod.spec, its, hosts, folder), ["bind", str(termination), its["terminationMessagePath"]]]
+    mounts = [
+        *_volumes(pod.spec, its, hosts, folder),
+        ["bind", str(termination), its.get("terminationMessagePath", "/dev/termination-log")],
+    ]
     spec = {
         "root": image.root,
         "hostname": pod.hostname if own_network else None,

@@ -52,6 +52,12 @@ def _kubectl() -> bool:
     return b'"kustomizeVersion": "v5' in said
 
 
+def _freezer() -> bool:
+    """Of cgroups v1, beside whatever is mounted at /sys/fs/cgroup; Slurm's proctrack/cgroup uses it."""
+    mount = "mount -t tmpfs none /sys/fs/cgroup && mount -t cgroup -o freezer none /sys/fs/cgroup"
+    return subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True, check=False).returncode == 0
+
+
 def _oldest_ray() -> bool:
     return os.access(os.environ.get("OLDEST_RAY_PYTHON", ""), os.X_OK)
 
@@ -66,12 +72,12 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "namespaces": Requirement(_namespaces_and_bridge, "in a container: docker run --privileged"),
     "cc": Requirement(_program("cc"), "a C compiler: apt-get install gcc libc6-dev"),
     "slurm": Requirement(_slurm, "apt-get install slurmctld slurmd slurm-client munge"),
+    "freezer": Requirement(_freezer, "a kernel with the freezer of cgroups v1 (CONFIG_CGROUP_FREEZER)"),
     "torch": Requirement(_module("torch"), "pip install -e '.[train-test]'"),
     "kubectl": Requirement(_kubectl, "kubectl of 1.27 or later: https://kubernetes.io/docs/tasks/tools/"),
     "kubernetes-validate": Requirement(_module("kubernetes_validate"), "pip install -e '.[test]'"),
     "buildah": Requirement(_program("buildah"), "apt-get install buildah"),
     "serve": Requirement(_module("fastapi"), "pip install -e '.[serve-test]'"),
-    "yaml": Requirement(_module("yaml"), "pip install -e '.[test]'"),
     "oldest-ray": Requirement(_oldest_ray, "OLDEST_RAY_PYTHON: a Python with Ray 2.52.0; `make test` makes one"),
 }
 HOSTS = ("linux", "root", "ip", "unshare", "nsenter", "setpriv", "namespaces")

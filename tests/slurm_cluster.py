@@ -1,8 +1,8 @@
 """A real Slurm on the hosts of :mod:`hosts`: slurmd on each but the last, which has slurmctld and submits the jobs.
 
 All of it lives in the hosts and in one folder of the tests: its own munge key, its own slurm.conf, state and spool on
-the hosts' own /run, and where the kernel has it a freezer cgroup of its own for each host, so that this machine's own
-Slurm and munge, if it has them, are not touched.
+the hosts' own /run, and for each host a folder in the freezer's hierarchy of control groups (proctrack/cgroup, as on most
+sites), which goes with it. This machine's own Slurm and munge, if it has them, are not touched.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ SECONDS = 150.0
 """For a job with four Ray nodes on a slow machine."""
 
 _PREPARE = """
+set -e
 mkdir -p /run/munge /run/slurm/state /run/slurm/spool
 (umask 077 && cat "$0/munge.key" >/run/munge/key)
-ulimit -n "$(ulimit -Hn)"
 # A folder of its own in the freezer's hierarchy is this host's whole hierarchy.
-mount -t tmpfs rb-cgroup /sys/fs/cgroup && mkdir /sys/fs/cgroup/freezer || exit 3
-mount -t cgroup -o freezer rb-freezer /sys/fs/cgroup/freezer || exit 3
-mkdir -p "/sys/fs/cgroup/freezer/$1" && mount --bind "/sys/fs/cgroup/freezer/$1" /sys/fs/cgroup/freezer || exit 3
+mount -t tmpfs rb-cgroup /sys/fs/cgroup
+mkdir /sys/fs/cgroup/freezer
+mount -t cgroup -o freezer rb-freezer /sys/fs/cgroup/freezer
+mkdir -p "/sys/fs/cgroup/freezer/$1"
+mount --bind "/sys/fs/cgroup/freezer/$1" /sys/fs/cgroup/freezer
 """
 _FORGET = """
 mkdir "$0/freezer" && mount -t cgroup -o freezer rb-freezer "$0/freezer"
@@ -42,7 +44,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-ProctrackType=proctrack/{proctrack}
+ProctrackType=proctrack/cgroup
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
@@ -72,12 +74,11 @@ class Slurm:
     hosts: Hosts
     folder: Path
     """Seen by all hosts at this very path; the jobs run in ``folder/jobs``."""
-    proctrack: str
     before: dict[str, tuple[frozenset[int], frozenset[int]]] = field(default_factory=dict)
     """What runs and listens on each host without any job."""
 
     def __repr__(self) -> str:
-        return f"<Slurm on {len(self.hosts)} hosts, proctrack/{self.proctrack}>"
+        return f"<Slurm on {len(self.hosts)} hosts>"
 
     @property
     def nodes(self) -> list[Host]:
@@ -178,21 +179,14 @@ def slurm_on_hosts(base: Path, visible: Iterable[str], nodes: int = 4) -> Iterat
     mine = f"rb-{uuid.uuid4().hex}"
     try:
         with make_hosts(nodes + 1, base=base / "hosts", visible=[*visible, str(base)]) as hosts:
-            prepared = [_prepare(host, folder, f"{mine}/{host.name}") for host in hosts]
-            slurm = Slurm(hosts, folder, "cgroup" if all(prepared) else "linuxproc")
+            for host in hosts:
+                host.run(["sh", "-c", _PREPARE, str(folder), f"{mine}/{host.name}"])
+            slurm = Slurm(hosts, folder)
             name_the_hosts(slurm)
             _start(slurm)
             yield slurm
     finally:
         subprocess.run(["unshare", "--mount", "sh", "-c", _FORGET, str(folder), mine], check=False, capture_output=True)
-
-
-def _prepare(host: Host, folder: Path, group: str) -> bool:
-    """Whether there is a freezer; not on a machine whose kernel has no cgroups v1, and then not needed."""
-    result = host.run(["sh", "-c", _PREPARE, str(folder), group], check=False)
-    if result.returncode not in (0, 3):
-        raise RuntimeError(f"{host.name}: {result.stderr}")
-    return result.returncode == 0
 
 
 def name_the_hosts(slurm: Slurm, own: Mapping[int, str] | None = None) -> None:
@@ -207,11 +201,7 @@ def name_the_hosts(slurm: Slurm, own: Mapping[int, str] | None = None) -> None:
 def _start(slurm: Slurm) -> None:
     lines = [f"NodeName={n.name} NodeAddr={n.ip} CPUs={CPUS} RealMemory={MEMORY} State=UNKNOWN" for n in slurm.nodes]
     conf = slurm.folder / "slurm.conf"
-    conf.write_text(
-        _CONF.format(
-            controller=slurm.controller, folder=slurm.folder, proctrack=slurm.proctrack, nodes="\n".join(lines)
-        )
-    )
+    conf.write_text(_CONF.format(controller=slurm.controller, folder=slurm.folder, nodes="\n".join(lines)))
     (slurm.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\n")
     files = [f"--{name}=/run/munge/{name}" for name in ("pid-file", "log-file", "seed-file")]
     for host in slurm.hosts:

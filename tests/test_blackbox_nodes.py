@@ -213,10 +213,8 @@ def test_a_ray_that_does_not_start_is_told_on_all_nodes(site: Site, rank: int) -
     assert [cause in node.verdict["reason"] for node in nodes] == [True, True]
 
 
-ONLY_69 = pytest.mark.xfail(reason="the head takes every failure of a worker for Ray's (69)", strict=True)
 
-
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=ONLY_69)])
+@pytest.mark.parametrize("rank", [0, 1])
 def test_an_unfit_node_is_told_on_all_nodes(site: Site, rank: int) -> None:
     temp_dir = site.folder / "file"
     temp_dir.write_text("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,13 @@ KILL, STOP, CONT = signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT
 STAY = ["sh", "-c", "echo up; exec sleep 600"]
 """A workload that ends by any signal."""
 HANDLES = ["sh", "-c", "trap 'echo saved; exit 5' TERM; echo up; while :; do sleep 0.02; done"]
+UNTIL_TOLD = ["sh", "-c", "echo up; while ! test -e ../go; do sleep 0.02; done"]
+SAVES = [
+    "sh",
+    "-c",
+    "trap : TERM; echo up; sleep 600 & wait; echo saving; until test -e ../go; do sleep 0.02; done; echo saved",
+]
+"""A workload that takes its time for a checkpoint, and hears no second SIGTERM."""
 IGNORES = ["sh", "-c", "trap '' TERM INT; echo up; while :; do sleep 0.02; done"]
 
 
@@ -162,15 +170,66 @@ def test_a_signal_during_the_quorum_says_who_was_missing(site: Site) -> None:
     assert "rank 2: never seen" in head.err
 
 
-def test_a_signal_to_a_worker_during_the_workload(site: Site) -> None:
+def test_a_signal_to_an_idle_worker_during_the_workload(site: Site) -> None:
     head, worker = site.several(2, workload=HANDLES)
     head.says("up", where="out")
+    raylet = worker.raylet
     worker.send(TERM)
     assert worker.wait() == 143
+    drain = json.loads((worker.folder / "record.drain").read_text())
+    assert int(drain["node-id"], 16) == raylet
+    assert (drain["reason"], drain["deadline-remaining-seconds"]) == ("DRAIN_NODE_REASON_PREEMPTION", "20")
     head.says("rank 1 (", "left: stopped by SIGTERM")
     head.send(TERM)
     assert head.wait() == 143
     assert head.out == "up\nsaved\n"
+
+
+def test_a_busy_worker_stays_until_the_workload_has_ended(site: Site) -> None:
+    head, worker = site.several(2, "--grace=1h", workload=UNTIL_TOLD, env={"FAKE_RAY": "busy"})
+    head.says("up", where="out")
+    worker.send(TERM)
+    worker.appears("record.drain")
+    (site.folder / "go").touch()
+    assert (head.wait(), worker.wait()) == (0, 0)
+
+
+def test_a_signal_to_all_agents_leaves_the_workload_its_cluster(site: Site) -> None:
+    nodes = site.several(3, "--grace=1h", workload=SAVES, env={"FAKE_RAY": "busy"})
+    nodes[0].says("up", where="out")
+    for node in reversed(nodes):
+        node.send(TERM)
+    nodes[0].says("saving", where="out")
+    nodes[2].is_in("draining")
+    (site.folder / "go").touch()
+    assert [node.wait() for node in nodes] == [143, 143, 143]
+    assert nodes[0].out == "up\nsaving\nsaved\n"
+
+
+@pytest.mark.parametrize("how", ["grace", "signal"])
+def test_the_grace_of_a_busy_worker_ends(site: Site, how: str) -> None:
+    grace = "--grace=0.5" if how == "grace" else "--grace=1h"
+    head, worker = site.several(2, grace, workload=STAY, env={"FAKE_RAY": "busy"})
+    head.says("up", where="out")
+    worker.send(TERM)
+    worker.appears("record.drain")
+    if how == "signal":
+        worker.send(INT)
+    assert worker.wait() == 143
+    head.send(TERM)
+    assert head.wait() == 143
+
+
+def test_a_signal_to_every_process_at_once_leaves_the_grace(site: Site) -> None:
+    """Slurm (unless proctrack/cgroup) and systemd signal all processes: the agent hears it twice, Ray ends of it."""
+    node = site.run("--grace=1h", "--", *SAVES)
+    node.says("up", where="out")
+    for pid in {node.process.pid, node.agent, node.raylet, node.daemon("gcs_server")}:
+        os.kill(pid, TERM)
+    node.says("saving", where="out")
+    (site.folder / "go").touch()
+    assert node.wait() == 143
+    assert node.out == "up\nsaving\nsaved\n"
 
 
 def test_a_signal_to_the_head_ends_all_with_its_status(site: Site) -> None:

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.hosts,
     pytest.mark.ray,
     pytest.mark.timeout(600),
-    pytest.mark.requires("buildah", "kubectl", "yaml"),
+    pytest.mark.requires("buildah", "kubectl"),
 ]
 REPOSITORY = Path(__file__).parent.parent
 RAY = metadata.version("ray")

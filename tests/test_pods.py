@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.hosts,
     pytest.mark.ray,
     pytest.mark.timeout(280),
-    pytest.mark.requires("kubectl", "yaml"),
+    pytest.mark.requires("kubectl"),
 ]
 IMAGE = Image()
 OF_RAYS_OWN = {44217, 44227}
@@ -125,6 +125,30 @@ def unlisted(pod: kubelet.Pod, objects: Any) -> list[str]:
         if not listens and here != there and not {int(port, 16), int(other, 16)} & allowed:
             found.append(f"connection {int(port, 16)} - {int(other, 16)}")
     return found
+
+
+def test_the_pods_of_a_jobset_at_its_second_try(make_hosts):
+    objects = kubelet.render("k8s/overlays/jobset")
+    hosts = make_hosts(2, dns={})
+    made = kubelet.jobset_pods(kubelet.only(objects, "JobSet"), hosts, restarts=1)
+    service = kubelet.headless("ray", {"jobset.sigs.k8s.io/jobset-name": "ray"})
+    agents = kubelet.start([*objects, service], made, hosts, IMAGE)
+    assert agents.wait() == [0, 0]
+    assert "PASS: 2 nodes" in agents.out(0)
+    assert "launcher jobset" in agents.err(1)
+    assert kubelet.termination_message(agents, 1)["run_id"] == f"jobset-{kubelet.UID}"
+
+
+def test_the_pods_of_a_leaderworkerset_stay_until_they_are_stopped(make_hosts):
+    objects = kubelet.render("k8s/overlays/leaderworkerset")
+    hosts = make_hosts(2, dns={})
+    made = kubelet.leaderworkerset_pods(kubelet.only(objects, "LeaderWorkerSet"), hosts)
+    service = kubelet.headless("ray", {"leaderworkerset.sigs.k8s.io/name": "ray"})
+    agents = kubelet.start([*objects, service], made, hosts, IMAGE)
+    agents.says(0, "the quorum stands: 2 nodes")
+    assert "launcher leaderworkerset" in agents.err(1)
+    agents.signal(0, signal.SIGTERM)
+    assert agents.wait() == [143, 143]
 
 
 def test_a_worker_pod_that_was_replaced_joins_again(pods):

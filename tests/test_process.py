@@ -15,7 +15,8 @@ import pytest
 from namespaces import wait_for
 
 from bootstrap import process
-from bootstrap.process import Child, Children, Process, descendants, read_process
+from bootstrap.children import Child, Children
+from bootstrap.process import Process, descendants, read_process
 
 pytestmark = pytest.mark.requires("linux")
 

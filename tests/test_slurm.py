@@ -17,7 +17,7 @@ from slurm_cluster import Slurm, name_the_hosts, slurm_on_hosts
 pytestmark = [
     pytest.mark.hosts,
     pytest.mark.ray,
-    pytest.mark.requires("slurm"),
+    pytest.mark.requires("slurm", "freezer"),
     pytest.mark.timeout(280),
 ]
 
@@ -28,33 +28,38 @@ GONE = 5.0
 WORKLOAD = """
 import os, pathlib, signal, sys, time, ray
 
-def everywhere():
-    while True:
-        try:
-            return answering()
-        except ray.exceptions.RayError:  # a node that is gone, and Ray does not know it yet
-            time.sleep(0.5)
+class Actor:
+    def node(self):
+        return ray.get_runtime_context().get_node_id()
 
 def answering():
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    name = ray.remote(num_cpus=0.01)(lambda: ray.get_runtime_context().get_node_id())
-    tasks = [name.options(scheduling_strategy=pinned(node["NodeID"], soft=False)).remote() for node in nodes]
-    return len(set(ray.get(tasks)))
+    found = set()
+    for actor in actors:
+        try:
+            found.add(ray.get(actor.node.remote()))
+        except ray.exceptions.RayError:  # its node is gone
+            pass
+    return len(found)
 
 def save(signum, frame):
-    print("saved on", everywhere(), "nodes", flush=True)
-    sys.exit(0)
+    print("saved on", answering(), "nodes", flush=True)
+    os._exit(0)
 
 status, wait_for = int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None
 ray.init(log_to_driver=False, logging_level="error")
-signal.signal(signal.SIGUSR1, save)
+pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+options = [{"num_cpus": 0.01, "scheduling_strategy": pinned(node, soft=False)} for node in nodes]
+actors = [ray.remote(Actor).options(**option).remote() for option in options]
 print("token", len(os.environ["RAY_AUTH_TOKEN"]), "PMI", [name for name in os.environ if name.startswith("PMI")])
-cpus, memory = (int(ray.cluster_resources()[kind]) for kind in ("CPU", "memory"))
-print("attempt", os.environ.get("SLURM_RESTART_COUNT", 0), "with", everywhere(), "nodes,", cpus, "CPUs", flush=True)
+cpus, attempt = int(ray.cluster_resources()["CPU"]), os.environ.get("SLURM_RESTART_COUNT", 0)
+answered = answering()
+signal.signal(signal.SIGUSR1, save)
+signal.signal(signal.SIGTERM, save)
+print("attempt", attempt, "with", answered, "nodes,", cpus, "CPUs", flush=True)
 while wait_for and not pathlib.Path(wait_for).exists():
     time.sleep(0.1)
-print("in the end", everywhere(), "nodes", flush=True)
+print("in the end", answering(), "nodes", flush=True)
 print("ended at", time.time(), flush=True)
 os._exit(status)
 """
@@ -63,7 +68,7 @@ os._exit(status)
 @pytest.fixture(scope="module")
 def whole_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     """Four nodes and a controller, for all tests of this file."""
-    requires(*HOSTS, "slurm")
+    requires(*HOSTS, "slurm", "freezer")
     python = {sys.prefix, sys.base_prefix, *filter(None, sys.path)}
     with slurm_on_hosts(tmp_path_factory.mktemp("slurm"), [str(REPOSITORY), *python]) as slurm:
         (slurm.folder / "workload.py").write_text(WORKLOAD)
@@ -148,24 +153,15 @@ def test_scancel_leaves_nothing(slurm, when):
     slurm.nothing_left()
 
 
-def test_sigterm_to_the_step_is_the_jobs_status(slurm):
-    job = submit(slurm, 2, "sh", "-c", SAVE)
-    slurm.prints(job, "it runs")
-    slurm.run("scancel", "--signal=TERM", job)
+@pytest.mark.parametrize(("signal_name", "state", "code"), [("USR1", "COMPLETED", "0:0"), ("TERM", "FAILED", "143:0")])
+def test_a_signal_to_all_nodes_lets_the_workload_save_with_all_of_them(slurm, signal_name, state, code):
+    """As of ``#SBATCH --signal=USR1@120``; and of scancel, the time limit and preemption."""
+    job = submit(slurm, 3, *python(slurm, "0", "/nonexistent"))
+    slurm.prints(job, "attempt 0 with 3 nodes")
+    slurm.run("scancel", f"--signal={signal_name}", job)
     ended = slurm.wait(job)
-    assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "143:0"), slurm.output(job)
-    assert "saved" in slurm.output(job)
-    slurm.nothing_left()
-
-
-def test_an_early_signal_lets_the_workload_save_with_all_nodes(slurm):
-    """As of ``#SBATCH --signal=USR1@120``."""
-    job = submit(slurm, 2, *python(slurm, "0", "/nonexistent"))
-    slurm.prints(job, "attempt 0 with 2 nodes")
-    slurm.run("scancel", "--signal=USR1", job)
-    ended = slurm.wait(job)
-    assert "saved on 2 nodes" in slurm.output(job)
-    assert (ended["JobState"], ended["ExitCode"]) == ("COMPLETED", "0:0"), slurm.output(job)
+    assert "saved on 3 nodes" in slurm.output(job), slurm.output(job)
+    assert (ended["JobState"], ended["ExitCode"]) == (state, code), slurm.output(job)
     slurm.nothing_left()
 
 

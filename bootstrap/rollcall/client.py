@@ -96,10 +96,10 @@ class Membership:
         first = self.heartbeat_timeout / BEATS * (self.rank % 16) / 16
         self._timer = asyncio.get_running_loop().call_later(first, self._tick)
 
-    def report(self, phase: str, detail: str = "") -> None:
-        """Tell the head how far this node is."""
+    def report(self, phase: str, detail: str = "", error: str = "") -> None:
+        """Tell the head how far this node is; with ``failed``, the name of the error."""
         if self._connection is not None:
-            self._connection.send({"t": "phase", "phase": phase, "detail": detail})
+            self._connection.send({"t": "phase", "phase": phase, "detail": detail, "error": error})
 
     async def leave(self, reason: str, timeout: float = 0.5) -> None:
         """Say good-bye, so that the head knows that this is no loss of contact."""
@@ -163,6 +163,8 @@ class Membership:
                 what = "the secrets of this node and of the head differ"
             else:
                 what = f"{'the head' if auth else 'this node'} has a secret, the other has none"
+            if self._connection is not None:
+                self._connection.send({"t": "proof", "proof": "differs"})  # so that the head can tell, too
             self._fail(Refused(what, hint="give all nodes the same RAY_AUTH_TOKEN or --secret-file, or all --auth=off"))
             return
         self._trusted = True

@@ -35,6 +35,8 @@ _STRANGERS = 512
 """Connections that have not yet shown who they are, or twice the run's size; beyond it the oldest is cut off."""
 _SCANS = 4
 """Per heartbeat: each looks for silence everywhere and sends its share of the beats, so that these are no burst."""
+_TOLD_MOST = 20
+"""Nodes that were turned away of which the head tells; somebody may be trying secrets."""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,8 @@ class Member:
     since: float
     """Monotonic time of the last change of phase."""
     detail: str = ""
+    error: str = ""
+    """With ``failed``: the name of its error (:mod:`bootstrap.errors`)."""
     connection: Connection | None = None
 
     @property
@@ -82,6 +86,8 @@ class RollCall:
     heartbeat_timeout: float
     any_python_patch: bool = False
     on_change: Callable[[Member, str], None] = lambda _member, _what: None
+    on_refused: Callable[[str], None] = lambda _who: None
+    """Called with an address that knew this run and was turned away, and why, once for each of them."""
     members: dict[int, Member] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
     """The last few connections that were turned away, in words."""
@@ -90,6 +96,7 @@ class RollCall:
     _joined: dict[Connection, Member] = field(default_factory=dict)
     _free: int = 1
     """No rank below is free."""
+    _refused: set[str] = field(default_factory=set)
     _scan: int = 0
     _server: asyncio.Server | None = None
     _timer: asyncio.TimerHandle | None = None
@@ -264,6 +271,10 @@ class RollCall:
     def _refuse(self, connection: Connection, kind: str, reason: str, tag: str = "") -> None:
         connection.send({"t": "refuse", "kind": kind, "reason": reason, "head": self.me.host, "tag": tag})
         connection.close(reason)
+        told = f"{connection.peer}: {reason}"
+        if kind != "other-run" and told not in self._refused and len(self._refused) < _TOLD_MOST:
+            self._refused.add(told)
+            self.on_refused(told)
 
     def _turned_away(self, connection: Connection, reason: str) -> None:
         if self._strangers.pop(connection, None) is not None:
@@ -272,6 +283,7 @@ class RollCall:
     def _hear_member(self, connection: Connection, member: Member, message: Message) -> None:
         kind = message["t"]
         if kind == "phase":
+            member.error = text(message, "error")[:40]
             self._turn(member, text(message, "phase")[:40], text(message, "detail"))
         elif kind == "bye":
             if member.phase != "failed":  # why it failed says more than that it left

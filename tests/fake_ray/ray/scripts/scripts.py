@@ -1,4 +1,4 @@
-"""``ray start`` without Ray.
+"""``ray start`` and ``ray drain-node`` without Ray.
 
 FAKE_RAY may hold the words
 
@@ -15,7 +15,9 @@ dies
 no-raylet
     succeeds without having started anything;
 stubborn
-    its daemons ignore SIGTERM.
+    its daemons ignore SIGTERM;
+busy
+    a node that is drained does not leave.
 """
 
 from __future__ import annotations
@@ -50,6 +52,20 @@ class _Start:
 
 
 start = _Start()
+
+
+class _DrainNode:
+    def main(self, args: Sequence[str], prog_name: str, standalone_mode: bool) -> None:
+        """An idle raylet leaves at once, and with status 0."""
+        if prog_name != "ray drain-node" or standalone_mode:
+            raise TypeError(f"not how the agent calls it: {prog_name!r}, {standalone_mode!r}")
+        options = dict(argument.removeprefix("--").split("=", 1) for argument in args)
+        Path(f"{os.environ['FAKE_RAY_RECORD']}.drain").write_text(json.dumps(options))
+        if "busy" not in _words():
+            os.kill(int(options["node-id"], 16), signal.SIGTERM)
+
+
+drain_node = _DrainNode()
 
 
 def _words() -> list[str]:
@@ -122,7 +138,8 @@ def _daemon(name: str, session: Path, *arguments: str) -> int:
     program.unlink(missing_ok=True)
     program.symlink_to(Path(sys.executable).resolve())
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if "stubborn" in _words() else ""
-    code = f"import signal\n{ignore}print('ready', flush=True)\nwhile True: signal.pause()"
+    leave = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+    code = f"import signal, sys\n{ignore or leave}print('ready', flush=True)\nwhile True: signal.pause()"
     with (session / "logs" / f"{name}.err").open("w") as log:
         process = subprocess.Popen(
             [str(program), "-I", "-S", "-c", code, *arguments],

@@ -1,0 +1,301 @@
+"""k8s/: every kustomization renders, is valid, and agrees with the code and with itself."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shlex
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubelet
+import pytest
+from kubelet import REPOSITORY
+
+from bootstrap import errors, settings
+
+pytestmark = [pytest.mark.requires("kubectl", "kubernetes-validate")]
+FOLDERS = sorted(
+    str(path.parent.relative_to(REPOSITORY))
+    for path in REPOSITORY.glob("k8s/**/kustomization.yaml")
+    if "kind: Kustomization" in path.read_text()
+)
+OF_JOBS = [folder for folder in FOLDERS if "kuberay" not in folder and "leaderworkerset" not in folder]
+CRDS = {"JobSet", "LeaderWorkerSet", "RayCluster", "RayService"}
+"""Their own schemas come with their controllers; what they hold of Kubernetes' own kinds is validated."""
+VERSIONS = ("1.29", "1.37")
+"""Of Kubernetes: the oldest whose schema is right about podFailurePolicy, and the newest that the library has."""
+UNPRIVILEGED_ROOT = {"k8s/overlays/efa", "k8s/overlays/rdma"}
+
+_rendered: dict[str, list[dict[str, Any]]] = {}
+
+
+def rendered(folder: str) -> list[dict[str, Any]]:
+    """Once a folder, a copy each time."""
+    if folder not in _rendered:
+        _rendered[folder] = kubelet.render(folder)
+    return copy.deepcopy(_rendered[folder])
+
+
+def native(thing: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The object itself, or the parts of a custom one that are Kubernetes' own, as objects."""
+    spec = thing.get("spec", {})
+    if thing["kind"] not in CRDS:
+        yield thing
+    elif thing["kind"] == "JobSet":
+        for job in spec["replicatedJobs"]:
+            yield {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job["name"]}, **job["template"]}
+    else:
+        for template in templates(thing):
+            yield {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pod"}, "template": template}
+
+
+def templates(thing: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pod templates of any of our kinds."""
+    spec = thing.get("spec", {})
+    if thing["kind"] == "Job":
+        return [spec["template"]]
+    if thing["kind"] == "JobSet":
+        return [job["template"]["spec"]["template"] for job in spec["replicatedJobs"]]
+    if thing["kind"] == "LeaderWorkerSet":
+        return [spec["leaderWorkerTemplate"]["workerTemplate"]]
+    if thing["kind"] in ("RayCluster", "RayService"):
+        cluster = spec.get("rayClusterConfig", spec)
+        return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
+    return []
+
+
+def pods(folder: str) -> list[dict[str, Any]]:
+    return [template["spec"] for thing in rendered(folder) for template in templates(thing)]
+
+
+def jobs(folder: str) -> list[dict[str, Any]]:
+    return [part for thing in rendered(folder) for part in native(thing) if part["kind"] == "Job"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_object_is_valid(folder: str, version: str) -> None:
+    import kubernetes_validate
+
+    assert pods(folder)
+    for thing in rendered(folder):
+        for part in native(thing):
+            assert kubernetes_validate.validate(part, version, strict=True) == version
+
+
+@pytest.mark.parametrize("kind", ["Job", "PodTemplate"])
+def test_the_validation_finds_a_misspelt_field(kind: str) -> None:
+    import kubernetes_validate
+
+    folder = "k8s/base" if kind == "Job" else "k8s/overlays/kuberay/cluster"
+    part = next(part for thing in rendered(folder) for part in native(thing) if part["kind"] == kind)
+    template = part["template"] if kind == "PodTemplate" else part["spec"]["template"]
+    template["spec"]["terminationGracePeriod"] = 60
+    with pytest.raises(kubernetes_validate.ValidationError, match="terminationGracePeriod"):
+        kubernetes_validate.validate(part, VERSIONS[-1], strict=True)
+
+
+def test_there_is_an_overlay_for_everything_that_the_docs_promise() -> None:
+    text = (REPOSITORY / "docs/kubernetes.md").read_text()
+    assert [folder for folder in FOLDERS if f"`{folder}`" not in text] == []
+
+
+def beyond_repair() -> set[int]:
+    """The statuses that trying again cannot mend, by the table of the code; and a shell's for no such command."""
+    tree, found = [errors.BootstrapError], {errors.INTERNAL_STATUS, 126, 127}
+    while tree:
+        kind = tree.pop()
+        tree += kind.__subclasses__()
+        if not kind.retryable:
+            found.add(kind.status)
+    return found
+
+
+@pytest.mark.parametrize("folder", OF_JOBS)
+def test_the_pod_failure_policy_is_made_of_the_exit_statuses(folder: str) -> None:
+    for job in jobs(folder):
+        disruption, stopped, hopeless = job["spec"]["podFailurePolicy"]["rules"]
+        assert disruption == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+        codes = {rule["action"]: rule["onExitCodes"] for rule in (stopped, hopeless)}
+        assert set(codes["Ignore"]["values"]) == {128 + signal.SIGTERM}
+        assert set(codes["FailJob"]["values"]) == beyond_repair()
+        name = kubelet.container(job["spec"]["template"]["spec"])["name"]
+        assert all(code["containerName"] == name and code["operator"] == "In" for code in codes.values())
+
+
+@pytest.mark.parametrize("folder", OF_JOBS)
+def test_the_number_of_nodes_is_said_three_times(folder: str) -> None:
+    for job in jobs(folder):
+        spec, env = job["spec"], kubelet.container(job["spec"]["template"]["spec"])["env"]
+        (nodes,) = (entry["value"] for entry in env if entry["name"] == "RAY_BOOTSTRAP_NODES")
+        assert spec["completions"] == spec["parallelism"] == int(nodes)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_agent_understands_what_the_pods_tell_it(folder: str) -> None:
+    maps = {o["metadata"]["name"]: o["data"] for o in rendered(folder) if o["kind"] == "ConfigMap"}
+    for pod in pods(folder):
+        its = kubelet.container(pod)
+        env = {entry["name"]: entry.get("value", "x") for entry in its.get("env", ())}
+        for source in its.get("envFrom", ()):
+            env |= maps[source["configMapRef"]["name"]]
+        known = {settings.variable(option.name) for option in settings.options()}
+        assert {name for name in env if name.startswith(settings.PREFIX)} <= known
+        asked = settings.load({}, env)  # raises if a value is not understood
+        assert pod["terminationGracePeriodSeconds"] >= asked.grace + 20
+        if "readinessProbe" in its:
+            assert its["readinessProbe"]["tcpSocket"]["port"] == asked.node_manager_port
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_pods_may_do_no_more_than_they_must(folder: str) -> None:
+    for pod in pods(folder):
+        whole, its = pod["securityContext"], kubelet.container(pod)["securityContext"]
+        added = its["capabilities"].get("add", [])
+        assert its["allowPrivilegeEscalation"] is False
+        assert "privileged" not in its
+        assert its["capabilities"]["drop"] == ["ALL"]
+        assert whole["seccompProfile"] == {"type": "RuntimeDefault"}
+        root = folder in UNPRIVILEGED_ROOT
+        assert whole["runAsNonRoot"] is not root
+        assert (whole["runAsUser"] == 0) is root
+        assert added == (["IPC_LOCK"] if root else [])
+        if "kuberay" not in folder:  # whose autoscaler asks the API server
+            assert pod["automountServiceAccountToken"] is False
+            assert its["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_object_store_is_in_memory_and_fits(folder: str) -> None:
+    for pod in pods(folder):
+        its = kubelet.container(pod)
+        mounts = {mount["mountPath"]: mount["name"] for mount in its["volumeMounts"]}
+        (volume,) = (volume for volume in pod["volumes"] if volume["name"] == mounts["/dev/shm"])
+        assert volume["emptyDir"]["medium"] == "Memory"
+        size, limit = volume["emptyDir"]["sizeLimit"], its["resources"]["limits"]["memory"]
+        assert int(size.removesuffix("Gi")) <= int(limit.removesuffix("Gi")) / 2
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_secret_is_committed_and_the_token_may_be_absent(folder: str) -> None:
+    assert [o for o in rendered(folder) if o["kind"] == "Secret"] == []
+    for pod in pods(folder):
+        for entry in kubelet.container(pod).get("env", ()):
+            if "secretKeyRef" in entry.get("valueFrom", {}):
+                assert entry["valueFrom"]["secretKeyRef"]["optional"] is True
+
+
+@pytest.mark.parametrize("folder", ["k8s/base", "k8s/overlays/ports", "k8s/overlays/jobset"])
+def test_the_network_policy_lists_the_fixed_ports_that_pods_use_between_them(folder: str) -> None:
+    objects = rendered(folder)
+    told = settings.load({}, kubelet.only(objects, "ConfigMap")["data"])
+    (rule,) = kubelet.only(objects, "NetworkPolicy")["spec"]["ingress"]
+    listed = [range(port["port"], port.get("endPort", port["port"]) + 1) for port in rule["ports"]]
+    between = ("rollcall", "gcs", "object_manager", "node_manager", "dashboard_agent_grpc", "dashboard_agent_listen")
+    used = [getattr(told, f"{name}_port") for name in between]
+    assert [port for port in used if not any(port in span for span in listed)] == []
+    assert range(told.min_worker_port or 0, (told.max_worker_port or 0) + 1) in listed
+    if folder != "k8s/overlays/ports":  # whose ranges are wider, as a firewall's are
+        assert sorted(span.start for span in listed) == sorted([*used, told.min_worker_port])
+    in_kernel_range = [port for port in settings.fixed_ports(told).values() if port >= 32768]
+    assert in_kernel_range == []
+
+
+def test_the_seeds_port_map() -> None:
+    told = settings.load({}, kubelet.only(rendered("k8s/overlays/ports"), "ConfigMap")["data"])
+    assert (told.gcs_port, told.ray_client_server_port, told.dashboard_port) == (6380, 10002, 8266)
+    assert told.metrics_export_port == 8081
+    assert told.object_manager_port in range(8301, 8401)
+    assert told.node_manager_port in range(8401, 8501)
+    assert told.runtime_env_agent_port in range(8501, 8601)
+
+
+@pytest.mark.parametrize(
+    ("folder", "differs"),
+    [
+        ("k8s/overlays/jobset", {"JOBSET_NAME", "JOBSET_UID", "JOBSET_RESTART_ATTEMPT", "JOBSET_COORDINATOR"}),
+        ("k8s/overlays/leaderworkerset", {"RAY_BOOTSTRAP_NODES"}),
+    ],
+)
+def test_the_pods_of_other_controllers_are_those_of_the_base(folder: str, differs: set[str]) -> None:
+    (base,), (pod,) = pods("k8s/base"), pods(folder)
+    theirs, ours = kubelet.container(pod), kubelet.container(base)
+    names = [{entry["name"] for entry in its.pop("env")} for its in (theirs, ours)]
+    assert names[0] ^ names[1] <= differs | {"RAY_BOOTSTRAP_RUN_ID"}
+    theirs["args"] = ours["args"]
+    for key in ("subdomain", "restartPolicy"):
+        base.pop(key)
+        pod.pop(key, None)
+    assert pod == base
+
+
+def test_two_runs_in_one_namespace_by_a_prefix(tmp_path: Path) -> None:
+    relative = os.path.relpath(REPOSITORY / "k8s/base", tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{relative}]\nnamePrefix: alice-\nlabels:\n"
+        "- {pairs: {app.kubernetes.io/instance: alice}, includeSelectors: true}\n"
+    )
+    objects = kubelet.render(tmp_path)
+    service, policy = kubelet.only(objects, "Service"), kubelet.only(objects, "NetworkPolicy")
+    template = kubelet.only(objects, "Job")["spec"]["template"]
+    assert template["spec"]["subdomain"] == service["metadata"]["name"] == "alice-ray"
+    for selector in (service["spec"]["selector"], policy["spec"]["podSelector"]["matchLabels"]):
+        assert selector["app.kubernetes.io/instance"] == "alice"
+        assert selector.items() <= template["metadata"]["labels"].items()
+    assert policy["spec"]["ingress"][0]["from"][0]["podSelector"] == policy["spec"]["podSelector"]
+    reference = kubelet.container(template["spec"])["envFrom"][0]["configMapRef"]["name"]
+    assert reference == kubelet.only(objects, "ConfigMap")["metadata"]["name"]
+
+
+def test_efa_has_what_elastic_fabric_needs() -> None:
+    (pod,) = pods("k8s/overlays/efa")
+    its = kubelet.container(pod)
+    assert pod["hostNetwork"] is True
+    assert pod["dnsPolicy"] == "ClusterFirstWithHostNet"
+    assert pod["nodeSelector"] == {"node.kubernetes.io/instance-type": "p4d.24xlarge"}
+    assert "podAntiAffinity" in pod["affinity"]
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
+    for limits in (its["resources"]["limits"], its["resources"]["requests"]):
+        assert (limits["nvidia.com/gpu"], limits["vpc.amazonaws.com/efa"]) == (8, 4)
+    assert {"name": "shared", "persistentVolumeClaim": {"claimName": "fsx-pvc"}} in pod["volumes"]
+    assert {"name": "RAY_BOOTSTRAP_SHARED_DIR", "value": "/shared"} in its["env"]
+    assert "envFrom" not in its  # ports of the machine, some of them taken
+
+
+def clusters() -> list[dict[str, Any]]:
+    folders = [folder for folder in FOLDERS if "kuberay" in folder]
+    return [o for f in folders for o in rendered(f) if o["kind"] in ("RayCluster", "RayService")]
+
+
+def test_kuberay_leaves_its_command_to_the_agent_everywhere() -> None:
+    assert len(clusters()) == 3
+    for thing in clusters():
+        assert thing["metadata"]["annotations"]["ray.io/overwrite-container-cmd"] == "true"
+        cluster = thing["spec"].get("rayClusterConfig", thing["spec"])
+        assert cluster["enableInTreeAutoscaling"] is True
+        for group in cluster["workerGroupSpecs"]:
+            assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        for template in templates(thing):
+            its = kubelet.container(template["spec"])
+            assert (its["command"], its.get("args", [])) == (["ray-bootstrap", "kuberay"], [])
+            assert template["spec"]["serviceAccountName"] == "ray-deployer"
+
+
+def test_the_gpu_groups_double() -> None:
+    import json
+
+    (cluster,) = (o for o in rendered("k8s/overlays/kuberay/gpu-groups") if o["kind"] == "RayCluster")
+    groups = cluster["spec"]["workerGroupSpecs"]
+    sizes = [int(group["rayStartParams"]["num-gpus"]) for group in groups]
+    assert sizes == [1, 2, 4, 8]
+    for group, size in zip(groups, sizes, strict=True):
+        limits = kubelet.container(group["template"]["spec"])["resources"]["limits"]
+        assert limits["nvidia.com/gpu"] == size
+        (text,) = shlex.split(group["rayStartParams"]["resources"])  # KubeRay pastes it into a shell's line
+        expected = {"NVIDIA-A100-SXM4-80GB": size, **({"full-worker": 1} if size == 8 else {})}
+        assert json.loads(text) == expected
+    for small, large in zip(groups, sizes[1:], strict=False):
+        assert small["maxReplicas"] * int(small["rayStartParams"]["num-gpus"]) <= large
