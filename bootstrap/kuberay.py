@@ -86,8 +86,8 @@ def _check(
 def missing(given: Mapping[str, str], measured: Resources, memory: Iterable[str]) -> list[str]:
     """What the command does not say and this node knows; whatever it says, stays as it is.
 
-    KubeRay derives CPUs, memory and whole GPUs from the limits. It knows neither a MIG instance nor the size of /dev/shm,
-    and where the object store does not fit in there, Ray puts it on disk.
+    KubeRay derives CPUs, memory and whole GPUs from the limits. It knows neither a MIG instance nor the size of
+    /dev/shm, and where the object store does not fit in there, Ray puts it on disk.
 
     :param memory: options for the memory and the object store.
     """

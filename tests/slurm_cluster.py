@@ -1,7 +1,7 @@
 """A real Slurm on the hosts of :mod:`hosts`: slurmd on each but the last, which has slurmctld and submits the jobs.
 
-All of it lives in the hosts and in one folder of the tests: its own munge key, its own slurm.conf, state and spool on
-the hosts' own /run, and for each host a folder in the freezer's hierarchy of control groups (proctrack/cgroup, as on most
+All of it lives in the hosts and in one folder of the tests: its own munge key and slurm.conf, state and spool on the
+hosts' own /run, and for each host a folder in the freezer's hierarchy of control groups (proctrack/cgroup, as on most
 sites), which goes with it. This machine's own Slurm and munge, if it has them, are not touched.
 """
 

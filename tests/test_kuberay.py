@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import signal
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +22,7 @@ from bootstrap.model import Gpu, Resources
 A100 = tuple(Gpu(i, f"GPU-{i}", "NVIDIA A100-SXM4-80GB", 80 << 30) for i in range(2))
 TWO = Resources(cpus=12, memory=64 << 30, gpus=A100, num_gpus=2, custom={"NVIDIA-A100-SXM4-80GB": 2})
 NONE = Resources(cpus=12, memory=64 << 30)
+SIZES = ["--object-store-memory=7", "--memory=9"]
 PRODUCT = '--resources={"NVIDIA-A100-SXM4-80GB": 2}'
 
 
@@ -40,16 +43,17 @@ def ray_start(kind: str, params: Mapping[str, str]) -> str:
 @pytest.mark.parametrize(
     ("params", "measured", "added"),
     [
-        ({"num-cpus": "1", "memory": "8"}, NONE, []),
-        ({}, NONE, ["--num-cpus=12"]),
-        ({"num-cpus": "1"}, TWO, ["--num-gpus=2", PRODUCT]),
-        ({"num-cpus": "1", "num-gpus": "1"}, TWO, [PRODUCT]),
-        ({"num-cpus": "0", "num-gpus": "0", "resources": r'"{\"full-worker\": 1}"'}, TWO, []),
+        ({"num-cpus": "1", "memory": "8", "object-store-memory": "8"}, NONE, []),
+        ({"num-cpus": "1", "memory": "8"}, NONE, SIZES[:1]),
+        ({"memory": "8", "object-store-memory": "8"}, NONE, ["--num-cpus=12"]),
+        ({"num-cpus": "1"}, TWO, [*SIZES, "--num-gpus=2", PRODUCT]),
+        ({"num-cpus": "1", "num-gpus": "1"}, TWO, [*SIZES, PRODUCT]),
+        ({"num-cpus": "0", "num-gpus": "0", "resources": r'"{\"full-worker\": 1}"'}, TWO, SIZES),
     ],
 )
 def test_only_what_the_command_lacks_is_added(params: Mapping[str, str], measured: Resources, added: list[str]) -> None:
     line = ray_start("worker", {"block": "true", "address": "head:6379", **params})
-    assert kuberay.missing(kuberay._options(line), measured) == added
+    assert kuberay.missing(kuberay._options(line), measured, SIZES) == added
 
 
 @pytest.mark.parametrize(
@@ -114,26 +118,21 @@ def test_the_pods_of_a_raycluster(make_hosts) -> None:
     agents: Agents = kubelet.run(objects, made, hosts, image)
     agents.says(0, "over to KubeRay's command")
     agents.says(1, "over to KubeRay's command")
-    count = (
-        "import ray; ray.init('127.0.0.1:6379', log_to_driver=False); print(sorted(ray.cluster_resources().items()))"
-    )
+    count = "import ray; ray.init('127.0.0.1:6379', log_to_driver=False); print(ray.cluster_resources())"
 
-    def resources() -> str:
-        argv = ["env", "HOME=/tmp/home", *made_python(), "-c", count]
-        result = hosts[0].run(argv, check=False, timeout=60)
-        return result.stdout if "a product" in result.stdout else ""
+    def resources() -> dict[str, float]:
+        told = kubelet.execute(agents, 0, [sys.executable, "-c", count], image.env)
+        return {**ast.literal_eval(told)} if "a product" in told else {}
 
     told = wait_for(resources, timeout=90)
-    assert "('CPU', 1.0), ('a product', 2.0), ('full-worker', 1.0)" in told
+    assert (told["CPU"], told["a product"], told["full-worker"]) == (1, 2, 1)
+    assert told["memory"] == 2 * (3 << 30)
+    for rank in (0, 1):  # in /dev/shm of 1 GiB, where Ray's own choice, by the machine's memory, would not fit
+        assert "instead of /dev/shm" not in agents.err(rank)
+    assert 0 < told["object_store_memory"] < 2 << 30
     for rank in (1, 0):
         agents.signal(rank, signal.SIGTERM)
     agents.wait()
-
-
-def made_python() -> list[str]:
-    import sys
-
-    return [sys.executable]
 
 
 @pytest.mark.hosts
@@ -144,4 +143,4 @@ def test_a_pod_that_is_unfit_says_so_and_starts_nothing(make_hosts) -> None:
     made = pods(kubelet.only(objects, "RayCluster"), hosts)[1:]
     agents = kubelet.run(objects, made, hosts, Image())
     assert agents.wait() == [78]
-    assert "1 GPUs are expected (--expect-gpus), 0 found" in agents.err(0)
+    assert "but 1 GPUs are expected" in agents.err(0)

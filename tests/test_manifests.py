@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shlex
 import signal
 from collections.abc import Iterator
@@ -232,13 +233,18 @@ def test_the_pods_of_other_controllers_are_those_of_the_base(folder: str, differ
     assert pod == base
 
 
-def test_two_runs_in_one_namespace_by_a_prefix(tmp_path: Path) -> None:
-    relative = os.path.relpath(REPOSITORY / "k8s/base", tmp_path)
-    (tmp_path / "kustomization.yaml").write_text(
-        f"resources: [{relative}]\nnamePrefix: alice-\nlabels:\n"
-        "- {pairs: {app.kubernetes.io/instance: alice}, includeSelectors: true}\n"
-    )
+@pytest.mark.parametrize("folder", ["k8s/base", "k8s/overlays/shared-fs"])
+def test_a_run_of_ones_own_as_in_the_docs(tmp_path: Path, folder: str) -> None:
+    text = (REPOSITORY / "docs/kubernetes.md").read_text()
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+    theirs = re.sub(r"https://\S+", os.path.relpath(REPOSITORY / folder, tmp_path.resolve()), example)
+    (tmp_path / "kustomization.yaml").write_text(theirs)
     objects = kubelet.render(tmp_path)
+    job = kubelet.only(objects, "Job")
+    its = kubelet.container(job["spec"]["template"]["spec"])
+    assert (its["image"], its["args"]) == ("REGISTRY/train:7", ["--", "python", "train.py"])
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (4, 4)
+    assert next(entry for entry in its["env"] if entry["name"] == "RAY_BOOTSTRAP_NODES")["value"] == "4"
     service, policy = kubelet.only(objects, "Service"), kubelet.only(objects, "NetworkPolicy")
     template = kubelet.only(objects, "Job")["spec"]["template"]
     assert template["spec"]["subdomain"] == service["metadata"]["name"] == "alice-ray"
