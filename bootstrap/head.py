@@ -121,7 +121,7 @@ def _least(settings: Settings, identity: NodeIdentity) -> int:
 def _node_changed(me: Run, changed: asyncio.Event, member: Member, what: str) -> None:
     """News of the roll call, on the head."""
     changed.set()
-    me.state.update(seen=sum(m.here for m in me.call.members.values()) + 1 if me.call else 1)
+    me.state.soon(seen=me.call.present + 1 if me.call else 1)
     name = f"rank {member.rank} ({member.hello.host})"
     if member.phase in ("waiting", "starting-ray", "joined"):
         if member.phase == "waiting":
@@ -130,7 +130,8 @@ def _node_changed(me: Run, changed: asyncio.Event, member: Member, what: str) ->
     identity = me.identity
     if identity is None or me.reason is not None or me.call is None or me.call.concluded:
         return  # everybody leaves now
-    me.log.warn(f"{name} {what}")
+    if member.phase != "refused":  # on_refused has told it
+        me.log.warn(f"{name} {what}")
     if me.session.quorum:
         if me.settings.on_node_loss == "fail" and member.phase != "refused":
             me.stop(RayDied(f"{name} was lost during the workload ({what}), and --on-node-loss=fail"))

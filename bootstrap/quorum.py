@@ -18,6 +18,8 @@ from bootstrap.rollcall.server import Member
 
 _ASK_AGAIN = 1.0
 """Seconds after which GCS is asked even though no node said that it joined."""
+_REST = 4
+"""Times the length of an answer that GCS is left in peace after it."""
 _STILL_WAITING = 30.0
 
 
@@ -85,7 +87,9 @@ async def wait(
     shown, now = "", Count({}, {})
     while True:
         changed.clear()
+        asked = loop.time()
         now = count((await ask()).get("nodes", ()), goal)
+        rest = (loop.time() - asked) * _REST  # of thousands of nodes the table is large, and the changes are many
         there, clock = len(now.standing), loop.time()
         if there >= (goal.size or goal.least):
             return now
@@ -105,6 +109,7 @@ async def wait(
             ends.append(enough_since + goal.last_call)
         await asyncio.wait([changing := asyncio.ensure_future(changed.wait())], timeout=max(0.0, min(ends) - clock))
         changing.cancel()
+        await asyncio.sleep(rest)
 
 
 def missing(goal: Goal, now: Count) -> list[int]:

@@ -69,6 +69,7 @@ async def _look(
     shared = await asyncio.to_thread(_shared_secret, settings, meeting, given)
     tries = [asyncio.ensure_future(_greet(hello, shared.value, settings.heartbeat_timeout, h)) for h in candidates]
     refusal: BootstrapError | None = None
+    found: Membership | None = None
     try:
         # All are greeted at once, as a black hole among them takes its time; but only one is told that we are here,
         # as two addresses may be the same head's.
@@ -76,14 +77,16 @@ async def _look(
             try:
                 membership = await greeting
                 await membership.enrol(_ANSWER)
-                return membership, shared
+                found = membership
+                return found, shared
             except NotThisHead as answer:
                 seen[str(answer.args[0])] = str(answer.args[-1])
             except (IdentityError, Refused) as answer:
                 refusal = answer
     finally:
         for task in tries:
-            task.cancel()
+            if not task.cancel() and not task.cancelled() and task.exception() is None and task.result() is not found:
+                task.result().close()
     if refusal is not None:
         raise refusal
     raise NotThisHead

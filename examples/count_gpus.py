@@ -1,8 +1,8 @@
 """What does the cluster have? Prints its nodes and GPUs and passes or fails: the first thing to run on new machines.
 
-    ray-bootstrap -- python examples/count_gpus.py                             a laptop, or all pods of a Kubernetes Job
-    srun --ntasks-per-node=1 ray-bootstrap -- python examples/count_gpus.py    Slurm
-    ... -- python examples/count_gpus.py --nodes 4 --gpus 32                   fails unless both are there
+ray-bootstrap -- python examples/count_gpus.py                             a laptop, or all pods of a Kubernetes Job
+srun --ntasks-per-node=1 ray-bootstrap -- python examples/count_gpus.py    Slurm
+... -- python examples/count_gpus.py --nodes 4 --gpus 32                   fails unless both are there
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A small training job over all nodes: one worker a node, gradients averaged by Gloo on CPUs, by NCCL on GPUs.
 
-    ray-bootstrap -- python examples/train_gloo.py
-    srun --ntasks-per-node=1 ray-bootstrap -- python examples/train_gloo.py
+ray-bootstrap -- python examples/train_gloo.py
+srun --ntasks-per-node=1 ray-bootstrap -- python examples/train_gloo.py
 """
 
 from __future__ import annotations

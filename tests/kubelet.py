@@ -1,11 +1,10 @@
-"""Pods of rendered manifests as hosts of :mod:`hosts`: what a Job's controller, a kubelet and a cluster's DNS do.
+"""Pods of rendered manifests as hosts of :mod:`hosts`: what a kubelet and a cluster's DNS do with them.
 
 Not here: cgroups, the seccomp profile, probes, and that a NetworkPolicy is enforced.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -77,71 +76,6 @@ class Pod:
     """What its controller adds to the manifest."""
 
 
-def job_pods(job: Object, hosts: Sequence[Host], labels: Mapping[str, str] | None = None) -> list[Pod]:
-    """The pods that the controller of an Indexed Job makes, one on each host.
-
-    https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode
-    """
-    name, template = job["metadata"]["name"], job["spec"]["template"]
-    if job["spec"]["completionMode"] != "Indexed" or job["spec"]["completions"] != len(hosts):
-        raise ValueError(f"{name} is no Indexed Job of {len(hosts)} pods")
-    pods = []
-    for index, host in enumerate(hosts):
-        own = {"batch.kubernetes.io/job-completion-index": str(index), "batch.kubernetes.io/job-name": name}
-        own |= {"batch.kubernetes.io/controller-uid": UID, "controller-uid": UID, "job-name": name, **(labels or {})}
-        meta = template.get("metadata", {})
-        pods.append(
-            Pod(
-                name=f"{name}-{index}-x7k2p",
-                hostname=f"{name}-{index}",
-                labels={**meta.get("labels", {}), **own},
-                annotations={**meta.get("annotations", {}), "batch.kubernetes.io/job-completion-index": str(index)},
-                spec=template["spec"],
-                host=host,
-                env={"JOB_COMPLETION_INDEX": str(index)},
-            )
-        )
-    return pods
-
-
-def jobset_pods(jobset: Object, hosts: Sequence[Host], restarts: int = 0) -> list[Pod]:
-    """The pods of a JobSet of one Job; https://jobset.sigs.k8s.io/docs/concepts/"""
-    (part,) = jobset["spec"]["replicatedJobs"]
-    name, network = jobset["metadata"]["name"], jobset["spec"]["network"]
-    job = {**copy.deepcopy(part["template"]), "metadata": {"name": f"{name}-{part['name']}-0"}}
-    job["spec"]["template"]["spec"]["subdomain"] = network["subdomain"]
-    labels = {"jobset-name": name, "jobset-uid": UID, "restart-attempt": str(restarts), "job-global-index": "0"}
-    labels |= {"global-replicas": "1", "replicatedjob-name": part["name"], "replicatedjob-replicas": "1"}
-    head = jobset["spec"]["coordinator"]
-    pod = f"{name}-{head['replicatedJob']}-{head['jobIndex']}-{head['podIndex']}"
-    labels["coordinator"] = f"{pod}.{network['subdomain']}"
-    own = {f"jobset.sigs.k8s.io/{key}": value for key, value in labels.items()}
-    job["spec"]["template"]["metadata"]["annotations"] = own
-    return job_pods(job, hosts, own)
-
-
-def leaderworkerset_pods(lws: Object, hosts: Sequence[Host]) -> list[Pod]:
-    """The pods of a LeaderWorkerSet's first group; https://lws.sigs.k8s.io/docs/reference/."""
-    name, its = lws["metadata"]["name"], lws["spec"]["leaderWorkerTemplate"]
-    if its["size"] != len(hosts):
-        raise ValueError(f"{name} is not of {len(hosts)} pods")
-    names = [f"{name}-0", *(f"{name}-0-{index}" for index in range(1, its["size"]))]
-    spec = {**its["workerTemplate"]["spec"], "subdomain": name}
-    prefix = "leaderworkerset.sigs.k8s.io"
-    labels = {**its["workerTemplate"]["metadata"]["labels"], f"{prefix}/name": name, f"{prefix}/group-key": "b7f3"}
-    leader = {"LWS_LEADER_ADDRESS": f"{names[0]}.{name}.{NAMESPACE}", "LWS_GROUP_SIZE": str(its["size"])}
-    return [
-        Pod(pod, pod, labels, {}, spec, host, {**leader, "LWS_WORKER_INDEX": str(index)})
-        for index, (pod, host) in enumerate(zip(names, hosts, strict=True))
-    ]
-
-
-def headless(name: str, labels: Mapping[str, str]) -> Object:
-    """The Service that the controllers of JobSet and LeaderWorkerSet make."""
-    spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": dict(labels)}
-    return {"kind": "Service", "metadata": {"name": name}, "spec": spec}
-
-
 def start(
     objects: Sequence[Object], pods: Sequence[Pod], hosts: Hosts, image: Image, secrets: Mapping[str, Any] | None = None
 ) -> Agents:
@@ -171,34 +105,6 @@ def execute(agents: Agents, rank: int, argv: Sequence[str], env: Mapping[str, st
     enter = ["nsenter", "-t", str(its), "--mount", "--uts", "--ipc", "--net", "--pid", "--setgid=100", "--setuid=1000"]
     result = subprocess.run([*enter, *argv], env=dict(env), capture_output=True, text=True, timeout=60, check=False)
     return "" if result.returncode else result.stdout
-
-
-def outcome(job: Object, statuses: Sequence[int], disrupted: Sequence[int] = ()) -> str:
-    """What the Job becomes when its pods have ended so: Complete, PodFailurePolicy, BackoffLimitExceeded or Retry.
-
-    :param disrupted: ranks of the pods with the condition DisruptionTarget.
-    """
-    counted = 0
-    for rank, status in enumerate(statuses):
-        if status == 0 and rank not in disrupted:
-            continue
-        action = _action(job["spec"]["podFailurePolicy"]["rules"], status, rank in disrupted)
-        if action == "FailJob":
-            return "PodFailurePolicy"
-        counted += action == "Count"
-    if counted > job["spec"]["backoffLimit"]:
-        return "BackoffLimitExceeded"
-    return "Retry" if any(statuses) or disrupted else "Complete"
-
-
-def _action(rules: Sequence[Object], status: int, disrupted: bool) -> str:
-    """Of the first rule that matches; https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy"""
-    for rule in rules:
-        conditions = {c["type"] for c in rule.get("onPodConditions", ()) if c["status"] == "True"}
-        codes = rule.get("onExitCodes")
-        if (disrupted and "DisruptionTarget" in conditions) or (codes and status in codes["values"]):
-            return str(rule["action"])
-    return "Count"
 
 
 def _names(objects: Sequence[Object], pods: Sequence[Pod]) -> dict[str, str]:

@@ -67,6 +67,7 @@ class Head:
     call: RollCall
     port: int = 0
     news: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -77,8 +78,12 @@ class Head:
         self.news.append(f"{member.rank}: {what}")
         self.changed.set()
 
+    def note_refused(self, who: str) -> None:
+        self.refused.append(who)
+        self.changed.set()
+
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait for a change of a member that makes this true."""
+        """Wait for a change of a member, or a refusal, that makes this true."""
         while not condition():
             self.changed.clear()
             await asyncio.wait_for(self.changed.wait(), PATIENCE)
@@ -97,7 +102,7 @@ async def a_head(
 ) -> AsyncIterator[Head]:
     call = RollCall(dataclasses.replace(ME, **me), secret, heartbeat_timeout, any_python_patch)
     head = Head(call)
-    call.on_change = head.note
+    call.on_change, call.on_refused = head.note, head.note_refused
     head.port = await call.listen([port or free_port()])
     try:
         yield head

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import controllers
 import kubelet
 import pytest
 
@@ -108,7 +109,7 @@ def test_the_image_forms_a_cluster_as_the_pods_of_the_base(store: Store, context
     image = kubelet.Image(entrypoint=made["Entrypoint"], env=env, root=str(root), files={})
     objects = kubelet.render("k8s/base")
     hosts = make_hosts(2, dns={})
-    agents = kubelet.start(objects, kubelet.job_pods(kubelet.only(objects, "Job"), hosts), hosts, image)
+    agents = kubelet.start(objects, controllers.job_pods(kubelet.only(objects, "Job"), hosts), hosts, image)
     assert agents.wait() == [0, 0]
     assert "PASS: 2 nodes" in agents.out(0)
     assert kubelet.termination_message(agents, 1)["status"] == 0

@@ -7,12 +7,12 @@ import os
 import re
 import shlex
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import kubelet
 import pytest
+from controllers import native, templates
 from kubelet import REPOSITORY
 
 from bootstrap import errors, settings
@@ -24,8 +24,6 @@ FOLDERS = sorted(
     if "kind: Kustomization" in path.read_text()
 )
 OF_JOBS = [folder for folder in FOLDERS if "kuberay" not in folder and "leaderworkerset" not in folder]
-CRDS = {"JobSet", "LeaderWorkerSet", "RayCluster", "RayService"}
-"""Their own schemas come with their controllers; what they hold of Kubernetes' own kinds is validated."""
 VERSIONS = ("1.29", "1.37")
 """Of Kubernetes: the oldest whose schema is right about podFailurePolicy, and the newest that the library has."""
 UNPRIVILEGED_ROOT = {"k8s/overlays/efa", "k8s/overlays/rdma"}
@@ -38,34 +36,6 @@ def rendered(folder: str) -> list[dict[str, Any]]:
     if folder not in _rendered:
         _rendered[folder] = kubelet.render(folder)
     return copy.deepcopy(_rendered[folder])
-
-
-def native(thing: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The object itself, or the parts of a custom one that are Kubernetes' own, as objects."""
-    spec = thing.get("spec", {})
-    if thing["kind"] not in CRDS:
-        yield thing
-    elif thing["kind"] == "JobSet":
-        for job in spec["replicatedJobs"]:
-            yield {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job["name"]}, **job["template"]}
-    else:
-        for template in templates(thing):
-            yield {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pod"}, "template": template}
-
-
-def templates(thing: dict[str, Any]) -> list[dict[str, Any]]:
-    """The pod templates of any of our kinds."""
-    spec = thing.get("spec", {})
-    if thing["kind"] == "Job":
-        return [spec["template"]]
-    if thing["kind"] == "JobSet":
-        return [job["template"]["spec"]["template"] for job in spec["replicatedJobs"]]
-    if thing["kind"] == "LeaderWorkerSet":
-        return [spec["leaderWorkerTemplate"]["workerTemplate"]]
-    if thing["kind"] in ("RayCluster", "RayService"):
-        cluster = spec.get("rayClusterConfig", spec)
-        return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
-    return []
 
 
 def pods(folder: str) -> list[dict[str, Any]]:

@@ -376,8 +376,12 @@ async def test_secrets_that_differ_are_refused_and_nothing_but_challenges_goes_o
             await join(between.address, hello(), theirs)
         assert caught.value.message == complaint
         assert "RAY_AUTH_TOKEN" in caught.value.hint
-        assert [m["t"] for m in between.messages("worker")] == ["hail"]
-        assert [m["t"] for m in between.messages("head")] == ["challenge"]
+        await head.until(lambda: head.refused)
+        assert head.refused == ["127.0.0.1: the secrets of the two nodes differ"]
+        said = between.messages("worker")
+        assert [m["t"] for m in said] == ["hail", "proof"]
+        assert said[1]["proof"] == "differs"
+        assert {m["t"] for m in between.messages("head")} <= {"challenge", "refuse"}
         for side in between.said.values():
             for hidden in (SECRET, b"wrong", b"run/7", RUN.encode(), b"host-1"):
                 assert hidden not in side
@@ -434,14 +438,14 @@ async def test_a_head_that_knows_the_run_but_not_the_secret_learns_nothing() -> 
         heard.append(await peer.hear())
         nonce = heard[0]["nonce"]
         peer.send({"t": "challenge", "nonce": "2" * 32, "tag": tag(nonce), "proof": "3" * 64, "auth": True})
-        heard.append(await peer.hear())
+        heard.extend([await peer.hear(), await peer.hear()])
         heard_all.set()
 
     async with a_program(pretend) as address:
         with pytest.raises(Refused, match="secrets of this node and of the head differ"):
             await join(address, hello(), SECRET)
         await asyncio.wait_for(heard_all.wait(), PATIENCE)
-    assert [m.get("t") for m in heard] == ["hail", None]
+    assert heard[1:] == [{"t": "proof", "proof": "differs"}, {}]
 
 
 @looped
@@ -475,9 +479,11 @@ async def test_the_release_reaches_those_who_wait_and_those_who_come_later() -> 
 async def test_the_head_knows_how_far_each_is() -> None:
     async with a_head() as head:
         worker = await join(head.address, hello(1))
-        for phase, detail in [("starting-ray", ""), ("failed", "raylet:\n\x1b[31mno space\x1b[0m")]:
-            worker.report(phase, detail)
-            await head.until(lambda expected=phase: head.phase(1) == expected)
+        worker.report("starting-ray")
+        await head.until(lambda: head.phase(1) == "starting-ray")
+        worker.report("failed", "raylet:\n\x1b[31mno space\x1b[0m", "ray-start")
+        await head.until(lambda: head.phase(1) == "failed")
+        assert head.call.members[1].error == "ray-start"
         assert head.call.members[1].detail == "raylet:\n\ufffd[31mno space\ufffd[0m"  # a terminal is not moved by it
         await worker.leave("Ray did not start")
         await head.until(lambda: not head.call.members[1].here)
@@ -609,7 +615,7 @@ async def test_a_heartbeat_may_be_written_in_other_ways() -> None:
     async with a_head() as head, a_peer(head.port) as peer:
         assert (await peer.enrol(hello(1)))["t"] == "welcome"
         peer.send(b'{ "t": "beat" }\r\n{"t":"beat"}\n')
-        peer.send({"t": "phase", "phase": "joined", "detail": ""})
+        peer.send({"t": "phase", "phase": "joined", "detail": "", "error": ""})
         await head.until(lambda: head.phase(1) == "joined")
 
 
@@ -653,9 +659,9 @@ NO_HELLO = {
 }
 AFTER_WELCOME = {
     "another hello": _hello_but(),
-    "a phase that is none": b'{"t":"phase","phase":{},"detail":""}\n',
-    "a phase too long": b'{"t":"phase","phase":"joined","detail":"' + b"x" * wire.MAX_LINE + b'"}\n',
-    "a phase without detail": b'{"t":"phase","phase":"joined"}\n',
+    "a phase that is none": b'{"t":"phase","phase":{},"detail":"","error":""}\n',
+    "a phase too long": b'{"t":"phase","phase":"joined","error":"","detail":"' + b"x" * wire.MAX_LINE + b'"}\n',
+    "a phase without detail": b'{"t":"phase","phase":"joined","error":""}\n',
     "a verdict": b'{"t":"verdict","status":0,"reason":"","source":"workload"}\n',
 }
 

@@ -130,7 +130,7 @@ _GOOD: list[dict[str, Any]] = [
     {"t": "hail", "v": 1, "nonce": "0" * 32},
     {"t": "proof", "proof": ""},
     {"t": "hello", **dataclasses.asdict(hello(2))},
-    {"t": "phase", "phase": "joined", "detail": ""},
+    {"t": "phase", "phase": "joined", "detail": "", "error": ""},
     {"t": "bye", "reason": "gone"},
     {"t": "challenge", "nonce": "0" * 32, "tag": "", "proof": "", "auth": False},
     {"t": "welcome", "rank": 1, "head": "h"},

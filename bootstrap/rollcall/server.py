@@ -11,24 +11,9 @@ from dataclasses import asdict, dataclass, field
 
 from bootstrap.errors import IdentityError, UsageError
 from bootstrap.model import Verdict
+from bootstrap.rollcall import wire
 from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, version_clash
-from bootstrap.rollcall.wire import (
-    BEAT,
-    BEATS,
-    VERSION,
-    Connection,
-    Hello,
-    Message,
-    challenge,
-    encode,
-    nonce,
-    number,
-    parse_hello,
-    proof,
-    proves,
-    run_tag,
-    text,
-)
+from bootstrap.rollcall.wire import Connection, Hello, Message, encode, text
 
 _BACKLOG = 4096
 _STRANGERS = 512
@@ -178,14 +163,14 @@ class RollCall:
     def _tick(self) -> None:
         """Heartbeats out, silence noticed: one timer for all connections."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.heartbeat_timeout / BEATS / _SCANS, self._tick)
+        self._timer = loop.call_later(self.heartbeat_timeout / wire.BEATS / _SCANS, self._tick)
         self._scan = (self._scan + 1) % _SCANS
         silent_since = loop.time() - self.heartbeat_timeout
         for connection, member in list(self._joined.items()):
             if connection.last_heard < silent_since:
                 connection.cut(f"silent for {self.heartbeat_timeout:g} s")
             elif member.rank % _SCANS == self._scan:
-                connection.send(BEAT)
+                connection.send(wire.BEAT)
         for connection, stranger in list(self._strangers.items()):
             if stranger.since >= silent_since:
                 break  # the others are younger
@@ -209,26 +194,26 @@ class RollCall:
         elif not stranger.proved:
             self._check_proof(connection, stranger, message)
         else:
-            self._admit(connection, parse_hello(message))
+            self._admit(connection, wire.parse_hello(message))
 
     def _challenge(self, connection: Connection, stranger: _Stranger, message: Message) -> None:
         """First line: the client's protocol version and challenge; ours goes back with our proof."""
         if message["t"] != "hail":
             raise ValueError("no hail")
-        version, theirs, ours = number(message, "v"), challenge(message), nonce()
-        tag = run_tag(self.me.run, self.me.attempt, theirs)
-        if version != VERSION:
-            what = f"protocol {version} on {connection.peer}, {VERSION} on {self.me.host}"
+        version, theirs, ours = wire.number(message, "v"), wire.challenge(message), wire.nonce()
+        tag = wire.run_tag(self.me.run, self.me.attempt, theirs)
+        if version != wire.VERSION:
+            what = f"protocol {version} on {connection.peer}, {wire.VERSION} on {self.me.host}"
             self._refuse(connection, "refused", what, tag=tag)
             return
-        stranger.tag, stranger.expected = tag, proof(self.secret, "worker", theirs, ours)
-        mine = proof(self.secret, "head", ours, theirs)
+        stranger.tag, stranger.expected = tag, wire.proof(self.secret, "worker", theirs, ours)
+        mine = wire.proof(self.secret, "head", ours, theirs)
         connection.send({"t": "challenge", "nonce": ours, "tag": tag, "proof": mine, "auth": self.secret is not None})
 
     def _check_proof(self, connection: Connection, stranger: _Stranger, message: Message) -> None:
         if message["t"] != "proof":
             raise ValueError("no proof")
-        if stranger.expected is None or not proves(message.get("proof"), stranger.expected):
+        if stranger.expected is None or not wire.proves(message.get("proof"), stranger.expected):
             self._refuse(connection, "refused", "the secrets of the two nodes differ", tag=stranger.tag)
             return
         stranger.proved = True
