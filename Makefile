@@ -40,7 +40,7 @@ clean: ## removes what the targets made
 
 .venv/test.stamp: .venv/runtime.stamp
 	@echo "setting up .venv for the tests (with torch) ..."
-	@$(BIN)/python $(PIP) install -e '.[dev,train-test]'
+	@$(BIN)/python $(PIP) install -e '.[dev,train-test,serve-test]'
 	@touch $@
 
 .venv-oldest/test.stamp: pyproject.toml

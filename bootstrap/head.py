@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 
 from bootstrap import node as nodes
-from bootstrap import quorum, ray_node, rendezvous, search, secret, workload
+from bootstrap import quorum, ray_node, rendezvous, search, secret, state, workload
 from bootstrap.errors import BootstrapError, RayDied, RayStartFailed, Refused, Stopped, of_another_node
 from bootstrap.model import HeadAddress, NodeIdentity, Role, Verdict
 from bootstrap.node import Node
@@ -30,7 +31,7 @@ async def lead(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     hello = nodes.hello(me.settings, me.host, identity, node)
     given = node.secret if node is not None else secret.load(me.settings, me.host)
     await search.no_other_head(me.meeting, hello, given)
-    shared = _share_secret(me, given)
+    shared = _share_secret(me, identity, given)
     any_patch = me.host.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL") == "minor"
     me.call = RollCall(hello, shared.value, me.settings.heartbeat_timeout, any_patch)
     me.call.on_change = lambda member, what: _node_changed(me, changed, member, what)
@@ -49,10 +50,11 @@ async def lead(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     return await _work(me, identity, gcs, len(count.standing), gpus)
 
 
-def _share_secret(me: Run, given: secret.Secret) -> secret.Secret:
-    """What the nodes share; with a shared folder and nothing else, one is made there for this run."""
-    if given.value is None and me.settings.auth != "off" and me.meeting.secret_path is not None:
-        given = me.made_secret = secret.make(me.meeting.secret_path)
+def _share_secret(me: Run, identity: NodeIdentity, given: secret.Secret) -> secret.Secret:
+    """What the nodes share; made for this run where only they can see it: in their folder, or on the only node."""
+    path = state.folder() / f"{os.getpid()}.token" if identity.size == 1 else me.meeting.secret_path
+    if given.value is None and me.settings.auth != "off" and path is not None:
+        given = me.made_secret = secret.make(path)
     secret.required(given, me.settings)
     return given
 
@@ -155,7 +157,13 @@ def _unlike(me: Run, member: Member) -> str:
 async def _work(me: Run, identity: NodeIdentity, gcs: str, count: int, gpus: float) -> Verdict:
     """The workload's status, passed through; without a workload, until something stops us."""
     if not me.settings.workload:
-        me.log.say(f"no workload was given: the cluster stays until it is stopped; RAY_ADDRESS={gcs}")
+        auth = [
+            f"{name}={env}"
+            for name, env in sorted(me.session.env.items())
+            if name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
+        ]
+        joined = " ".join([f"RAY_ADDRESS={gcs}", *auth])
+        me.log.say(f"no workload was given: the cluster stays until it is stopped; to use it: {joined}")
         await asyncio.get_running_loop().create_future()
     env = {**me.session.env, **workload.environment(identity.run_id, gcs, count, gpus)}
     started = workload.start(me.children, me.settings.workload, env)

@@ -86,7 +86,7 @@ def make(path: Path) -> Secret:
         file.flush()
         os.fsync(fd)
     temporary.replace(path)
-    return Secret(value.encode(), "made by the head in the shared folder", path)
+    return Secret(value.encode(), "made for this run", path)
 
 
 def find_made(path: Path) -> Secret | None:

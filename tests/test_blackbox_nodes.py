@@ -213,7 +213,6 @@ def test_a_ray_that_does_not_start_is_told_on_all_nodes(site: Site, rank: int) -
     assert [cause in node.verdict["reason"] for node in nodes] == [True, True]
 
 
-
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_unfit_node_is_told_on_all_nodes(site: Site, rank: int) -> None:
     temp_dir = site.folder / "file"
