@@ -92,7 +92,7 @@ def make(path: Path) -> Secret:
 def find_made(path: Path) -> Secret | None:
     """The secret that the head made for this run, or None if there is none yet."""
     try:
-        return Secret(_content(path, ours=True), "made by the head in the shared folder", path)
+        return Secret(_content(path, ours=True), "made for this run", path)
     except (OSError, ValueError):
         return None
 

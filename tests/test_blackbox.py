@@ -115,7 +115,6 @@ def test_how_ray_is_started_on_a_head(site: Site) -> None:
 @pytest.mark.parametrize(
     ("env", "mode", "path"),
     [
-        ({}, None, False),
         ({"RAY_AUTH_TOKEN": "s3cret"}, "token", False),
         ({"RAY_AUTH_TOKEN_PATH": "token"}, "token", True),
         ({"RAY_AUTH_TOKEN": "s3cret", "RAY_BOOTSTRAP_AUTH": "off"}, "disabled", False),
@@ -136,6 +135,17 @@ def test_ray_and_the_workload_use_the_same_token(site: Site, env: dict[str, str]
     assert start["env"].get("RAY_AUTH_TOKEN") == (None if path else env.get("RAY_AUTH_TOKEN"))
     assert node.out == f"{mode} {token if path else None}\n"
     assert "s3cret" not in " ".join(start["argv"]) + node.err
+
+
+def test_a_single_node_makes_a_secret_of_its_own(site: Site) -> None:
+    script = "import os; p = os.environ['RAY_AUTH_TOKEN_PATH']; print(oct(os.stat(p).st_mode), len(open(p).read()), p)"
+    node = site.run("--", sys.executable, "-c", script)
+    assert node.wait() == 0, node.err
+    mode, length, path = node.out.split()
+    assert (mode, length) == ("0o100600", "64")
+    assert not Path(path).exists()
+    (start,) = node.starts
+    assert start["env"]["RAY_AUTH_TOKEN_PATH"] == path
 
 
 USAGE = [
@@ -284,7 +294,7 @@ def test_the_logs_are_copied(site: Site) -> None:
 
 def test_without_a_workload_the_cluster_stays_until_it_is_stopped(site: Site) -> None:
     node = site.run("--gcs-port=6391")
-    node.says("no workload was given: the cluster stays until it is stopped; RAY_ADDRESS=127.0.0.1:6391")
+    node.says("no workload was given: the cluster stays until it is stopped; to use it: RAY_ADDRESS=127.0.0.1:6391")
     node.send(signal.SIGTERM)
     assert node.wait() == 143
     assert (node.verdict["source"], node.verdict["retryable"]) == ("stopped", True)

@@ -234,8 +234,10 @@ def test_which_processes_are_daemons() -> None:
 
 def test_the_session_of_a_raylet(tmp_path: Path) -> None:
     session = tmp_path / "session_x"
-    words = [sys.executable, "-c", "input()", "--a", f"--raylet_socket_name={session}/sockets/raylet"]
-    child = subprocess.Popen(words, stdin=subprocess.PIPE)
+    words = [sys.executable, "-c", "print(); input()", "--a", f"--raylet_socket_name={session}/sockets/raylet"]
+    child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()  # until then it may still be a fork of ours
     process = read_process(child.pid)
     assert process is not None
     assert ray_node.session_folder(process) == session

@@ -129,11 +129,10 @@ def address(_found: Facts, scene: Scene) -> Facts:
     wanted, count = scene.settings.head_address, max(scene.settings.nodes or 1, scene.settings.min_nodes or 1)
     if wanted is None:
         raise IdentityError("--launcher=address goes by the head's address", hint="--head-address=HOST, on all nodes")
-    # All nodes spell it alike; two clusters on one machine differ in it.
-    run_name = {"run_name": (f"address-{wanted}", "--head-address")}
     if scene.settings.role != "auto" or scene.settings.rank is not None:
-        return run_name
-    return run_name | _role_by_address(wanted, count, scene)
+        return {"run_name": ("default", "")}  # the head may not have been told its own address
+    # All nodes spell it alike, and two clusters on one machine differ in it.
+    return {"run_name": (f"address-{wanted}", "--head-address"), **_role_by_address(wanted, count, scene)}
 
 
 def _role_by_address(wanted: str, count: int, scene: Scene) -> Facts:
