@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Keep signals pending first of all (PID 1 would lose them), then load the rest."""
-    from bootstrap.supervisor import block_signals  # noqa: PLC0415
+    from bootstrap.supervisor import block_signals, flush, hold_standard_streams  # noqa: PLC0415
 
     block_signals()
+    hold_standard_streams()
     from bootstrap.cli import main as cli  # noqa: PLC0415
 
-    sys.exit(cli(sys.argv[1:]))
+    status = cli(sys.argv[1:])
+    flush()
+    os._exit(status)  # the interpreter would flush again, and make 120 of a reader that has gone
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from bootstrap.model import Role, Verdict
 from bootstrap.ray_node import RayChild
 from bootstrap.run import Run
 from bootstrap.settings import Settings
-from bootstrap.supervisor import unblock_signals
+from bootstrap.supervisor import heard, unblock_signals
 from bootstrap.worker import follow
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -35,17 +35,19 @@ def run(settings: Settings, host: Host, supervisor: int) -> int:
 
 async def _run(settings: Settings, host: Host, supervisor: int) -> int:
     loop = asyncio.get_running_loop()
-    me = Run(settings, host, Log(as_json=settings.log_format == "json"), Children())
-    for signum in _STOPPING:
+    me = Run(settings, host, Log(as_json=settings.log_format == "json", threaded=True), Children())
+    for signum in heard().intersection(_STOPPING):
         stopped = Stopped(signum, f"stopped by {signal.Signals(signum).name}")
         loop.add_signal_handler(signum, me.stop, stopped)
-    for signum in _PASSED_ON:
+    for signum in heard().intersection(_PASSED_ON):
         loop.add_signal_handler(signum, _pass_on, me, signum)
     loop.add_reader(supervisor, _supervisor_gone, me, supervisor)
     unblock_signals()
     me.line = asyncio.ensure_future(_line(me))
     await asyncio.wait([me.line])
-    return await ending.end(me)
+    status = await ending.end(me)
+    me.log.close()
+    return status
 
 
 def _pass_on(me: Run, signum: int) -> None:

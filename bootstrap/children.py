@@ -11,7 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from bootstrap.process import LOOK_AGAIN, Process, become_subreaper, descendants, exit_status, send
+from bootstrap.process import (
+    DEADLINE,
+    LOOK_AGAIN,
+    Process,
+    become_subreaper,
+    descendants,
+    exit_status,
+    read_process,
+    send,
+)
 
 Stream = IO[bytes] | int | None
 
@@ -103,27 +112,24 @@ class Children:
         """Everything below the agent that lives."""
         return descendants(os.getpid())
 
-    async def end(self, child: Child, grace: float) -> int:
-        """SIGTERM to the child's group, SIGKILL after ``grace`` seconds; returns its status."""
-        child.signal(signal.SIGTERM)
-        child.signal(signal.SIGCONT)
-        await asyncio.wait([child.exited], timeout=grace)
-        child.signal(signal.SIGKILL)
-        return await child.exited
+    def below(self, child: Child) -> list[Process]:
+        """The child, if it lives, and everything below it."""
+        itself = read_process(child.pid) if not child.exited.done() else None
+        return [*([itself] if itself else []), *descendants(child.pid)]
 
     async def end_all(self, grace: float) -> list[Process]:
-        """SIGTERM to everything below us, SIGKILL after ``grace`` seconds; returns what had to be killed."""
+        """SIGTERM to everything below us, SIGKILL after ``grace`` seconds; returns what not even that has ended."""
         for pid in list(self._watched):
             self._unwatch(pid)
         for process in self.alive():
             send(process, signal.SIGTERM)
         deadline = self._loop.time() + grace
-        while (remaining := self.alive()) and self._loop.time() < deadline:  # noqa: ASYNC110 (no event to await)
+        while (remaining := self.alive()) and self._loop.time() < deadline:
             await asyncio.sleep(LOOK_AGAIN)
-        killed = remaining
-        while remaining:
+        deadline = self._loop.time() + DEADLINE
+        while remaining and self._loop.time() < deadline:
             for process in remaining:
                 send(process, signal.SIGKILL)
             await asyncio.sleep(LOOK_AGAIN)
             remaining = self.alive()
-        return killed
+        return remaining

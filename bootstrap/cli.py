@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 import itertools
-import json
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
-from bootstrap import __version__, settings
+from bootstrap import __version__, record, settings
 from bootstrap.errors import INTERNAL_STATUS, BootstrapError, UsageError
 from bootstrap.host import Host, this_host
 from bootstrap.logs import Log
@@ -79,8 +80,8 @@ def main(argv: Sequence[str]) -> int:
         _record(error, argv)
         return error.status
     except Exception:  # noqa: BLE001 (the one place; a bug of ours)
-        traceback.print_exc()
-        print(f"ray-bootstrap: a bug, please report the lines above (status {INTERNAL_STATUS})", file=sys.stderr)
+        _say(traceback.format_exc().rstrip())
+        _say(f"ray-bootstrap: a bug, please report the lines above (status {INTERNAL_STATUS})")
         return INTERNAL_STATUS
 
 
@@ -93,9 +94,11 @@ def _main(argv: list[str]) -> int:
         else []
     )
     if "--version" in ours:
-        print(f"ray-bootstrap {__version__}")
+        with _printed():
+            print(f"ray-bootstrap {__version__}")
         return 0
-    flags, as_json, found = _parse(ours)
+    with _printed():
+        flags, as_json, found = _parse(ours)
     if flags is None:
         return 0
     host = this_host()
@@ -121,7 +124,20 @@ def _main(argv: list[str]) -> int:
         "check": reports.check,
         "status": reports.status,
     }
-    return shown[command](asked, host, as_json)
+    with _printed():
+        return shown[command](asked, host, as_json)
+
+
+@contextlib.contextmanager
+def _printed() -> Iterator[None]:
+    """Print at the end what is printed meanwhile, so that a reader who has left (``| head -1``) changes no status."""
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            yield
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            print(text.getvalue(), end="", flush=True)
 
 
 def _run(asked: Settings, host: Host) -> int:
@@ -131,10 +147,20 @@ def _run(asked: Settings, host: Host) -> int:
 
             return run(asked, host, supervisor)
         except Exception:  # noqa: BLE001 (as in main; this is another process)
-            traceback.print_exc()
+            _say(traceback.format_exc().rstrip())
+            ended(INTERNAL_STATUS, "internal", traceback.format_exc(), retryable=False)
             return INTERNAL_STATUS
 
-    return supervise(agent)
+    def killed(status: int, why: str) -> None:
+        ended(status, "killed", why, retryable=True)
+
+    def ended(status: int, source: str, reason: str, *, retryable: bool) -> None:
+        entry = {"status": status, "source": source, "reason": reason, "hint": "", "retryable": retryable}
+        if fault := record.write(asked.status_file, host, {**entry, "host": host.hostname}):
+            _say(f"ray-bootstrap: {fault}")
+
+    record.clear(asked.status_file, host)
+    return supervise(agent, killed)
 
 
 def _parse(ours: list[str]) -> tuple[dict[str, Sequence[str]] | None, bool, list[str]]:
@@ -173,25 +199,29 @@ def _left_over(arguments: Sequence[str], command: click.Command) -> list[str]:
     return faults
 
 
+def _say(line: str) -> None:
+    """On standard error, if somebody reads it."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def _render(error: BootstrapError) -> None:
     for line in error.message.splitlines():
-        print(f"ray-bootstrap: {line}", file=sys.stderr)
+        _say(f"ray-bootstrap: {line}")
     if error.hint:
-        print(f"ray-bootstrap: to mend it: {error.hint}", file=sys.stderr)
-    print(f"ray-bootstrap: status {error.status} ({error.name})", file=sys.stderr)
+        _say(f"ray-bootstrap: to mend it: {error.hint}")
+    _say(f"ray-bootstrap: status {error.status} ({error.name})")
 
 
 def _record(error: BootstrapError, argv: Sequence[str]) -> None:
     """What a run leaves behind that was refused before its settings were known."""
     if argv and argv[0] in _COMMANDS and argv[0] != "run":
         return  # its record, if there is one, is of the run that somebody looks at
-    from bootstrap.ending import write_record  # noqa: PLC0415 (only then)
-
     host, name = this_host(), settings.flag("status_file")
     ours = list(itertools.takewhile(lambda argument: argument != "--", argv))
     given = [after for argument, after in itertools.pairwise(ours) if argument == name]
     given += [argument.partition("=")[2] for argument in ours if argument.startswith(f"{name}=")]
-    record = {"status": error.status, "source": error.name, "reason": error.message, "hint": error.hint}
+    entry = {"status": error.status, "source": error.name, "reason": error.message, "hint": error.hint}
     path = given[-1] if given else host.get(settings.variable("status_file"))
-    if fault := write_record(path, host, json.dumps({**record, "retryable": error.retryable, "host": host.hostname})):
-        print(f"ray-bootstrap: {fault}", file=sys.stderr)
+    if fault := record.write(path, host, {**entry, "retryable": error.retryable, "host": host.hostname}):
+        _say(f"ray-bootstrap: {fault}")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import shutil
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
-from bootstrap import process, ray_node
+from bootstrap import process, ray_node, record, state
 from bootstrap.errors import INTERNAL_STATUS, BootstrapError, QuorumTimeout, retryable
-from bootstrap.host import Host
 from bootstrap.model import Role, Verdict
 from bootstrap.run import Run, note_session, remove_session
+from bootstrap.waiting import in_thread, within
+
+T = TypeVar("T")
 
 _RAY_GRACE = 0.3
 """Seconds between SIGTERM and SIGKILL for Ray's processes. A raylet that is told to end drains for 3 s and more
@@ -25,24 +27,57 @@ _TELL_LATE = 10.0
 """Seconds that a head which cannot lead stays to tell the workers why, which would otherwise look for it in vain."""
 _REASON_LINES = 12
 """Of the head's reason, on every worker: its own output has all of them."""
-_TERMINATION_LOG = Path("/dev/termination-log")
+_FOLDER = 5.0
+"""Seconds for a folder to answer: one on a network hangs for ever when its server is gone."""
+_COPY, _HURRY = 60.0, 1.0
+"""Seconds to remove Ray's session and to copy its logs; from a second signal on."""
 
 
 async def end(me: Run) -> int:
-    """Make the verdict, deliver it, end all processes, remove what is left, say the last line; returns the status."""
+    """Make the verdict, deliver it, end all processes, remove what is left, say the last line; returns the status.
+
+    The verdict's, whatever else goes wrong from here on: it is a warning, and the rest is done.
+    """
     verdict, error = _verdict(me)
     me.phase("ending", status=verdict.status)
-    running = me.children.alive()
-    note_session(me.session, running)
-    sockets = process.socket_files(running)
-    await asyncio.gather(_tell(me, verdict, error), me.children.end_all(0 if me.hurry.is_set() else _RAY_GRACE))
-    if me.made_secret is not None and me.made_secret.path is not None:
-        me.made_secret.path.unlink(missing_ok=True)
-    await asyncio.to_thread(me.meeting.withdraw)
-    logs = await asyncio.to_thread(_clear_up, me, sockets)
+    _, sockets = await asyncio.gather(
+        _try(me, "telling the other nodes", _tell(me, verdict, error)),
+        _try(me, "ending what was started", _end_all(me)),
+    )
+    shared = me.settings.shared_dir or str(state.folder())
+    await _try(me, "removing this run's files", in_thread(_FOLDER, lambda: _withdraw(me)), shared)
+    logs = await _clear_up(me, sockets or ())
     me.state.remove()
     _last_words(me, verdict, error, logs)
+    entry = _record(me, verdict, error, logs)
+    writing = in_thread(_FOLDER, lambda: record.write(me.settings.status_file, me.host, entry))
+    if fault := await _try(me, "writing how it ended", writing, me.settings.status_file or ""):
+        me.log.warn(fault)
     return verdict.status
+
+
+async def _try(me: Run, what: str, awaitable: Awaitable[T], folder: str = "") -> T | None:
+    """What ``awaitable`` returns; None, with a warning, if it goes wrong or ``folder`` hangs."""
+    begun = me.seconds
+    try:
+        return await awaitable
+    except asyncio.TimeoutError:
+        me.log.warn(f"{what}: {folder or 'it'} has not answered for {me.seconds - begun:.1f} s")
+    except (OSError, BootstrapError) as error:
+        me.log.warn(f"{what}: {str(error)[:300]}")
+    except Exception:  # noqa: BLE001 (a bug here must not take the place of the workload's status)
+        me.log.warn(f"{what}: a bug, please report it\n{traceback.format_exc()}")
+    return None
+
+
+async def _patiently(me: Run, function: Callable[[], T]) -> T:
+    """What ``function`` returns, run in a thread that has its time; not after a second signal."""
+    working = asyncio.ensure_future(in_thread(_COPY, function))
+    hurry = asyncio.ensure_future(me.hurry.wait())
+    either: set[asyncio.Future[Any]] = {working, hurry}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
+    return await within(_HURRY, working)
 
 
 def _verdict(me: Run) -> tuple[Verdict, BootstrapError | None]:
@@ -75,25 +110,43 @@ async def _tell(me: Run, verdict: Verdict, error: BootstrapError | None) -> None
     me.call.close()
 
 
-def _clear_up(me: Run, sockets: Sequence[str]) -> Path | None:
+async def _end_all(me: Run) -> Sequence[str]:
+    """End everything below us; returns the socket files that it held."""
+    running = me.children.alive()
+    note_session(me.session, running)
+    sockets = process.socket_files(running)
+    await me.children.end_all(0 if me.hurry.is_set() else _RAY_GRACE)
+    return sockets
+
+
+def _withdraw(me: Run) -> None:
+    """Remove the secret that was made for this run, and where its head was."""
+    try:
+        if me.made_secret is not None and me.made_secret.path is not None:
+            me.made_secret.path.unlink(missing_ok=True)
+    finally:
+        me.meeting.withdraw()
+
+
+async def _clear_up(me: Run, sockets: Sequence[str]) -> Path | None:
     """Remove Ray's session but its logs, which are copied if that was asked for; returns where they are."""
-    ray_node.remove_sockets(sockets)
-    if (logs := remove_session(me.session)) is None:
-        return None
-    if me.settings.log_dir is not None and me.identity is not None:
-        rank = "unnumbered" if me.log.rank is None else me.log.rank
-        copy = Path(me.settings.log_dir) / ray_node.run_hash(me.identity.run_id) / f"rank-{rank}"
-        try:
-            shutil.copytree(logs, copy, dirs_exist_ok=True, ignore_dangling_symlinks=True)
-        except (OSError, shutil.Error) as error:
-            me.log.warn(f"Ray's logs could not all be copied to {copy}: {str(error)[:300]}")
-        else:
-            logs = copy
-    return logs if logs.exists() else None
+
+    def remove() -> Path | None:
+        ray_node.remove_sockets(sockets)
+        logs = remove_session(me.session)
+        return logs if logs is not None and logs.exists() else None
+
+    logs = await _try(me, "removing what Ray left", _patiently(me, remove), str(me.session.folder))
+    if logs is None or me.settings.log_dir is None or me.identity is None:
+        return logs
+    rank = "unnumbered" if me.log.rank is None else me.log.rank
+    copy = Path(me.settings.log_dir) / ray_node.run_hash(me.identity.run_id) / f"rank-{rank}"
+    copying = _patiently(me, lambda: shutil.copytree(logs, copy, dirs_exist_ok=True, ignore_dangling_symlinks=True))
+    return await _try(me, "not all of Ray's logs are copied", copying, str(copy)) or logs
 
 
 def _last_words(me: Run, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> None:
-    """The last line on standard error and the record: which status, whose it is, why, and where to look."""
+    """The last line on standard error: which status, whose it is, why, and where to look."""
     took = me.seconds
     where = f"; Ray's logs: {logs}" if logs else ""
     if error is not None:
@@ -106,7 +159,10 @@ def _last_words(me: Run, verdict: Verdict, error: BootstrapError | None, logs: P
     whose = "the workload's own" if verdict.source == "workload" else f"ray-bootstrap's {verdict.source!r}"
     said = f" ({'the head says: ' if told else ''}{verdict.reason.splitlines()[0] if verdict.reason else ''})"
     me.log.say(f"status {verdict.status}, {whose}{said if error is None else ''}, after {took:.1f} s{where}")
-    record = {
+
+
+def _record(me: Run, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> Mapping[str, object]:
+    return {
         "status": verdict.status,
         "source": verdict.source,
         "reason": verdict.reason,
@@ -116,20 +172,5 @@ def _last_words(me: Run, verdict: Verdict, error: BootstrapError | None, logs: P
         "host": me.host.hostname,
         "run_id": me.identity.run_id if me.identity else None,
         "logs": str(logs) if logs else None,
-        "seconds": round(took, 1),
+        "seconds": round(me.seconds, 1),
     }
-    if fault := write_record(me.settings.status_file, me.host, json.dumps(record)):
-        me.log.warn(fault)
-
-
-def write_record(status_file: str | None, host: Host, text: str) -> str:
-    """Write how it ended to ``--status-file``, else to Kubernetes' termination log; returns what went wrong."""
-    path = Path(status_file) if status_file else None
-    if path is None and host.get("KUBERNETES_SERVICE_HOST") and _TERMINATION_LOG.exists():
-        path, text = _TERMINATION_LOG, text[:4000]
-    if path is not None:
-        try:
-            path.write_text(text + "\n")  # in place: the termination log is a bind mount
-        except OSError as error:
-            return f"--status-file={path}: {error.strerror}"
-    return ""

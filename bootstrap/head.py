@@ -83,8 +83,8 @@ async def _start_head(me: Run, node: Node, ray: RayChild) -> tuple[str, RayChild
                 raise
             me.log.warn(f"port {taken[0]} was taken while Ray started; trying again with other ports")
             ports = ray_node.choose_ports(me.settings, Role.HEAD)
-            ray = await RayChild.spawn(me.children, me.host.env)
-    me.session.ray = ray
+            ray = me.session.ray = await RayChild.spawn(me.children, me.host.env)
+            me.session.path = None
     return gcs, ray
 
 
@@ -156,6 +156,8 @@ def _unlike(me: Run, member: Member) -> str:
 
 async def _work(me: Run, identity: NodeIdentity, gcs: str, count: int, gpus: float) -> Verdict:
     """The workload's status, passed through; without a workload, until something stops us."""
+    if me.reason is not None:
+        raise asyncio.CancelledError  # it was lost on the way here
     if not me.settings.workload:
         auth = [
             f"{name}={env}"

@@ -1,12 +1,23 @@
-"""Our own lines on standard error, one per finished phase: for people at night or, as JSON, for machines."""
+"""Our own lines on standard error, one per finished phase: for people at night or, as JSON, for machines.
+
+The agent writes them in a thread: a reader that stalls (a pager, Ctrl-S, a stopped log shipper) must not stop the loop,
+which would cost the head its workers. Not a non-blocking stream: the workload shares the file description.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import queue
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TextIO
+
+_MOST_WAITING = 10_000
+"""Lines kept for a reader that stalls; later ones are lost."""
 
 
 @dataclass
@@ -16,7 +27,16 @@ class Log:
     as_json: bool = False
     rank: int | None = None
     stream: TextIO = field(default_factory=lambda: sys.stderr)
+    threaded: bool = False
     _progress: bool = False
+    _lines: queue.SimpleQueue[str | None] = field(default_factory=queue.SimpleQueue)
+    _writer: threading.Thread | None = None
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Write what is still to be written, for ``timeout`` seconds at most."""
+        if self._writer is not None:
+            self._lines.put(None)
+            self._writer.join(timeout)
 
     def say(self, message: str) -> None:
         """A phase is finished, or something changed."""
@@ -35,8 +55,7 @@ class Log:
         if self.as_json or not self.stream.isatty():
             self.say(message)
             return
-        self.stream.write(f"\r\x1b[K{self._head()}{message}")
-        self.stream.flush()
+        self._put(f"\r\x1b[K{self._head()}{message}")
         self._progress = True
 
     def _head(self) -> str:
@@ -52,8 +71,30 @@ class Log:
             text = f"{self._head()}{mark}{message}".replace("\n", "\n    ") + "\n"
         if self._progress:
             text, self._progress = "\n" + text, False
-        try:
-            self.stream.write(text)
-            self.stream.flush()
-        except OSError:
-            pass  # the reader of our standard error is gone; the run is worth more than the line
+        self._put(text)
+
+    def _put(self, text: str) -> None:
+        if not self.threaded:
+            self._emit(text)
+            return
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write_all, daemon=True, name="log")
+            self._writer.start()
+        if self._lines.qsize() < _MOST_WAITING:
+            self._lines.put(text)
+
+    def _write_all(self) -> None:
+        while (text := self._lines.get()) is not None:
+            self._emit(text)
+
+    def _emit(self, text: str) -> None:
+        # The reader of our standard error may be gone; the run is worth more than the line.
+        with contextlib.suppress(OSError, ValueError):
+            if not self.threaded:
+                self.stream.write(text)
+                self.stream.flush()
+                return
+            # Past the stream's buffer, whose lock a writer that is stuck would keep from everybody.
+            rest = text.encode(errors="replace")
+            while rest:
+                rest = rest[os.write(self.stream.fileno(), rest) :]

@@ -11,10 +11,13 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 _PR_SET_CHILD_SUBREAPER = 36
+DEADLINE = 5.0
+"""Seconds after which what SIGKILL has not ended is given up: another user's, or stuck in the kernel (state D)."""
 LOOK_AGAIN = 0.05
 """Seconds between looks at the process table during teardown; a grandchild's end sends us no signal."""
 
@@ -48,8 +51,8 @@ def read_process(pid: int) -> Process | None:
     return Process(pid, int(fields[1]), fields[0], head.partition("(")[2], int(fields[19]))
 
 
-def descendants(root: int) -> list[Process]:
-    """Every living process below ``root``, parents first; zombies are not alive."""
+def descendants(root: int, spared: Container[int] = ()) -> list[Process]:
+    """Every living process below ``root``, parents first; zombies are not alive, ``spared`` and theirs not ours."""
     children: dict[int, list[Process]] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal() and (process := read_process(int(entry.name))):
@@ -58,10 +61,18 @@ def descendants(root: int) -> list[Process]:
     parents = [root]
     while parents:
         for process in children.get(parents.pop(), ()):
+            if process.pid in spared:
+                continue
             parents.append(process.pid)
             if process.state not in "ZX":
                 found.append(process)
     return found
+
+
+def is_alive(process: Process) -> bool:
+    """Whether exactly this process lives; a zombie does not."""
+    now = read_process(process.pid)
+    return now is not None and now.started == process.started and now.state not in "ZX"
 
 
 def send(process: Process, signum: int) -> None:
@@ -92,20 +103,21 @@ def socket_files(processes: Sequence[Process]) -> list[str]:
     return [row[7].rstrip("\n") for row in rows if len(row) == 8 and row[7][0] == "/" and f"socket:[{row[6]}]" in held]
 
 
-def kill_descendants(root: int) -> int:
-    """SIGKILL everything below ``root`` and reap it, until nothing is left; returns how many there were.
+def kill_descendants(root: int, spared: Container[int] = ()) -> tuple[int, list[Process]]:
+    """SIGKILL everything below ``root`` but ``spared`` and reap it; how many there were, and who would not die.
 
     Orphans of what was killed become children of ``root`` (a subreaper), so looking again finds them.
     """
     killed: set[int] = set()
-    while victims := descendants(root):
+    deadline = time.monotonic() + DEADLINE
+    while (victims := descendants(root, spared)) and time.monotonic() < deadline:
         for process in victims:
             send(process, signal.SIGKILL)
             killed.add(process.pid)
         reap_strangers()
         signal.sigtimedwait([signal.SIGCHLD], LOOK_AGAIN)
     reap_strangers()
-    return len(killed)
+    return len(killed), victims
 
 
 def reap_strangers() -> None:

@@ -15,6 +15,7 @@ from bootstrap.errors import QuorumTimeout
 from bootstrap.logs import Log
 from bootstrap.ray_node import RANK_LABEL, RUN_LABEL
 from bootstrap.rollcall.server import Member
+from bootstrap.waiting import within
 
 _ASK_AGAIN = 1.0
 """Seconds after which GCS is asked even though no node said that it joined."""
@@ -88,7 +89,8 @@ async def wait(
     while True:
         changed.clear()
         asked = loop.time()
-        now = count((await ask()).get("nodes", ()), goal)
+        answer = await _answer(ask, goal, begin)
+        now = count(answer.get("nodes", ()), goal)
         rest = (loop.time() - asked) * _REST  # of thousands of nodes the table is large, and the changes are many
         there, clock = len(now.standing), loop.time()
         if there >= (goal.size or goal.least):
@@ -98,7 +100,8 @@ async def wait(
             if clock - enough_since >= goal.last_call:
                 return now
         if clock - begin >= goal.timeout:
-            raise QuorumTimeout(_shortfall(goal, now, members, clock), hint=_remedy(goal, now, members))
+            said = f"GCS does not tell its nodes: {answer['error']}\n" if "error" in answer else ""
+            raise QuorumTimeout(said + _shortfall(goal, now, members, clock), hint=_remedy(goal, now, members))
         line = f"{there} of {goal.size or goal.least} nodes; {_missing_in_brief(goal, now, members)}"
         if line != shown or clock - told >= _STILL_WAITING:
             waited = f" after {clock - begin:.0f} s" if line == shown else ""
@@ -110,6 +113,17 @@ async def wait(
         await asyncio.wait([changing := asyncio.ensure_future(changed.wait())], timeout=max(0.0, min(ends) - clock))
         changing.cancel()
         await asyncio.sleep(rest)
+
+
+async def _answer(ask: Callable[[], Awaitable[Mapping[str, Any]]], goal: Goal, begin: float) -> Mapping[str, Any]:
+    """GCS's answer. :raises QuorumTimeout: if it does not come before the time is up."""
+    left = max(1.0, begin + goal.timeout - asyncio.get_running_loop().time())
+    try:
+        return await within(left, ask())
+    except asyncio.TimeoutError:
+        raise QuorumTimeout(
+            f"GCS on this node has not answered for {left:.0f} s", hint="its log is below Ray's logs, in the last line"
+        ) from None
 
 
 def missing(goal: Goal, now: Count) -> list[int]:

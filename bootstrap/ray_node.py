@@ -44,7 +44,8 @@ def run_hash(run_id: str) -> str:
 
 def temp_dir(settings: Settings, identity: NodeIdentity) -> Path:
     """Ray's folder: the user's, or one of this run's own, short enough for socket paths below it (107 bytes in all)."""
-    return Path(settings.temp_dir or f"/tmp/ray-{run_hash(identity.run_id)[:8]}")  # noqa: S108 (sticky; checked to be ours)
+    rank = "x" if identity.rank is None else identity.rank  # two ranks may be on one machine
+    return Path(settings.temp_dir or f"/tmp/ray-{run_hash(identity.run_id)[:8]}-{rank}")  # noqa: S108 (sticky; checked to be ours)
 
 
 def is_free(port: int) -> bool:
@@ -154,7 +155,9 @@ class RayChild:
         output = os.memfd_create("ray-start")
         reading, writing = os.pipe()
         in_read, in_write = os.pipe()
-        argv = [sys.executable, "-m", "bootstrap.ray_child", str(writing)]
+        # Not -m, which would put the working directory before Ray's own modules: a user's queue.py, say.
+        argv = [sys.executable, "-c", "import sys; sys.path.pop(0); from bootstrap.ray_child import main; main()"]
+        argv.append(str(writing))
         # The wait for the dashboard is not ours to make: it comes up while the workers join. See docs/performance.md.
         env = {**env, "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "0"}
         child = children.spawn(argv, env, stdin=in_read, stdout=output, stderr=output, pass_fds=(writing,))
@@ -212,22 +215,29 @@ async def start(ray: RayChild, argv: Sequence[str], env: Mapping[str, str], fold
     """
     answer = await ray.ask("start", argv=list(argv), env=dict(env))
     if not answer["started"]:
-        cause = [f"`ray start` failed: {answer['error']}", *causes(folder, before)]
+        cause = [
+            f"`ray start` failed: {answer['error']}",
+            *(line for s in sessions(folder, before) for line in causes(s)),
+        ]
         if len(cause) == 1:
             cause.append(ray.printed())
         raise RayStartFailed("\n".join(cause), hint="the cause is above; Ray's logs, in the last line, have the rest")
 
 
-def causes(folder: Path, since: float, most: int = 8) -> list[str]:
+def sessions(folder: Path, since: float) -> list[Path]:
+    """Ray's sessions in its ``--temp-dir`` that were written to since then (epoch)."""
+    return [session for session in folder.glob("session_2*") if session.stat().st_mtime >= since]
+
+
+def causes(session: Path, most: int = 8) -> list[str]:
     """The last error lines out of the log files of Ray's daemons, each with its file's name, for people."""
     found: list[str] = []
-    patterns = ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log")
-    for log in [f for pattern in patterns for f in sorted(folder.glob(f"session_2*/logs/{pattern}"))]:
+    names = ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log")
+    for log in (session / "logs" / name for name in names):
         with contextlib.suppress(OSError):
-            if log.stat().st_mtime >= since:
-                lines = log.read_text(errors="replace").splitlines()[-200:]
-                telling = [line for line in lines if _tells(line)]
-                found += [f"{log.name}: {line.strip()[:300]}" for line in telling[-3:]]
+            lines = log.read_text(errors="replace").splitlines()[-200:]
+            telling = [line for line in lines if _tells(line)]
+            found += [f"{log.name}: {line.strip()[:300]}" for line in telling[-3:]]
     return found[-most:]
 
 
@@ -276,8 +286,11 @@ def remove_sockets(files: Sequence[str]) -> None:
     Ray's dashboard, killed, leaves ``$TMPDIR/pymp-*/listener-*``.
     """
     for file in map(Path, files):
-        with contextlib.suppress(OSError):
-            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(file))
+            except ConnectionRefusedError:
+                file.unlink()  # nobody's; what answers, or is of another kind, is somebody else's of the same name
             if file.parent.name.startswith("pymp-"):
                 file.parent.rmdir()
 

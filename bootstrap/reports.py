@@ -107,7 +107,7 @@ def status(settings: Settings, _host: Host, as_json: bool) -> int:
     if as_json:
         print(json.dumps(found, indent=2))
     for run in [] if as_json else found:
-        ago = time.time() - float(run["since"])
+        ago = time.time() - run["since"]
         head = run.get("gcs") or run.get("head") or "-"
         print(
             f"{run.get('phase', '?')} for {ago:.0f} s: {run.get('role', '?')}, rank {run.get('rank', '?')}"
@@ -117,4 +117,4 @@ def status(settings: Settings, _host: Host, as_json: bool) -> int:
     if not found:
         print("no agent of this user runs on this machine", file=sys.stderr)
         return NOT_RUNNING
-    return 0 if any(run.get("phase") in _READY for run in found) else NOT_READY
+    return 0 if any(str(run.get("phase")) in _READY for run in found) else NOT_READY

@@ -16,7 +16,7 @@ from pathlib import Path
 from bootstrap import hosts, preflight, ray_node, rendezvous
 from bootstrap import node as nodes
 from bootstrap.children import Child, Children
-from bootstrap.errors import BootstrapError, RayDied, RayStartFailed, Stopped
+from bootstrap.errors import BootstrapError, PreflightFailed, RayDied, RayStartFailed, Stopped
 from bootstrap.host import Host
 from bootstrap.logs import Log
 from bootstrap.model import NodeIdentity, Verdict
@@ -28,10 +28,13 @@ from bootstrap.rollcall.server import RollCall
 from bootstrap.secret import Secret
 from bootstrap.settings import Settings
 from bootstrap.state import StateFile
+from bootstrap.waiting import in_thread, within
 
 _ONE_SIGNAL = 0.5
 """Seconds within which the same signal twice counts once."""
 _SIGNAL_DELAY = 0.1
+_INSPECTION = 60.0
+"""Seconds for NVML on a node of many GPUs without the persistence daemon, generously."""
 
 
 @dataclass
@@ -127,7 +130,13 @@ async def inspect(me: Run, identity: NodeIdentity) -> Node:
         told = dataclasses.replace(me.host, env={**me.host.env, **outcome.env})
         return node, outcome, preflight.run(dataclasses.replace(node.subject, host=told))
 
-    node, outcome, findings = await asyncio.to_thread(work)
+    try:
+        node, outcome, findings = await in_thread(_INSPECTION, work)
+    except asyncio.TimeoutError:
+        raise PreflightFailed(
+            f"the inspection of this node has not ended after {_INSPECTION:g} s: NVML, a name server or a folder hangs",
+            hint="`nvidia-smi`, `getent hosts $(hostname)` and `ls` of the folders tell which; --num-gpus=N skips NVML",
+        ) from None
     me.session.env = node.environment(node.secret, outcome)
     if outcome.note:
         me.log.warn(outcome.note)
@@ -155,7 +164,7 @@ async def start_ray(
     argv = node.start_argv(ports, gcs_to_join)
     starting = ray_node.start(ray, argv, me.session.env, node.temp_dir, time.time())
     try:
-        await asyncio.wait_for(starting, me.settings.quorum_timeout)
+        await within(me.settings.quorum_timeout, starting)
     except asyncio.TimeoutError:
         what = f"`ray start` did not end within {me.settings.quorum_timeout:g} s\n{ray.printed()}"
         raise RayStartFailed(what, hint="--quorum-timeout waits longer; is a file system slow?") from None
@@ -175,5 +184,5 @@ def _daemon_ended(me: Run, name: str) -> None:
 
 
 def _daemon_died(me: Run, name: str) -> RayDied:
-    lines = ray_node.causes(me.session.folder, time.time() - me.seconds) if me.session.folder else []
+    lines = ray_node.causes(me.session.path) if me.session.path else []
     return RayDied("\n".join([f"Ray's {name} on {me.host.hostname} ended by itself", *lines]))

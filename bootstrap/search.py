@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
+from bootstrap import network
 from bootstrap import secret as secrets
 from bootstrap.errors import BootstrapError, HeadNotFound, IdentityError, Refused
 from bootstrap.logs import Log
@@ -14,11 +16,16 @@ from bootstrap.rollcall.client import Membership, NotThisHead
 from bootstrap.rollcall.wire import Hello
 from bootstrap.secret import Secret
 from bootstrap.settings import Settings
+from bootstrap.waiting import in_thread
 
 TO_REPORT = 10.0
 """Seconds that an unfit node spends on telling the head so."""
 _ANSWER = 5.0
 """Seconds for one candidate to answer."""
+_ANSWER_OF_ANOTHER = 1.0
+"""Seconds that a head waits for another one; mostly there is none."""
+_LEAST_LOOK = 1.0
+"""Seconds that the last look may take beyond the time-out."""
 _FIRST_WAIT, _LEAST_CAP, _NODES_PER_SECOND = 0.05, 0.25, 1000
 """Looks at the rendezvous get rarer up to 4 a second and node, or 1 000 a second and run, whichever is rarer."""
 _STILL_LOOKING = 30.0
@@ -29,7 +36,7 @@ async def find_head(
 ) -> tuple[Membership, Secret]:
     """The membership in this run's roll call, and the secret that proved right.
 
-    :raises HeadNotFound: after ``timeout`` seconds, with what was found instead.
+    :raises HeadNotFound: after ``timeout`` seconds, with what was found instead; also if the rendezvous hangs.
     :raises IdentityError, Refused: as the head says.
     """
     import tenacity  # noqa: PLC0415 (30 ms that the first child need not wait for)
@@ -50,7 +57,12 @@ async def find_head(
                 if loop.time() - told > _STILL_LOOKING:
                     told = loop.time()
                     log.say(f"still looking for the head after {told - begin:.0f} s: {_in_brief(seen)}")
-                return await _look(settings, meeting, hello, given, seen)
+                left = max(_LEAST_LOOK, begin + timeout - loop.time())
+                candidates, shared = await _answers(settings, meeting, given, left)
+                seen.clear()
+                seen.update(dict.fromkeys(meeting.ignored, "ignored"))
+                made = shared is not given
+                return await _try_all(candidates, hello, shared, made, settings.heartbeat_timeout, seen), shared
     except tenacity.RetryError:
         pass
     raise HeadNotFound(
@@ -59,15 +71,36 @@ async def find_head(
     )
 
 
-async def _look(
-    settings: Settings, meeting: Rendezvous, hello: Hello, given: Secret, seen: dict[str, str]
-) -> tuple[Membership, Secret]:
-    """One look: all candidates at once, the first that welcomes us wins. :raises NotThisHead: if none does."""
-    candidates = await asyncio.to_thread(meeting.lookup)
-    seen.clear()
-    seen.update(dict.fromkeys(meeting.ignored, "ignored"))
-    shared = await asyncio.to_thread(_shared_secret, settings, meeting, given)
-    tries = [asyncio.ensure_future(_greet(hello, shared.value, settings.heartbeat_timeout, h)) for h in candidates]
+async def _answers(
+    settings: Settings, meeting: Rendezvous, given: Secret, left: float
+) -> tuple[Sequence[HeadAddress], Secret]:
+    """What the rendezvous says now: where the head may be, and the secret.
+
+    :raises HeadNotFound: if it says nothing at all for ``left`` seconds, such as a network file system that hangs.
+    """
+
+    def ask() -> tuple[Sequence[HeadAddress], Secret]:
+        return meeting.lookup(), _shared_secret(settings, meeting, given)
+
+    try:
+        return await in_thread(left, ask)
+    except asyncio.TimeoutError:
+        what = f"{meeting.place} has not answered for {left:.0f} s, and it says where the head is"
+        raise HeadNotFound(
+            what, hint="does `ls` answer there, or the name server? --head-address=HOST names the head"
+        ) from None
+
+
+async def _try_all(
+    candidates: Sequence[HeadAddress],
+    hello: Hello,
+    shared: Secret,
+    made: bool,
+    heartbeat_timeout: float,
+    seen: dict[str, str],
+) -> Membership:
+    """All candidates at once, the first that welcomes us wins. :raises NotThisHead: if none does."""
+    tries = [asyncio.ensure_future(_greet(hello, shared, made, heartbeat_timeout, head)) for head in candidates]
     refusal: BootstrapError | None = None
     found: Membership | None = None
     try:
@@ -78,7 +111,7 @@ async def _look(
                 membership = await greeting
                 await membership.enrol(_ANSWER)
                 found = membership
-                return found, shared
+                return found
             except NotThisHead as answer:
                 seen[str(answer.args[0])] = str(answer.args[-1])
             except (IdentityError, Refused) as answer:
@@ -92,12 +125,17 @@ async def _look(
     raise NotThisHead
 
 
-async def _greet(hello: Hello, secret: bytes | None, heartbeat_timeout: float, head: HeadAddress) -> Membership:
-    membership = Membership(hello, secret, heartbeat_timeout)
+async def _greet(hello: Hello, shared: Secret, made: bool, heartbeat_timeout: float, head: HeadAddress) -> Membership:
+    membership = Membership(hello, shared.value, heartbeat_timeout)
     try:
         await membership.greet(head, _ANSWER)
     except NotThisHead as answer:
         raise NotThisHead(head, str(answer)) from None
+    except Refused:
+        if made and membership.secrets_differ:
+            # A head that has just started in place of another one: what we read in the folder was still the other's.
+            raise NotThisHead(head, "its secret differs from the one in the folder") from None
+        raise
     return membership
 
 
@@ -115,25 +153,65 @@ def _in_brief(seen: dict[str, str]) -> str:
 
 
 async def no_other_head(meeting: Rendezvous, me: Hello, given: Secret) -> None:
-    """Make sure that no other node leads this run already, where a record of it would show that.
+    """Make sure that no other node leads this run already, as far as the rendezvous shows one.
 
-    Before this node listens or writes anything, so that what answers is another.
+    Before this node listens or writes anything, so that what answers is another. A rendezvous that does not answer in
+    time, or a secret that cannot be read, holds nothing up.
+
+    :raises IdentityError: naming the other head.
+    """
+
+    def ask() -> tuple[Sequence[HeadAddress], Secret]:
+        found = meeting.lookup()
+        if meeting.secret_path is None:
+            return _elsewhere(found), given  # this node is where the head should be
+        return found, given if given.value is not None else secrets.find_made(meeting.secret_path) or given
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        heads, shared = await in_thread(_ANSWER, ask)
+        await _refuse_two(heads, me, shared)
+
+
+async def still_the_head(meeting: Rendezvous, me: Hello, shared: Secret, own: HeadAddress) -> None:
+    """Make sure that no other node has announced itself for this run since, where a record would show that.
+
+    Two heads that start in the same moment do not see each other before; the later record then stands.
 
     :raises IdentityError: naming the other head.
     """
     if meeting.secret_path is None:
-        return  # what is found then is where the head should be: this node
-    shared = given if given.value is not None else secrets.find_made(meeting.secret_path) or given
-    for head in await asyncio.to_thread(meeting.lookup):
-        membership = Membership(me, shared.value, _ANSWER)
-        with contextlib.suppress(NotThisHead):
-            try:
-                await membership.greet(head, 1.0)
-            except Refused:
-                pass  # another secret, but this run
-            finally:
-                membership.close()
+        return
+    with contextlib.suppress(asyncio.TimeoutError):
+        heads = await in_thread(_ANSWER, meeting.lookup)
+        await _refuse_two([head for head in heads if (head.host, head.port) != (own.host, own.port)], me, shared)
+
+
+def _elsewhere(heads: Sequence[HeadAddress]) -> Sequence[HeadAddress]:
+    """Those that are not on this machine, as far as their names resolve."""
+    own = network.own_addresses()
+    addresses = {host: network.resolve(host) for host in {head.host for head in heads}}
+    return [head for head in heads if addresses[head.host] and own.isdisjoint(addresses[head.host])]
+
+
+async def _refuse_two(heads: Sequence[HeadAddress], me: Hello, shared: Secret) -> None:
+    answers = await asyncio.gather(*(_leads(head, me, shared) for head in heads))
+    for head, leads in zip(heads, answers, strict=True):
+        if leads:
             raise IdentityError(
                 f"rank 0 of run {me.run!r} is claimed by two nodes: {head} leads it already",
                 hint="give the runs different --run-id, or wait until the other has ended",
             )
+
+
+async def _leads(head: HeadAddress, me: Hello, shared: Secret) -> bool:
+    """Whether a head of this run is there, whatever its secret."""
+    membership = Membership(me, shared.value, _ANSWER)
+    try:
+        await membership.greet(head, _ANSWER_OF_ANOTHER)
+    except NotThisHead:
+        return False
+    except Refused:
+        return True
+    finally:
+        membership.close()
+    return True

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bootstrap.errors import UsageError
+from bootstrap.errors import PreflightFailed, UsageError
 from bootstrap.host import Host
 from bootstrap.settings import Settings
 
@@ -49,7 +49,9 @@ def load(settings: Settings, host: Host) -> Secret:
         return Secret(None, "--auth=off")
     named = {"--secret-file": settings.secret_file}
     if not settings.secret_file and (token := host.get("RAY_AUTH_TOKEN")):
-        return Secret(token.strip().encode(), "RAY_AUTH_TOKEN")
+        if not token.strip():
+            raise UsageError([f"RAY_AUTH_TOKEN={token!r} is blank"], hint="unset it, give it a token, or --auth=off")
+        return Secret(token.strip().encode("utf-8", "surrogateescape"), "RAY_AUTH_TOKEN")
     named["RAY_AUTH_TOKEN_PATH"] = host.get("RAY_AUTH_TOKEN_PATH")
     for source, name in named.items():
         if name:
@@ -74,19 +76,34 @@ def required(secret: Secret, settings: Settings) -> None:
 
 
 def make(path: Path) -> Secret:
-    """A new secret for this run in ``path`` (mode 0600, replaced whole)."""
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    """A new secret for this run in ``path`` (mode 0600, replaced whole).
+
+    :raises PreflightFailed: if it cannot be written there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
     value = random.token_hex(32)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        _write(temporary, value)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise PreflightFailed(
+            f"{path}: the run's secret cannot be written: {error.strerror}",
+            hint="--shared-dir=DIR with a folder that this user can write, or --auth=off",
+        ) from error
+    return Secret(value.encode(), "made for this run", path)
+
+
+def _write(path: Path, value: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "w") as file:
         file.write(value)
         file.flush()
         os.fsync(fd)
-    temporary.replace(path)
-    return Secret(value.encode(), "made for this run", path)
 
 
 def find_made(path: Path) -> Secret | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from bootstrap import values
 from bootstrap.errors import UsageError
 
 PREFIX = "RAY_BOOTSTRAP_"
+_SERVICE_LINK = re.compile(
+    r"(?P<service>.+?)_(?P<rest>SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP).*)"
+)
 
 
 def _option(
@@ -45,7 +49,7 @@ class Settings:
     rank: int | None = _option(values.integer(0), None, "This node's rank, 0-based", group=_WHO, metavar="N")
     nodes: int | None = _option(values.integer(1), None, "How many nodes the run has", group=_WHO, metavar="N")
     min_nodes: int | None = _option(values.integer(1), None, "Start the workload with this many nodes after --last-call [default: all]", group=_WHO, metavar="N")
-    run_id: str | None = _option(values.text, None, "Name of the run, the same on all its nodes and on no other's", group=_WHO, metavar="TEXT")
+    run_id: str | None = _option(values.run_id, None, "Name of the run, the same on all its nodes and on no other's", group=_WHO, metavar="TEXT")
     attempt: int | None = _option(values.integer(0), None, "Which restart of the run this is", group=_WHO, metavar="N")
 
     head_address: str | None = _option(values.text, None, "The head's name or address, with the GCS port if it is not --gcs-port", group=_WHERE, metavar="HOST[:PORT]")
@@ -76,14 +80,14 @@ class Settings:
     runtime_env_agent_port: int | None = _option(values.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
     min_worker_port: int | None = _option(values.port, None, "First port of Ray's worker processes [default: Ray's, 10002]", group=_RAY, metavar="PORT")
     max_worker_port: int | None = _option(values.port, None, "Last port of Ray's worker processes [default: Ray's, 19999]", group=_RAY, metavar="PORT")
-    temp_dir: str | None = _option(values.text, None, "Ray's folder for sockets and logs, on a local disk [default: /tmp/ray-<hash of the run id>]", group=_RAY, metavar="DIR")
+    temp_dir: str | None = _option(values.text, None, "Ray's folder for sockets and logs, on a local disk [default: /tmp/ray-<hash of the run id>-<rank>]", group=_RAY, metavar="DIR")
     log_dir: str | None = _option(values.text, None, "Copy Ray's logs here at the end, one folder per rank", group=_RAY, metavar="DIR")
     ray_start_arg: tuple[str, ...] = _option(values.text, (), "Passed to `ray start` as it is; may be repeated", group=_RAY, metavar="ARG", many=True)
 
-    head_timeout: float = _option(values.duration, 600.0, "For a worker to find the head [default: 10m]", group=_WHEN, metavar="TIME")
-    quorum_timeout: float = _option(values.duration, 600.0, "For the head to see enough nodes [default: 10m]", group=_WHEN, metavar="TIME")
+    head_timeout: float = _option(values.duration_from(0.1), 600.0, "For a worker to find the head [default: 10m]", group=_WHEN, metavar="TIME")
+    quorum_timeout: float = _option(values.duration_from(0.1), 600.0, "For the head to see enough nodes [default: 10m]", group=_WHEN, metavar="TIME")
     last_call: float = _option(values.duration, 30.0, "With --min-nodes: how long to wait for the rest once the least are there [default: 30s]", group=_WHEN, metavar="TIME")
-    heartbeat_timeout: float = _option(values.duration, 10.0, "Silence after which a node counts as lost [default: 10s]", group=_WHEN, metavar="TIME")
+    heartbeat_timeout: float = _option(values.duration_from(1), 10.0, "Silence after which a node counts as lost [default: 10s]", group=_WHEN, metavar="TIME")
     grace: float = _option(values.duration, 20.0, "Between SIGTERM and SIGKILL for the workload; less than the platform's own [default: 20s]", group=_WHEN, metavar="TIME")
 
     on_node_loss: str = _option(values.choice("warn", "fail"), "warn", "What a worker lost during the workload does to the run", group=_HOW, metavar="warn|fail")
@@ -125,7 +129,7 @@ def load(
     chosen: dict[str, Any] = {}
     for option in options():
         texts, origin = flags.get(option.name, ()), flag(option.name)
-        if not texts and env.get(variable(option.name)):
+        if not texts and env.get(variable(option.name)) and not _of_a_service(variable(option.name), env):
             raw, origin = env[variable(option.name)], variable(option.name)
             texts = raw.split() if option.metadata["many"] else [raw]
         if not texts:
@@ -133,7 +137,7 @@ def load(
         try:
             parsed = [option.metadata["parse"](item) for item in texts]
         except ValueError as error:
-            found.append(f"{origin}={' '.join(texts)!r}: {error}")
+            found.append(f"{origin}={values.quoted(' '.join(texts))}: {error}")
             continue
         chosen[option.name] = tuple(parsed) if option.metadata["many"] else parsed[-1]
     settings = Settings(**chosen, workload=tuple(workload))
@@ -145,7 +149,7 @@ def load(
 
 def _impossible(s: Settings) -> Iterator[str]:
     """Combinations that cannot work, each as one fault."""
-    if s.num_gpus != "auto" and not s.num_gpus.isdecimal():
+    if s.num_gpus != "auto" and not (s.num_gpus.isascii() and s.num_gpus.isdecimal()):
         yield f"--num-gpus={s.num_gpus!r}: expected auto or a whole number of at least 0"
     if s.rank is not None and s.nodes is not None and s.rank >= s.nodes:
         yield f"--rank={s.rank} with --nodes={s.nodes}: ranks go from 0 to {s.nodes - 1}"
@@ -201,6 +205,18 @@ def _owned_by_us(extra: Sequence[str]) -> Iterator[str]:
             yield f"--ray-start-arg={arg}: {name} is decided by the agent or has an option of its own"
 
 
+def _of_a_service(name: str, env: Mapping[str, str]) -> bool:
+    """Whether Kubernetes set this variable, for a Service that is called like one of our options.
+
+    Services ray-bootstrap-dashboard, -gcs and -rollcall put RAY_BOOTSTRAP_DASHBOARD_PORT=tcp://10.96.3.4:8265 and the
+    like into every pod (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
+    """
+    link = _SERVICE_LINK.fullmatch(name)
+    if link is None or f"{link['service']}_SERVICE_HOST" not in env:
+        return False
+    return link["rest"] != "PORT" or env[name].startswith(("tcp://", "udp://", "sctp://"))
+
+
 def unknown_variables(env: Mapping[str, str]) -> list[str]:
     """A line for each variable that looks like a misspelt option.
 
@@ -208,7 +224,8 @@ def unknown_variables(env: Mapping[str, str]) -> list[str]:
     """
     known = [f.name.upper() for f in options()]
     lines = []
-    for name in sorted(name.removeprefix(PREFIX) for name in env if name.startswith(PREFIX)):
+    ours = (name for name in env if name.startswith(PREFIX) and not _of_a_service(name, env))
+    for name in sorted(name.removeprefix(PREFIX) for name in ours):
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.75) if name not in known else []
         if close:
             lines.append(f"{PREFIX}{name} is not an option's variable; did you mean {PREFIX}{close[0]}?")

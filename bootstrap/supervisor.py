@@ -12,6 +12,7 @@ handlers and nothing is lost, not even a signal that arrives before the interpre
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -20,49 +21,73 @@ from pathlib import Path
 
 from bootstrap import process
 
-FORWARDED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2})
-"""What is passed on to the agent, and by it to the workload."""
-_WAITED = FORWARDED | {signal.SIGCHLD}
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def heard() -> frozenset[signal.Signals]:
+    """The signals that are passed on to the agent, and by it to the workload: not what nohup(1) has us ignore."""
+    return frozenset(signum for signum in _FORWARDED if signal.getsignal(signum) is not signal.SIG_IGN)
 
 
 def block_signals() -> None:
     """Keep signals pending until somebody is there to take them; the first thing that the program does."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # ignored, as some parents leave it, our children would reap themselves
+    signal.pthread_sigmask(signal.SIG_BLOCK, heard() | {signal.SIGCHLD})
 
 
 def unblock_signals() -> None:
     """Back to the default actions, for the commands that need no supervisor and for the agent's own handlers."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, heard() | {signal.SIGCHLD})
 
 
-def supervise(agent: Callable[[int], int]) -> int:
+def hold_standard_streams() -> None:
+    """Put /dev/null where standard input, output or error are closed, or our next files would take their places."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
+
+
+def flush() -> None:
+    """Write out what is buffered, as far as somebody reads it: that nobody does must not change the status."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+
+
+def supervise(agent: Callable[[int], int], killed: Callable[[int, str], None] = lambda _status, _why: None) -> int:
     """Run ``agent`` in a forked child and return its exit status; everything below is gone by then.
 
     :param agent: called with a file descriptor that becomes readable (end of file) when this process is gone.
+    :param killed: called with the status and the reason if a signal killed the agent.
     """
     block_signals()
+    # `something & exec ray-bootstrap ...` in a script: children, but not ours.
+    spared = {stranger.pid for stranger in process.descendants(os.getpid())}
     process.become_subreaper()
     alive, held = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     pid = os.fork()
     if pid == 0:
         os.close(held)
         _be_the_agent(agent, alive)
     os.close(alive)
     wait_status = _wait_for(pid)
-    orphans = process.descendants(os.getpid())
-    sockets = process.socket_files(orphans)
-    left = process.kill_descendants(os.getpid())
+    status = process.exit_status(wait_status)
+    sockets = process.socket_files(process.descendants(os.getpid(), spared))
+    ended, _ = process.kill_descendants(os.getpid(), spared)
     if os.WIFSIGNALED(wait_status):  # the agent itself; that of a workload that was killed is an exit code by now
         why = ", most likely for want of memory" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
-        print(
-            f"ray-bootstrap: the agent (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{why};"
-            f" ended the {left} processes that it had started",
-            file=sys.stderr,
-        )
+        reason = f"the agent (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{why}"
+        with contextlib.suppress(OSError):
+            print(f"ray-bootstrap: {reason}; ended the {ended} processes that it had started", file=sys.stderr)
         _clear_up_behind(pid, sockets)
-    return process.exit_status(wait_status)
+        killed(status, reason)
+    return status
 
 
 def _clear_up_behind(agent: int, sockets: Sequence[str]) -> None:
@@ -82,16 +107,16 @@ def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:
         os.setsid()
         status = agent(alive)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         # No interpreter shutdown: a thread that is stuck in getaddrinfo(3) would hold the node for its time-out.
         os._exit(status)
 
 
 def _wait_for(agent: int) -> int:
     """Forward signals and reap (also strangers, as PID 1 must) until the agent has ended; its wait status."""
+    waited = heard() | {signal.SIGCHLD}
     while True:
-        info = signal.sigwaitinfo(_WAITED)
+        info = signal.sigwaitinfo(waited)
         if info.si_signo != signal.SIGCHLD:
             os.kill(agent, info.si_signo)
             continue

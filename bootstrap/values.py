@@ -9,9 +9,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_INTEGER = re.compile(r"[0-9]{1,18}")
+"""Python's int() would also take 1_0 and other scripts' digits."""
+_RUN_ID_MOST = 256
 _MOST_RESOURCES = 2**53
 """Ray counts in doubles."""
 _LABEL_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -24,18 +27,31 @@ def text(value: str) -> str:
     return value
 
 
+def run_id(value: str) -> str:
+    """A run id: what the nodes compare and sign, so that it must go over the wire whole."""
+    try:
+        value.encode()
+    except UnicodeError:
+        raise ValueError("expected a text in UTF-8") from None
+    if len(value) > _RUN_ID_MOST:
+        raise ValueError(f"expected at most {_RUN_ID_MOST} characters, it has {len(value)}")
+    return text(value)
+
+
+def quoted(value: str, most: int = 100) -> str:
+    """A text as an error quotes it: if it is long, its beginning."""
+    return repr(value if len(value) <= most else f"{value[:most]}...")
+
+
 def integer(least: int, most: int | None = None) -> Callable[[str], int]:
     """A parser for whole numbers in ``least..most``."""
     expected = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
 
     def parse(value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            raise ValueError(f"expected {expected}") from None
-        if number < least or (most is not None and number > most):
+        match = _INTEGER.fullmatch(value.strip())
+        if match is None or int(match[0]) < least or (most is not None and int(match[0]) > most):
             raise ValueError(f"expected {expected}")
-        return number
+        return int(match[0])
 
     return parse
 
@@ -60,6 +76,18 @@ def duration(value: str) -> float:
     if match is None or not math.isfinite(float(match[1])):
         raise ValueError("expected a duration such as 90, 90s, 10m or 2h")
     return float(match[1]) * _DURATION_UNITS[match[2] or "s"]
+
+
+def duration_from(least: float) -> Callable[[str], float]:
+    """A parser for durations of at least so many seconds."""
+
+    def parse(value: str) -> float:
+        seconds = duration(value)
+        if seconds < least:
+            raise ValueError(f"expected a duration of at least {least:g} s")
+        return seconds
+
+    return parse
 
 
 def size(value: str) -> int:
@@ -104,6 +132,11 @@ def host_port(value: str) -> tuple[str, int | None]:
         raise ValueError(expected)
     if ":" in host:
         ip_address(host)
+    else:
+        try:
+            host.encode("idna")  # as whoever resolves it will
+        except UnicodeError as error:
+            raise ValueError(f"{quoted(host)} cannot be a host name: {error}") from None
     return host, None if tail is None else port(tail)
 
 

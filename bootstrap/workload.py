@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 from bootstrap.children import Child, Children
+from bootstrap.process import DEADLINE, LOOK_AGAIN, is_alive, send
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """A shell's statuses for a command that cannot be started (POSIX 2.8.2)."""
@@ -27,16 +29,28 @@ def start(children: Children, argv: Sequence[str], env: Mapping[str, str]) -> Ch
     try:
         return children.spawn(argv, env, stdin=None)
     except FileNotFoundError:
+        if Path(argv[0]).exists():
+            return NOT_FOUND, f"the interpreter that {argv[0]!r} names in its first line is not there"
         return NOT_FOUND, f"{argv[0]!r} is not found on PATH"
     except OSError as error:
         return NOT_EXECUTABLE, f"{argv[0]!r} cannot be executed: {error.strerror}"
 
 
 async def finish(children: Children, child: Child, signum: int, grace: float, hurry: asyncio.Event) -> int:
-    """Pass a signal on to its group and give it ``grace`` seconds, less if ``hurry`` is set; returns its status."""
+    """Pass a signal on to its group, and give it and all that it started ``grace`` seconds, less if ``hurry`` is set.
+
+    Not only it: ``sh -c 'python train.py; ...'`` ends of SIGTERM at once, while the program below it saves its work.
+
+    :returns: its status.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + grace
+    started = children.below(child)
     child.signal(signum)
-    hurrying = asyncio.ensure_future(hurry.wait())
-    either: set[asyncio.Future[Any]] = {child.exited, hurrying}
-    await asyncio.wait(either, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-    hurrying.cancel()
-    return await children.end(child, 0)
+    child.signal(signal.SIGCONT)  # a stopped process would hear of it only when it goes on
+    while (left := [p for p in started if is_alive(p)]) and loop.time() < deadline and not hurry.is_set():
+        await asyncio.sleep(LOOK_AGAIN)  # a grandchild's end is no event
+    for process in left:
+        send(process, signal.SIGKILL)
+    await asyncio.wait([child.exited], timeout=DEADLINE)
+    return child.exited.result() if child.exited.done() else 128 + signal.SIGKILL

@@ -109,6 +109,8 @@ def nothing_left(hosts: Sequence[Host], *, shared: bool = True) -> None:
         assert host.sockets() == frozenset()
         folders = ["/dev/shm", "/tmp", *(["/shared"] if shared else [])]
         found = host.run(["find", *folders, "-xdev", "-mindepth", "1"]).stdout.splitlines()
-        # -xdev: what a host sees of the machine's own /tmp, pytest's folders among it, is bound in.
-        kept = re.compile(r"/tmp/ray[^/]*(/session_[^/]*(/logs(/.*)?)?)?|/tmp/(home|pytest).*")
-        assert [name for name in found if not kept.fullmatch(name)] == []
+        # What a host sees of the machine's own /tmp (the checkout, perhaps, and pytest's folders) is mounted there.
+        mounts = [line.split()[1] for line in host.read("/proc/self/mounts").splitlines()]
+        foreign = {name for name in found if any(f"{mount}/".startswith(f"{name}/") for mount in mounts)}
+        kept = re.compile(r"/tmp/ray[^/]*(/session_[^/]*(/logs(/.*)?)?)?|/tmp/home.*")
+        assert [name for name in found if name not in foreign and not kept.fullmatch(name)] == []

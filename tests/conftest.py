@@ -23,6 +23,8 @@ _SECONDS_TO_DIE = 5.0
 
 def pytest_configure(config: pytest.Config) -> None:
     pytest.register_assert_rewrite("cluster")
+    # A shell ignores it for what it starts with `&`, and what we start would go on to.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "requires(name, ...): needs these of tests/requirements.py")
 
 

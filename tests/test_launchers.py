@@ -385,6 +385,21 @@ def test_a_worker_sent_to_its_own_loopback_is_noted() -> None:
     assert any("MASTER_ADDR=127.0.0.1" in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("env", "fault"),
+    [
+        (SKY | {"SKYPILOT_TASK_ID": "s" * 257}, "run id 's{100}\\.\\.\\.' \\(SKYPILOT_TASK_ID\\): .* it has 257"),
+        (SKY | {"SKYPILOT_TASK_ID": "s\udcff"}, "'s\\\\udcff' \\(SKYPILOT_TASK_ID\\): expected a text in UTF-8"),
+        (LWS | {"LWS_LEADER_ADDRESS": "l" * 60 + ".x" * 120}, "LWS_LEADER_ADDRESS.* it has 304"),
+        (TORCHRUN | {"MASTER_ADDR": "bad_host..x"}, "MASTER_ADDR='bad_host..x': .* cannot be a host name"),
+        (SLURM | {"SLURM_NODEID": "0", "SLURM_STEP_NODELIST": "g" * 64 + "[1-3]"}, "cannot be a host name"),
+    ],
+)
+def test_what_cannot_go_over_the_wire_or_to_a_name_server_is_told_at_once(env: dict[str, str], fault: str) -> None:
+    with pytest.raises(IdentityError, match=fault):
+        who(env)
+
+
 VARIABLES = sorted({v for row in LAUNCHERS for v in (*row.signs, *row.rank, *row.size, *row.head, *row.local_rank)})
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from namespaces import wait_for
 
-from bootstrap import process
+from bootstrap import process, workload
 from bootstrap.children import Child, Children
 from bootstrap.process import Process, descendants, read_process
 
@@ -42,7 +42,7 @@ def run(nothing_left: dict[str, str]) -> Iterator[Callable[[Callable[[Children],
 
 async def until(condition: Callable[[], object]) -> None:
     """The end of a stranger makes no event that this process could await."""
-    while not condition():  # noqa: ASYNC110
+    while not condition():
         await asyncio.sleep(0.01)
 
 
@@ -173,21 +173,39 @@ async def started(children: Children, argv: list[str]) -> tuple[Child, int]:
     return child, int(line) if line.strip().isdigit() else 0
 
 
-def test_ending_a_child(run: Any) -> None:
+WRAPPER = [
+    "sh",
+    "-c",
+    "sh -c 'trap \"sleep 0.3; echo saved >&2; exit 0\" TERM; echo up; while :; do sleep 0.05; done'; :",
+]
+"""Ends of SIGTERM at once, while the program below it saves its work."""
+
+
+def test_ending_a_workload(run: Any) -> None:
     async def body(children: Children) -> list[int]:
+        hurry = asyncio.Event()
         obedient = children.spawn(SLEEP, dict(os.environ))
         stubborn, _ = await started(children, STUBBORN)
         stopped = children.spawn(SLEEP, dict(os.environ))
         stopped.signal(signal.SIGSTOP)
         statuses = [
-            await children.end(obedient, 10),
-            await children.end(stubborn, 0.1),
-            await children.end(stopped, 10),
+            await workload.finish(children, obedient, signal.SIGTERM, 10, hurry),
+            await workload.finish(children, stubborn, signal.SIGTERM, 0.1, hurry),
+            await workload.finish(children, stopped, signal.SIGTERM, 10, hurry),
         ]
         await children.end_all(0)
         return statuses
 
     assert run(body) == [143, 137, 143]
+
+
+def test_the_grace_is_for_what_a_wrapper_started_too(run: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    async def body(children: Children) -> int:
+        wrapper, _ = await started(children, WRAPPER)
+        return await workload.finish(children, wrapper, signal.SIGTERM, 10, asyncio.Event())
+
+    assert run(body) == 143
+    assert capfd.readouterr().err == "saved\n"
 
 
 def test_ending_all_takes_orphans_and_strangers_too(run: Any) -> None:
@@ -207,8 +225,7 @@ def test_ending_all_kills_what_does_not_end(run: Any) -> None:
     async def body(children: Children) -> None:
         stubborn, _ = await started(children, STUBBORN)
         children.spawn(SLEEP, dict(os.environ))
-        killed = await children.end_all(0.2)
-        assert stubborn.pid in {found.pid for found in killed}
+        assert await children.end_all(0.2) == []
         assert await stubborn.exited == 137
         assert children.alive() == []
 

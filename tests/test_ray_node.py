@@ -46,7 +46,7 @@ def test_a_head() -> None:
         "--head",
         "--port=6379",
         "--node-ip-address=10.0.0.7",
-        f"--temp-dir=/tmp/ray-{ray_node.run_hash('my run')[:8]}",
+        f"--temp-dir=/tmp/ray-{ray_node.run_hash('my run')[:8]}-0",
         "--num-cpus=4",
         "--num-gpus=0",
         labels,
@@ -116,7 +116,7 @@ def test_any_run_id_makes_valid_labels_and_a_short_folder(run_id: str, rank: int
     found = dict(label.split("=") for label in labels.removeprefix("--labels=").split(","))
     assert found == {ray_node.RUN_LABEL: ray_node.run_hash(run_id), ray_node.RANK_LABEL: str(rank)}
     assert found[ray_node.RUN_LABEL].isalnum()
-    assert len(str(ray_node.temp_dir(Settings(), identity))) == len("/tmp/ray-01234567")
+    assert len(str(ray_node.temp_dir(Settings(), identity))) <= len("/tmp/ray-01234567-1000000")
 
 
 def test_another_run_has_another_hash() -> None:
@@ -175,7 +175,10 @@ def test_the_address_of_gcs(ip: str, expected: str) -> None:
     assert ray_node.gcs_address(NodeAddress(ip, None, "h"), PORTS) == expected
 
 
-def log(folder: Path, name: str, text: str, session: str = "session_2026-01-01_00-00-00_000000_7") -> Path:
+SESSION = "session_2026-01-01_00-00-00_000000_7"
+
+
+def log(folder: Path, name: str, text: str, session: str = SESSION) -> Path:
     path = folder / session / "logs" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -200,7 +203,7 @@ CHECK = "[2026-11-20 22:39:00,123 C 12 12] (gcs_server) grpc_server.cc:122:  Che
 def test_the_cause_out_of_rays_logs(tmp_path: Path, logs: dict[str, str], expected: list[str]) -> None:
     for name, text in logs.items():
         log(tmp_path, name, text)
-    found = ray_node.causes(tmp_path, 0)
+    found = ray_node.causes(tmp_path / SESSION)
     assert len(found) == len(expected)
     assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
 
@@ -209,15 +212,17 @@ def test_the_logs_of_an_earlier_run_are_no_cause(tmp_path: Path) -> None:
     old = log(tmp_path, "raylet.out", "[x E 1] old", "session_2025-01-01_00-00-00_000000_7")
     os.utime(old, (1000, 1000))
     log(tmp_path, "raylet.out", "[x E 1] new")
-    assert ray_node.causes(tmp_path, 2000) == ["raylet.out: [x E 1] new"]
+    os.utime(old.parent.parent, (1000, 1000))
+    assert ray_node.sessions(tmp_path, 2000) == [tmp_path / SESSION]
+    assert ray_node.causes(tmp_path / SESSION) == ["raylet.out: [x E 1] new"]
 
 
 def test_causes_are_few_and_logs_may_be_no_text(tmp_path: Path) -> None:
     for name in ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log"):
         log(tmp_path, name, "[x E 1] a\n" * 1000)
-    assert len(ray_node.causes(tmp_path, 0)) == 8
-    (tmp_path / "session_2026-01-01_00-00-00_000000_7" / "logs" / "raylet.out").write_bytes(b"\xff\xfe E \x00\n")
-    assert ray_node.causes(tmp_path, 0)
+    assert len(ray_node.causes(tmp_path / SESSION)) == 8
+    (tmp_path / SESSION / "logs" / "raylet.out").write_bytes(b"\xff\xfe E \x00\n")
+    assert ray_node.causes(tmp_path / SESSION)
 
 
 def test_no_folder_no_causes(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def node(tmp_path: Path, rendezvous: str, env: dict[str, str] | None = None, **c
 @pytest.mark.parametrize("name", BACK_ENDS)
 def test_a_worker_finds_the_head_that_announced(tmp_path: Path, name: str) -> None:
     head, worker = node(tmp_path, name, role=Role.HEAD, rank=0), node(tmp_path, name)
+    assert worker.place
     before = list(worker.lookup())
     port = rollcall_ports(Settings(), identity())[0]
     for _ in range(2):
@@ -379,6 +380,28 @@ def test_a_shared_folder_that_is_not_there_can_never_succeed(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="nowhere: no such folder"):
         missing.announce(HeadAddress("10.0.0.1", 7000))
     missing.withdraw()
+
+
+def test_a_shared_folder_that_is_gone_for_a_moment_may_come_back(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    worker, head = folder(shared), folder(shared)
+    assert worker.lookup() == []
+    shared.rename(tmp_path / "away")
+    assert worker.lookup() == []
+    assert "No such file" in worker.ignored[0]
+    (tmp_path / "away").rename(shared)
+    head.announce(HeadAddress("10.0.0.1", 7000))
+    assert [c.host for c in worker.lookup()] == ["10.0.0.1"]
+
+
+def test_a_folder_in_place_of_the_record_is_named(tmp_path: Path) -> None:
+    head = folder(tmp_path)
+    record(head).mkdir(parents=True)
+    with pytest.raises(UsageError, match=f"{head.name}: Is a directory"):
+        head.announce(HeadAddress("10.0.0.1", 7000))
+    assert head.lookup() == []
+    assert "is no regular file" in head.ignored[0]
 
 
 def test_a_link_in_place_of_our_folder_is_not_followed(tmp_path: Path) -> None:

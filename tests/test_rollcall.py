@@ -160,6 +160,12 @@ async def test_a_program_that_drips_is_not_my_head() -> None:
 
 
 @looped
+async def test_what_no_name_server_can_have_is_not_my_head() -> None:
+    with pytest.raises(NotThisHead, match="idna"):
+        await join(HeadAddress("bad_host..x", 1), hello())
+
+
+@looped
 async def test_where_nobody_is_there_is_no_head() -> None:
     with pytest.raises(NotThisHead, match=r"Connect call failed|refused"):
         await join(HeadAddress("127.0.0.1", free_port()), hello())
@@ -541,6 +547,14 @@ async def test_a_member_that_does_not_read_does_not_keep_the_verdict_from_the_ot
         assert head.call.present == 1  # still there, and given up
 
 
+def test_a_run_id_is_never_shortened() -> None:
+    run = "\U0001f600" * 256
+    message = wire.decode(wire.encode({"t": "hello", "run": run, "host": "h" * 14_000}))
+    assert (message["t"], message["run"]) == ("hello", run)
+    with pytest.raises(ValueError, match="a message of 2"):
+        wire.encode({"t": "hello", "run": "r" * 20_000, "host": "h"})
+
+
 @looped
 async def test_a_status_beyond_a_byte_becomes_what_exit_would_make_of_it_and_long_text_is_cut_to_fit() -> None:
     async with a_head() as head:
@@ -854,3 +868,22 @@ async def test_a_candidate_that_was_greeted_and_not_chosen_ends_without_a_compla
         head.call.close()
         await asyncio.wait([membership.ended], timeout=PATIENCE)
         del membership
+
+
+@pytest.mark.parametrize("side", ["worker", "head"])
+@looped
+async def test_a_cancellation_is_not_lost_at_the_end_of_a_wait(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(Membership, "_greet", at_once)
+    async with a_head() as head:
+        worker = Membership(hello(1), None, 30.0)
+        wait = worker.greet(head.address, PATIENCE) if side == "worker" else head.call.deliver(DONE, PATIENCE)
+        waiting = asyncio.ensure_future(wait)
+        for _ in range(2):  # now it has begun, and what it waits for has ended
+            await asyncio.sleep(0)
+        assert waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        worker.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bootstrap import secret
-from bootstrap.errors import UsageError
+from bootstrap.errors import PreflightFailed, UsageError
 from bootstrap.host import Host
 from bootstrap.secret import Secret
 from bootstrap.settings import Settings
@@ -120,6 +121,35 @@ def test_what_ray_is_told() -> None:
 
 def test_it_is_never_shown() -> None:
     assert "hunter2" not in repr(Secret(b"hunter2", "a file"))
+
+
+def test_a_blank_token_is_no_secret() -> None:
+    with pytest.raises(UsageError, match="RAY_AUTH_TOKEN='  ' is blank"):
+        secret.load(Settings(auth="required"), host(RAY_AUTH_TOKEN="  "))
+
+
+def test_a_token_may_be_any_bytes() -> None:
+    assert secret.load(Settings(), host(RAY_AUTH_TOKEN="t\udcff")).value == b"t\xff"
+
+
+def _in_the_way(path: Path) -> None:
+    path.mkdir()
+
+
+def _no_folder(path: Path) -> None:
+    path.parent.rmdir()
+    path.parent.write_text("")
+
+
+@pytest.mark.parametrize("spoil", [_in_the_way, _no_folder])
+def test_a_place_where_none_can_be_made_is_named(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    path = tmp_path / "folder" / "secret"
+    path.parent.mkdir()
+    spoil(path)
+    with pytest.raises(PreflightFailed, match=f"^{path}: ") as error:
+        secret.make(path)
+    assert "--auth=off" in error.value.hint
+    assert list(tmp_path.rglob(".*")) == []
 
 
 def test_one_that_is_made_is_found_and_ours_alone(tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ GIB = 1 << 30
         (values.port, "1", 1),
         (values.port, "65535", 65535),
         (values.integer(0), "0", 0),
+        (values.integer(0), " 007 ", 7),
+        (values.duration_from(1), "1s", 1),
+        (values.run_id, "\u00fc" * 256, "\u00fc" * 256),
+        (values.host_port, "my_host.example.", ("my_host.example.", None)),
         (values.choice("a", "b"), "b", "b"),
         (values.text, " x ", " x "),
         (values.ip_address, "10.0.0.1", "10.0.0.1"),
@@ -86,6 +90,16 @@ def test_a_text_becomes_a_value(parse: Callable[[str], Any], text: str, value: o
         (values.port, "http", "from 1 to 65535"),
         (values.integer(1), "0", "at least 1"),
         (values.integer(0), "1.0", "a whole number"),
+        (values.integer(0), "1_0", "a whole number"),
+        (values.integer(0), "\u0663", "a whole number"),
+        (values.integer(0), "9" * 5000, "a whole number"),
+        (values.duration, "\u0663", "a duration such as"),
+        (values.duration_from(1), "0.9s", "a duration of at least 1 s"),
+        (values.size, "\u0663", "a size such as"),
+        (values.run_id, "r" * 257, "at most 256 characters, it has 257"),
+        (values.run_id, "r\udcff", "a text in UTF-8"),
+        (values.host_port, "bad_host..x", "'bad_host..x' cannot be a host name"),
+        (values.host_port, f"{'a' * 64}.b:6379", "cannot be a host name"),
         (values.choice("a", "b"), "c", "one of a, b"),
         (values.text, "  ", "it is empty"),
         (values.ip_address, "head", "not a name"),
@@ -141,9 +155,12 @@ def test_free_text_is_a_value_or_a_value_error(parse: Callable[[str], Any], text
         parse(text)
 
 
+TAKEN = ("CPU", "GPU", "memory", "object_store_memory")
+
+
 @given(st.dictionaries(st.text(), st.floats(0, 1e15) | st.integers(0, 10**6)))
 def test_resources_come_back_as_given(resources: dict[str, float]) -> None:
-    own = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
+    own = {name: amount for name, amount in resources.items() if name not in TAKEN}
     assert values.resources_json(json.dumps(own)) == own
 
 
@@ -195,7 +212,38 @@ def test_flags_win_over_variables(flags: Any, env: Mapping[str, str], expected: 
     assert chosen.workload == ("true",)
 
 
+@pytest.mark.parametrize("name", ["heartbeat_timeout", "head_timeout", "quorum_timeout"])
+def test_no_time_at_all_is_not_for_ever(name: str) -> None:
+    with pytest.raises(UsageError, match="expected a duration of at least"):
+        load({name: ["0"]}, {})
+
+
+SERVICE = {
+    "RAY_BOOTSTRAP_DASHBOARD_SERVICE_HOST": "10.96.3.4",
+    "RAY_BOOTSTRAP_DASHBOARD_SERVICE_PORT": "8265",
+    "RAY_BOOTSTRAP_DASHBOARD_SERVICE_PORT_HTTP": "8265",
+    "RAY_BOOTSTRAP_DASHBOARD_PORT": "tcp://10.96.3.4:8265",
+    "RAY_BOOTSTRAP_DASHBOARD_PORT_8265_TCP": "tcp://10.96.3.4:8265",
+    "RAY_BOOTSTRAP_DASHBOARD_PORT_8265_TCP_ADDR": "10.96.3.4",
+}
+
+
+def test_the_variables_of_a_service_that_is_called_like_an_option_are_no_options() -> None:
+    assert load({}, SERVICE).dashboard_port is None
+    assert settings.unknown_variables(SERVICE) == []
+    assert load({}, {**SERVICE, "RAY_BOOTSTRAP_DASHBOARD_PORT": "8266"}).dashboard_port == 8266
+    with pytest.raises(UsageError, match="RAY_BOOTSTRAP_DASHBOARD_PORT='tcp"):
+        load({}, {"RAY_BOOTSTRAP_DASHBOARD_PORT": "tcp://10.96.3.4:8265"})
+
+
+def test_a_long_text_is_quoted_by_its_beginning() -> None:
+    with pytest.raises(UsageError, match=r"^--run-id='r{100}\.\.\.': expected at most 256 characters, it has 20000$"):
+        load({"run_id": ["r" * 20_000]}, {})
+
+
 IMPOSSIBLE = [
+    ({"num_gpus": "\u0663"}, "--num-gpus="),
+    ({"head_address": "bad_host..x"}, "--head-address='bad_host..x': 'bad_host..x' cannot be a host name"),
     ({"num_gpus": "some"}, "--num-gpus='some': expected auto or a whole number"),
     ({"num_gpus": "-1"}, "--num-gpus='-1'"),
     ({"rank": "2", "nodes": "2"}, "--rank=2 with --nodes=2: ranks go from 0 to 1"),

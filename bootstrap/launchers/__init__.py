@@ -10,7 +10,7 @@ import string
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from bootstrap import network
+from bootstrap import network, values
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.launchers.derived import Fact, Facts, Scene, is_loopback
@@ -54,7 +54,8 @@ def identify(
     rendezvous = _rendezvous(row, settings)
     run_id, note = _run_id(row, found, rendezvous[0])
     hints = tuple(found[word][0] for word in ("head",) if word in found)
-    if role is Role.WORKER and any(is_loopback(static.host_of(hint)) for hint in hints):
+    heads = [static.host_of(hint, found["head"][1]) for hint in hints]
+    if role is Role.WORKER and any(map(is_loopback, heads)):
         notes.append(f"{found['head'][1]}={hints[0]} on a worker: the head is looked for on this machine")
     sources = {word: fact[1] for word, fact in found.items() if word in _OPTIONS}
     sources |= {"launcher": source, "role": sources.get("role", f"rank {rank}"), "run_id": run_id[1]}
@@ -203,11 +204,16 @@ def _rendezvous(row: Launcher, settings: Settings) -> Fact:
 
 def _run_id(row: Launcher, found: Facts, rendezvous: str) -> tuple[Fact, list[str]]:
     """The run id, and a note if the next run may have it too."""
-    if "run_id" in found:
-        return found["run_id"], []
-    if "run_name" not in found:
+    unique = "run_id" in found
+    if not unique and "run_name" not in found:
         raise IdentityError(f"launcher {row.name}: nothing names this run", hint=row.run_id_hint)
-    name, source = found["run_name"]
+    name, source = found["run_id" if unique else "run_name"]
+    try:
+        values.run_id(name)
+    except ValueError as error:
+        raise IdentityError(f"run id {values.quoted(name)} ({source}): {error}", hint=row.run_id_hint) from None
+    if unique:
+        return (name, source), []
     if not source and rendezvous == "file":
         raise IdentityError(
             "a shared folder without a run id: the record of another run would be taken for this one's",

@@ -29,6 +29,10 @@ class Rendezvous(Protocol):
         """What the last ``lookup`` passed over and why, a line each, for the log."""
 
     @property
+    def place(self) -> str:
+        """What ``lookup`` asks, in words, in case that it does not answer."""
+
+    @property
     def secret_path(self) -> Path | None:
         """A file in a place that all nodes of the run see and nobody else does, for a secret; None if there is none."""
 

@@ -50,6 +50,11 @@ class Dns:
     ignored: list[str] = field(default_factory=list)
     secret_path: None = None
 
+    @property
+    def place(self) -> str:
+        """The names."""
+        return f"the name {', '.join(self.names)}"
+
     def announce(self, head: HeadAddress) -> None:
         """Nothing to do: the platform publishes the name."""
 

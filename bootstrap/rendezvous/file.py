@@ -36,11 +36,13 @@ class SharedFolder:
         # One folder per user, since it is closed to the others.
         self.folder = self.shared_dir / f"ray-bootstrap-{os.geteuid()}"
         self.name = f"head-{digest}-{attempt}.json"
+        self.place = f"the folder {self.shared_dir}"
         self.ignored: list[str] = []
         self.secret_path = self.folder / f"secret-{digest}-{attempt}"
         self._key = {"run_id": run_id, "attempt": attempt}
         self._hostname = hostname
         self._nonce = ""
+        self._seen = False
 
     def announce(self, head: HeadAddress) -> None:
         """Write the record; that of an earlier head of this run gives way.
@@ -58,20 +60,23 @@ class SharedFolder:
     def lookup(self) -> Sequence[HeadAddress]:
         """The address in this run's record, if there is one that can be believed.
 
-        :raises UsageError: if the folder is missing, closed to us or somebody else's.
+        :raises UsageError: if the folder is somebody else's; at the first look also if it is missing or closed to us.
         """
         self.ignored.clear()
         try:
             with self._open() as folder:
+                self._seen = True
                 # Listing makes an NFS client ask its server. Opening a name that was missing a moment ago would
                 # be answered from the client's cache of negative look-ups for up to a minute.
                 with os.scandir(folder) as entries:
                     listed = any(entry.name == self.name for entry in entries)
                 found = self._read(folder) if listed else None
         except OSError as error:
-            if isinstance(error, NotADirectoryError | PermissionError) or not self.shared_dir.is_dir():
+            closed = isinstance(error, NotADirectoryError | PermissionError) or not self.shared_dir.is_dir()
+            if closed and not self._seen:
                 raise self._unusable(error) from error
-            # A stale NFS handle, an I/O error, a folder that another run's ``withdraw`` removed: all may pass.
+            # A stale NFS handle, an I/O error, a folder that another run's ``withdraw`` removed or that is being
+            # mounted anew: all may pass.
             self.ignored.append(f"{self.folder}: {error.strerror}")
             return []
         return [HeadAddress(found["host"], found["port"], str(self.folder / self.name))] if found else []
@@ -153,6 +158,8 @@ class SharedFolder:
     def _unusable(self, error: OSError) -> UsageError:
         missing = not self.shared_dir.is_dir()
         path = self.shared_dir if missing else self.folder
+        if isinstance(error, IsADirectoryError):
+            path = self.folder / self.name  # the rename found a folder in the record's place
         return UsageError(
             [f"--shared-dir={self.shared_dir}: {path}: {'no such folder' if missing else error.strerror}"],
             hint="it must be mounted on every node, and this user must be able to write there",

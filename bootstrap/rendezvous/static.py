@@ -21,6 +21,7 @@ class Static:
     source: str = "static"
     ignored: tuple[str, ...] = ()
     secret_path: None = None
+    place: str = "the head's address"
 
     def announce(self, head: HeadAddress) -> None:
         """Nothing to do: every node was told."""

@@ -24,6 +24,7 @@ from bootstrap.rollcall.wire import (
     run_tag,
     text,
 )
+from bootstrap.waiting import within
 
 
 class NotThisHead(Exception):
@@ -40,6 +41,8 @@ class Membership:
     hello: Hello
     secret: bytes | None
     heartbeat_timeout: float
+    secrets_differ: bool = False
+    """Whether the head refused, or was refused, because it has another secret."""
     rank: int = -1
     head: str = ""
     released: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -70,8 +73,8 @@ class Membership:
 
     async def _within(self, timeout: float, step: Awaitable[None]) -> None:
         try:
-            await asyncio.wait_for(step, timeout)
-        except (OSError, asyncio.TimeoutError) as error:
+            await within(timeout, step)
+        except (OSError, UnicodeError, asyncio.TimeoutError) as error:  # UnicodeError: no name server can have it
             self.close()
             what = f"no answer within {timeout:g} s" if isinstance(error, asyncio.TimeoutError) else str(error)
             raise NotThisHead(what) from None
@@ -159,7 +162,8 @@ class Membership:
             self._fail(NotThisHead("another run's head"))
             return
         if not proves(message.get("proof"), proof(self.secret, "head", theirs, self._nonce)):
-            if auth and self.secret is not None:
+            self.secrets_differ = auth and self.secret is not None
+            if self.secrets_differ:
                 what = "the secrets of this node and of the head differ"
             else:
                 what = f"{'the head' if auth else 'this node'} has a secret, the other has none"

@@ -14,6 +14,7 @@ from bootstrap.model import Verdict
 from bootstrap.rollcall import wire
 from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, version_clash
 from bootstrap.rollcall.wire import Connection, Hello, Message, encode, text
+from bootstrap.waiting import within
 
 _BACKLOG = 4096
 _STRANGERS = 512
@@ -125,7 +126,7 @@ class RollCall:
         for connection in self._joined:
             self._conclude(connection)
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._until_told(expected), timeout)
+            await within(timeout, self._until_told(expected))
 
     async def _until_told(self, expected: int) -> None:
         while self._joined or self._told < expected:

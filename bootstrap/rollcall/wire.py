@@ -35,16 +35,17 @@ Message = Mapping[str, Any]
 
 
 def encode(message: Message) -> bytes:
-    """One line; of texts that would break the limit only the end is sent, where the last error is.
+    """One line; of texts that would break the limit only the end is sent, where the last error is; ``run`` is kept.
 
     :raises ValueError: if it is too long for another reason than its texts.
     """
     short = dict(message)
     while len(line := json.dumps(short, separators=(",", ":")).encode() + b"\n") > MAX_LINE:
         # By measure and not by calculation: a character takes between 1 and 12 bytes (an escaped pair of surrogates).
-        longest = max(short, key=lambda name: len(short[name]) if isinstance(short[name], str) else 0)
-        if not short[longest] or not isinstance(short[longest], str):
+        texts = [k for k, v in short.items() if k not in ("t", "run") and isinstance(v, str) and len(v) > 1]
+        if not texts:
             raise ValueError(f"a message of {len(line)} bytes")
+        longest = max(texts, key=lambda name: len(short[name]))
         short[longest] = short[longest][-(-len(short[longest]) // 4) :]
     return line
 

@@ -1,0 +1,199 @@
+"""The search: a worker's for its head, within its time-out whatever hangs; a head's for another head of its run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rollcall_peers import ME, SECRET, a_head, a_program, free_port, hello, looped
+
+from bootstrap import network, search, secret
+from bootstrap.errors import HeadNotFound, IdentityError, Refused
+from bootstrap.logs import Log
+from bootstrap.model import HeadAddress
+from bootstrap.rendezvous.file import SharedFolder
+from bootstrap.rendezvous.static import Static
+from bootstrap.rollcall.client import Membership
+from bootstrap.secret import Secret
+from bootstrap.settings import Settings
+
+NONE = Secret(None, "none given")
+
+
+def folder(path: Path) -> SharedFolder:
+    return SharedFolder(str(path), ME.run, 0, "host")
+
+
+async def find(meeting: Any, given: Secret = NONE, timeout: float = 5.0) -> tuple[Membership, Secret]:
+    return await search.find_head(Settings(), meeting, hello(), given, timeout, Log())
+
+
+class Meeting(Static):
+    """A static one whose look-ups first do something."""
+
+    before: Callable[[], object] = staticmethod(lambda: None)
+
+    def lookup(self) -> Sequence[HeadAddress]:
+        self.before()
+        return super().lookup()
+
+
+@pytest.fixture
+def hung() -> Iterator[threading.Event]:
+    """Unset while the test runs: what waits for it hangs."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def hanging(hung: threading.Event, heads: Sequence[HeadAddress] = ()) -> Meeting:
+    meeting = Meeting(tuple(head.host for head in heads), tuple(head.port for head in heads))
+    object.__setattr__(meeting, "before", lambda: hung.wait(30))
+    return meeting
+
+
+# ------------------------------------------------------------------------------------------------- a worker's
+
+
+def test_a_rendezvous_that_hangs_does_not_hold_a_worker_beyond_its_timeout(hung: threading.Event) -> None:
+    @looped
+    async def scene() -> None:
+        try:
+            with pytest.raises(HeadNotFound, match="the head's address has not answered for 1 s"):
+                await find(hanging(hung), timeout=0.2)
+        finally:
+            hung.set()  # the loop waits for its threads
+
+    scene()
+
+
+def test_a_secret_that_hangs_does_not_either(
+    tmp_path: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secret, "find_made", lambda _path: hung.wait(30))
+
+    @looped
+    async def scene() -> None:
+        try:
+            with pytest.raises(HeadNotFound, match=f"the folder {tmp_path} has not answered for 1 s"):
+                await find(folder(tmp_path), timeout=0.2)
+        finally:
+            hung.set()
+
+    scene()
+
+
+def test_a_secret_that_was_read_too_early_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting = folder(tmp_path)
+    assert meeting.lookup() == []
+    old, looks, real = secret.make(meeting.secret_path), 0, secret.find_made
+    new = secret.make(meeting.secret_path)
+
+    def stale(path: Path) -> Secret | None:
+        nonlocal looks
+        looks += 1
+        return old if looks < 3 else real(path)
+
+    monkeypatch.setattr(secret, "find_made", stale)
+
+    @looped
+    async def scene() -> None:
+        async with a_head(new.value) as head:
+            meeting.announce(head.address)
+            membership, shared = await find(meeting)
+            assert (membership.rank, shared.value, looks) == (1, new.value, 3)
+            membership.close()
+
+    scene()
+
+
+def test_a_secret_that_stays_another_is_told(tmp_path: Path) -> None:
+    meeting = folder(tmp_path)
+    assert meeting.lookup() == []
+    secret.make(meeting.secret_path)
+
+    @looped
+    async def scene() -> None:
+        async with a_head(SECRET) as head:
+            meeting.announce(head.address)
+            with pytest.raises(HeadNotFound, match="its secret differs from the one in the folder"):
+                await find(meeting, timeout=0.3)
+            with pytest.raises(Refused, match="differ"):
+                await find(meeting, Secret(b"of the user", "RAY_AUTH_TOKEN"))
+
+    scene()
+
+
+# ------------------------------------------------------------------------------------------------- a head's
+
+
+OTHER = "127.0.0.2"
+"""Of this machine, but on no interface: as good as another's."""
+
+
+@pytest.mark.parametrize("theirs", [None, SECRET])
+def test_another_head_of_this_run_is_found_by_its_name(theirs: bytes | None) -> None:
+    @looped
+    async def scene() -> None:
+        async with a_head(theirs) as other:
+            meeting = Static(("127.0.0.3", OTHER), (free_port(), other.port))
+            with pytest.raises(IdentityError, match=f"claimed by two nodes: 127.0.0.[23]:{other.port} leads it"):
+                await search.no_other_head(meeting, ME, NONE)
+
+    scene()
+
+
+def test_this_machine_a_head_of_another_run_and_other_programs_are_no_other_head() -> None:
+    @looped
+    async def scene() -> None:
+        async with a_head() as here, a_head(run="another") as other, a_program(lambda _: asyncio.sleep(30)) as silent:
+            await search.no_other_head(
+                Static(("127.0.0.1", "localhost", "no-such-name.invalid"), (here.port,)), ME, NONE
+            )
+            begin = asyncio.get_running_loop().time()
+            await search.no_other_head(Static((OTHER, "127.0.0.1"), (other.port, silent.port, free_port())), ME, NONE)
+            assert asyncio.get_running_loop().time() - begin < 1.0 + 1.0
+
+    scene()
+
+
+def test_a_rendezvous_that_hangs_does_not_hold_a_head(
+    tmp_path: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_ANSWER", 0.2)
+    monkeypatch.setattr(network, "own_addresses", frozenset)
+
+    @looped
+    async def scene() -> None:
+        with contextlib.ExitStack() as end:
+            end.callback(hung.set)
+            await search.no_other_head(hanging(hung), ME, NONE)
+            monkeypatch.setattr(SharedFolder, "lookup", lambda _self: hung.wait(30))
+            await search.still_the_head(folder(tmp_path), ME, NONE, HeadAddress(OTHER, 1))
+
+    scene()
+
+
+def test_of_two_heads_that_started_at_once_the_record_tells_the_one_that_goes(tmp_path: Path) -> None:
+    first, second = folder(tmp_path), folder(tmp_path)
+
+    @looped
+    async def scene() -> None:
+        await search.no_other_head(first, ME, NONE)
+        await search.no_other_head(second, ME, NONE)
+        async with a_head() as one, a_head(SECRET) as two:
+            first.announce(one.address)
+            second.announce(two.address)
+            await search.still_the_head(second, ME, Secret(SECRET, "test"), two.address)
+            with pytest.raises(IdentityError, match=f"claimed by two nodes: 127.0.0.1:{two.port} leads it"):
+                await search.still_the_head(first, ME, NONE, one.address)
+        # The other has ended, and has left its record.
+        await search.still_the_head(first, ME, NONE, one.address)
+        await search.still_the_head(Static((OTHER,), (1,)), ME, NONE, one.address)
+
+    scene()
