@@ -64,7 +64,8 @@ def _supervisor_gone(me: Run, supervisor: int) -> None:
 
 
 async def _line(me: Run) -> Verdict:
-    me.state.open()
+    if fault := me.state.open():
+        me.log.warn(fault)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     identity, notes = nodes.identify(me.settings, me.host)

@@ -8,13 +8,14 @@ import signal
 
 from bootstrap import node as nodes
 from bootstrap import quorum, ray_node, rendezvous, search, secret, state, workload
-from bootstrap.errors import BootstrapError, RayDied, RayStartFailed, Refused, Stopped, of_another_node
+from bootstrap.errors import BootstrapError, HeadNotFound, RayDied, RayStartFailed, Refused, Stopped, of_another_node
 from bootstrap.model import HeadAddress, NodeIdentity, Role, Verdict
 from bootstrap.node import Node
 from bootstrap.ray_node import RayChild
 from bootstrap.rollcall.server import Member, RollCall
 from bootstrap.run import Run, inspect, remove_session, start_ray
 from bootstrap.settings import Settings
+from bootstrap.waiting import in_thread
 
 _START_TRIES = 3
 """Of the head's Ray, when another program took a port between our choosing it and Ray's binding it."""
@@ -36,12 +37,15 @@ async def lead(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     me.call = RollCall(hello, shared.value, me.settings.heartbeat_timeout, any_patch)
     me.call.on_change = lambda member, what: _node_changed(me, changed, member, what)
     me.call.on_refused = lambda who: me.log.warn(f"turned away {who}")
+    here: HeadAddress | None = None
     if identity.size != 1:
-        await _open_roll_call(me, me.call, identity)
+        here = await _open_roll_call(me, me.call, identity, shared)
     if node is None:
         raise failure or BootstrapError("the node was not inspected, and nobody said why")
     me.session.env = {**me.session.env, **shared.env()}
     gcs, ray = await _start_head(me, node, ray)
+    if here is not None:
+        await search.still_the_head(me.meeting, hello, shared, here)
     me.call.release(gcs)
     me.phase("waiting for nodes", gcs=gcs)
     me.log.say(f"the Ray head is up at {gcs} after {me.seconds:.1f} s")
@@ -59,11 +63,18 @@ def _share_secret(me: Run, identity: NodeIdentity, given: secret.Secret) -> secr
     return given
 
 
-async def _open_roll_call(me: Run, call: RollCall, identity: NodeIdentity) -> None:
+async def _open_roll_call(me: Run, call: RollCall, identity: NodeIdentity, shared: secret.Secret) -> HeadAddress:
     port = await call.listen(rendezvous.rollcall_ports(me.settings, identity))
     here = HeadAddress(call.me.ip, port)
-    await asyncio.to_thread(me.meeting.announce, here)
+    await search.still_the_head(me.meeting, call.me, shared, here)
+    try:
+        await in_thread(me.settings.head_timeout, lambda: me.meeting.announce(here))
+    except asyncio.TimeoutError:
+        raise HeadNotFound(
+            f"{me.meeting.place} has not answered for {me.settings.head_timeout:g} s", hint="is its server there?"
+        ) from None
     me.log.say(f"the roll call is open at {here} (rendezvous {identity.rendezvous})")
+    return here
 
 
 async def _start_head(me: Run, node: Node, ray: RayChild) -> tuple[str, RayChild]:

@@ -112,7 +112,9 @@ class Run:
             same = isinstance(self.reason, Stopped) and self.reason.status == reason.status
             if isinstance(reason, Stopped) and not (same and now - self.stopped_at < _ONE_SIGNAL):
                 self.hurry.set()
-        elif self.line is not None and not self.line.done():
+        elif self.line is None or self.line.done():
+            self.hurry.set()  # we are ending already
+        else:
             self.reason, self.stopped_at = reason, now
             self.line.cancel()
 

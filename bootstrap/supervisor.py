@@ -85,8 +85,9 @@ def supervise(agent: Callable[[int], int], killed: Callable[[int, str], None] = 
         reason = f"the agent (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{why}"
         with contextlib.suppress(OSError):
             print(f"ray-bootstrap: {reason}; ended the {ended} processes that it had started", file=sys.stderr)
-        _clear_up_behind(pid, sockets)
         killed(status, reason)
+        with contextlib.suppress(OSError):
+            _clear_up_behind(pid, sockets)
     return status
 
 
