@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -203,7 +204,8 @@ class RayChild:
         self.commands.close()
         self.transport.close()
         await asyncio.wait([self.child.exited], timeout=2)
-        self.child.signal(9)
+        if not self.child.exited.done():
+            os.kill(self.child.pid, signal.SIGKILL)  # it alone: Ray's daemons are in its process group
         os.close(self.output)
 
 
