@@ -19,8 +19,8 @@ from bootstrap.waiting import within
 
 _ASK_AGAIN = 1.0
 """Seconds after which GCS is asked even though no node said that it joined."""
-_REST = 4
-"""Times the length of an answer that GCS is left in peace after it."""
+_MANY, _REST = 100, 4
+"""With more nodes GCS's table is long and changes often: it then has that many times an answer's length in peace."""
 _STILL_WAITING = 30.0
 
 
@@ -91,7 +91,7 @@ async def wait(
         asked = loop.time()
         answer = await _answer(ask, goal, begin)
         now = count(answer.get("nodes", ()), goal)
-        rest = (loop.time() - asked) * _REST  # of thousands of nodes the table is large, and the changes are many
+        rest = (loop.time() - asked) * _REST if len(members) > _MANY else 0.0
         there, clock = len(now.standing), loop.time()
         if there >= (goal.size or goal.least):
             return now

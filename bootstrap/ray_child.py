@@ -38,8 +38,7 @@ def main() -> None:
         answers.write(json.dumps(message) + "\n")
 
     try:
-        ray = importlib.import_module("ray")
-        importlib.import_module("ray.scripts.scripts")
+        ray = _import_ray()
     except ImportError as error:
         answer({"ready": False, "error": f"{type(error).__name__}: {error}"})
         return
@@ -49,6 +48,22 @@ def main() -> None:
         command = json.loads(line)
         answer(commands[command.pop("do")](**command))
     os._exit(0)  # Ray's own threads take up to seconds to wind down, while the workload waits
+
+
+_NOT_NEEDED = ("ray.util.state.state_cli", "ray.dashboard.modules.job.cli", "ray.serve.scripts")
+"""Groups of commands that Ray's scripts.py adds to ``ray start``'s neighbours if they can be imported, and goes on if
+not. They bring Serve, FastAPI and pandas: 1 s of CPU on every node (docs/performance.md)."""
+
+
+def _import_ray() -> Any:
+    for name in _NOT_NEEDED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None: "cannot be imported" (import system, 5.3.1)
+    ray = importlib.import_module("ray")
+    importlib.import_module("ray.scripts.scripts")
+    for name in _NOT_NEEDED:
+        if sys.modules[name] is None:
+            del sys.modules[name]
+    return ray
 
 
 def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
