@@ -156,13 +156,16 @@ def _node_changed(me: Run, changed: asyncio.Event, member: Member, what: str) ->
 
 
 def _unlike(me: Run, member: Member) -> str:
-    """How a node's GPUs differ from the head's, since that is seldom meant."""
+    """How a node's GPUs and CPUs differ from the head's, since that is seldom meant."""
     if me.call is None or member.hello.cpus == 0:
         return ""
     theirs, mine = member.hello, me.call.me
-    if (theirs.gpus, theirs.gpu_model) == (mine.gpus, mine.gpu_model):
-        return ""
-    return f"; it has {theirs.gpus} GPUs ({theirs.gpu_model or '-'}), the head {mine.gpus} ({mine.gpu_model or '-'})"
+    unlike = []
+    if (theirs.gpus, theirs.gpu_model) != (mine.gpus, mine.gpu_model):
+        unlike.append(f"{theirs.gpus} GPUs ({theirs.gpu_model or '-'}), the head {mine.gpus} ({mine.gpu_model or '-'})")
+    if theirs.cpus != mine.cpus:
+        unlike.append(f"{theirs.cpus} CPUs, the head {mine.cpus}")
+    return "".join(f"; it has {what}" for what in unlike)
 
 
 async def _work(me: Run, identity: NodeIdentity, gcs: str, count: int, gpus: float) -> Verdict:

@@ -189,6 +189,17 @@ def test_a_worker_is_killed_before_the_quorum_and_named(make_hosts):
     nothing_left([hosts[0]])
 
 
+def test_control_c_before_the_quorum_tells_how_far_everybody_got(make_hosts):
+    hosts = make_hosts(2)
+    agents = start(hosts, "--shared-dir=/shared", workload=["true"], size=3)
+    agents.says(0, "waiting for rank 2 (not seen)")
+    agents.signal(0, signal.SIGINT)
+    assert agents.wait() == [130, 130]
+    assert "rank 1: node-1" in agents.err(0).partition("so far:")[2]
+    assert "rank 2: never seen" in agents.err(0).partition("so far:")[2]
+    nothing_left(hosts)
+
+
 def test_a_rank_that_never_comes_is_named_on_every_node(make_hosts):
     hosts = make_hosts(2)
     agents = start(hosts, "--shared-dir=/shared", "--quorum-timeout=10s", workload=["true"], size=3)
@@ -224,10 +235,11 @@ def test_two_runs_share_the_folder_and_the_nodes(make_hosts):
     nothing_left(hosts)
 
 
-def test_a_partition_is_noticed_on_both_sides(make_hosts):
+@pytest.mark.parametrize("how", ["drop", "disconnect"])
+def test_a_partition_is_noticed_on_both_sides(make_hosts, how):
     hosts = make_hosts(2)
     agents = busy(hosts, "--heartbeat-timeout=2s", "--on-node-loss=fail")
-    hosts[1].drop()
+    getattr(hosts[1], how)()
     assert agents.wait() == [76, 76]
     assert "silent for 2 s" in agents.err(0)
     nothing_left(hosts)
