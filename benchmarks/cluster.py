@@ -77,7 +77,8 @@ def launch(name: str, nodes: int, workload: Sequence[str], late: tuple[int, floa
         if late is not None and rank == late[0]:
             time.sleep(late[1])
         argv = CONTENDERS[name](rank, addresses, workload)
-        processes[rank] = hosts[rank].popen(argv, env=ENVIRONMENT, cwd=str(REPOSITORY))
+        # As a container's entrypoint: what the launcher leaves behind goes with it.
+        processes[rank] = hosts[rank].popen_as_pid1(argv, env=ENVIRONMENT, cwd=str(REPOSITORY))
     return Cluster(hosts, [processes[rank] for rank in range(nodes)], time.time())
 
 
@@ -123,15 +124,8 @@ def head_loss(name: str, nodes: int, _late: object, base: Path) -> dict[str, flo
         cluster.hosts.close()
 
 
-RAYS_OWN = (
-    "/ray/core/",
-    "/ray/dashboard/",
-    "/ray/_private/",
-    "/ray/autoscaler/",
-    "ray::",
-    "sleep ",
-    "from multiprocessing",
-)
+LAUNCHERS = ("-m bootstrap ", "bootstrap.ray_child", "symmetric-run", "/inline.sh", "/floor.sh", "/ray start")
+"""Marks of the contenders' own processes in a command line; everything else is Ray's own or the workload."""
 
 
 def idle(name: str, nodes: int, _late: object, base: Path) -> dict[str, float]:
@@ -163,7 +157,7 @@ def _launcher(host: Any) -> dict[int, tuple[int, int]]:
     """PID → (PSS in kB, CPU in ticks) of the launcher's processes on a host."""
     found = {}
     for process in host.leftovers():
-        if not any(mark in process.cmdline for mark in RAYS_OWN):
+        if any(mark in process.cmdline for mark in LAUNCHERS):
             rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
             pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
             fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()

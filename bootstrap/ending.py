@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bootstrap import process, ray_node, record, state
+from bootstrap import leftovers, process, ray_node, record, state
 from bootstrap.errors import INTERNAL_STATUS, BootstrapError, QuorumTimeout, retryable
 from bootstrap.model import Role, Verdict
 from bootstrap.run import Run, note_session, remove_session
@@ -132,7 +132,7 @@ async def _clear_up(me: Run, sockets: Sequence[str]) -> Path | None:
     """Remove Ray's session but its logs, which are copied if that was asked for; returns where they are."""
 
     def remove() -> Path | None:
-        ray_node.remove_sockets(sockets)
+        leftovers.remove_sockets(sockets)
         logs = remove_session(me.session)
         return logs if logs is not None and logs.exists() else None
 

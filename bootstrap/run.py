@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bootstrap import hosts, preflight, ray_node, rendezvous
+from bootstrap import hosts, leftovers, preflight, ray_node, rendezvous
 from bootstrap import node as nodes
 from bootstrap.children import Child, Children
 from bootstrap.errors import BootstrapError, PreflightFailed, RayDied, RayStartFailed, Stopped
@@ -55,7 +55,7 @@ class Session:
 
 def note_session(session: Session, running: Sequence[Process]) -> None:
     """Learn the session's folder from the raylet among ``running``; also of a start that was interrupted."""
-    found = (ray_node.session_folder(daemon) for daemon in ray_node.daemons(running))
+    found = (leftovers.session_folder(daemon) for daemon in ray_node.daemons(running))
     session.path = session.path or next((path for path in found if path), None)
 
 
@@ -63,10 +63,10 @@ def remove_session(session: Session) -> Path | None:
     """Remove what Ray's session left but its logs; returns where these are."""
     path = session.path
     if path is None and session.folder is not None and session.ray is not None:
-        path = ray_node.session_started_by(session.ray.child.pid, session.folder)
+        path = leftovers.session_started_by(session.ray.child.pid, session.folder)
     if path is None:
         return None
-    ray_node.clean(path, session.gcs)
+    leftovers.clean(path, session.gcs)
     return path / "logs"
 
 

@@ -93,12 +93,12 @@ def supervise(agent: Callable[[int], int], killed: Callable[[int, str], None] = 
 
 def _clear_up_behind(agent: int, sockets: Sequence[str]) -> None:
     """Remove the files of an agent that could not; a record in a shared folder stays, for the roll call to fence."""
-    from bootstrap import ray_node, state  # noqa: PLC0415 (only then; the supervisor stays small)
+    from bootstrap import leftovers, state  # noqa: PLC0415 (only then; the supervisor stays small)
 
-    ray_node.remove_sockets(sockets)
+    leftovers.remove_sockets(sockets)
     facts = state.bury(agent)
     if session := facts.get("session"):
-        ray_node.clean(Path(str(session)), str(facts.get("gcs", "")))
+        leftovers.clean(Path(str(session)), str(facts.get("gcs", "")))
 
 
 def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:

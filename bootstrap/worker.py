@@ -43,25 +43,30 @@ async def follow(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     me.log.rank = identity.rank
     me.phase("waiting for the head's Ray", rank=identity.rank, head=me.membership.head)
     me.session.env = {**me.session.env, **shared.env()}
-    joining = asyncio.ensure_future(_join(me, node, ray, me.membership))
+    return await _stay(me, node, ray, me.membership)
+
+
+async def _stay(me: Run, node: Node, ray: RayChild, membership: Membership) -> Verdict:
+    """As a member: start Ray when released, and stay until the verdict, the loss of the head or a signal."""
+    joining = asyncio.ensure_future(_join(me, node, ray, membership))
     try:
-        either: set[asyncio.Future[Any]] = {joining, me.membership.ended}
+        either: set[asyncio.Future[Any]] = {joining, membership.ended}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if me.membership.ended.done():
-            return await me.membership.ended
+        if membership.ended.done():
+            return await membership.ended
         await joining
     finally:
         joining.cancel()
         with contextlib.suppress(asyncio.CancelledError, BootstrapError):
             await joining
     try:
-        return await asyncio.shield(me.membership.ended)
+        return await asyncio.shield(membership.ended)
     except asyncio.CancelledError:
-        if not isinstance(me.reason, Stopped) or me.membership.ended.done():
+        if not isinstance(me.reason, Stopped) or membership.ended.done():
             raise
-        await _leave_in_peace(me, identity, me.membership)
-        if me.membership.ended.done():
-            return await me.membership.ended  # the workload ended while we were leaving
+        await _leave_in_peace(me, node.identity, membership)
+        if membership.ended.done():
+            return await membership.ended  # the workload ended while we were leaving
         raise
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootstrap import ray_node
+from bootstrap import leftovers, ray_node
 from bootstrap.model import Gpu, NodeAddress, NodeIdentity, Resources, Role
 from bootstrap.process import Process, read_process
 from bootstrap.ray_node import start_argv
@@ -245,15 +245,15 @@ def test_the_session_of_a_raylet(tmp_path: Path) -> None:
     child.stdout.readline()  # until then it may still be a fork of ours
     process = read_process(child.pid)
     assert process is not None
-    assert ray_node.session_folder(process) == session
+    assert leftovers.session_folder(process) == session
     child.communicate(b"\n")
-    assert ray_node.session_folder(process) is None
+    assert leftovers.session_folder(process) is None
 
 
 def test_the_session_of_a_head_that_failed_half_way(tmp_path: Path) -> None:
     log(tmp_path, "raylet.out", "", "session_2026-01-01_00-00-00_000000_17")
-    assert ray_node.session_started_by(7, tmp_path) is None
-    found = ray_node.session_started_by(17, tmp_path)
+    assert leftovers.session_started_by(7, tmp_path) is None
+    found = leftovers.session_started_by(17, tmp_path)
     assert found is not None
     assert found.name.endswith("_17")
 
@@ -270,13 +270,13 @@ def test_clearing_up_leaves_the_logs_and_what_is_not_ours(tmp_path: Path) -> Non
     (session / "link").symlink_to(foreign)
     (session / "node_ip_address.json").write_text("")
     (tmp_path / "ray_current_cluster").write_text("10.0.0.1:6379")
-    ray_node.clean(session, "10.0.0.1:6379")
+    leftovers.clean(session, "10.0.0.1:6379")
     assert sorted(tmp_path.rglob("*")) == sorted([foreign, foreign / "precious", session, kept.parent, kept])
-    ray_node.clean(session, "10.0.0.1:6379")
+    leftovers.clean(session, "10.0.0.1:6379")
 
 
 def test_the_note_of_another_cluster_stays(tmp_path: Path) -> None:
     session = log(tmp_path, "raylet.out", "").parent.parent
     (tmp_path / "ray_current_cluster").write_text("10.0.0.9:6379")
-    ray_node.clean(session, "10.0.0.1:6379")
+    leftovers.clean(session, "10.0.0.1:6379")
     assert (tmp_path / "ray_current_cluster").read_text() == "10.0.0.9:6379"
