@@ -1,7 +1,9 @@
 """A small training job over all nodes: one worker a node, gradients averaged by Gloo on CPUs, by NCCL on GPUs.
 
-ray-bootstrap -- python examples/train_gloo.py
-srun --ntasks-per-node=1 ray-bootstrap -- python examples/train_gloo.py
+    ray-bootstrap -- python examples/train_gloo.py                             a laptop, or all pods of a Kubernetes Job
+    srun --ntasks-per-node=1 ray-bootstrap -- python examples/train_gloo.py    Slurm
+
+STORAGE names the folder for Ray Train's results; with several nodes one that all of them see.
 """
 
 from __future__ import annotations

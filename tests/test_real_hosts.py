@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from cluster import COUNT, Agents, nothing_left, rendezvous, start
+from cluster import AGENT, COUNT, Agents, nothing_left, rendezvous, start
 from hosts import wait_for
 
 pytestmark = [pytest.mark.hosts, pytest.mark.ray, pytest.mark.timeout(240)]
@@ -36,6 +36,17 @@ def test_a_cluster_forms_and_ends_with_the_workloads_status(make_hosts, nodes, m
     assert max(agents.ended.values()) - agents.ended[0] < RELEASE
     for rank in range(nodes):
         assert f"status {status}, the workload's own" in agents.err(rank).splitlines()[-1]
+    nothing_left(hosts)
+
+
+def test_as_with_ray_symmetric_run(make_hosts):
+    """Nobody has a rank: the node with the address is the head, and numbers the others."""
+    hosts = make_hosts(2)
+    same = ["--address", f"{hosts[0].ip}:6390", "--min-nodes", "2", "--num-cpus=1", "--object-store-memory=100Mi"]
+    argv = [*AGENT, *same, "--", sys.executable, "-c", COUNT, "3"]
+    agents = Agents(hosts, [host.popen(argv) for host in hosts])
+    assert agents.wait() == [3, 3]
+    assert agents.out(0).splitlines() == [f"nodes 2 address {hosts[0].ip}:6390"]
     nothing_left(hosts)
 
 
