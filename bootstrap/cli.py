@@ -25,7 +25,7 @@ _COMMANDS = {
     "detect": "print who and what this node is, and why; change nothing",
     "check": "preflight only: is this node fit?",
     "status": "what this node's agent is doing; exit status 0 if it is ready",
-    "kuberay": "in a pod of KubeRay: check this node, then hand over to KubeRay's own command",
+    "kuberay": "in a KubeRay pod: check this node, then hand over to KubeRay",
 }
 _EPILOG = """The same command on every node; the workload runs on the head, and its exit status is everybody's.
 
@@ -63,10 +63,10 @@ def _command() -> _Command:
     return _Command(
         name="ray-bootstrap [run|detect|check|status|kuberay]",
         params=[*(option(field) for field in settings.options()), as_json],
-        help="\n".join(["Start Ray on the nodes that a scheduler gave you.", "", "\b"])
-        + "\n".join(f"\n  {name:7} {meaning}" for name, meaning in _COMMANDS.items()),
+        help="Start Ray on the nodes that a scheduler gave you.\n\n\b\n"
+        + "\n".join(f"  {name:7}  {meaning}" for name, meaning in _COMMANDS.items()),
         epilog=_EPILOG,
-        options_metavar="[OPTIONS] [-- WORKLOAD ARGS...]",
+        options_metavar="[COMMAND] [OPTIONS] [-- WORKLOAD ARGS...]",
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "max_content_width": 120},
     )
 

@@ -45,7 +45,7 @@ class Settings:
 
     # fmt: off
     role: str = _option(values.choice("auto", "head", "worker"), "auto", "auto: rank 0 is the head", group=_WHO, metavar="auto|head|worker")
-    launcher: str = _option(values.text, "auto", "Take the identity from this launcher; `detect` names them", group=_WHO, metavar="NAME")
+    launcher: str = _option(values.text, "auto", "Take the identity from this launcher, such as slurm or kubernetes (docs/launchers.md)", group=_WHO, metavar="NAME")
     rank: int | None = _option(values.integer(0), None, "This node's rank, 0-based", group=_WHO, metavar="N")
     nodes: int | None = _option(values.integer(1), None, "How many nodes the run has", group=_WHO, metavar="N")
     min_nodes: int | None = _option(values.integer(1), None, "Start the workload with this many nodes after --last-call [default: all]", group=_WHO, metavar="N")
