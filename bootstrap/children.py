@@ -117,8 +117,13 @@ class Children:
         itself = read_process(child.pid) if not child.exited.done() else None
         return [*([itself] if itself else []), *descendants(child.pid)]
 
-    async def end_all(self, grace: float) -> list[Process]:
-        """SIGTERM to everything below us, SIGKILL after ``grace`` seconds; returns what not even that has ended."""
+    async def end_all(
+        self, grace: float, last_look: Callable[[Sequence[Process]], None] = lambda _frozen: None
+    ) -> list[Process]:
+        """SIGTERM to everything below us, SIGKILL after ``grace`` seconds; returns what not even that has ended.
+
+        :param last_look: called with what is about to be killed, when it stands still and makes no more files.
+        """
         for pid in list(self._watched):
             self._unwatch(pid)
         for process in self.alive():
@@ -126,6 +131,9 @@ class Children:
         deadline = self._loop.time() + grace
         while (remaining := self.alive()) and self._loop.time() < deadline:
             await asyncio.sleep(LOOK_AGAIN)
+        for process in remaining:
+            send(process, signal.SIGSTOP)
+        last_look(remaining)
         deadline = self._loop.time() + DEADLINE
         while remaining and self._loop.time() < deadline:
             for process in remaining:

@@ -114,9 +114,14 @@ async def _end_all(me: Run) -> Sequence[str]:
     """End everything below us; returns the socket files that it held."""
     running = me.children.alive()
     note_session(me.session, running)
-    sockets = process.socket_files(running)
-    await me.children.end_all(0 if me.hurry.is_set() else _RAY_GRACE)
-    return sockets
+    sockets = set(process.socket_files(running))
+    left = await me.children.end_all(
+        0 if me.hurry.is_set() else _RAY_GRACE, lambda frozen: sockets.update(process.socket_files(frozen))
+    )
+    if left:
+        names = ", ".join(f"{p.name} (pid {p.pid}, state {p.state})" for p in left[:8])
+        me.log.warn(f"not even SIGKILL ended {names}: another user's, or stuck in the kernel")
+    return sorted(sockets)
 
 
 def _withdraw(me: Run) -> None:
