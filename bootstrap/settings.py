@@ -144,7 +144,8 @@ def load(
     found.extend(_impossible(settings))
     if found:
         raise UsageError(found)
-    return settings
+    named = values.host_port(settings.head_address)[1] if settings.head_address else None
+    return dataclasses.replace(settings, gcs_port=settings.gcs_port or named)
 
 
 def _impossible(s: Settings) -> Iterator[str]:
