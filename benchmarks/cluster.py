@@ -13,6 +13,7 @@ that a drift of the machine meets all of them alike; ratios are taken round by r
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -118,7 +119,8 @@ def head_loss(name: str, nodes: int, _late: object, base: Path) -> dict[str, flo
         killed = time.time()
         # What a machine that is lost takes along: everything of that node.
         for process in cluster.hosts[0].leftovers():
-            os.kill(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # gone with another one
+                os.kill(process.pid, signal.SIGKILL)
         return {"last worker gone": max(at - killed for at in cluster.ended(range(1, nodes)))}
     finally:
         cluster.hosts.close()
