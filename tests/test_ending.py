@@ -39,7 +39,7 @@ class NoChildren:
     def alive(self) -> list[Any]:
         return []
 
-    async def end_all(self, _grace: float) -> list[Any]:
+    async def end_all(self, _grace: float, _last_look: Any = None) -> list[Any]:
         if self.fault:
             raise self.fault
         return []
