@@ -90,7 +90,6 @@ class Run:
     """Set when one of Ray's daemons on this node has ended."""
     stopped_at: float = 0.0
     identity: NodeIdentity | None = None
-    node: Node | None = None
     workload: Child | None = None
     call: RollCall | None = None
     membership: Membership | None = None

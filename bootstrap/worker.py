@@ -39,7 +39,7 @@ async def follow(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
         raise failure or BootstrapError("the node was not inspected, and nobody said why")
     me.log.say(f"{me.membership.head} leads this run; waiting until its Ray is up")
     identity = dataclasses.replace(identity, rank=me.membership.rank)
-    node = me.node = dataclasses.replace(node, identity=identity)
+    node = dataclasses.replace(node, identity=identity)
     me.log.rank = identity.rank
     me.phase("waiting for the head's Ray", rank=identity.rank, head=me.membership.head)
     me.session.env = {**me.session.env, **shared.env()}
