@@ -8,7 +8,16 @@ import signal
 
 from bootstrap import node as nodes
 from bootstrap import quorum, ray_node, rendezvous, search, secret, state, workload
-from bootstrap.errors import BootstrapError, HeadNotFound, RayDied, RayStartFailed, Refused, Stopped, of_another_node
+from bootstrap.errors import (
+    BootstrapError,
+    HeadNotFound,
+    QuorumTimeout,
+    RayDied,
+    RayStartFailed,
+    Refused,
+    Stopped,
+    of_another_node,
+)
 from bootstrap.model import HeadAddress, NodeIdentity, Role, Verdict
 from bootstrap.node import Node
 from bootstrap.ray_node import RayChild
@@ -17,6 +26,8 @@ from bootstrap.run import Run, inspect, remove_session, start_ray
 from bootstrap.settings import Settings
 from bootstrap.waiting import in_thread
 
+_TURNED_AWAY = 5
+"""Lines about strangers in a time-out's message."""
 _START_TRIES = 3
 """Of the head's Ray, when another program took a port between our choosing it and Ray's binding it."""
 
@@ -119,6 +130,12 @@ async def _wait_for_quorum(
         if ranks:
             me.log.say("\n".join(["so far:", *quorum.table(call.members, ranks, asyncio.get_running_loop().time())]))
         raise
+    except QuorumTimeout as error:
+        if not call.strange:
+            raise
+        # Who came, but was no node of this run: another run's, one with another secret, a program that erred.
+        away = "\n".join(["turned away:", *call.strange[-_TURNED_AWAY:]])
+        raise QuorumTimeout(f"{error.message}\n{away}", hint=error.hint) from None
     me.session.quorum = True
     await ray.end()
     me.phase("running", nodes=len(count.standing))

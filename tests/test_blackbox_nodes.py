@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -211,6 +212,18 @@ def test_a_ray_that_does_not_start_is_told_on_all_nodes(site: Site, rank: int) -
     cause = "Check failed: the port is already in use"
     assert [cause in node.err for node in nodes] == [True, True]
     assert [cause in node.verdict["reason"] for node in nodes] == [True, True]
+
+
+def test_a_time_out_tells_who_was_turned_away(site: Site) -> None:
+    head = site.rank(0, 2, "--quorum-timeout=2")
+    head.says("the roll call is open at")
+    port = head.err.partition("the roll call is open at 127.0.0.1:")[2].split()[0]
+    with socket.create_connection(("127.0.0.1", int(port))) as stranger:
+        stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        stranger.recv(1)
+    assert head.wait() == 75
+    assert "turned away:" in head.err
+    assert "127.0.0.1: it does not speak the roll call's protocol" in head.err
 
 
 @pytest.mark.parametrize("rank", [0, 1])
