@@ -18,14 +18,17 @@ from bootstrap.errors import (
     Stopped,
     of_another_node,
 )
-from bootstrap.model import HeadAddress, NodeIdentity, Role, Verdict
+from bootstrap.model import HeadAddress, NodeIdentity, Role, Verdict, join_host_port
 from bootstrap.node import Node
 from bootstrap.ray_node import RayChild
 from bootstrap.rollcall.server import Member, RollCall
 from bootstrap.run import Run, inspect, remove_session, start_ray
 from bootstrap.settings import Settings
-from bootstrap.waiting import in_thread
+from bootstrap.values import host_port
+from bootstrap.waiting import in_thread, within
 
+_LOOK_AGAIN = 0.05
+"""Seconds between two looks at the dashboard's port."""
 _TURNED_AWAY = 5
 """Lines about strangers in a time-out's message."""
 _START_TRIES = 3
@@ -54,13 +57,15 @@ async def lead(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     if node is None:
         raise failure or BootstrapError("the node was not inspected, and nobody said why")
     me.session.env = {**me.session.env, **shared.env()}
-    gcs, ray = await _start_head(me, node, ray)
+    gcs, dashboard, ray = await _start_head(me, node, ray)
     if here is not None:
         await search.still_the_head(me.meeting, hello, shared, here)
     me.call.release(gcs)
     me.phase("waiting for nodes", gcs=gcs)
-    me.log.say(f"the Ray head is up at {gcs} after {me.seconds:.1f} s")
+    me.log.say(f"the Ray head is up at {gcs} after {me.seconds:.1f} s; its dashboard comes up at {dashboard}")
     count = await _wait_for_quorum(me, identity, me.call, ray, changed, gcs)
+    if me.settings.dashboard_wait:
+        await _wait_for_dashboard(me, dashboard)
     gpus = sum(presence.gpus for presence in count.standing.values())
     return await _work(me, identity, gcs, len(count.standing), gpus)
 
@@ -88,8 +93,8 @@ async def _open_roll_call(me: Run, call: RollCall, identity: NodeIdentity, share
     return here
 
 
-async def _start_head(me: Run, node: Node, ray: RayChild) -> tuple[str, RayChild]:
-    """Start GCS, the dashboard and the head's raylet; returns GCS's address, and the child that can ask it."""
+async def _start_head(me: Run, node: Node, ray: RayChild) -> tuple[str, str, RayChild]:
+    """Start GCS, the dashboard and the head's raylet; returns the first two's addresses, and the child that can ask."""
     me.phase("starting Ray")
     ports = dict(node.ports)
     for tries in range(1, _START_TRIES + 1):
@@ -107,7 +112,7 @@ async def _start_head(me: Run, node: Node, ray: RayChild) -> tuple[str, RayChild
             ports = ray_node.choose_ports(me.settings, Role.HEAD)
             ray = me.session.ray = await RayChild.spawn(me.children, me.host.env)
             me.session.path = None
-    return gcs, ray
+    return gcs, join_host_port(me.settings.dashboard_host, ports["dashboard_port"]), ray
 
 
 async def _wait_for_quorum(
@@ -142,6 +147,29 @@ async def _wait_for_quorum(
     nodes_in_words = "1 node" if len(count.standing) == 1 else f"{len(count.standing)} nodes"
     me.log.say(f"the quorum stands: {nodes_in_words} after {me.seconds:.1f} s")
     return count
+
+
+async def _wait_for_dashboard(me: Run, address: str) -> None:
+    """For a workload whose first act is ``ray job submit`` or ``serve deploy``."""
+
+    async def answers() -> None:
+        host, port = host_port(address)
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, port)
+            except OSError:
+                await asyncio.sleep(_LOOK_AGAIN)
+            else:
+                writer.close()
+                return
+
+    me.phase("waiting for the dashboard")
+    try:
+        await within(me.settings.dashboard_wait, answers())
+    except asyncio.TimeoutError:
+        what = f"Ray's dashboard does not answer at {address} after --dashboard-wait={me.settings.dashboard_wait:g}"
+        raise RayStartFailed(what, hint="see dashboard.log in the folder that the last line names") from None
+    me.phase("running")
 
 
 def _least(settings: Settings, identity: NodeIdentity) -> int:

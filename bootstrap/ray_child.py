@@ -24,6 +24,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from bootstrap.ray_announce import announce
+
 _DROPPED = frozenset({"RAY_ADDRESS", "RAY_JOB_ID", "RAY_AUTH_TOKEN"})
 """Inherited, but not in ``env`` where the agent has decided that Ray must not see them (node.py)."""
 
@@ -73,10 +75,9 @@ def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
     os.environ.update(env)
     try:
         raylet = importlib.import_module("ray._raylet")
-        raylet.Config.initialize(
-            ""
-        )  # RAY_AUTH_MODE was read at import; Ray's authentication_token_setup.py does this too
+        raylet.Config.initialize("")  # RAY_AUTH_MODE was read at import; authentication_token_setup.py does the same
         raylet.AuthenticationTokenLoader.instance().reset_cache()
+        announce()
         scripts = importlib.import_module("ray.scripts.scripts")
         scripts.start.main(args=argv, prog_name="ray start", standalone_mode=False)
     except BaseException as error:  # noqa: BLE001 (click's Abort and sys.exit included: every way not to start)

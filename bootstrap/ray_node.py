@@ -30,7 +30,10 @@ DAEMONS = ("gcs_server", "raylet")
 
 _STANDARD_PORTS = {"gcs_port": 6379, "dashboard_port": 8265, "ray_client_server_port": 10001}
 _HEAD_ONLY = ("gcs_port", "dashboard_port", "ray_client_server_port")
+_WORKER_PORTS = ("min_worker_port", "max_worker_port")
 _AGENT_HTTP = 52365
+_AGENT_PORTS = ("metrics_export_port", "dashboard_agent_grpc_port", "runtime_env_agent_port")
+"""Of Ray's two Python agents on each node. Left open, the raylet waits until they are imported and have bound some."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SHM_MINIMUM = 80 * 1024 * 1024
 """Below Ray's own least object store (75 MB, ray_constants.py) the choice is left to Ray."""
@@ -60,33 +63,59 @@ def is_free(port: int) -> bool:
     return True
 
 
+_claims: dict[int, socket.socket] = {}
+
+
+def claim(port: int) -> bool:
+    """Whether no other agent has chosen this port; if so it is ours until this process ends.
+
+    Ray binds its ports seconds after they were chosen, and two jobs may start on a node in the same instant. The claim
+    is an abstract UNIX socket (unix(7)): its name has the TCP port's own scope, the network namespace, and goes with
+    its process.
+    """
+    if port in _claims:
+        return True
+    mark = socket.socket(socket.AF_UNIX)
+    try:
+        mark.bind(f"\0ray-bootstrap/port/{port}")
+    except OSError:
+        mark.close()
+        return False
+    _claims[port] = mark
+    return True
+
+
 def _any_free_port(avoid: Container[int]) -> int:
     while True:
         with socket.socket() as probe:
             probe.bind(("", 0))
             port = int(probe.getsockname()[1])
-        if port not in avoid:
+        if port not in avoid and claim(port):
             return port
 
 
 def choose_ports(settings: Settings, role: Role) -> dict[str, int]:
     """A port for each of Ray's fixed ones: the user's; else Ray's standard one if it is free, else any free one.
 
-    Ray refuses a port that two of its components, or one and the workers' range, have in common (node.py).
+    Those of its agents are fixed too, so that the raylet need not wait for them (ray_announce.py). Ray refuses a port
+    that two of its components, or one and the range of its workers, have in common (node.py).
     """
     workers = range(settings.min_worker_port or 10002, (settings.max_worker_port or 19999) + 1)
     avoid = {*fixed_ports(settings).values(), *workers}
     standard = dict(_STANDARD_PORTS) if role is Role.HEAD else {}
     standard["dashboard_agent_listen_port"] = _AGENT_HTTP
     ports: dict[str, int] = {}
-    for name, port in standard.items():
-        ports[name] = port if port not in avoid and is_free(port) else _any_free_port(avoid)
-        avoid.add(ports[name])
-    names = ("object_manager_port", "node_manager_port", "metrics_export_port", "dashboard_agent_grpc_port")
-    for name in (*standard, *names, "runtime_env_agent_port", "min_worker_port", "max_worker_port"):
-        chosen = getattr(settings, name)
-        if chosen is not None:
-            ports[name] = chosen
+    for name in (*standard, *_AGENT_PORTS, "object_manager_port", "node_manager_port", *_WORKER_PORTS):
+        port = getattr(settings, name)
+        if port is None and name in standard:
+            port = standard[name]
+            if port in avoid or not is_free(port) or not claim(port):
+                port = _any_free_port(avoid)
+        elif port is None and name in _AGENT_PORTS:
+            port = _any_free_port(avoid)
+        if port is not None:
+            ports[name] = port
+            avoid.add(port)
     return ports
 
 
@@ -159,8 +188,6 @@ class RayChild:
         # Not -m, which would put the working directory before Ray's own modules: a user's queue.py, say.
         argv = [sys.executable, "-c", "import sys; sys.path.pop(0); from bootstrap.ray_child import main; main()"]
         argv.append(str(writing))
-        # The wait for the dashboard is not ours to make: it comes up while the workers join. See docs/performance.md.
-        env = {**env, "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "0"}
         child = children.spawn(argv, env, stdin=in_read, stdout=output, stderr=output, pass_fds=(writing,))
         os.close(writing)
         os.close(in_read)

@@ -87,6 +87,7 @@ class Settings:
     head_timeout: float = _option(values.duration_from(0.1), 600.0, "For a worker to find the head [default: 10m]", group=_WHEN, metavar="TIME")
     quorum_timeout: float = _option(values.duration_from(0.1), 600.0, "For the head to see enough nodes [default: 10m]", group=_WHEN, metavar="TIME")
     last_call: float = _option(values.duration, 30.0, "With --min-nodes: how long to wait for the rest once the least are there [default: 30s]", group=_WHEN, metavar="TIME")
+    dashboard_wait: float = _option(values.duration, 0.0, "Start the workload only when the dashboard answers, which is a few seconds after Ray; how long to wait [default: 0s]", group=_WHEN, metavar="TIME")
     heartbeat_timeout: float = _option(values.duration_from(1), 10.0, "Silence after which a node counts as lost [default: 10s]", group=_WHEN, metavar="TIME")
     grace: float = _option(values.duration, 20.0, "Between SIGTERM and SIGKILL for the workload; less than the platform's own [default: 20s]", group=_WHEN, metavar="TIME")
 

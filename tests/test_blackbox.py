@@ -84,7 +84,8 @@ def test_what_the_workload_finds_in_its_environment(site: Site) -> None:
 def test_how_ray_is_started_on_a_head(site: Site) -> None:
     args = ["--num-cpus=3", "--num-gpus=2", "--memory=2Gi", "--object-store-memory=100Mi", "--resources", '{"disk": 2}']
     args += ["--labels=zone=a", "--gcs-port=6391", "--dashboard-port=8391", "--ray-client-server-port=10391"]
-    args += ["--dashboard-agent-listen-port=52391", "--min-worker-port=20000", "--max-worker-port=20999"]
+    args += ["--dashboard-agent-listen-port=52391", "--metrics-export-port=52392", "--dashboard-agent-grpc-port=52393"]
+    args += ["--runtime-env-agent-port=52394", "--min-worker-port=20000", "--max-worker-port=20999"]
     args += ["--ray-start-arg=--verbose", "--ignore-check=gpus"]
     node = site.run(*args, "--", "true")
     assert node.wait() == 0, node.err
@@ -105,6 +106,9 @@ def test_how_ray_is_started_on_a_head(site: Site) -> None:
         "--dashboard-port=8391",
         "--ray-client-server-port=10391",
         "--dashboard-agent-listen-port=52391",
+        "--metrics-export-port=52392",
+        "--dashboard-agent-grpc-port=52393",
+        "--runtime-env-agent-port=52394",
         "--min-worker-port=20000",
         "--max-worker-port=20999",
         "--disable-usage-stats",
@@ -309,3 +313,11 @@ def test_two_runs_on_one_machine_do_not_touch_each_other(site: Site) -> None:
     assert staying.raylet in descendants(os.getpid())
     staying.send(signal.SIGTERM)
     assert staying.wait() == 143
+
+
+def test_a_dashboard_that_is_waited_for_and_does_not_come(site: Site) -> None:
+    node = site.run("--dashboard-wait=0.2s", "--", "touch", "started")
+    assert node.wait() == 69
+    assert "Ray's dashboard does not answer at 127.0.0.1:" in node.err
+    assert "--dashboard-wait=0.2" in node.err
+    assert not (site.folder / "started").exists()

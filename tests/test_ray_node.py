@@ -143,11 +143,19 @@ def test_a_port_that_was_just_given_up_is_free() -> None:
     assert ray_node.is_free(port)
 
 
+EVERY_NODE = {
+    "dashboard_agent_listen_port",
+    "dashboard_agent_grpc_port",
+    "metrics_export_port",
+    "runtime_env_agent_port",
+}
+
+
 @pytest.mark.parametrize(
     ("role", "names"),
     [
-        (Role.HEAD, {"gcs_port", "dashboard_port", "ray_client_server_port", "dashboard_agent_listen_port"}),
-        (Role.WORKER, {"dashboard_agent_listen_port"}),
+        (Role.HEAD, {"gcs_port", "dashboard_port", "ray_client_server_port", *EVERY_NODE}),
+        (Role.WORKER, EVERY_NODE),
     ],
 )
 def test_ports_that_are_chosen(role: Role, names: set[str]) -> None:
@@ -168,6 +176,40 @@ def test_a_standard_port_that_is_taken_gives_way(taken: int, monkeypatch: pytest
     port = ray_node.choose_ports(Settings(), Role.HEAD)["gcs_port"]
     assert port != taken
     assert ray_node.is_free(port)
+
+
+CLAIM = """
+import sys
+from bootstrap import ray_node
+print(ray_node.claim(int(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.requires("linux")
+def test_a_port_is_chosen_by_one_agent_only_while_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setattr(ray_node, "_STANDARD_PORTS", {"gcs_port": port})
+    other = subprocess.Popen([sys.executable, "-c", CLAIM, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"True\n"
+        assert ray_node.is_free(port)  # nobody has bound it yet
+        assert not ray_node.claim(port)
+        assert ray_node.choose_ports(Settings(), Role.HEAD)["gcs_port"] != port
+        other.communicate()
+    assert ray_node.choose_ports(Settings(), Role.HEAD)["gcs_port"] == port
+    assert ray_node.claim(port)
+
+
+@pytest.mark.requires("linux")
+def test_a_standard_port_that_the_user_replaces_stays_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_node, "_claims", {})
+    monkeypatch.setattr(ray_node, "_STANDARD_PORTS", {"gcs_port": 1})
+    assert ray_node.choose_ports(Settings(gcs_port=7000), Role.HEAD)["gcs_port"] == 7000
+    assert not {1, 7000} & ray_node._claims.keys()
 
 
 @pytest.mark.parametrize(("ip", "expected"), [("10.0.0.1", "10.0.0.1:6379"), ("fd00::1", "[fd00::1]:6379")])
