@@ -83,17 +83,18 @@ def launch(name: str, nodes: int, workload: Sequence[str], late: tuple[int, floa
     return Cluster(hosts, [processes[rank] for rank in range(nodes)], time.time())
 
 
-def shell(seconds: float) -> list[str]:
-    """The workload: says when it starts, waits, says when it ends."""
+def shell(seconds: float, then: str = "true") -> list[str]:
+    """The workload: says when it starts, runs ``then``, waits, says when it ends."""
     stamp = "date +%s.%N > /shared/{0}.new && mv /shared/{0}.new /shared/{0}"
-    return ["sh", "-c", f"{stamp.format('started')}; sleep {seconds}; {stamp.format('ended')}"]
+    return ["sh", "-c", f"{stamp.format('started')}; {then}; sleep {seconds}; {stamp.format('ended')}"]
 
 
 def ready(name: str, nodes: int, late: tuple[int, float] | None, base: Path) -> dict[str, float]:
-    """Seconds from the last node's start to the workload's start."""
-    cluster = launch(name, nodes, shell(600), late, base)
+    """Seconds from the last node's start to the workload's start; to a task's end on every node; to the dashboard."""
+    cluster = launch(name, nodes, shell(600, then=f"{sys.executable} {Path(__file__).with_name('use.py')}"), late, base)
     try:
-        return {"ready": cluster.stamp("started") - cluster.begun}
+        stamps = {"ready": "started", "a task on every node": "used", "dashboard": "dashboard"}
+        return {what: cluster.stamp(stamp) - cluster.begun for what, stamp in stamps.items()}
     finally:
         cluster.hosts.close()
 

@@ -58,8 +58,9 @@ def _agent(given: Mapping[str, Any]) -> None:
 
     Until it finds all ports of its agents the raylet is not registered, and it aborts after 15 or 30 s on a cold disk
     (WaitForDashboardAgentPorts, node_manager.cc). The others are told on its command line if they are fixed
-    (:func:`bootstrap.ray_node.choose_ports`); this one services.py forgets. Ray before 2.53 knows no such file.
+    (:func:`bootstrap.ray_node.choose_ports`); this one services.py forgets. Ray 2.52 knows no such file.
     """
     raylet = importlib.import_module("ray._raylet")
     port = given["dashboard_agent_listen_port"]
-    raylet.persist_port(given["session_dir"], given["node_id"], raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
+    if port:  # 0: any, which only the agent will know
+        raylet.persist_port(given["session_dir"], given["node_id"], raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME, port)

@@ -83,7 +83,8 @@ def _left_after(seconds: float, mark: str, before: set[int]) -> list[int]:
         return marked(mark) | (descendants(os.getpid()) - before)
 
     try:
-        wait_for(lambda: not alive(), timeout=seconds)
+        # Two looks: in the midst of exec a process shows no environment, and so no mark.
+        wait_for(lambda: not alive() and not alive(), timeout=seconds)
     except TimeoutError:
         return sorted(alive())
     return []

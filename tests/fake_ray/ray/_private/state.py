@@ -27,6 +27,8 @@ class GlobalState:
                 raise ConnectionError(f"no GCS at {options.address}, but at {known}")
 
     def node_table(self) -> list[dict[str, Any]]:
+        with (self._folder / "asked").open("ab") as file:  # a byte for every question
+            file.write(b".")
         return [_row(json.loads(path.read_text())) for path in sorted(self._folder.glob("node-*.json"))]
 
 
