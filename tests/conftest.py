@@ -23,8 +23,9 @@ _SECONDS_TO_DIE = 5.0
 
 def pytest_configure(config: pytest.Config) -> None:
     pytest.register_assert_rewrite("cluster")
-    # A shell ignores it for what it starts with `&`, and what we start would go on to.
+    # A shell ignores them for what it starts with `&`, and what we start would go on to.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     config.addinivalue_line("markers", "requires(name, ...): needs these of tests/requirements.py")
 
 
