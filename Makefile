@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Tests that need it are skipped, or with CI=true fail, where it could not be made (no wheel for this Python).
 export OLDEST_RAY_PYTHON := $(CURDIR)/.venv-oldest/bin/python
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -27,6 +27,25 @@ lint: .venv/test.stamp ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+BENCH := $(BIN)/python benchmarks/cluster.py
+RESULTS := benchmarks/results
+
+bench: .venv/test.stamp ## every figure of benchmarks/README.md but the roll call's, anew; 25 minutes, as root, on a quiet machine
+	@$(BIN)/python $(PIP) install -e .[bench]
+	$(BENCH) ready --nodes 2 --rounds 1  # warms the page cache for all alike
+	rm -f $(RESULTS)/*.json
+	$(BENCH) ready --nodes 2 --rounds 5 --save $(RESULTS)/ready.json
+	$(BENCH) ready --nodes 1 4 --rounds 3 --save $(RESULTS)/ready.json
+	$(BENCH) ready --nodes 2 --rounds 2 --late 0:5 --save $(RESULTS)/ready.json
+	$(BENCH) ready --nodes 2 --rounds 2 --late 1:5 --save $(RESULTS)/ready.json
+	$(BENCH) release --nodes 2 --rounds 1 --save $(RESULTS)/end.json
+	$(BENCH) head-loss --nodes 2 --rounds 1 --save $(RESULTS)/end.json
+	$(BENCH) release --nodes 4 --rounds 3 --only ray-bootstrap --save $(RESULTS)/end.json
+	$(BENCH) head-loss --nodes 4 --rounds 3 --only ray-bootstrap --save $(RESULTS)/end.json
+	$(BENCH) idle --nodes 2 --rounds 1 --save $(RESULTS)/idle.json
+	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/plot.py
 
 clean: ## removes what the targets made
 	rm -rf .venv .venv-oldest
