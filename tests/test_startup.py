@@ -19,7 +19,7 @@ BUDGET = 0.150
 """Seconds of CPU, of the supervisor and the agent together, until the process that imports Ray is started."""
 # Python runs it before anything of ours. The audit event comes right before fork(2) or vfork(2).
 HOOK = """
-import json, os, resource, sys
+import json, os, resource, sys, time
 
 def spent():
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -32,7 +32,8 @@ def first_child(event, arguments):
     if event == "subprocess.Popen":
         seconds = spent() + supervisor[0]
         with open(os.environ["STARTUP"], "w") as file:
-            json.dump({"seconds": seconds, "modules": sorted(sys.modules), "argv": list(map(str, arguments[1]))}, file)
+            found = {"seconds": seconds, "at": time.time(), "modules": sorted(sys.modules)}
+            json.dump({**found, "argv": list(map(str, arguments[1]))}, file)
         os._exit(9)
 
 sys.addaudithook(first_child)
