@@ -127,8 +127,7 @@ async def _end_all(me: Run) -> Sequence[str]:
 def _withdraw(me: Run) -> None:
     """Remove the secret that was made for this run, and where its head was."""
     try:
-        if me.made_secret is not None and me.made_secret.path is not None:
-            me.made_secret.path.unlink(missing_ok=True)
+        leftovers.remove_written(me.made_secret)
     finally:
         me.meeting.withdraw()
 

@@ -74,7 +74,9 @@ def _share_secret(me: Run, identity: NodeIdentity, given: secret.Secret) -> secr
     """What the nodes share; made for this run where only they can see it: in their folder, or on the only node."""
     path = state.folder() / f"{os.getpid()}.token" if identity.size == 1 else me.meeting.secret_path
     if given.value is None and me.settings.auth != "off" and path is not None:
-        given = me.made_secret = secret.make(path)
+        given = secret.make(path)
+        me.made_secret = given.written()
+        me.state.update(written=me.made_secret)
     secret.required(given, me.settings)
     return given
 
@@ -84,11 +86,12 @@ async def _open_roll_call(me: Run, call: RollCall, identity: NodeIdentity, share
     here = HeadAddress(call.me.ip, port)
     await search.still_the_head(me.meeting, call.me, shared, here)
     try:
-        await in_thread(me.settings.head_timeout, lambda: me.meeting.announce(here))
+        record = await in_thread(me.settings.head_timeout, lambda: me.meeting.announce(here))
     except asyncio.TimeoutError:
         raise HeadNotFound(
             f"{me.meeting.place} has not answered for {me.settings.head_timeout:g} s", hint="is its server there?"
         ) from None
+    me.state.update(written={**me.made_secret, **record})
     me.log.say(f"the roll call is open at {here} (rendezvous {identity.rendezvous})")
     return here
 

@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootstrap.process import Process
+
+_MOST = 64 * 1024
+"""Bytes of a file that we wrote, generously."""
+
+Written = Mapping[str, str]
+"""Files that a run wrote where a later try of the same run writes, too: path → SHA-256 of the content."""
+
+
+def digest(content: bytes) -> str:
+    """Of a file's content, for :data:`Written`."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def remove_written(files: Written) -> None:
+    """Remove them, but not what another head has put in their place, and their folders when they are empty.
+
+    What goes is told by its content: the inode numbers of network and FUSE file systems may change. A newer head may
+    replace the file between our look and the removal; its workers then find nothing until it announces again. No file
+    system offers "remove if unchanged".
+
+    :raises OSError: if one that is there cannot be read or removed.
+    """
+    for path, expected in files.items():
+        with contextlib.suppress(FileNotFoundError):
+            # O_NONBLOCK: opening a FIFO would wait for its writer.
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                same = digest(file.read(_MOST)) == expected
+            if same:
+                Path(path).unlink()
+        with contextlib.suppress(OSError):
+            Path(path).parent.rmdir()
 
 
 def session_folder(daemon: Process) -> Path | None:

@@ -25,7 +25,6 @@ from bootstrap.process import Process
 from bootstrap.ray_node import RayChild
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.server import RollCall
-from bootstrap.secret import Secret
 from bootstrap.settings import Settings
 from bootstrap.state import StateFile
 from bootstrap.waiting import in_thread, within
@@ -93,7 +92,8 @@ class Run:
     workload: Child | None = None
     call: RollCall | None = None
     membership: Membership | None = None
-    made_secret: Secret | None = None
+    made_secret: leftovers.Written = field(default_factory=dict)
+    """The file of the secret that was made for this run."""
     session: Session = field(default_factory=Session)
 
     @property

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bootstrap.errors import PreflightFailed, UsageError
 from bootstrap.host import Host
+from bootstrap.leftovers import Written, digest
 from bootstrap.settings import Settings
 
 _MOST = 64 * 1024
@@ -38,6 +39,10 @@ class Secret:
         if self.path is not None:
             return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.path)}
         return {"RAY_AUTH_MODE": "token"}
+
+    def written(self) -> Written:
+        """Its file, if it was made for this run."""
+        return {str(self.path): digest(self.value)} if self.value is not None and self.path is not None else {}
 
 
 def load(settings: Settings, host: Host) -> Secret:

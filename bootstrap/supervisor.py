@@ -16,12 +16,16 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bootstrap import process
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+_FOLDERS = 10.0
+"""Seconds to remove a dead agent's files: a folder on a network hangs for ever when its server is gone."""
 
 
 def heard() -> frozenset[signal.Signals]:
@@ -86,19 +90,22 @@ def supervise(agent: Callable[[int], int], killed: Callable[[int, str], None] = 
         with contextlib.suppress(OSError):
             print(f"ray-bootstrap: {reason}; ended the {ended} processes that it had started", file=sys.stderr)
         killed(status, reason)
-        with contextlib.suppress(OSError):
-            _clear_up_behind(pid, sockets)
+        clearing = threading.Thread(target=_clear_up_behind, args=[pid, sockets], daemon=True)
+        clearing.start()
+        clearing.join(_FOLDERS)
     return status
 
 
 def _clear_up_behind(agent: int, sockets: Sequence[str]) -> None:
-    """Remove the files of an agent that could not; a record in a shared folder stays, for the roll call to fence."""
+    """Remove the files of an agent that could not; in the end those in a folder that all nodes see, which may hang."""
     from bootstrap import leftovers, state  # noqa: PLC0415 (only then; the supervisor stays small)
 
     leftovers.remove_sockets(sockets)
     facts = state.bury(agent)
     if session := facts.get("session"):
         leftovers.clean(Path(str(session)), str(facts.get("gcs", "")))
+    with contextlib.suppress(OSError):
+        leftovers.remove_written(facts.get("written", {}))
 
 
 def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:

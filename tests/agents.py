@@ -135,7 +135,7 @@ class Node:
     def wait(self, timeout: float = _SECONDS, *, within: float = 0, clean: bool = True) -> int:
         """Its exit status as a shell shows it; nothing of it is left then, or ``within`` seconds.
 
-        ``clean=False``: it was killed, so files are left.
+        ``clean=False``: the test made it end with no chance to clear up.
         """
         try:
             status = self.process.wait(timeout)

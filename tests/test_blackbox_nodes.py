@@ -80,6 +80,15 @@ def test_a_shared_folder_carries_the_address_and_a_secret(site: Site) -> None:
     assert list(site.shared.rglob("*")) == []
 
 
+def test_a_killed_head_leaves_nothing_in_the_shared_folder(site: Site) -> None:
+    shared = [f"--shared-dir={site.shared}", "--nodes=2"]
+    head, worker = (site.run(*shared, f"--rank={rank}", "--", *UNTIL_TOLD) for rank in range(2))
+    head.says("up", where="out")
+    os.kill(head.agent, signal.SIGKILL)
+    assert statuses(head, worker) == [137, 76]
+    assert list(site.shared.rglob("*")) == []
+
+
 def test_two_runs_share_a_folder(site: Site) -> None:
     shared = [f"--shared-dir={site.shared}", "--nodes=2"]
     env = {"RAY_BOOTSTRAP_RUN_ID": f"{site.run_id}-other", "FAKE_RAY_CLUSTER": str(site.folder / "home")}

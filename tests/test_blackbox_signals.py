@@ -246,7 +246,7 @@ def test_killing_one_of_the_heads_two_processes_leaves_nothing(site: Site, victi
     os.kill(head.agent if victim == "agent" else head.process.pid, KILL)
     assert worker.wait() == 76
     assert "without a verdict" in worker.err or "was killed" in worker.err
-    assert head.wait(within=5, clean=victim == "supervisor") == 137
+    assert head.wait(within=5) == 137
     if victim == "agent":
         assert "was killed by SIGKILL, most likely for want of memory; ended the" in head.err
 
@@ -256,7 +256,7 @@ def test_killing_one_of_a_workers_two_processes_leaves_nothing(site: Site, victi
     head, worker = site.several(2, "--on-node-loss=fail", workload=STAY)
     head.says("up", where="out")
     os.kill(worker.agent if victim == "agent" else worker.process.pid, KILL)
-    assert worker.wait(within=5, clean=victim == "supervisor") == 137
+    assert worker.wait(within=5) == 137
     assert head.wait() == 76
     assert "rank 1 (" in head.err
     assert "was lost during the workload" in head.verdict["reason"]

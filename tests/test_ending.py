@@ -22,7 +22,6 @@ from bootstrap.host import Host
 from bootstrap.logs import Log
 from bootstrap.model import NodeIdentity, Role, Verdict
 from bootstrap.run import Run
-from bootstrap.secret import Secret
 
 if TYPE_CHECKING:
     from agents import Site
@@ -126,7 +125,7 @@ def test_children_that_cannot_be_ended_are_a_warning(folder: Path) -> None:
 def test_a_secret_that_cannot_be_removed_does_not_keep_the_record(folder: Path) -> None:
     (folder / "no-folder").write_text("")
     meeting = Meeting()
-    status, err, _ = ended(folder, meeting=meeting, made_secret=Secret(b"s", "made", folder / "no-folder" / "secret"))
+    status, err, _ = ended(folder, meeting=meeting, made_secret={str(folder / "no-folder" / "secret"): "s"})
     assert status == 0
     assert "Not a directory" in err
     assert meeting.withdrawn
@@ -204,7 +203,7 @@ def test_an_agent_that_is_killed_leaves_a_record(site: Site) -> None:
     agent = node.agent
     assert (state.folder() / f"{agent}.token").exists()
     os.kill(agent, signal.SIGKILL)
-    assert node.wait(clean=False) == 137
+    assert node.wait() == 137
     assert (node.verdict["status"], node.verdict["source"], node.verdict["retryable"]) == (137, "killed", True)
     assert "SIGKILL" in node.verdict["reason"]
     assert list(state.folder().glob(f"{agent}.*")) == []

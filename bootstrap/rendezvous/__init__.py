@@ -14,6 +14,7 @@ from typing import Protocol
 
 from bootstrap.errors import UsageError
 from bootstrap.host import Host
+from bootstrap.leftovers import Written
 from bootstrap.model import HeadAddress, NodeIdentity
 from bootstrap.rendezvous import dns, file, slurm, static
 from bootstrap.settings import Settings
@@ -36,8 +37,11 @@ class Rendezvous(Protocol):
     def secret_path(self) -> Path | None:
         """A file in a place that all nodes of the run see and nobody else does, for a secret; None if there is none."""
 
-    def announce(self, head: HeadAddress) -> None:
-        """Tell where the head is; nothing to do where the platform already knows."""
+    def announce(self, head: HeadAddress) -> Written:
+        """Tell where the head is; nothing to do where the platform already knows.
+
+        :returns: what was written for that, for whoever clears up behind a dead agent.
+        """
 
     def lookup(self) -> Sequence[HeadAddress]:
         """The candidates now, best first; empty means not yet.

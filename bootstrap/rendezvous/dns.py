@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
+from bootstrap.leftovers import Written
 from bootstrap.model import HeadAddress, NodeIdentity
 from bootstrap.rendezvous.static import host_of
 from bootstrap.settings import Settings
@@ -55,8 +56,9 @@ class Dns:
         """The names."""
         return f"the name {', '.join(self.names)}"
 
-    def announce(self, head: HeadAddress) -> None:
+    def announce(self, _head: HeadAddress) -> Written:
         """Nothing to do: the platform publishes the name."""
+        return {}
 
     def lookup(self) -> Sequence[HeadAddress]:
         """Every address of every name on every port; empty while none resolves.

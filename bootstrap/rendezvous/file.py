@@ -7,7 +7,6 @@ the run id, since a run id is free text. Several runs and several users may shar
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import secrets
@@ -19,6 +18,7 @@ from typing import Any
 
 from bootstrap.errors import UsageError
 from bootstrap.host import Host
+from bootstrap.leftovers import Written, digest, remove_written
 from bootstrap.model import HeadAddress, NodeIdentity
 from bootstrap.settings import Settings
 
@@ -31,20 +31,21 @@ class SharedFolder:
     """The record of one run and attempt below ``shared_dir``."""
 
     def __init__(self, shared_dir: str, run_id: str, attempt: int, hostname: str) -> None:
-        digest = hashlib.sha256(run_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        run = digest(run_id.encode("utf-8", "surrogateescape"))[:16]
         self.shared_dir = Path(shared_dir)
         # One folder per user, since it is closed to the others.
         self.folder = self.shared_dir / f"ray-bootstrap-{os.geteuid()}"
-        self.name = f"head-{digest}-{attempt}.json"
+        self.name = f"head-{run}-{attempt}.json"
         self.place = f"the folder {self.shared_dir}"
         self.ignored: list[str] = []
-        self.secret_path = self.folder / f"secret-{digest}-{attempt}"
+        self.secret_path = self.folder / f"secret-{run}-{attempt}"
         self._key = {"run_id": run_id, "attempt": attempt}
         self._hostname = hostname
         self._nonce = ""
         self._seen = False
+        self._written: Written = {}
 
-    def announce(self, head: HeadAddress) -> None:
+    def announce(self, head: HeadAddress) -> Written:
         """Write the record; that of an earlier head of this run gives way.
 
         :raises UsageError: if the folder cannot be written.
@@ -56,6 +57,8 @@ class SharedFolder:
             self._store(text)
         except OSError as error:
             raise self._unusable(error) from error
+        self._written = {str(self.folder / self.name): digest(text)}
+        return self._written
 
     def lookup(self) -> Sequence[HeadAddress]:
         """The address in this run's record, if there is one that can be believed.
@@ -83,14 +86,10 @@ class SharedFolder:
 
     def withdraw(self) -> None:
         """Remove the record if it is still the one that this node announced, and the folder if it is empty."""
-        with contextlib.suppress(OSError, UsageError):
-            with self._open() as folder:
-                # A newer head may replace it between these two lines; its workers then find nothing until it
-                # announces again. No file system offers "remove if unchanged".
-                found = self._read(folder) if self._nonce else None
-                if found and found.get("nonce") == self._nonce:
-                    os.unlink(self.name, dir_fd=folder)
-            self.folder.rmdir()
+        with contextlib.suppress(OSError):
+            remove_written(self._written)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()  # a worker has made it, too
 
     def _store(self, text: bytes) -> None:
         # Another run's ``withdraw`` may remove the empty folder before the record is in it.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bootstrap import values
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
+from bootstrap.leftovers import Written
 from bootstrap.model import HeadAddress, NodeIdentity, Role
 from bootstrap.settings import Settings
 
@@ -23,8 +24,9 @@ class Static:
     secret_path: None = None
     place: str = "the head's address"
 
-    def announce(self, head: HeadAddress) -> None:
+    def announce(self, _head: HeadAddress) -> Written:
         """Nothing to do: every node was told."""
+        return {}
 
     def lookup(self) -> Sequence[HeadAddress]:
         """All hosts on the likeliest port first: the head takes the first one that is free."""
