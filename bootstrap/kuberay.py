@@ -14,13 +14,13 @@ import resource
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from bootstrap import hosts, network, preflight, ray_node, resources, secret
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.logs import Log
 from bootstrap.model import NodeIdentity, Resources, Role
+from bootstrap.node import Node
 from bootstrap.settings import Settings
 
 COMMAND = "KUBERAY_GEN_RAY_START_CMD"
@@ -50,8 +50,8 @@ def hand_over(settings: Settings, host: Host) -> int:
         size=None,
         run_id=host.get("RAY_CLUSTER_NAME") or "kuberay",
     )
-    temp_dir = Path(settings.temp_dir or given.get("--temp-dir") or "/tmp/ray")  # noqa: S108 (Ray's own default)
-    measured, env = _check(settings, host, identity, temp_dir, log)
+    temp_dir = settings.temp_dir or given.get("--temp-dir") or "/tmp/ray"  # noqa: S108 (Ray's own default)
+    measured, env = _check(dataclasses.replace(settings, temp_dir=temp_dir), host, identity, log)
     added = missing(given, measured, ray_node.memory_argv(settings, measured, ray_node.shm_free()))
     _more_files(host)
     plus = f", with {shlex.join(added)}" if added else ""
@@ -61,9 +61,7 @@ def hand_over(settings: Settings, host: Host) -> int:
     os.execve("/bin/sh", ["sh", "-c", f"exec {line} {shlex.join(added)}"], env)  # noqa: S606
 
 
-def _check(
-    settings: Settings, host: Host, identity: NodeIdentity, temp_dir: Path, log: Log
-) -> tuple[Resources, dict[str, str]]:
+def _check(settings: Settings, host: Host, identity: NodeIdentity, log: Log) -> tuple[Resources, dict[str, str]]:
     """What this node has, and the environment for Ray. :raises PreflightFailed: with all that makes it unfit."""
     address = network.node_address(settings, host, host.get("FQ_RAY_IP"))
     measured = resources.measure(settings, host)
@@ -72,13 +70,10 @@ def _check(
     if measured.gpu_visibility is not None:
         env["CUDA_VISIBLE_DEVICES"] = measured.gpu_visibility
     told = dataclasses.replace(host, env=env)
-    shared = secret.load(settings, host)
-    findings = preflight.run(preflight.Subject(settings, told, identity, address, measured, {}, temp_dir, shared))
+    findings = preflight.run(Node(settings, told, identity, address, measured, {}, secret.load(settings, host)))
     if outcome.note:
         log.warn(outcome.note)
-    for finding in findings:
-        if not finding.fatal or finding.check in settings.ignore_check:
-            log.warn(f"{finding.check}: {finding.message}; {finding.remedy}")
+    preflight.warn(findings, settings.ignore_check, log)
     preflight.judge(findings, settings.ignore_check)
     return measured, env
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap import __version__, hosts, launchers, network, preflight, ray_node, resources, secret, values
+from bootstrap import __version__, hosts, launchers, network, ray_node, resources, secret, values
 from bootstrap.host import Host
-from bootstrap.model import NodeAddress, NodeIdentity, Resources
+from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
 from bootstrap.rollcall.wire import Hello
 from bootstrap.secret import Secret
 from bootstrap.settings import Settings
@@ -29,6 +29,7 @@ class Node:
     address: NodeAddress
     resources: Resources
     ports: Mapping[str, int]
+    """Option name → port, from :func:`bootstrap.ray_node.choose_ports`."""
     secret: Secret
 
     @property
@@ -37,18 +38,15 @@ class Node:
         return ray_node.temp_dir(self.settings, self.identity)
 
     @property
-    def subject(self) -> preflight.Subject:
-        """What the preflight checks look at."""
-        return preflight.Subject(
-            self.settings,
-            self.host,
-            self.identity,
-            self.address,
-            self.resources,
-            self.ports,
-            self.temp_dir,
-            self.secret,
-        )
+    def several(self) -> bool:
+        """Whether the run has, or may get, more than this node."""
+        asked = max(self.identity.size or 1, self.settings.min_nodes or 1)
+        return asked > 1 or self.identity.role is Role.WORKER
+
+    @property
+    def in_pod(self) -> bool:
+        """Whether this is a Kubernetes pod: what to type is another thing there."""
+        return self.host.get("KUBERNETES_SERVICE_HOST") is not None
 
     def environment(self, shared: Secret, outcome: hosts.HostsOutcome | None) -> dict[str, str]:
         """For everything that is started here: ours, and what this node's GPUs, name and secret add to it."""

@@ -91,7 +91,7 @@ def _candidates(node: Node) -> list[str]:
 def check(settings: Settings, host: Host, as_json: bool) -> int:
     """All preflight checks and all their findings; :raises PreflightFailed: if one of them is fatal."""
     identity, _ = nodes.identify(settings, host)
-    findings = preflight.run(nodes.inspect(settings, host, identity).subject)
+    findings = preflight.run(nodes.inspect(settings, host, identity))
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:

@@ -129,7 +129,7 @@ async def inspect(me: Run, identity: NodeIdentity) -> Node:
         node = nodes.inspect(me.settings, me.host, identity)
         outcome = hosts.ensure(me.settings.hosts, node.address, me.host)
         told = dataclasses.replace(me.host, env={**me.host.env, **outcome.env})
-        return node, outcome, preflight.run(dataclasses.replace(node.subject, host=told))
+        return node, outcome, preflight.run(dataclasses.replace(node, host=told))
 
     try:
         node, outcome, findings = await in_thread(_INSPECTION, work)
@@ -141,9 +141,7 @@ async def inspect(me: Run, identity: NodeIdentity) -> Node:
     me.session.env = node.environment(node.secret, outcome)
     if outcome.note:
         me.log.warn(outcome.note)
-    for finding in findings:
-        if not finding.fatal or finding.check in me.settings.ignore_check:
-            me.log.warn(f"{finding.check}: {finding.message}; {finding.remedy}")
+    preflight.warn(findings, me.settings.ignore_check, me.log)
     preflight.judge(findings, me.settings.ignore_check)
     gpus = f", {node.resources.num_gpus} GPUs" if node.resources.num_gpus else ""
     source = node.address.sources.get("ip", "?")

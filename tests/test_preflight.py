@@ -20,9 +20,10 @@ from bootstrap import gpus, network, preflight, ray_node
 from bootstrap.errors import PreflightFailed
 from bootstrap.host import Host
 from bootstrap.model import Gpu, NodeAddress, NodeIdentity, Resources, Role
+from bootstrap.node import Node
 from bootstrap.nvml import GpuHealth
-from bootstrap.preflight import Finding, Subject, addresses, folders, machine
-from bootstrap.preflight.subject import GIB, MIB, size
+from bootstrap.preflight import Finding, addresses, folders, machine
+from bootstrap.preflight.finding import GIB, MIB, size
 from bootstrap.secret import Secret
 from bootstrap.settings import Settings
 
@@ -34,7 +35,7 @@ Limits = namedtuple("Limits", "soft hard")
 
 
 @pytest.fixture
-def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     """A worker of two nodes in which no check finds anything, on a root of its own."""
     root = tmp_path / "root"
     (root / "dev/shm").mkdir(parents=True)
@@ -47,14 +48,13 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     monkeypatch.setattr(network, "resolve", lambda _: (IP,))
     monkeypatch.setattr(gpus, "health", lambda *_: [])
     monkeypatch.setattr(os, "statvfs", lambda _: disk(free=100 * GIB))
-    return Subject(
+    return Node(
         settings=Settings(),
         host=Host(env={}, hostname="node", root=root),
         identity=NodeIdentity("slurm", Role.WORKER, 1, 2, "run"),
         address=NodeAddress(IP, "eth0", "node"),
         resources=Resources(cpus=4, memory=32 * GIB),
         ports={"dashboard_agent_listen_port": 52365},
-        temp_dir=Path("/tmp/ray-12345678"),
         secret=Secret(None, "none given"),
     )
 
@@ -63,22 +63,22 @@ def disk(free: int, total: int = 1000 * GIB) -> Any:
     return namedtuple("Disk", "f_bavail f_frsize f_blocks")(free // 4096, 4096, total // 4096)
 
 
-def having(subject: Subject, env: Mapping[str, str] | None = None, **changes: Any) -> Subject:
-    """``subject`` with other parts; ``env``, and settings by their names."""
-    options = {f.name for f in dataclasses.fields(Settings)} - {"resources", "temp_dir"}
+def having(node: Node, env: Mapping[str, str] | None = None, **changes: Any) -> Node:
+    """``node`` with other parts; ``env``, and settings by their names."""
+    options = {f.name for f in dataclasses.fields(Settings)} - {"resources"}
     chosen = {name: changes.pop(name) for name in list(changes) if name in options}
-    changes.setdefault("settings", dataclasses.replace(subject.settings, **chosen))
+    changes.setdefault("settings", dataclasses.replace(node.settings, **chosen))
     if env is not None:
-        changes["host"] = dataclasses.replace(subject.host, env=env)
-    return dataclasses.replace(subject, **changes)
+        changes["host"] = dataclasses.replace(node.host, env=env)
+    return dataclasses.replace(node, **changes)
 
 
-def found(subject: Subject) -> list[tuple[str, bool]]:
-    return [(finding.check, finding.fatal) for finding in preflight.run(subject)]
+def found(node: Node) -> list[tuple[str, bool]]:
+    return [(finding.check, finding.fatal) for finding in preflight.run(node)]
 
 
-def only(subject: Subject) -> Finding:
-    findings = preflight.run(subject)
+def only(node: Node) -> Finding:
+    findings = preflight.run(node)
     assert len(findings) == 1, findings
     assert findings[0].remedy
     return findings[0]
@@ -92,7 +92,7 @@ def listener() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-def test_a_fit_node(fit: Subject) -> None:
+def test_a_fit_node(fit: Node) -> None:
     assert preflight.run(fit) == []
     assert preflight.run(having(fit, identity=NodeIdentity("local", Role.HEAD, 0, 1, "run"))) == []
 
@@ -100,15 +100,15 @@ def test_a_fit_node(fit: Subject) -> None:
 def test_a_fit_node_costs_no_heavy_import() -> None:
     code = """
 import sys
-from pathlib import Path
 from bootstrap import preflight
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
+from bootstrap.node import Node
 from bootstrap.secret import Secret
 from bootstrap.settings import Settings
-preflight.run(preflight.Subject(
+preflight.run(Node(
     Settings(), Host({}, "node"), NodeIdentity("local", Role.HEAD, 0, 1, "run"), NodeAddress("127.0.0.1", "lo", "node"),
-    Resources(4, 1 << 35), {}, Path("/tmp/ray-1"), Secret(None, "")))
+    Resources(4, 1 << 35), {}, Secret(None, "")))
 print(sorted({"psutil", "pynvml", "ray", "tenacity"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
@@ -122,12 +122,12 @@ print(sorted({"psutil", "pynvml", "ray", "tenacity"} & set(sys.modules)))
     ("version", "fatal"),
     [("2.51.9", True), ("1.13.0", True), ("2.52.0", None), ("2.60.1", None), ("3.0.0.dev0", None), ("main", False)],
 )
-def test_ray_version(fit: Subject, monkeypatch: pytest.MonkeyPatch, version: str, fatal: bool | None) -> None:
+def test_ray_version(fit: Node, monkeypatch: pytest.MonkeyPatch, version: str, fatal: bool | None) -> None:
     monkeypatch.setattr(metadata, "version", lambda _: version)
     assert found(fit) == ([] if fatal is None else [("ray", fatal)])
 
 
-def test_ray_absent(fit: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_absent(fit: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
@@ -153,9 +153,9 @@ def test_ray_absent(fit: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
         (4 * GIB, {"memory": 5 * GIB}, False),
     ],
 )
-def test_memory(fit: Subject, have: int, options: dict[str, Any], fatal: bool | None) -> None:
-    subject = having(fit, resources=Resources(cpus=4, memory=have), **options)
-    assert found(subject) == ([] if fatal is None else [("memory", fatal)])
+def test_memory(fit: Node, have: int, options: dict[str, Any], fatal: bool | None) -> None:
+    node = having(fit, resources=Resources(cpus=4, memory=have), **options)
+    assert found(node) == ([] if fatal is None else [("memory", fatal)])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_memory(fit: Subject, have: int, options: dict[str, Any], fatal: bool | 
     ],
 )
 def test_shm(
-    fit: Subject,
+    fit: Node,
     monkeypatch: pytest.MonkeyPatch,
     free: int,
     options: dict[str, Any],
@@ -181,14 +181,14 @@ def test_shm(
     assert found(having(fit, env, **options)) == ([] if fatal is None else [("shm", fatal)])
 
 
-def test_shm_remedies(fit: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shm_remedies(fit: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_node, "shm_free", lambda: 64 * MIB)
     assert "64.0 MiB" in only(fit).message
     assert "docker run --shm-size=10g" in only(fit).remedy  # 0.3 of 32 GiB
     assert "sizeLimit: 3Gi" in only(having(fit, POD, object_store_memory=3 * GIB)).remedy
 
 
-def test_shm_absent(fit: Subject) -> None:
+def test_shm_absent(fit: Node) -> None:
     fit.host.path("/dev/shm").rmdir()
     finding = only(fit)
     assert (finding.check, finding.fatal) == ("shm", True)
@@ -198,7 +198,7 @@ def test_shm_absent(fit: Subject) -> None:
     ("hard", "fatal"),
     [(4095, True), (4096, False), (65535, False), (65536, None), (resource.RLIM_INFINITY, None)],
 )
-def test_nofile(fit: Subject, monkeypatch: pytest.MonkeyPatch, hard: int, fatal: bool | None) -> None:
+def test_nofile(fit: Node, monkeypatch: pytest.MonkeyPatch, hard: int, fatal: bool | None) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: Limits(1024, hard))
     assert found(fit) == ([] if fatal is None else [("nofile", fatal)])
 
@@ -212,16 +212,16 @@ def test_nofile(fit: Subject, monkeypatch: pytest.MonkeyPatch, hard: int, fatal:
         ({"PMIX_MCA_gds": "hash", "OMPI_MCA_btl": "self", "SLURM_PROCID": "1", "RANK": "1"}, None),
     ],
 )
-def test_mpi_variables(fit: Subject, env: dict[str, str], told: str | None) -> None:
-    subject = having(fit, env)
+def test_mpi_variables(fit: Node, env: dict[str, str], told: str | None) -> None:
+    node = having(fit, env)
     if told is None:
-        assert found(subject) == []
+        assert found(node) == []
         return
-    assert found(subject) == [("mpi-variables", False)]
-    assert told in only(subject).message
+    assert found(node) == [("mpi-variables", False)]
+    assert told in only(node).message
 
 
-def test_mpi_remedy_is_what_it_says(fit: Subject) -> None:
+def test_mpi_remedy_is_what_it_says(fit: Node) -> None:
     """The line is run by bash, with `env` in the agent's place."""
     env = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "PMIX_RANK": "3", "PMI_FD": "5"}
     remedy = only(having(fit, env)).remedy
@@ -233,16 +233,16 @@ def test_mpi_remedy_is_what_it_says(fit: Subject) -> None:
 
 
 @pytest.mark.parametrize(("mode", "bad"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
-def test_token_file(fit: Subject, tmp_path: Path, mode: int, bad: bool) -> None:
+def test_token_file(fit: Node, tmp_path: Path, mode: int, bad: bool) -> None:
     token = tmp_path / "token"
     token.write_text("secret")
     token.chmod(mode)
-    subject = having(fit, secret=Secret(b"secret", "--secret-file", token))
-    assert found(subject) == ([("token-file", False)] if bad else [])
-    assert all("secret" not in f.message.replace("the secret in", "") for f in preflight.run(subject))
+    node = having(fit, secret=Secret(b"secret", "--secret-file", token))
+    assert found(node) == ([("token-file", False)] if bad else [])
+    assert all("secret" not in f.message.replace("the secret in", "") for f in preflight.run(node))
 
 
-def test_a_check_that_cannot_look_is_a_warning(fit: Subject, tmp_path: Path) -> None:
+def test_a_check_that_cannot_look_is_a_warning(fit: Node, tmp_path: Path) -> None:
     finding = only(having(fit, secret=Secret(b"x", "--secret-file", tmp_path / "gone")))
     assert (finding.check, finding.fatal) == ("token-file", False)
     assert "No such file" in finding.message
@@ -252,13 +252,13 @@ def test_a_check_that_cannot_look_is_a_warning(fit: Subject, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("expected", "have", "bad"), [(8, 7, True), (8, 8, False), (1, 2, False), (None, 0, False)])
-def test_gpus_expected(fit: Subject, expected: int | None, have: int, bad: bool) -> None:
+def test_gpus_expected(fit: Node, expected: int | None, have: int, bad: bool) -> None:
     resources = Resources(cpus=4, memory=GIB, num_gpus=have, sources={"num_gpus": "auto", "gpus": "NVML"})
-    subject = having(fit, resources=resources, expect_gpus=expected)
-    assert found(subject) == ([("gpus", True)] if bad else [])
+    node = having(fit, resources=resources, expect_gpus=expected)
+    assert found(node) == ([("gpus", True)] if bad else [])
     if bad:
-        assert "8 GPUs" in only(subject).message
-        assert "7 found (auto; NVML)" in only(subject).message
+        assert "8 GPUs" in only(node).message
+        assert "7 found (auto; NVML)" in only(node).message
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_gpus_expected(fit: Subject, expected: int | None, have: int, bad: bool)
     ],
 )
 def test_gpu_health(
-    fit: Subject,
+    fit: Node,
     monkeypatch: pytest.MonkeyPatch,
     sign: dict[str, Any],
     num_gpus: str,
@@ -284,14 +284,14 @@ def test_gpu_health(
     told: str,
 ) -> None:
     monkeypatch.setattr(gpus, "health", lambda _, __: [GpuHealth(GPU.index, GPU.uuid, GPU.name, **sign)])
-    subject = having(fit, num_gpus=num_gpus)
-    assert found(subject) == ([] if fatal is None else [("gpu-health", fatal)])
+    node = having(fit, num_gpus=num_gpus)
+    assert found(node) == ([] if fatal is None else [("gpu-health", fatal)])
     if fatal is not None:
-        assert only(subject).message.startswith("GPU 3 (NVIDIA H100, GPU-3)")
-        assert told in only(subject).message
+        assert only(node).message.startswith("GPU 3 (NVIDIA H100, GPU-3)")
+        assert told in only(node).message
 
 
-def test_broken_nvml_is_a_finding(fit: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_nvml_is_a_finding(fit: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> list[GpuHealth]:
         raise PreflightFailed("NVML: Driver Not Loaded", hint="modprobe nvidia")
 
@@ -302,7 +302,7 @@ def test_broken_nvml_is_a_finding(fit: Subject, monkeypatch: pytest.MonkeyPatch)
 # Ports
 
 
-def test_a_port_that_another_process_holds(fit: Subject) -> None:
+def test_a_port_that_another_process_holds(fit: Node) -> None:
     code = (
         "import socket, sys; s = socket.create_server(('', 0)); print(s.getsockname()[1], flush=True); sys.stdin.read()"
     )
@@ -317,7 +317,7 @@ def test_a_port_that_another_process_holds(fit: Subject) -> None:
     assert f"--node-manager-port={port} is held by pid {other.pid} (python" in held.message
 
 
-def test_a_port_whose_holder_is_hidden(fit: Subject, listener: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_whose_holder_is_hidden(fit: Node, listener: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 
     monkeypatch.setattr(psutil, "net_connections", lambda _: [])
@@ -325,13 +325,13 @@ def test_a_port_whose_holder_is_hidden(fit: Subject, listener: int, monkeypatch:
     assert "another process (run as root to see which)" in finding.message
 
 
-def test_our_own_roll_call_is_no_stranger(fit: Subject, listener: int) -> None:
+def test_our_own_roll_call_is_no_stranger(fit: Node, listener: int) -> None:
     head = having(fit, identity=NodeIdentity("slurm", Role.HEAD, 0, 2, "run"), rollcall_port=listener)
     assert [finding for finding in preflight.run(head) if finding.fatal] == []
 
 
 @pytest.mark.parametrize("name", addresses.HEAD_ONLY)
-def test_a_worker_does_not_mind_the_heads_ports(fit: Subject, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_does_not_mind_the_heads_ports(fit: Node, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_node, "is_free", lambda _: False)
     monkeypatch.setattr(addresses, "_holders", lambda _: {})
     head = NodeIdentity("slurm", Role.HEAD, 0, 2, "run")
@@ -343,14 +343,14 @@ def test_a_worker_does_not_mind_the_heads_ports(fit: Subject, name: str, monkeyp
     ("port", "reserved", "bad"), [(32768, "", True), (60999, "", True), (32767, "", False), (40000, "40000", False)]
 )
 def test_a_port_that_the_kernel_gives_away(
-    fit: Subject, monkeypatch: pytest.MonkeyPatch, port: int, reserved: str, bad: bool
+    fit: Node, monkeypatch: pytest.MonkeyPatch, port: int, reserved: str, bad: bool
 ) -> None:
     monkeypatch.setattr(ray_node, "is_free", lambda _: True)
     fit.host.path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text(reserved + "\n")
     assert found(having(fit, metrics_export_port=port)) == ([("ports", False)] if bad else [])
 
 
-def test_a_standard_port_that_the_user_gave_to_something_else(fit: Subject) -> None:
+def test_a_standard_port_that_the_user_gave_to_something_else(fit: Node) -> None:
     finding = only(having(fit, ports={"dashboard_port": 8265, "object_manager_port": 8265}))
     assert (finding.check, finding.fatal) == ("ports", True)
     assert "--dashboard-port and --object-manager-port" in finding.message
@@ -368,9 +368,9 @@ def test_a_standard_port_that_the_user_gave_to_something_else(fit: Subject) -> N
         ({"ray_start_arg": ("--worker-port-list=9000,9001",)}, {"gcs_port": 12000}, False),
     ],
 )
-def test_worker_ports(fit: Subject, options: dict[str, Any], ports: dict[str, int], bad: bool) -> None:
-    subject = having(fit, ports=ports, **options)
-    assert found(subject) == ([("worker-ports", True)] if bad else [])
+def test_worker_ports(fit: Node, options: dict[str, Any], ports: dict[str, int], bad: bool) -> None:
+    node = having(fit, ports=ports, **options)
+    assert found(node) == ([("worker-ports", True)] if bad else [])
 
 
 # Address and name
@@ -386,10 +386,10 @@ def test_worker_ports(fit: Subject, options: dict[str, Any], ports: dict[str, in
         (Role.HEAD, None, None, "127.0.0.1", False),
     ],
 )
-def test_node_address(fit: Subject, role: Role, nodes: int | None, least: int | None, ip: str, bad: bool) -> None:
+def test_node_address(fit: Node, role: Role, nodes: int | None, least: int | None, ip: str, bad: bool) -> None:
     identity = NodeIdentity("slurm", role, 0, nodes, "run")
-    subject = having(fit, identity=identity, address=NodeAddress(ip, "lo", "node"), min_nodes=least)
-    assert found(subject) == ([("node-address", True)] if bad else [])
+    node = having(fit, identity=identity, address=NodeAddress(ip, "lo", "node"), min_nodes=least)
+    assert found(node) == ([("node-address", True)] if bad else [])
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_node_address(fit: Subject, role: Role, nodes: int | None, least: int | 
         ((IP, "::1"), True),
     ],
 )
-def test_own_name(fit: Subject, monkeypatch: pytest.MonkeyPatch, answer: tuple[str, ...], bad: bool) -> None:
+def test_own_name(fit: Node, monkeypatch: pytest.MonkeyPatch, answer: tuple[str, ...], bad: bool) -> None:
     monkeypatch.setattr(network, "resolve", lambda _: answer)
     assert found(fit) == ([("own-name", False)] if bad else [])
     assert found(having(fit, {"GLOO_SOCKET_IFNAME": "eth0"})) == []
@@ -416,11 +416,11 @@ def test_own_name(fit: Subject, monkeypatch: pytest.MonkeyPatch, answer: tuple[s
 # Folders
 
 
-def test_socket_path_at_its_limit(fit: Subject) -> None:
+def test_socket_path_at_its_limit(fit: Node) -> None:
     """A real socket can be bound at the longest path that the check lets pass, and not at a longer one."""
     longest = Path("/tmp/" + "r" * (folders.LONGEST_SOCKET - len(folders._SOCKET) - len("/tmp//")))
-    assert found(having(fit, temp_dir=longest)) == []
-    finding = only(having(fit, temp_dir=Path(f"{longest}éé")))
+    assert found(having(fit, temp_dir=str(longest))) == []
+    finding = only(having(fit, temp_dir=f"{longest}éé"))
     assert finding.check == "socket-path"
     assert "4 bytes too long" in finding.message  # bytes, not letters
     with socket.socket(socket.AF_UNIX) as probe:
@@ -430,10 +430,10 @@ def test_socket_path_at_its_limit(fit: Subject) -> None:
             probe.bind(str(Path(f"{longest}r") / folders._SOCKET))
 
 
-def test_temp_dir_that_is_a_file(fit: Subject, short_dir: Path) -> None:
+def test_temp_dir_that_is_a_file(fit: Node, short_dir: Path) -> None:
     (short_dir / "file").touch()
     for path in (short_dir / "file", short_dir / "file/below"):
-        finding = preflight.run(having(fit, temp_dir=path))[0]
+        finding = preflight.run(having(fit, temp_dir=str(path)))[0]
         assert (finding.check, finding.fatal) == ("temp-dir", True)
         assert f"{short_dir}/file is no folder" in finding.message
 
@@ -447,19 +447,19 @@ def short_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_temp_dir_relative_or_dangling(fit: Subject, short_dir: Path) -> None:
+def test_temp_dir_relative_or_dangling(fit: Node, short_dir: Path) -> None:
     (short_dir / "link").symlink_to("nowhere")
-    assert found(having(fit, temp_dir=Path("ray"))) == [("temp-dir", True)]
-    assert "broken symbolic link" in preflight.run(having(fit, temp_dir=short_dir / "link"))[0].message
+    assert found(having(fit, temp_dir="ray")) == [("temp-dir", True)]
+    assert "broken symbolic link" in preflight.run(having(fit, temp_dir=str(short_dir / "link")))[0].message
 
 
-def test_temp_dir_that_cannot_be_written(fit: Subject, short_dir: Path) -> None:
+def test_temp_dir_that_cannot_be_written(fit: Node, short_dir: Path) -> None:
     """On a file system mounted read-only: root heeds no mode bits."""
     read_only = next((p for p in (Path("/sys/kernel"), Path("/proc/sys")) if _refuses(p)), None)
     if read_only is None:
         pytest.skip("no folder here refuses this user's files")
-    assert ("temp-dir", True) in found(having(fit, temp_dir=read_only / "ray"))
-    assert found(having(fit, temp_dir=short_dir / "a/b")) == []
+    assert ("temp-dir", True) in found(having(fit, temp_dir=str(read_only / "ray")))
+    assert found(having(fit, temp_dir=str(short_dir / "a/b"))) == []
     assert list(short_dir.iterdir()) == []
 
 
@@ -468,7 +468,7 @@ def _refuses(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("error", [13, 30, 28])
-def test_temp_dir_that_the_kernel_refuses(fit: Subject, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+def test_temp_dir_that_the_kernel_refuses(fit: Node, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
     def refuse(*_: object) -> int:
         raise OSError(error, os.strerror(error))
 
@@ -478,7 +478,7 @@ def test_temp_dir_that_the_kernel_refuses(fit: Subject, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(("named", "fatal"), [(None, True), ("/scratch/ray", False)])
 def test_temp_dir_of_somebody_else(
-    fit: Subject, short_dir: Path, monkeypatch: pytest.MonkeyPatch, named: str | None, fatal: bool
+    fit: Node, short_dir: Path, monkeypatch: pytest.MonkeyPatch, named: str | None, fatal: bool
 ) -> None:
     me = os.geteuid()
     theirs = short_dir / "theirs"
@@ -487,14 +487,16 @@ def test_temp_dir_of_somebody_else(
         os.chown(theirs, 12345, -1)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    monkeypatch.setattr(ray_node, "temp_dir", lambda *_: theirs)
     settings = dataclasses.replace(fit.settings, temp_dir=named)
-    finding = only(having(fit, temp_dir=theirs, settings=settings))
+    finding = only(having(fit, settings=settings))
     assert (finding.check, finding.fatal) == ("temp-dir", fatal)
     assert f"uid {12345 if me == 0 else me}" in finding.message
     if me == 0:
         link = short_dir / "link"
         link.symlink_to(theirs)
-        assert found(having(fit, temp_dir=link, settings=settings)) == [("temp-dir", fatal)]
+        monkeypatch.setattr(ray_node, "temp_dir", lambda *_: link)
+        assert found(having(fit, settings=settings)) == [("temp-dir", fatal)]
 
 
 @pytest.mark.parametrize(
@@ -508,13 +510,13 @@ def test_temp_dir_of_somebody_else(
     ],
 )
 def test_temp_dir_modes(
-    fit: Subject, short_dir: Path, inner: int, outer: int, env: dict[str, str], expected: list[tuple[str, bool]]
+    fit: Node, short_dir: Path, inner: int, outer: int, env: dict[str, str], expected: list[tuple[str, bool]]
 ) -> None:
     folder = short_dir / "ray"
     folder.mkdir()
     folder.chmod(inner)
     short_dir.chmod(outer)
-    assert found(having(fit, env, temp_dir=folder)) == expected
+    assert found(having(fit, env, temp_dir=str(folder))) == expected
 
 
 @pytest.mark.parametrize(
@@ -529,7 +531,7 @@ def test_temp_dir_modes(
         ("xfs", False),
     ],
 )
-def test_temp_dir_on_a_network(fit: Subject, kind: str, bad: bool) -> None:
+def test_temp_dir_on_a_network(fit: Node, kind: str, bad: bool) -> None:
     lines = ["27 1 0:1 / / rw shared:1 - ext4 /dev/vda rw", f"30 27 0:9 / /tmp rw shared:2 master:1 - {kind} srv:/x rw"]
     fit.host.path("/proc/self/mountinfo").write_text("\n".join(lines))
     assert found(fit) == ([("temp-dir-disk", True)] if bad else [])
@@ -564,36 +566,36 @@ def test_mount_of_this_machine() -> None:
     ("free", "total", "bad"),
     [(GIB - 4096, 10 * GIB, True), (GIB, 10 * GIB, False), (4 * GIB, 100 * GIB, True), (5 * GIB, 100 * GIB, False)],
 )
-def test_temp_dir_without_room(fit: Subject, monkeypatch: pytest.MonkeyPatch, free: int, total: int, bad: bool) -> None:
+def test_temp_dir_without_room(fit: Node, monkeypatch: pytest.MonkeyPatch, free: int, total: int, bad: bool) -> None:
     monkeypatch.setattr(os, "statvfs", lambda _: disk(free, total))
     assert found(fit) == ([("temp-dir-disk", False)] if bad else [])
 
 
-def test_shared_dir(fit: Subject, tmp_path: Path) -> None:
+def test_shared_dir(fit: Node, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    subject = having(fit, shared_dir=str(shared))
-    assert "is not there" in only(subject).message
+    node = having(fit, shared_dir=str(shared))
+    assert "is not there" in only(node).message
     shared.touch()
-    assert "is no folder" in only(subject).message
+    assert "is no folder" in only(node).message
     shared.unlink()
     shared.mkdir()
-    assert found(subject) == []
+    assert found(node) == []
     assert list(shared.iterdir()) == []
 
 
-def test_shared_dir_with_a_dead_agents_canary(fit: Subject, tmp_path: Path) -> None:
+def test_shared_dir_with_a_dead_agents_canary(fit: Node, tmp_path: Path) -> None:
     (tmp_path / f".ray-bootstrap-canary-node-{os.getpid()}").touch()
     assert found(having(fit, shared_dir=str(tmp_path))) == []
     assert not list(tmp_path.glob(".ray*"))
 
 
-def test_shared_dir_that_cannot_be_written(fit: Subject) -> None:
+def test_shared_dir_that_cannot_be_written(fit: Node) -> None:
     finding = only(having(fit, shared_dir="/proc"))  # procfs takes nobody's files
     assert (finding.check, finding.fatal) == ("shared-dir", True)
     assert "--shared-dir=/proc cannot be written (" in finding.message
 
 
-def test_shared_dir_whose_listing_lags(fit: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_dir_whose_listing_lags(fit: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     scandir = os.scandir
@@ -602,7 +604,7 @@ def test_shared_dir_whose_listing_lags(fit: Subject, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(("kind", "bad"), [("nfs4", False), ("ext4", False), ("overlay", True), ("tmpfs", True)])
-def test_shared_dir_that_is_the_containers_own(fit: Subject, tmp_path: Path, kind: str, bad: bool) -> None:
+def test_shared_dir_that_is_the_containers_own(fit: Node, tmp_path: Path, kind: str, bad: bool) -> None:
     text = f"27 1 0:1 / / rw - ext4 /dev/vda rw\n28 27 0:2 / {tmp_path} rw - {kind} none rw\n"
     fit.host.path("/proc/self/mountinfo").write_text(text)
     assert found(having(fit, shared_dir=str(tmp_path))) == ([("shared-dir", False)] if bad else [])

@@ -9,11 +9,13 @@ import difflib
 from collections.abc import Collection, Iterator, Sequence
 
 from bootstrap.errors import PreflightFailed
+from bootstrap.logs import Log
+from bootstrap.node import Node
 from bootstrap.preflight import addresses, folders, machine
-from bootstrap.preflight.subject import Check, Finding, Subject
+from bootstrap.preflight.finding import Check, Finding
 from bootstrap.settings import Settings
 
-__all__ = ["CHECKS", "Check", "Finding", "Subject", "judge", "render", "run", "unknown_names"]
+__all__ = ["CHECKS", "Check", "Finding", "judge", "render", "run", "unknown_names", "warn"]
 
 CHECKS: tuple[Check, ...] = (
     Check("ray", "Ray is installed and supported", machine.ray),
@@ -35,17 +37,24 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def run(subject: Subject) -> list[Finding]:
+def run(node: Node) -> list[Finding]:
     """What every check finds; one that cannot look is a warning itself."""
-    return [finding for check in CHECKS for finding in _findings(check, subject)]
+    return [finding for check in CHECKS for finding in _findings(check, node)]
 
 
-def _findings(check: Check, subject: Subject) -> Iterator[Finding]:
+def _findings(check: Check, node: Node) -> Iterator[Finding]:
     try:
-        yield from check.run(subject)
+        yield from check.run(node)
     except OSError as error:
         remedy = f"look by hand whether {check.meaning}"
         yield Finding(check.name, f"could not be checked: {error}", remedy, fatal=False)
+
+
+def warn(findings: Sequence[Finding], ignored: Collection[str], log: Log) -> None:
+    """Tell what does not stop the run."""
+    for finding in findings:
+        if not finding.fatal or finding.check in ignored:
+            log.warn(f"{finding.check}: {finding.message}; {finding.remedy}")
 
 
 def judge(findings: Sequence[Finding], ignored: Collection[str]) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bootstrap.host import Host
-from bootstrap.preflight.subject import GIB, Finding, Subject, size
+from bootstrap.node import Node
+from bootstrap.preflight.finding import GIB, Finding, size
 
 LONGEST_SOCKET = 107
 """Bytes of a UNIX socket's path (unix(7): 108 with the NUL)."""
@@ -31,20 +32,20 @@ _OF_ONE_CONTAINER = ("overlay", "tmpfs", "ramfs", *_LOCAL_FUSE)
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
-def socket_path(subject: Subject) -> Iterator[Finding]:
+def socket_path(node: Node) -> Iterator[Finding]:
     """The longest path of Ray's sockets below its folder."""
-    excess = len(os.fsencode(subject.temp_dir / _SOCKET)) - LONGEST_SOCKET
+    excess = len(os.fsencode(node.temp_dir / _SOCKET)) - LONGEST_SOCKET
     if excess > 0:
         room = LONGEST_SOCKET - len(_SOCKET) - 1
         message = (
-            f"{subject.temp_dir} is {excess} bytes too long: with Ray's socket names a path may have {LONGEST_SOCKET}"
+            f"{node.temp_dir} is {excess} bytes too long: with Ray's socket names a path may have {LONGEST_SOCKET}"
         )
         yield Finding("socket-path", message, f"--temp-dir=/tmp/ray-NAME; {room} bytes at most")
 
 
-def temp_dir(subject: Subject) -> Iterator[Finding]:
+def temp_dir(node: Node) -> Iterator[Finding]:
     """Ray's folder, or where it will be made."""
-    path = subject.temp_dir
+    path = node.temp_dir
     if not path.is_absolute():
         yield Finding("temp-dir", f"{path} is not an absolute path", f"--temp-dir={path.absolute()}")
         return
@@ -55,7 +56,7 @@ def temp_dir(subject: Subject) -> Iterator[Finding]:
         yield Finding("temp-dir", f"{which} {what}", f"remove {there}, or --temp-dir=DIR")
         return
     if there == path:
-        yield from _not_ours(subject, path)
+        yield from _not_ours(node, path)
     if trouble := _unwritable(there):
         yield Finding(
             "temp-dir", f"{which} cannot be written ({trouble})", "--temp-dir=DIR on a local disk of this user's"
@@ -63,7 +64,7 @@ def temp_dir(subject: Subject) -> Iterator[Finding]:
     # Ray opens its own folder to everybody, so only what it lies in is looked at. An emptyDir is 0777 by design.
     outer = path.parent if there == path else there
     mode = outer.stat().st_mode
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not subject.in_pod:
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not node.in_pod:
         message = f"{outer} (mode {stat.S_IMODE(mode):o}) lets every user move Ray's folder away"
         yield Finding("temp-dir", message, f"as root: chmod +t {outer}; or --temp-dir=DIR", fatal=False)
 
@@ -73,14 +74,14 @@ def _nearest(path: Path) -> Path:
     return next(p for p in (path, *path.parents) if os.path.lexists(p))
 
 
-def _not_ours(subject: Subject, path: Path) -> Iterator[Finding]:
+def _not_ours(node: Node, path: Path) -> Iterator[Finding]:
     """A folder, or a link to it, that somebody else has put there."""
     me, target = os.geteuid(), path.stat()
     strangers = sorted({path.lstat().st_uid, target.st_uid} - {me, 0})
     if strangers:
         message = f"{path} belongs to {' and '.join(map(_user, strangers))}, not to {_user(me)}"
         # A folder that the user names may well be a project's; one that we would make ourselves was put in our way.
-        yield Finding("temp-dir", message, "--temp-dir=DIR of this user's", fatal=subject.settings.temp_dir is None)
+        yield Finding("temp-dir", message, "--temp-dir=DIR of this user's", fatal=node.settings.temp_dir is None)
     if target.st_mode & stat.S_ISVTX and me in (0, target.st_uid):
         # try_to_create_directory() in ray/_common/utils.py
         message = f"Ray would set {path} to mode 777 and so take its sticky bit, which keeps users apart there"
@@ -110,13 +111,13 @@ def _unwritable(folder: Path) -> str:
     return "" if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
 
 
-def temp_dir_disk(subject: Subject) -> Iterator[Finding]:
+def temp_dir_disk(node: Node) -> Iterator[Finding]:
     """A disk of this machine, with room for logs and spilled objects."""
-    path = subject.temp_dir
+    path = node.temp_dir
     if not path.is_absolute():
         return
     there = _nearest(path)
-    kind, source = mount_of(subject.host, there)
+    kind, source = mount_of(node.host, there)
     if _is_networked(kind):
         message = f"{path} is on {kind} ({source}): nodes that share it take each other's sockets for their own"
         yield Finding("temp-dir-disk", message, "--temp-dir=DIR on a local disk, such as /tmp/ray-NAME or $TMPDIR")
@@ -146,29 +147,29 @@ def mount_of(host: Host, path: Path) -> tuple[str, str]:
     return found
 
 
-def shared_dir(subject: Subject) -> Iterator[Finding]:
+def shared_dir(node: Node) -> Iterator[Finding]:
     """The folder through which the nodes find each other: what is written there comes back when it is listed."""
-    if subject.settings.shared_dir is None:
+    if node.settings.shared_dir is None:
         return
-    folder = Path(subject.settings.shared_dir)
+    folder = Path(node.settings.shared_dir)
     given, remedy = f"--shared-dir={folder}", "mount it on every node, writable for this user"
     if not folder.is_dir():
         what = "is no folder" if os.path.lexists(folder) else "is not there"
         yield Finding("shared-dir", f"{given} {what}", remedy)
         return
     try:
-        listed = _canary(folder, f".ray-bootstrap-canary-{subject.host.hostname.replace('/', '_')}-{os.getpid()}")
+        listed = _canary(folder, f".ray-bootstrap-canary-{node.host.hostname.replace('/', '_')}-{os.getpid()}")
     except OSError as error:
         yield Finding("shared-dir", f"{given} cannot be written ({error.strerror or error})", remedy)
         return
     if not listed:
         message = f"{given}: a file that was written and synced is not in the folder's listing"
         yield Finding("shared-dir", message, "mount it without caching of names (NFS: -o lookupcache=none)")
-    kind, _ = mount_of(subject.host, folder)
-    if subject.several and kind in _OF_ONE_CONTAINER:
+    kind, _ = mount_of(node.host, folder)
+    if node.several and kind in _OF_ONE_CONTAINER:
         message = f"{given} is on {kind}, this container's own: is the volume mounted?"
         claim = "volumes: [{name: shared, persistentVolumeClaim: {claimName: NAME}}]"
-        yield Finding("shared-dir", message, claim if subject.in_pod else f"findmnt -T {folder}", fatal=False)
+        yield Finding("shared-dir", message, claim if node.in_pod else f"findmnt -T {folder}", fatal=False)
 
 
 def _canary(folder: Path, name: str) -> bool:

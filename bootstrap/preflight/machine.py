@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from bootstrap import gpus as nvidia
 from bootstrap import ray_node
 from bootstrap.errors import PreflightFailed
+from bootstrap.node import Node
 from bootstrap.nvml import GpuHealth
-from bootstrap.preflight.subject import GIB, MIB, Finding, Subject, size
+from bootstrap.preflight.finding import GIB, MIB, Finding, size
 
 OLDEST_RAY = (2, 52)
 SHM = "/dev/shm"  # noqa: S108 (Ray's object store lives there)
@@ -30,7 +31,7 @@ _MPI_TUNABLES = ("PMIX_MCA_",)
 _MPI_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 
 
-def ray(_: Subject) -> Iterator[Finding]:
+def ray(_: Node) -> Iterator[Finding]:
     """The distribution's version, without importing it (0.8 s)."""
     from importlib import metadata  # noqa: PLC0415 (20 ms)
 
@@ -48,10 +49,10 @@ def ray(_: Subject) -> Iterator[Finding]:
         yield Finding("ray", f"Ray {version} is older than {wanted}, the oldest that is supported", remedy)
 
 
-def memory(subject: Subject) -> Iterator[Finding]:
+def memory(node: Node) -> Iterator[Finding]:
     """What this node has against what Ray itself needs and what was promised to its object store and tasks."""
-    settings, have = subject.settings, subject.resources.memory
-    source = subject.resources.sources.get("memory", "measured")
+    settings, have = node.settings, node.resources.memory
+    source = node.resources.sources.get("memory", "measured")
     store, tasks = settings.object_store_memory, settings.memory
     if store is not None and store < LEAST_STORE:
         message = f"--object-store-memory is {size(store)}, and Ray takes no less than {size(LEAST_STORE)}"
@@ -60,7 +61,7 @@ def memory(subject: Subject) -> Iterator[Finding]:
         return
     if have < LITTLE_MEMORY:
         message = f"{size(have)} of memory ({source}), and Ray itself takes most of a GiB"
-        remedy = "resources: {limits: {memory: 4Gi}}" if subject.in_pod else "ask for more memory (srun --mem=4G)"
+        remedy = "resources: {limits: {memory: 4Gi}}" if node.in_pod else "ask for more memory (srun --mem=4G)"
         yield Finding("memory", message, remedy, fatal=have < LEAST_MEMORY)
     if store is not None and store > have:
         message = f"--object-store-memory is {size(store)}, more than the {size(have)} that this node has ({source})"
@@ -71,30 +72,30 @@ def memory(subject: Subject) -> Iterator[Finding]:
         yield Finding("memory", message, "lower them: the kernel kills whatever exceeds it", fatal=False)
 
 
-def shm(subject: Subject) -> Iterator[Finding]:
+def shm(node: Node) -> Iterator[Finding]:
     """Room for the object store; where /dev/shm has too little, Ray puts it on disk or refuses to start."""
-    if any(arg.startswith("--plasma-directory") for arg in subject.settings.ray_start_arg):
+    if any(arg.startswith("--plasma-directory") for arg in node.settings.ray_start_arg):
         return
-    store = subject.settings.object_store_memory
-    if not subject.host.path(SHM).is_dir():
-        yield Finding("shm", f"{SHM} is not there, and Ray needs it", _more_shm(subject, store))
+    store = node.settings.object_store_memory
+    if not node.host.path(SHM).is_dir():
+        yield Finding("shm", f"{SHM} is not there, and Ray needs it", _more_shm(node, store))
         return
     free = ray_node.shm_free()
     if store is not None and store > free:
         # The user's word for "on disk, then", which Ray wants to hear too.
-        slow = subject.host.get("RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE") is not None
+        slow = node.host.get("RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE") is not None
         message = f"--object-store-memory is {size(store)}, and {SHM} has {size(free)} free"
-        yield Finding("shm", message, _more_shm(subject, store), fatal=not slow)
+        yield Finding("shm", message, _more_shm(node, store), fatal=not slow)
     elif store is None and free < SMALL_SHM:
         message = f"{SHM} has {size(free)} free, so Ray's object store goes to disk and is slow"
-        yield Finding("shm", message, _more_shm(subject, store), fatal=False)
+        yield Finding("shm", message, _more_shm(node, store), fatal=False)
 
 
-def _more_shm(subject: Subject, store: int | None) -> str:
+def _more_shm(node: Node, store: int | None) -> str:
     """What to type for a /dev/shm that holds ``store``, or Ray's own choice of a third of the memory."""
-    wanted = store or int(subject.resources.memory * 0.3) or 8 * GIB
+    wanted = store or int(node.resources.memory * 0.3) or 8 * GIB
     gib = -(-wanted // GIB)
-    if subject.in_pod:
+    if node.in_pod:
         return (
             f"in the pod: volumes: [{{name: shm, emptyDir: {{medium: Memory, sizeLimit: {gib}Gi}}}}],"
             " in its container: volumeMounts: [{name: shm, mountPath: /dev/shm}]"
@@ -102,23 +103,23 @@ def _more_shm(subject: Subject, store: int | None) -> str:
     return f"docker run --shm-size={gib}g, or as root: mount -o remount,size={gib}G /dev/shm"
 
 
-def nofile(subject: Subject) -> Iterator[Finding]:
+def nofile(node: Node) -> Iterator[Finding]:
     """The hard limit, to which the agent raises the soft one: every worker and actor costs Ray several files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < ENOUGH_FILES:
         message = f"the hard limit of open files is {hard}; Ray asks for {ENOUGH_FILES}"
         remedy = (
             "raise LimitNOFILE of the container runtime's service on the machine"
-            if subject.in_pod
+            if node.in_pod
             else f"docker run --ulimit nofile={ENOUGH_FILES}:{ENOUGH_FILES}, LimitNOFILE={ENOUGH_FILES} in the"
             f" service's unit (slurmd.service), or `* hard nofile {ENOUGH_FILES}` in /etc/security/limits.conf"
         )
         yield Finding("nofile", message, remedy, fatal=hard < LEAST_FILES)
 
 
-def mpi_variables(subject: Subject) -> Iterator[Finding]:
+def mpi_variables(node: Node) -> Iterator[Finding]:
     """Variables of an MPI launcher: MPI in Ray's workers would join the launcher's world, all as the same rank."""
-    env = subject.host.env
+    env = node.host.env
     found = sorted(n for n in env if n.startswith(_MPI) and not n.startswith(_MPI_TUNABLES))
     if not found:
         return
@@ -128,53 +129,53 @@ def mpi_variables(subject: Subject) -> Iterator[Finding]:
     message = f"{named}{more}: MPI in Ray's workers (mpi4py, DeepSpeed) takes itself for " + (
         f"{rank}={env[rank]}" if rank else "a process of the launcher"
     )
-    yield Finding("mpi-variables", message, _without_mpi(subject, rank), fatal=False)
+    yield Finding("mpi-variables", message, _without_mpi(node, rank), fatal=False)
 
 
-def _without_mpi(subject: Subject, rank: str | None) -> str:
-    if subject.host.get("SLURM_STEP_ID"):
+def _without_mpi(node: Node, rank: str | None) -> str:
+    if node.host.get("SLURM_STEP_ID"):
         return "srun --mpi=none"
     if rank is None:
         return "in bash: unset ${!OMPI_COMM_*} ${!PMI*}, then exec ray-bootstrap"
-    nodes = f" --nodes={subject.identity.size}" if subject.identity.size else ""
+    nodes = f" --nodes={node.identity.size}" if node.identity.size else ""
     given = f"--rank=$rank{nodes} --run-id=NAME"
     return f"bash -c 'rank=${rank}; unset ${{!OMPI_COMM_*}} ${{!PMI*}}; exec ray-bootstrap {given} …'"
 
 
-def token_file(subject: Subject) -> Iterator[Finding]:
+def token_file(node: Node) -> Iterator[Finding]:
     """Who may read the file with the secret; who may write it was looked at when it was read."""
-    path = subject.secret.path
+    path = node.secret.path
     if path is None:
         return
     mode = path.stat().st_mode & 0o777
     if mode & 0o044:
         remedy = f"chmod 600 {path}"
-        if subject.in_pod:
+        if node.in_pod:
             remedy += "; a Secret's volume: secret: {secretName: NAME, defaultMode: 0400}"
         message = f"others can read the secret in {path} (mode {mode:o}), and with it run code on every node"
         yield Finding("token-file", message, remedy, fatal=False)
 
 
-def gpus(subject: Subject) -> Iterator[Finding]:
+def gpus(node: Node) -> Iterator[Finding]:
     """What Ray will be told against what every node must have."""
-    expected, found = subject.settings.expect_gpus, subject.resources.num_gpus
+    expected, found = node.settings.expect_gpus, node.resources.num_gpus
     if expected is not None and found < expected:
-        sources = subject.resources.sources
+        sources = node.resources.sources
         source = "; ".join(dict.fromkeys(sources[name] for name in ("num_gpus", "gpus") if name in sources))
         message = f"{expected} GPUs are expected (--expect-gpus), {found} found ({source or 'NVML'})"
         remedy = f"ask the scheduler for {expected} GPUs on this node, or --expect-gpus={found}"
-        if subject.in_pod:
+        if node.in_pod:
             remedy = f"resources: {{limits: {{nvidia.com/gpu: {expected}}}}}, or --expect-gpus={found}"
         yield Finding("gpus", message, remedy)
 
 
-def gpu_health(subject: Subject) -> Iterator[Finding]:
+def gpu_health(node: Node) -> Iterator[Finding]:
     """NVML's signs of a GPU that is, or will soon be, no good, or that somebody else uses."""
-    asked = subject.settings.num_gpus
+    asked = node.settings.num_gpus
     if asked.isdecimal() and int(asked) == 0:  # the way past a broken GPU, so none of them matters
         return
     try:
-        told = nvidia.health(subject.host, subject.resources.gpus)
+        told = nvidia.health(node.host, node.resources.gpus)
     except PreflightFailed as error:
         yield Finding("gpu-health", error.message, error.hint)
         return
