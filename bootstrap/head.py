@@ -7,7 +7,7 @@ import os
 import signal
 
 from bootstrap import node as nodes
-from bootstrap import quorum, ray_node, rendezvous, search, secret, state, workload
+from bootstrap import quorum, ray_node, ray_ports, rendezvous, search, secret, state, workload
 from bootstrap.errors import (
     BootstrapError,
     HeadNotFound,
@@ -99,8 +99,8 @@ async def _open_roll_call(me: Run, call: RollCall, identity: NodeIdentity, share
 async def _start_head(me: Run, node: Node, ray: RayChild) -> tuple[str, str, RayChild]:
     """Start GCS, the dashboard and the head's raylet; returns the first two's addresses, and the child that can ask."""
     me.phase("starting Ray")
-    ports = dict(node.ports)
     for tries in range(1, _START_TRIES + 1):
+        ports = ray_ports.choose(me.settings, Role.HEAD, me.host)
         gcs = ray_node.gcs_address(node.address, ports)
         try:
             await start_ray(me, node, ray, ports, None, gcs)
@@ -108,11 +108,10 @@ async def _start_head(me: Run, node: Node, ray: RayChild) -> tuple[str, str, Ray
         except RayStartFailed:
             await me.children.end_all(0)
             remove_session(me.session)
-            taken = [port for name, port in ports.items() if not ray_node.is_free(port) and "worker" not in name]
+            taken = [port for name, port in ports.items() if not ray_ports.is_free(port) and "worker" not in name]
             if tries == _START_TRIES or not taken:
                 raise
             me.log.warn(f"port {taken[0]} was taken while Ray started; trying again with other ports")
-            ports = ray_node.choose_ports(me.settings, Role.HEAD)
             ray = me.session.ray = await RayChild.spawn(me.children, me.host.env)
             me.session.path = None
     return gcs, join_host_port(me.settings.dashboard_host, ports["dashboard_port"]), ray

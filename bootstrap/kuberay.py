@@ -14,6 +14,7 @@ import resource
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from bootstrap import hosts, network, preflight, ray_node, resources, secret
 from bootstrap.errors import IdentityError
@@ -50,8 +51,8 @@ def hand_over(settings: Settings, host: Host) -> int:
         size=None,
         run_id=host.get("RAY_CLUSTER_NAME") or "kuberay",
     )
-    temp_dir = settings.temp_dir or given.get("--temp-dir") or "/tmp/ray"  # noqa: S108 (Ray's own default)
-    measured, env = _check(dataclasses.replace(settings, temp_dir=temp_dir), host, identity, log)
+    temp_dir = Path(settings.temp_dir or given.get("--temp-dir") or "/tmp/ray")  # noqa: S108 (Ray's own default)
+    measured, env = _check(settings, host, identity, temp_dir, log)
     added = missing(given, measured, ray_node.memory_argv(settings, measured, ray_node.shm_free()))
     _more_files(host)
     plus = f", with {shlex.join(added)}" if added else ""
@@ -61,7 +62,9 @@ def hand_over(settings: Settings, host: Host) -> int:
     os.execve("/bin/sh", ["sh", "-c", f"exec {line} {shlex.join(added)}"], env)  # noqa: S606
 
 
-def _check(settings: Settings, host: Host, identity: NodeIdentity, log: Log) -> tuple[Resources, dict[str, str]]:
+def _check(
+    settings: Settings, host: Host, identity: NodeIdentity, temp_dir: Path, log: Log
+) -> tuple[Resources, dict[str, str]]:
     """What this node has, and the environment for Ray. :raises PreflightFailed: with all that makes it unfit."""
     address = network.node_address(settings, host, host.get("FQ_RAY_IP"))
     measured = resources.measure(settings, host)
@@ -70,7 +73,7 @@ def _check(settings: Settings, host: Host, identity: NodeIdentity, log: Log) -> 
     if measured.gpu_visibility is not None:
         env["CUDA_VISIBLE_DEVICES"] = measured.gpu_visibility
     told = dataclasses.replace(host, env=env)
-    findings = preflight.run(Node(settings, told, identity, address, measured, {}, secret.load(settings, host)))
+    findings = preflight.run(Node(settings, told, identity, address, measured, temp_dir, secret.load(settings, host)))
     if outcome.note:
         log.warn(outcome.note)
     preflight.warn(findings, settings.ignore_check, log)

@@ -28,14 +28,9 @@ class Node:
     identity: NodeIdentity
     address: NodeAddress
     resources: Resources
-    ports: Mapping[str, int]
-    """Option name → port, from :func:`bootstrap.ray_node.choose_ports`."""
+    temp_dir: Path
+    """Ray's folder on this node."""
     secret: Secret
-
-    @property
-    def temp_dir(self) -> Path:
-        """Ray's folder on this node."""
-        return ray_node.temp_dir(self.settings, self.identity)
 
     @property
     def several(self) -> bool:
@@ -63,7 +58,14 @@ class Node:
     def start_argv(self, ports: Mapping[str, int], gcs_address: str | None) -> list[str]:
         """What follows ``ray start`` on this node."""
         return ray_node.start_argv(
-            self.settings, self.identity, self.address, self.resources, ports, gcs_address, ray_node.shm_free()
+            self.settings,
+            self.identity,
+            self.address,
+            self.resources,
+            self.temp_dir,
+            ports,
+            gcs_address,
+            ray_node.shm_free(),
         )
 
 
@@ -73,7 +75,7 @@ def identify(settings: Settings, host: Host) -> tuple[NodeIdentity, list[str]]:
 
 
 def inspect(settings: Settings, host: Host, identity: NodeIdentity) -> Node:
-    """Address, resources, ports and secret; takes NVML's time, and changes nothing.
+    """Address, resources and secret; takes NVML's time, and changes nothing.
 
     :raises BootstrapError: what is wrong with this node.
     """
@@ -81,7 +83,7 @@ def inspect(settings: Settings, host: Host, identity: NodeIdentity) -> Node:
     address = network.node_address(settings, host, values.host_port(towards)[0] if towards else None)
     shared = secret.load(settings, host)
     measured = resources.measure(settings, host)
-    return Node(settings, host, identity, address, measured, ray_node.choose_ports(settings, identity.role), shared)
+    return Node(settings, host, identity, address, measured, ray_node.temp_dir(settings, identity), shared)
 
 
 def hello(settings: Settings, host: Host, identity: NodeIdentity, node: Node | None) -> Hello:

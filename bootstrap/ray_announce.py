@@ -58,7 +58,7 @@ def _agent(given: Mapping[str, Any]) -> None:
 
     Until it finds all ports of its agents the raylet is not registered, and it aborts after 15 or 30 s on a cold disk
     (WaitForDashboardAgentPorts, node_manager.cc). The others are told on its command line if they are fixed
-    (:func:`bootstrap.ray_node.choose_ports`); this one services.py forgets. Ray 2.52 knows no such file.
+    (:func:`bootstrap.ray_ports.choose`); this one services.py forgets. Ray 2.52 knows no such file.
     """
     raylet = importlib.import_module("ray._raylet")
     port = given["dashboard_agent_listen_port"]

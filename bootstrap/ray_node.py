@@ -10,9 +10,8 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,19 +20,14 @@ from bootstrap.children import Child, Children
 from bootstrap.errors import RayStartFailed
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role, join_host_port
 from bootstrap.process import Process
-from bootstrap.settings import Settings, fixed_ports
+from bootstrap.ray_ports import HEAD_ONLY
+from bootstrap.settings import Settings
 
 RUN_LABEL, RANK_LABEL = "ray-bootstrap/run", "ray-bootstrap/rank"
 """Node labels by which the quorum knows this run's nodes, and their ranks, in GCS's table."""
 DAEMONS = ("gcs_server", "raylet")
 """Names in /proc/PID/stat of the processes whose end is the end of the node."""
 
-_STANDARD_PORTS = {"gcs_port": 6379, "dashboard_port": 8265, "ray_client_server_port": 10001}
-_HEAD_ONLY = ("gcs_port", "dashboard_port", "ray_client_server_port")
-_WORKER_PORTS = ("min_worker_port", "max_worker_port")
-_AGENT_HTTP = 52365
-_AGENT_PORTS = ("metrics_export_port", "dashboard_agent_grpc_port", "runtime_env_agent_port")
-"""Of Ray's two Python agents on each node. Left open, the raylet waits until they are imported and have bound some."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SHM_MINIMUM = 80 * 1024 * 1024
 """Below Ray's own least object store (75 MB, ray_constants.py) the choice is left to Ray."""
@@ -48,75 +42,8 @@ def run_hash(run_id: str) -> str:
 
 def temp_dir(settings: Settings, identity: NodeIdentity) -> Path:
     """Ray's folder: the user's, or one of this run's own, short enough for socket paths below it (107 bytes in all)."""
-    rank = "x" if identity.rank is None else identity.rank  # two ranks may be on one machine
-    return Path(settings.temp_dir or f"/tmp/ray-{run_hash(identity.run_id)[:8]}-{rank}")  # noqa: S108 (sticky; checked to be ours)
-
-
-def is_free(port: int) -> bool:
-    """Whether somebody could listen on this TCP port, on all addresses, now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True
-
-
-_claims: dict[int, socket.socket] = {}
-
-
-def claim(port: int) -> bool:
-    """Whether no other agent has chosen this port; if so it is ours until this process ends.
-
-    Ray binds its ports seconds after they were chosen, and two jobs may start on a node in the same instant. The claim
-    is an abstract UNIX socket (unix(7)): its name has the TCP port's own scope, the network namespace, and goes with
-    its process.
-    """
-    if port in _claims:
-        return True
-    mark = socket.socket(socket.AF_UNIX)
-    try:
-        mark.bind(f"\0ray-bootstrap/port/{port}")
-    except OSError:
-        mark.close()
-        return False
-    _claims[port] = mark
-    return True
-
-
-def _any_free_port(avoid: Container[int]) -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            port = int(probe.getsockname()[1])
-        if port not in avoid and claim(port):
-            return port
-
-
-def choose_ports(settings: Settings, role: Role) -> dict[str, int]:
-    """A port for each of Ray's fixed ones: the user's; else Ray's standard one if it is free, else any free one.
-
-    Those of its agents are fixed too, so that the raylet need not wait for them (ray_announce.py). Ray refuses a port
-    that two of its components, or one and the range of its workers, have in common (node.py).
-    """
-    workers = range(settings.min_worker_port or 10002, (settings.max_worker_port or 19999) + 1)
-    avoid = {*fixed_ports(settings).values(), *workers}
-    standard = dict(_STANDARD_PORTS) if role is Role.HEAD else {}
-    standard["dashboard_agent_listen_port"] = _AGENT_HTTP
-    ports: dict[str, int] = {}
-    for name in (*standard, *_AGENT_PORTS, "object_manager_port", "node_manager_port", *_WORKER_PORTS):
-        port = getattr(settings, name)
-        if port is None and name in standard:
-            port = standard[name]
-            if port in avoid or not is_free(port) or not claim(port):
-                port = _any_free_port(avoid)
-        elif port is None and name in _AGENT_PORTS:
-            port = _any_free_port(avoid)
-        if port is not None:
-            ports[name] = port
-            avoid.add(port)
-    return ports
+    which = f"x{os.getpid()}" if identity.rank is None else identity.rank  # two ranks may be on one machine
+    return Path(settings.temp_dir or f"/tmp/ray-{run_hash(identity.run_id)[:8]}-{which}")  # noqa: S108 (sticky; checked to be ours)
 
 
 def start_argv(
@@ -124,19 +51,22 @@ def start_argv(
     identity: NodeIdentity,
     address: NodeAddress,
     resources: Resources,
+    folder: Path,
     ports: Mapping[str, int],
     gcs_address: str | None,
     shm_free: int,
 ) -> list[str]:
     """What follows ``ray start``.
 
+    :param folder: Ray's.
+    :param ports: from :func:`bootstrap.ray_ports.choose`.
     :param gcs_address: for a worker, ``host:port`` of the head's GCS; None for the head.
     :param shm_free: bytes free in /dev/shm.
     """
     head = identity.role is Role.HEAD
     labels = {**settings.labels, RUN_LABEL: run_hash(identity.run_id), RANK_LABEL: str(identity.rank)}
     argv = ["--head", f"--port={ports['gcs_port']}"] if head else [f"--address={gcs_address}"]
-    argv += [f"--node-ip-address={address.ip}", f"--temp-dir={temp_dir(settings, identity)}"]
+    argv += [f"--node-ip-address={address.ip}", f"--temp-dir={folder}"]
     argv += [f"--num-cpus={resources.cpus}", f"--num-gpus={resources.num_gpus}"]
     argv += memory_argv(settings, resources, shm_free)
     if resources.custom:
@@ -147,7 +77,7 @@ def start_argv(
     argv += [
         f"--{name.replace('_', '-')}={port}"
         for name, port in ports.items()
-        if name != "gcs_port" and (head or name not in _HEAD_ONLY)
+        if name != "gcs_port" and (head or name not in HEAD_ONLY)
     ]
     if head:
         argv.append("--disable-usage-stats")

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from bootstrap import node as nodes
-from bootstrap import preflight, rendezvous, state
+from bootstrap import preflight, ray_ports, rendezvous, state
 from bootstrap.errors import BootstrapError
 from bootstrap.host import Host
 from bootstrap.model import Role
@@ -55,6 +55,7 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
 
     who, where, what = identity.sources, address.sources, measured.sources
     gcs = None if identity.role is Role.HEAD else "HEAD:PORT"
+    ports = ray_ports.choose(node.settings, identity.role, node.host)
     return {
         "launcher": sourced(identity.launcher, who.get("launcher")),
         "role": sourced(identity.role.value, who.get("role")),
@@ -73,7 +74,7 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
         "num gpus": sourced(measured.num_gpus, what.get("num_gpus")),
         "resources": sourced(dict(measured.custom), what.get("custom")),
         "secret": sourced("yes" if node.secret.value is not None else "no", node.secret.source),
-        "ray start": shlex.join(["ray", "start", *node.start_argv(node.ports, gcs)]),
+        "ray start": shlex.join(["ray", "start", *node.start_argv(ports, gcs)]),
         "notes": notes,
     }
 

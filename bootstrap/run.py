@@ -159,7 +159,10 @@ async def start_ray(
     :raises RayStartFailed: with the cause.
     """
     me.session.folder, me.session.gcs = node.temp_dir, gcs
-    node.temp_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        node.temp_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RayStartFailed(f"{node.temp_dir}: {error.strerror}", hint="--temp-dir=DIR on a local disk") from None
     argv = node.start_argv(ports, gcs_to_join)
     starting = ray_node.start(ray, argv, me.session.env, node.temp_dir, time.time())
     try:

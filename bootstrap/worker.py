@@ -8,9 +8,9 @@ import dataclasses
 from typing import Any
 
 from bootstrap import node as nodes
-from bootstrap import ray_node, search, secret
+from bootstrap import ray_node, ray_ports, search, secret
 from bootstrap.errors import BootstrapError, RayStartFailed, Stopped
-from bootstrap.model import NodeIdentity, Verdict
+from bootstrap.model import NodeIdentity, Role, Verdict
 from bootstrap.node import Node
 from bootstrap.ray_node import RayChild
 from bootstrap.rollcall.client import Membership
@@ -104,8 +104,9 @@ async def _join(me: Run, node: Node, ray: RayChild, membership: Membership) -> N
     me.phase("starting Ray", gcs=gcs)
     membership.report("starting-ray")
     try:
-        await start_ray(me, node, ray, dict(node.ports), gcs, gcs)
-    except RayStartFailed as error:
+        ports = ray_ports.choose(me.settings, Role.WORKER, me.host)
+        await start_ray(me, node, ray, ports, gcs, gcs)
+    except BootstrapError as error:
         membership.report("failed", error.message, error.name)
         raise
     membership.report("joined")

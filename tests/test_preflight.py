@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bootstrap import gpus, network, preflight, ray_node
+from bootstrap import gpus, network, preflight, ray_node, ray_ports
 from bootstrap.errors import PreflightFailed
 from bootstrap.host import Host
 from bootstrap.model import Gpu, NodeAddress, NodeIdentity, Resources, Role
@@ -54,7 +54,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
         identity=NodeIdentity("slurm", Role.WORKER, 1, 2, "run"),
         address=NodeAddress(IP, "eth0", "node"),
         resources=Resources(cpus=4, memory=32 * GIB),
-        ports={"dashboard_agent_listen_port": 52365},
+        temp_dir=Path("/tmp/ray-12345678"),
         secret=Secret(None, "none given"),
     )
 
@@ -65,7 +65,7 @@ def disk(free: int, total: int = 1000 * GIB) -> Any:
 
 def having(node: Node, env: Mapping[str, str] | None = None, **changes: Any) -> Node:
     """``node`` with other parts; ``env``, and settings by their names."""
-    options = {f.name for f in dataclasses.fields(Settings)} - {"resources"}
+    options = {f.name for f in dataclasses.fields(Settings)} - {"resources", "temp_dir"}
     chosen = {name: changes.pop(name) for name in list(changes) if name in options}
     changes.setdefault("settings", dataclasses.replace(node.settings, **chosen))
     if env is not None:
@@ -100,6 +100,7 @@ def test_a_fit_node(fit: Node) -> None:
 def test_a_fit_node_costs_no_heavy_import() -> None:
     code = """
 import sys
+from pathlib import Path
 from bootstrap import preflight
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
@@ -108,7 +109,7 @@ from bootstrap.secret import Secret
 from bootstrap.settings import Settings
 preflight.run(Node(
     Settings(), Host({}, "node"), NodeIdentity("local", Role.HEAD, 0, 1, "run"), NodeAddress("127.0.0.1", "lo", "node"),
-    Resources(4, 1 << 35), {}, Secret(None, "")))
+    Resources(4, 1 << 35), Path("/tmp/ray-1"), Secret(None, "")))
 print(sorted({"psutil", "pynvml", "ray", "tenacity"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
@@ -325,14 +326,9 @@ def test_a_port_whose_holder_is_hidden(fit: Node, listener: int, monkeypatch: py
     assert "another process (run as root to see which)" in finding.message
 
 
-def test_our_own_roll_call_is_no_stranger(fit: Node, listener: int) -> None:
-    head = having(fit, identity=NodeIdentity("slurm", Role.HEAD, 0, 2, "run"), rollcall_port=listener)
-    assert [finding for finding in preflight.run(head) if finding.fatal] == []
-
-
-@pytest.mark.parametrize("name", addresses.HEAD_ONLY)
+@pytest.mark.parametrize("name", [*ray_ports.HEAD_ONLY, "rollcall_port"])
 def test_a_worker_does_not_mind_the_heads_ports(fit: Node, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_node, "is_free", lambda _: False)
+    monkeypatch.setattr(ray_ports, "is_free", lambda _: False)
     monkeypatch.setattr(addresses, "_holders", lambda _: {})
     head = NodeIdentity("slurm", Role.HEAD, 0, 2, "run")
     assert found(having(fit, **{name: 31000})) == []
@@ -345,32 +341,26 @@ def test_a_worker_does_not_mind_the_heads_ports(fit: Node, name: str, monkeypatc
 def test_a_port_that_the_kernel_gives_away(
     fit: Node, monkeypatch: pytest.MonkeyPatch, port: int, reserved: str, bad: bool
 ) -> None:
-    monkeypatch.setattr(ray_node, "is_free", lambda _: True)
+    monkeypatch.setattr(ray_ports, "is_free", lambda _: True)
     fit.host.path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text(reserved + "\n")
     assert found(having(fit, metrics_export_port=port)) == ([("ports", False)] if bad else [])
 
 
-def test_a_standard_port_that_the_user_gave_to_something_else(fit: Node) -> None:
-    finding = only(having(fit, ports={"dashboard_port": 8265, "object_manager_port": 8265}))
-    assert (finding.check, finding.fatal) == ("ports", True)
-    assert "--dashboard-port and --object-manager-port" in finding.message
-
-
 @pytest.mark.parametrize(
-    ("options", "ports", "bad"),
+    ("options", "bad"),
     [
-        ({"min_worker_port": 8301, "max_worker_port": 8305}, {}, False),
-        ({"min_worker_port": 8301, "max_worker_port": 8304}, {}, True),
-        ({"min_worker_port": 8200, "max_worker_port": 8300}, {"dashboard_port": 8265}, True),
-        ({}, {"gcs_port": 12000}, True),
-        ({}, {"gcs_port": 20000, "ray_client_server_port": 10001}, False),
-        ({"min_worker_port": 8301, "max_worker_port": 8305}, {"gcs_port": 12000, "min_worker_port": 8301}, False),
-        ({"ray_start_arg": ("--worker-port-list=9000,9001",)}, {"gcs_port": 12000}, False),
+        ({"min_worker_port": 8301, "max_worker_port": 8305}, False),
+        ({"min_worker_port": 8301, "max_worker_port": 8304}, True),
+        ({"min_worker_port": 8200, "max_worker_port": 8300, "node_manager_port": 8265}, True),
+        ({"node_manager_port": 12000}, True),
+        ({"node_manager_port": 20000}, False),
+        ({"gcs_port": 12000}, False),  # the head's
+        ({"min_worker_port": 8301, "max_worker_port": 8305, "node_manager_port": 12000}, False),
+        ({"ray_start_arg": ("--worker-port-list=9000,9001",), "node_manager_port": 12000}, False),
     ],
 )
-def test_worker_ports(fit: Node, options: dict[str, Any], ports: dict[str, int], bad: bool) -> None:
-    node = having(fit, ports=ports, **options)
-    assert found(node) == ([("worker-ports", True)] if bad else [])
+def test_worker_ports(fit: Node, options: dict[str, Any], bad: bool) -> None:
+    assert found(having(fit, **options)) == ([("worker-ports", True)] if bad else [])
 
 
 # Address and name
@@ -419,8 +409,8 @@ def test_own_name(fit: Node, monkeypatch: pytest.MonkeyPatch, answer: tuple[str,
 def test_socket_path_at_its_limit(fit: Node) -> None:
     """A real socket can be bound at the longest path that the check lets pass, and not at a longer one."""
     longest = Path("/tmp/" + "r" * (folders.LONGEST_SOCKET - len(folders._SOCKET) - len("/tmp//")))
-    assert found(having(fit, temp_dir=str(longest))) == []
-    finding = only(having(fit, temp_dir=f"{longest}éé"))
+    assert found(having(fit, temp_dir=longest)) == []
+    finding = only(having(fit, temp_dir=Path(f"{longest}éé")))
     assert finding.check == "socket-path"
     assert "4 bytes too long" in finding.message  # bytes, not letters
     with socket.socket(socket.AF_UNIX) as probe:
@@ -433,7 +423,7 @@ def test_socket_path_at_its_limit(fit: Node) -> None:
 def test_temp_dir_that_is_a_file(fit: Node, short_dir: Path) -> None:
     (short_dir / "file").touch()
     for path in (short_dir / "file", short_dir / "file/below"):
-        finding = preflight.run(having(fit, temp_dir=str(path)))[0]
+        finding = preflight.run(having(fit, temp_dir=path))[0]
         assert (finding.check, finding.fatal) == ("temp-dir", True)
         assert f"{short_dir}/file is no folder" in finding.message
 
@@ -449,8 +439,8 @@ def short_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_temp_dir_relative_or_dangling(fit: Node, short_dir: Path) -> None:
     (short_dir / "link").symlink_to("nowhere")
-    assert found(having(fit, temp_dir="ray")) == [("temp-dir", True)]
-    assert "broken symbolic link" in preflight.run(having(fit, temp_dir=str(short_dir / "link")))[0].message
+    assert found(having(fit, temp_dir=Path("ray"))) == [("temp-dir", True)]
+    assert "broken symbolic link" in preflight.run(having(fit, temp_dir=short_dir / "link"))[0].message
 
 
 def test_temp_dir_that_cannot_be_written(fit: Node, short_dir: Path) -> None:
@@ -458,8 +448,8 @@ def test_temp_dir_that_cannot_be_written(fit: Node, short_dir: Path) -> None:
     read_only = next((p for p in (Path("/sys/kernel"), Path("/proc/sys")) if _refuses(p)), None)
     if read_only is None:
         pytest.skip("no folder here refuses this user's files")
-    assert ("temp-dir", True) in found(having(fit, temp_dir=str(read_only / "ray")))
-    assert found(having(fit, temp_dir=str(short_dir / "a/b"))) == []
+    assert ("temp-dir", True) in found(having(fit, temp_dir=read_only / "ray"))
+    assert found(having(fit, temp_dir=short_dir / "a/b")) == []
     assert list(short_dir.iterdir()) == []
 
 
@@ -487,16 +477,14 @@ def test_temp_dir_of_somebody_else(
         os.chown(theirs, 12345, -1)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: me + 1)
-    monkeypatch.setattr(ray_node, "temp_dir", lambda *_: theirs)
     settings = dataclasses.replace(fit.settings, temp_dir=named)
-    finding = only(having(fit, settings=settings))
+    finding = only(having(fit, temp_dir=theirs, settings=settings))
     assert (finding.check, finding.fatal) == ("temp-dir", fatal)
     assert f"uid {12345 if me == 0 else me}" in finding.message
     if me == 0:
         link = short_dir / "link"
         link.symlink_to(theirs)
-        monkeypatch.setattr(ray_node, "temp_dir", lambda *_: link)
-        assert found(having(fit, settings=settings)) == [("temp-dir", fatal)]
+        assert found(having(fit, temp_dir=link, settings=settings)) == [("temp-dir", fatal)]
 
 
 @pytest.mark.parametrize(
@@ -516,7 +504,7 @@ def test_temp_dir_modes(
     folder.mkdir()
     folder.chmod(inner)
     short_dir.chmod(outer)
-    assert found(having(fit, env, temp_dir=str(folder))) == expected
+    assert found(having(fit, env, temp_dir=folder)) == expected
 
 
 @pytest.mark.parametrize(

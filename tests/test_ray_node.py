@@ -1,9 +1,8 @@
-"""Ray on one node: its command line, its ports, the cause of a failure, and what is cleared away."""
+"""Ray on one node: its command line, the cause of a failure, and what is cleared away."""
 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -35,9 +34,9 @@ def argv(
     shm: int = 0,
     **options: Any,
 ) -> list[str]:
-    resources = resources or Resources(4, 16 * GIB)
+    resources, settings = resources or Resources(4, 16 * GIB), Settings(**options)
     gcs = None if identity.role is Role.HEAD else "10.0.0.1:6379"
-    return start_argv(Settings(**options), identity, ADDRESS, resources, ports, gcs, shm)
+    return start_argv(settings, identity, ADDRESS, resources, ray_node.temp_dir(settings, identity), ports, gcs, shm)
 
 
 def test_a_head() -> None:
@@ -119,97 +118,16 @@ def test_any_run_id_makes_valid_labels_and_a_short_folder(run_id: str, rank: int
     assert len(str(ray_node.temp_dir(Settings(), identity))) <= len("/tmp/ray-01234567-1000000")
 
 
+def test_two_nodes_without_a_rank_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = NodeIdentity("address", Role.WORKER, None, None, "run")
+    mine = ray_node.temp_dir(Settings(), identity)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert ray_node.temp_dir(Settings(), identity) != mine
+
+
 def test_another_run_has_another_hash() -> None:
     assert ray_node.run_hash("a") != ray_node.run_hash("b")
     assert ray_node.run_hash("a") == ray_node.run_hash("a")
-
-
-@pytest.fixture
-def taken() -> Any:
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        listener.listen()
-        yield listener.getsockname()[1]
-
-
-def test_a_port_on_which_somebody_listens_is_not_free(taken: int) -> None:
-    assert not ray_node.is_free(taken)
-
-
-def test_a_port_that_was_just_given_up_is_free() -> None:
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        port = listener.getsockname()[1]
-    assert ray_node.is_free(port)
-
-
-EVERY_NODE = {
-    "dashboard_agent_listen_port",
-    "dashboard_agent_grpc_port",
-    "metrics_export_port",
-    "runtime_env_agent_port",
-}
-
-
-@pytest.mark.parametrize(
-    ("role", "names"),
-    [
-        (Role.HEAD, {"gcs_port", "dashboard_port", "ray_client_server_port", *EVERY_NODE}),
-        (Role.WORKER, EVERY_NODE),
-    ],
-)
-def test_ports_that_are_chosen(role: Role, names: set[str]) -> None:
-    ports = ray_node.choose_ports(Settings(), role)
-    assert set(ports) == names
-    assert all(ray_node.is_free(port) for port in ports.values())
-    assert len(set(ports.values())) == len(ports)
-
-
-def test_the_users_ports_are_taken_as_they_are(taken: int) -> None:
-    settings = Settings(gcs_port=taken, object_manager_port=8076, min_worker_port=1, max_worker_port=2)
-    ports = ray_node.choose_ports(settings, Role.HEAD)
-    assert (ports["gcs_port"], ports["object_manager_port"], ports["max_worker_port"]) == (taken, 8076, 2)
-
-
-def test_a_standard_port_that_is_taken_gives_way(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_node, "_STANDARD_PORTS", {"gcs_port": taken})
-    port = ray_node.choose_ports(Settings(), Role.HEAD)["gcs_port"]
-    assert port != taken
-    assert ray_node.is_free(port)
-
-
-CLAIM = """
-import sys
-from bootstrap import ray_node
-print(ray_node.claim(int(sys.argv[1])), flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.mark.requires("linux")
-def test_a_port_is_chosen_by_one_agent_only_while_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    monkeypatch.setattr(ray_node, "_STANDARD_PORTS", {"gcs_port": port})
-    other = subprocess.Popen([sys.executable, "-c", CLAIM, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"True\n"
-        assert ray_node.is_free(port)  # nobody has bound it yet
-        assert not ray_node.claim(port)
-        assert ray_node.choose_ports(Settings(), Role.HEAD)["gcs_port"] != port
-        other.communicate()
-    assert ray_node.choose_ports(Settings(), Role.HEAD)["gcs_port"] == port
-    assert ray_node.claim(port)
-
-
-@pytest.mark.requires("linux")
-def test_a_standard_port_that_the_user_replaces_stays_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_node, "_claims", {})
-    monkeypatch.setattr(ray_node, "_STANDARD_PORTS", {"gcs_port": 1})
-    assert ray_node.choose_ports(Settings(gcs_port=7000), Role.HEAD)["gcs_port"] == 7000
-    assert not {1, 7000} & ray_node._claims.keys()
 
 
 @pytest.mark.parametrize(("ip", "expected"), [("10.0.0.1", "10.0.0.1:6379"), ("fd00::1", "[fd00::1]:6379")])

@@ -3,51 +3,44 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Collection, Iterator
 
-from bootstrap import hosts, network, ray_node
+from bootstrap import hosts, network, ray_ports
 from bootstrap.model import Role
 from bootstrap.node import Node
 from bootstrap.preflight.finding import Finding
 from bootstrap.settings import fixed_ports, flag
 
-HEAD_ONLY = ("gcs_port", "dashboard_port", "ray_client_server_port", "rollcall_port")
-RAY_WORKER_PORTS = (10002, 19999)
-"""What ``ray start`` takes when nobody says otherwise."""
-
 
 def ports(node: Node) -> Iterator[Finding]:
     """The user's own ports: free, and not ones that the kernel may give away; a free one was chosen for the others."""
-    head = node.identity.role is Role.HEAD
-    chosen = {n: port for n, port in fixed_ports(node.settings).items() if head or n not in HEAD_ONLY}
-    taken = {name: port for name, port in chosen.items() if not ray_node.is_free(port)}
+    chosen = _chosen(node)
+    taken = {name: port for name, port in chosen.items() if not ray_ports.is_free(port)}
     held = _holders(set(taken.values())) if taken else {}
     for name, port in taken.items():
-        pid, who = held.get(port, (0, "another process (run as root to see which)"))
-        if pid == os.getpid():  # the roll call is open before the node is inspected
-            continue
+        who = held.get(port, "another process (run as root to see which)")
         if port not in held and port < 1024:
             who += ", or needs root as all below 1024 do"
         remedy = f"{flag(name)}=PORT with a free one, or end that process; ss -ltnp 'sport = :{port}' shows it"
         yield Finding("ports", f"{flag(name)}={port} is held by {who}", remedy)
-    yield from _said_twice(node)
     yield from _given_away(node, chosen)
 
 
-def _holders(wanted: Collection[int]) -> dict[int, tuple[int, str]]:
+def _chosen(node: Node) -> dict[str, int]:
+    """What the user fixed, of the ports that this node will bind."""
+    head_only = () if node.identity.role is Role.HEAD else (*ray_ports.HEAD_ONLY, "rollcall_port")
+    return {name: port for name, port in fixed_ports(node.settings).items() if name not in head_only}
+
+
+def _holders(wanted: Collection[int]) -> dict[int, str]:
     """Who holds these TCP ports, as far as this user may know; listeners go before connections."""
     import psutil  # noqa: PLC0415 (25 ms, and only when something is wrong)
 
-    held: dict[int, tuple[int, str]] = {}
-    try:
-        table = psutil.net_connections("tcp")
-        for entry in sorted(table, key=lambda entry: entry.status != psutil.CONN_LISTEN):
-            port = entry.laddr.port if entry.laddr else 0
-            if port in wanted and entry.pid and port not in held:
-                held[port] = (entry.pid, _process(entry.pid))
-    except psutil.Error:  # a Mac's kernel tells root only
-        pass
+    held: dict[int, str] = {}
+    for entry in sorted(psutil.net_connections("tcp"), key=lambda entry: entry.status != psutil.CONN_LISTEN):
+        port = entry.laddr.port if entry.laddr else 0
+        if port in wanted and entry.pid and port not in held:
+            held[port] = _process(entry.pid)
     return held
 
 
@@ -61,31 +54,16 @@ def _process(pid: int) -> str:
         return f"pid {pid}"
 
 
-def _said_twice(node: Node) -> Iterator[Finding]:
-    """One of Ray's standard ports that is also one of the user's: Ray would stop with a traceback."""
-    seen: dict[int, str] = {}
-    for name, port in _ray_ports(node).items():
-        if port in seen:
-            message = f"port {port} is {flag(seen[port])} and {flag(name)}"
-            yield Finding("ports", message, f"{flag(name)}=PORT or {flag(seen[port])}=PORT with another one")
-        seen[port] = name
-
-
-def _ray_ports(node: Node) -> dict[str, int]:
-    return {name: port for name, port in node.ports.items() if not name.endswith("worker_port")}
-
-
 def _given_away(node: Node, chosen: dict[str, int]) -> Iterator[Finding]:
     """Ports that the kernel hands to outgoing connections: free now, perhaps not when Ray binds them (ip(7))."""
-    words = (node.host.read("/proc/sys/net/ipv4/ip_local_port_range") or "").split()
-    reserved = (node.host.read("/proc/sys/net/ipv4/ip_local_reserved_ports") or "").strip()
-    if len(words) != 2 or not all(word.isdecimal() for word in words) or reserved:
+    if (node.host.read("/proc/sys/net/ipv4/ip_local_reserved_ports") or "").strip():
         return  # who reserves ports knows of the matter
-    low, high = map(int, words)
-    inside = {name: port for name, port in chosen.items() if low <= port <= high}
+    given = ray_ports.ephemeral(node.host)
+    inside = {name: port for name, port in chosen.items() if port in given}
     if inside:
         named = ", ".join(f"{flag(name)}={port}" for name, port in inside.items())
         listed = ",".join(map(str, sorted(inside.values())))
+        low, high = given.start, given.stop - 1
         message = f"{named}: the kernel gives ports {low}-{high} to outgoing connections, so it may be taken at times"
         remedy = f"a port below {low}; or as root: sysctl -w net.ipv4.ip_local_reserved_ports={listed}"
         yield Finding("ports", message, remedy, fatal=False)
@@ -96,13 +74,14 @@ def worker_ports(node: Node) -> Iterator[Finding]:
     settings, cpus = node.settings, node.resources.cpus
     if any(arg.startswith("--worker-port-list") for arg in settings.ray_start_arg):
         return
-    low, high = settings.min_worker_port or RAY_WORKER_PORTS[0], settings.max_worker_port or RAY_WORKER_PORTS[1]
+    span = ray_ports.workers(settings)
+    low, high, width = span.start, span.stop - 1, len(span)
     given, move = f"--min-worker-port={low} --max-worker-port={high}", "--min-worker-port=LOW --max-worker-port=HIGH"
-    if (width := high - low + 1) < cpus + 1:
+    if width < cpus + 1:
         message = f"{given} has room for {width} processes; {cpus} CPUs make {cpus} workers and a driver, actors more"
         yield Finding("worker-ports", message, f"--max-worker-port={low + max(2 * cpus, 100)} or higher")
-    for name, port in _ray_ports(node).items():
-        if low <= port <= high:
+    for name, port in _chosen(node).items():
+        if port in span:
             message = f"{flag(name)}={port} lies in the range of Ray's workers, {low}-{high}"
             yield Finding("worker-ports", message, f"{flag(name)}=PORT outside of it; or move that: {move}")
 
