@@ -104,7 +104,8 @@ async def _tell(me: Run, verdict: Verdict, error: BootstrapError | None) -> None
         return
     # Not for a quorum that did not come: who is missing then had all its time.
     waits = not (error is None or me.reason is not None or me.session.quorum or isinstance(error, QuorumTimeout))
-    expected = (me.identity.size or 1) - 1 if waits and me.identity is not None else 0
+    known = me.identity.size if me.identity is not None else None
+    expected = max(known or 1, me.settings.min_nodes or 1) - 1 if waits else 0
     with contextlib.suppress(OSError):
         await me.call.deliver(verdict, _TELL_LATE if waits else _TELL, expected)
     me.call.close()

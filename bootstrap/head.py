@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 
@@ -22,6 +23,7 @@ from bootstrap.model import HeadAddress, NodeIdentity, Role, Verdict, join_host_
 from bootstrap.node import Node
 from bootstrap.ray_node import RayChild
 from bootstrap.rollcall.server import Member, RollCall
+from bootstrap.rollcall.wire import Hello
 from bootstrap.run import Run, inspect, remove_session, start_ray
 from bootstrap.settings import Settings
 from bootstrap.values import host_port
@@ -37,60 +39,70 @@ _START_TRIES = 3
 
 async def lead(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     """The head: roll call → Ray → announce → release → quorum → workload."""
-    changed = asyncio.Event()
-    failure: BootstrapError | None = None
-    try:
-        node = await inspect(me, identity)
-    except BootstrapError as error:
-        failure, node = error, None
-    hello = nodes.hello(me.settings, me.host, identity, node)
-    given = node.secret if node is not None else secret.load(me.settings, me.host)
-    await search.no_other_head(me.meeting, hello, given)
-    shared = _share_secret(me, identity, given)
-    any_patch = me.host.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL") == "minor"
-    me.call = RollCall(hello, shared.value, me.settings.heartbeat_timeout, any_patch)
-    me.call.on_change = lambda member, what: _node_changed(me, changed, member, what)
-    me.call.on_refused = lambda who: me.log.warn(f"turned away {who}")
-    here: HeadAddress | None = None
-    if identity.size != 1:
-        here = await _open_roll_call(me, me.call, identity, shared)
-    if node is None:
-        raise failure or BootstrapError("the node was not inspected, and nobody said why")
+    node, changed = await inspect(me, identity), asyncio.Event()
+    if isinstance(node, BootstrapError):
+        with contextlib.suppress(BootstrapError, asyncio.TimeoutError):
+            timeout = min(search.TO_REPORT, me.settings.head_timeout)
+            given = await in_thread(timeout, lambda: secret.load(me.settings, me.host))
+            hello = nodes.hello(me.settings, me.host, identity, None)
+            await _call_the_roll(me, identity, hello, given, changed, timeout)
+        raise node  # in :mod:`bootstrap.ending`, its workers are told
+    hello, timeout = nodes.hello(me.settings, me.host, identity, node), me.settings.head_timeout
+    call, shared, here = await _call_the_roll(me, identity, hello, node.secret, changed, timeout)
     me.session.env = {**me.session.env, **shared.env()}
     gcs, dashboard, ray = await _start_head(me, node, ray)
     if here is not None:
         await search.still_the_head(me.meeting, hello, shared, here)
-    me.call.release(gcs)
+    call.release(gcs)
     me.phase("waiting for nodes", gcs=gcs)
     me.log.say(f"the Ray head is up at {gcs} after {me.seconds:.1f} s; its dashboard comes up at {dashboard}")
-    count = await _wait_for_quorum(me, identity, me.call, ray, changed, gcs)
+    count = await _wait_for_quorum(me, identity, call, ray, changed, gcs)
     if me.settings.dashboard_wait:
         await _wait_for_dashboard(me, dashboard)
     gpus = sum(presence.gpus for presence in count.standing.values())
     return await _work(me, identity, gcs, len(count.standing), gpus)
 
 
-def _share_secret(me: Run, identity: NodeIdentity, given: secret.Secret) -> secret.Secret:
+async def _call_the_roll(
+    me: Run, identity: NodeIdentity, hello: Hello, given: secret.Secret, changed: asyncio.Event, timeout: float
+) -> tuple[RollCall, secret.Secret, HeadAddress | None]:
+    """Open the roll call, unless this node is the only one, and tell where it is.
+
+    :param changed: set at each news of a node.
+    :param timeout: seconds for a folder that all nodes see, which may hang.
+    """
+    await search.no_other_head(me.meeting, hello, given)
+    try:
+        shared = await _share_secret(me, identity, given, timeout)
+        any_patch = me.host.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL") == "minor"
+        call = me.call = RollCall(hello, shared.value, me.settings.heartbeat_timeout, any_patch)
+        call.on_change = lambda member, what: _node_changed(me, changed, member, what)
+        call.on_refused = lambda who: me.log.warn(f"turned away {who}")
+        here = None if identity.size == 1 else await _open_roll_call(me, call, identity, shared, timeout)
+    except asyncio.TimeoutError:
+        what = f"{me.meeting.place} has not answered for {timeout:g} s"
+        raise HeadNotFound(what, hint="is its server there?") from None
+    return call, shared, here
+
+
+async def _share_secret(me: Run, identity: NodeIdentity, given: secret.Secret, timeout: float) -> secret.Secret:
     """What the nodes share; made for this run where only they can see it: in their folder, or on the only node."""
     path = state.folder() / f"{os.getpid()}.token" if identity.size == 1 else me.meeting.secret_path
     if given.value is None and me.settings.auth != "off" and path is not None:
-        given = secret.make(path)
+        given = await in_thread(timeout, lambda: secret.make(path))
         me.made_secret = given.written()
         me.state.update(written=me.made_secret)
     secret.required(given, me.settings)
     return given
 
 
-async def _open_roll_call(me: Run, call: RollCall, identity: NodeIdentity, shared: secret.Secret) -> HeadAddress:
+async def _open_roll_call(
+    me: Run, call: RollCall, identity: NodeIdentity, shared: secret.Secret, timeout: float
+) -> HeadAddress:
     port = await call.listen(rendezvous.rollcall_ports(me.settings, identity))
     here = HeadAddress(call.me.ip, port)
     await search.still_the_head(me.meeting, call.me, shared, here)
-    try:
-        record = await in_thread(me.settings.head_timeout, lambda: me.meeting.announce(here))
-    except asyncio.TimeoutError:
-        raise HeadNotFound(
-            f"{me.meeting.place} has not answered for {me.settings.head_timeout:g} s", hint="is its server there?"
-        ) from None
+    record = await in_thread(timeout, lambda: me.meeting.announce(here))
     me.state.update(written={**me.made_secret, **record})
     me.log.say(f"the roll call is open at {here} (rendezvous {identity.rendezvous})")
     return here

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap import __version__, hosts, launchers, network, ray_node, resources, secret, values
+from bootstrap.errors import BootstrapError
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
 from bootstrap.rollcall.wire import Hello
@@ -87,7 +88,7 @@ def inspect(settings: Settings, host: Host, identity: NodeIdentity) -> Node:
 
 
 def hello(settings: Settings, host: Host, identity: NodeIdentity, node: Node | None) -> Hello:
-    """What this node says of itself in the roll call; without ``node``, that it could not be inspected."""
+    """What this node says of itself in the roll call; without ``node``, as one that is unfit."""
     from importlib import metadata  # noqa: PLC0415 (10 ms that the first child need not wait for)
 
     try:
@@ -101,7 +102,7 @@ def hello(settings: Settings, host: Host, identity: NodeIdentity, node: Node | N
         rank=identity.rank,
         size=identity.size,
         host=host.hostname,
-        ip=node.address.ip if node else (settings.node_ip or "?"),
+        ip=node.address.ip if node else _address(settings, host),
         agent=__version__,
         ray=ray_version,
         python=platform.python_version(),
@@ -110,3 +111,11 @@ def hello(settings: Settings, host: Host, identity: NodeIdentity, node: Node | N
         gpu_model=gpus[0].name if gpus else "",
         time=time.time(),
     )
+
+
+def _address(settings: Settings, host: Host) -> str:
+    """Where others may reach a node that could not be inspected: to tell them so, the best guess will do."""
+    try:
+        return network.node_address(settings, host, None).ip
+    except BootstrapError:
+        return settings.node_ip or host.hostname

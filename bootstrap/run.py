@@ -122,8 +122,19 @@ class Run:
         self.state.update(phase=name, **facts)
 
 
-async def inspect(me: Run, identity: NodeIdentity) -> Node:
-    """Inspect this node, put its hosts file right and judge it, in a thread: NVML and resolvers take their time."""
+async def inspect(me: Run, identity: NodeIdentity) -> Node | BootstrapError:
+    """Inspect this node, put its hosts file right and judge it.
+
+    :returns: why it is unfit, where it is: a node that cannot take part tells the others so before it ends.
+    """
+    try:
+        return await _inspect(me, identity)
+    except BootstrapError as error:
+        return error
+
+
+async def _inspect(me: Run, identity: NodeIdentity) -> Node:
+    """In a thread: NVML, resolvers and folders take their time."""
 
     def work() -> tuple[Node, hosts.HostsOutcome, list[preflight.Finding]]:
         node = nodes.inspect(me.settings, me.host, identity)

@@ -15,28 +15,18 @@ from bootstrap.node import Node
 from bootstrap.ray_node import RayChild
 from bootstrap.rollcall.client import Membership
 from bootstrap.run import Run, inspect, start_ray
+from bootstrap.waiting import in_thread
 
 
 async def follow(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     """A worker: head → roll call → released → Ray → verdict or loss."""
-    failure: BootstrapError | None = None
-    node: Node | None = None
-    try:
-        node = await inspect(me, identity)
-    except BootstrapError as error:
-        failure = error
+    node = await inspect(me, identity)
     me.phase("looking for the head")
-    hello = nodes.hello(me.settings, me.host, identity, node)
-    given = node.secret if node is not None else secret.load(me.settings, me.host)
-    timeout = me.settings.head_timeout if failure is None else min(search.TO_REPORT, me.settings.head_timeout)
-    try:
-        me.membership, shared = await search.find_head(me.settings, me.meeting, hello, given, timeout, me.log)
-    except BootstrapError as error:
-        raise failure or error from None
-    if failure is not None or node is None:
-        if failure is not None:
-            me.membership.report("failed", failure.message, failure.name)
-        raise failure or BootstrapError("the node was not inspected, and nobody said why")
+    if isinstance(node, BootstrapError):
+        await _report_unfit(me, identity, node)
+        raise node
+    hello, timeout = nodes.hello(me.settings, me.host, identity, node), me.settings.head_timeout
+    me.membership, shared = await search.find_head(me.settings, me.meeting, hello, node.secret, timeout, me.log)
     me.log.say(f"{me.membership.head} leads this run; waiting until its Ray is up")
     identity = dataclasses.replace(identity, rank=me.membership.rank)
     node = dataclasses.replace(node, identity=identity)
@@ -44,6 +34,16 @@ async def follow(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     me.phase("waiting for the head's Ray", rank=identity.rank, head=me.membership.head)
     me.session.env = {**me.session.env, **shared.env()}
     return await _stay(me, node, ray, me.membership)
+
+
+async def _report_unfit(me: Run, identity: NodeIdentity, why: BootstrapError) -> None:
+    """Let the head know, which would otherwise wait for this node."""
+    timeout = min(search.TO_REPORT, me.settings.head_timeout)
+    hello = nodes.hello(me.settings, me.host, identity, None)
+    with contextlib.suppress(BootstrapError, asyncio.TimeoutError):
+        given = await in_thread(timeout, lambda: secret.load(me.settings, me.host))
+        me.membership, _ = await search.find_head(me.settings, me.meeting, hello, given, timeout, me.log)
+        me.membership.report("failed", why.message, why.name)
 
 
 async def _stay(me: Run, node: Node, ray: RayChild, membership: Membership) -> Verdict:

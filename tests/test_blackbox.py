@@ -161,7 +161,6 @@ USAGE = [
     (["--rank=5", "--nodes=2"], {}, ["--rank=5 with --nodes=2: ranks go from 0 to 1"]),
     ([], {"RAY_BOOTSTRAP_GRACE": "soon"}, ["RAY_BOOTSTRAP_GRACE='soon': expected a duration such as 90, 90s"]),
     (["--ignore-check=gpu"], {}, ["--ignore-check='gpu': there is no such check (did you mean gpus?)"]),
-    (["--shared-dir=/no/such/folder", "--rank=0", "--nodes=2"], {}, ["/no/such/folder"]),
     (
         ["--num-cpus=x", "--gcs-port=99999", "--resources={", "--role=boss", "--frob"],
         {"RAY_BOOTSTRAP_NODES": "0"},

@@ -246,6 +246,36 @@ def test_an_unfit_node_is_told_on_all_nodes(site: Site, rank: int) -> None:
     assert nodes[1].starts == []
 
 
+@pytest.mark.parametrize(
+    ("head", "worker"),
+    [
+        (["--rank=0", "--nodes=2"], ["--rank=1", "--nodes=2"]),
+        (["--role=head", "--min-nodes=2"], ["--role=worker", "--min-nodes=2"]),
+    ],
+)
+def test_an_unfit_head_is_found_all_the_same(site: Site, head: list[str], worker: list[str]) -> None:
+    """By its record too, whose address is then a guess; and if nobody has said how many nodes there are."""
+    (site.folder / "file").write_text("")
+    shared = [f"--shared-dir={site.shared}", "--head-timeout=30"]
+    unfit = {"RAY_BOOTSTRAP_TEMP_DIR": str(site.folder / "file"), "RAY_BOOTSTRAP_NODE_IP": None}
+    nodes = [site.run(*head, *shared, "--", "true", env=unfit), site.run(*worker, *shared, "--", "true")]
+    assert statuses(*nodes) == [78, 78], nodes[1].err
+    assert "is no folder" in nodes[1].err
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_shared_folder_that_is_not_mounted_makes_a_node_unfit(site: Site, rank: int) -> None:
+    missing = site.folder / "missing"
+    node = site.run(f"--shared-dir={missing}", f"--rank={rank}", "--nodes=2", "--", "true")
+    assert node.wait() == 78, node.err
+    assert f"shared-dir: --shared-dir={missing} is not there\n" in node.err
+    assert (node.starts, missing.exists()) == ([], False)
+    ignored = ["--ignore-check=shared-dir", "--ignore-check=node-address"]
+    node = site.run(f"--shared-dir={missing}", f"--rank={rank}", "--nodes=2", *ignored, "--", "true")
+    assert node.wait() == 64, node.err
+    assert f"--shared-dir={missing}: {missing}: no such folder" in node.err
+
+
 def test_a_daemon_of_the_head_that_ends_by_itself(site: Site) -> None:
     nodes = site.several(3, workload=STAY)
     nodes[0].says("up", where="out")

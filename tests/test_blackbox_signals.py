@@ -119,6 +119,28 @@ def test_a_signal_during_the_inspection(site: Site, signum: int) -> None:
     assert not (node.folder / "started").exists()
 
 
+FOLDER_THAT_HANGS = """
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int rename(const char *from, const char *to) {
+    if (strstr(to, "/secret-")) { fprintf(stderr, "the folder hangs\\n"); for (;;) pause(); }
+    return renameat(-100, from, -100, to);
+}
+"""
+
+
+@pytest.mark.requires("cc")
+def test_a_signal_while_the_shared_folder_hangs(site: Site) -> None:
+    (site.folder / "stub.c").write_text(FOLDER_THAT_HANGS)
+    library = site.folder / "stub.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, site.folder / "stub.c"], check=True, timeout=60)
+    node = site.run("--rank=0", "--nodes=2", f"--shared-dir={site.shared}", env={"LD_PRELOAD": str(library)})
+    node.says("the folder hangs")
+    node.send(TERM)
+    assert node.wait() == 143
+
+
 @pytest.mark.parametrize("signum", [TERM, INT])
 def test_a_signal_while_ray_starts(site: Site, signum: int) -> None:
     node = site.run("--", "touch", "started", env={"FAKE_RAY": "hang"})

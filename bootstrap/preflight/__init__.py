@@ -65,7 +65,7 @@ def judge(findings: Sequence[Finding], ignored: Collection[str]) -> None:
     count = "1 finding" if len(fatal) == 1 else f"{len(fatal)} findings"
     lines = [f"{finding.check}: {finding.message}\n  → {finding.remedy}" for finding in fatal]
     names = dict.fromkeys(finding.check for finding in fatal)
-    hint = "to go on all the same: " + " ".join(f"--ignore-check {name}" for name in names)
+    hint = "see each arrow; or, to go on all the same, " + " ".join(f"--ignore-check {name}" for name in names)
     raise PreflightFailed("\n".join([f"this node is unfit ({count})", *lines]), hint=hint)
 
 
