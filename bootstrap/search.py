@@ -62,7 +62,12 @@ async def find_head(
                 seen.clear()
                 seen.update(dict.fromkeys(meeting.ignored, "ignored"))
                 made = shared is not given
-                return await _try_all(candidates, hello, shared, made, settings.heartbeat_timeout, seen), shared
+                try:
+                    return await _try_all(candidates, hello, shared, made, settings.heartbeat_timeout, seen), shared
+                except Refused:
+                    if shared.value is None and (await _answers(settings, meeting, given, left))[1].value is not None:
+                        raise NotThisHead from None  # the head made it after our look
+                    raise
     except tenacity.RetryError:
         pass
     raise HeadNotFound(
@@ -80,7 +85,12 @@ async def _answers(
     """
 
     def ask() -> tuple[Sequence[HeadAddress], Secret]:
-        return meeting.lookup(), _shared_secret(settings, meeting, given)
+        candidates = meeting.lookup()
+        try:
+            return candidates, _shared_secret(settings, meeting, given)
+        except (OSError, ValueError) as error:  # without it no head believes us, but the next look may find it mended
+            meeting.ignored.append(f"{meeting.secret_path}: {error}")
+            return [], given
 
     try:
         return await in_thread(left, ask)
@@ -140,6 +150,7 @@ async def _greet(hello: Hello, shared: Secret, made: bool, heartbeat_timeout: fl
 
 
 def _shared_secret(settings: Settings, meeting: Rendezvous, given: Secret) -> Secret:
+    """The secret given to this node, or the one that the head made. :raises OSError, ValueError: if that is bad."""
     if given.value is not None or settings.auth == "off" or meeting.secret_path is None:
         secrets.required(given, settings)
         return given
@@ -165,7 +176,10 @@ async def no_other_head(meeting: Rendezvous, me: Hello, given: Secret) -> None:
         found = meeting.lookup()
         if meeting.secret_path is None:
             return _elsewhere(found), given  # this node is where the head should be
-        return found, given if given.value is not None else secrets.find_made(meeting.secret_path) or given
+        if given.value is None:
+            with contextlib.suppress(OSError, ValueError):
+                return found, secrets.find_made(meeting.secret_path) or given
+        return found, given
 
     with contextlib.suppress(asyncio.TimeoutError):
         heads, shared = await in_thread(_ANSWER, ask)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bootstrap import owner
 from bootstrap.errors import PreflightFailed, UsageError
 from bootstrap.host import Host
 from bootstrap.leftovers import Written, digest
@@ -66,9 +67,12 @@ def load(settings: Settings, host: Host) -> Secret:
             except (OSError, ValueError) as error:
                 raise UsageError([f"{source}={name}: {error}"], hint="chmod 600 it, or --auth=off") from None
     home = Path(host.get("HOME") or "/nonexistent") / ".ray" / "auth_token"
-    with contextlib.suppress(OSError, ValueError):
+    try:
         return Secret(_content(home), str(home), home)
-    return Secret(None, "none given")
+    except OSError:
+        return Secret(None, "none given")
+    except ValueError as error:  # Ray would use it
+        raise UsageError([f"{home}: {error}"], hint="chmod 600 it, remove it, or --auth=off") from None
 
 
 def required(secret: Secret, settings: Settings) -> None:
@@ -96,7 +100,7 @@ def make(path: Path) -> Secret:
             temporary.unlink()
         raise PreflightFailed(
             f"{path}: the run's secret cannot be written: {error.strerror}",
-            hint="--shared-dir=DIR with a folder that this user can write, or --auth=off",
+            hint=f"make {path.parent.parent} a folder that this user can write, or --auth=off",
         ) from error
     return Secret(value.encode(), "made for this run", path)
 
@@ -112,10 +116,13 @@ def _write(path: Path, value: str) -> None:
 
 
 def find_made(path: Path) -> Secret | None:
-    """The secret that the head made for this run, or None if there is none yet."""
+    """The secret that the head made for this run, or None if there is none yet.
+
+    :raises OSError, ValueError: saying what is wrong with the one that is there.
+    """
     try:
         return Secret(_content(path, ours=True), "made for this run", path)
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return None
 
 
@@ -130,11 +137,19 @@ def _content(path: Path, *, ours: bool = False) -> bytes:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("not a regular file")
-        if ours and status.st_uid != os.geteuid():
-            raise ValueError(f"it belongs to user {status.st_uid}")
+        if ours and not _is_ours(path.parent, status.st_uid):
+            raise ValueError(f"it belongs to uid {status.st_uid}")
         if status.st_mode & 0o022:
             raise ValueError(f"others may write it (mode {status.st_mode & 0o777:o})")
         content = file.read(_MOST).strip()
     if not content:
         raise ValueError("it is empty")
     return content
+
+
+def _is_ours(folder: Path, uid: int) -> bool:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        return owner.trusted(fd, uid)
+    finally:
+        os.close(fd)

@@ -112,6 +112,59 @@ def test_a_secret_that_was_read_too_early_is_read_again(tmp_path: Path, monkeypa
     scene()
 
 
+def test_a_secret_that_was_made_after_the_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting = folder(tmp_path)
+    assert meeting.lookup() == []
+    made, real = secret.make(meeting.secret_path), secret.find_made
+    looks = iter([None])
+    monkeypatch.setattr(secret, "find_made", lambda path: next(looks, real(path)))
+
+    @looped
+    async def scene() -> None:
+        async with a_head(made.value) as head:
+            meeting.announce(head.address)
+            membership, shared = await find(meeting)
+            assert shared == made
+            membership.close()
+
+    scene()
+
+
+def test_a_secret_that_cannot_be_read_is_told_and_may_be_mended(tmp_path: Path) -> None:
+    meeting = folder(tmp_path)
+    assert meeting.lookup() == []
+    made = secret.make(meeting.secret_path)
+    meeting.secret_path.chmod(0o666)
+
+    @looped
+    async def scene() -> None:
+        async with a_head(made.value) as head:
+            meeting.announce(head.address)
+            with pytest.raises(
+                HeadNotFound, match=rf"{meeting.secret_path}: others may write it \(mode 666\): ignored"
+            ):
+                await find(meeting, timeout=0.3)
+            asyncio.get_running_loop().call_later(0.2, meeting.secret_path.chmod, 0o600)
+            membership, _ = await find(meeting)
+            membership.close()
+
+    scene()
+
+
+def test_a_secret_that_only_the_head_was_given_is_refused_at_once(tmp_path: Path) -> None:
+    meeting = folder(tmp_path)
+    assert meeting.lookup() == []
+
+    @looped
+    async def scene() -> None:
+        async with a_head(SECRET) as head:
+            meeting.announce(head.address)
+            with pytest.raises(Refused, match="the head has a secret, the other has none"):
+                await find(meeting)
+
+    scene()
+
+
 def test_a_secret_that_stays_another_is_told(tmp_path: Path) -> None:
     meeting = folder(tmp_path)
     assert meeting.lookup() == []

@@ -95,9 +95,31 @@ def test_a_file_that_was_named_and_cannot_be_used(files: Path, spoil: object, to
         assert str(files / "a") in error.value.message
 
 
-def test_a_file_of_ones_own_that_cannot_be_used_is_passed_over(files: Path) -> None:
-    (files / "home" / ".ray" / "auth_token").chmod(0o666)
-    assert secret.load(Settings(), host(HOME=str(files / "home"))).value is None
+def test_a_file_of_ones_own_that_ray_would_use_and_we_cannot(files: Path) -> None:
+    token = files / "home" / ".ray" / "auth_token"
+    token.chmod(0o666)
+    with pytest.raises(UsageError, match=f"^{token}: others may write it") as error:
+        secret.load(Settings(), host(HOME=str(files / "home")))
+    assert "chmod 600" in error.value.hint
+    assert secret.load(Settings(auth="off"), host(HOME=str(files / "home"))).value is None
+
+
+@pytest.mark.requires("root")
+def test_a_made_secret_on_a_file_system_that_shows_another_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = secret.make(tmp_path / "folder" / "secret"), os.fstat
+    os.chown(tmp_path / "folder" / "secret", 65534, 65534)
+    with pytest.raises(ValueError, match="it belongs to uid 65534"):
+        secret.find_made(tmp_path / "folder" / "secret")
+
+    def squashed(fd: int) -> os.stat_result:
+        fields = list(real(fd))
+        fields[4] = 65534
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", squashed)
+    assert secret.find_made(tmp_path / "folder" / "secret") == made
 
 
 def test_a_mounted_secret_is_a_link_and_may_be_read_by_others(files: Path) -> None:
@@ -170,7 +192,8 @@ def test_one_that_is_made_is_found_and_ours_alone(tmp_path: Path) -> None:
 
 def test_a_link_where_the_made_secret_should_be_is_not_followed(files: Path) -> None:
     (files / "secret").symlink_to(files / "a")
-    assert secret.find_made(files / "secret") is None
+    with pytest.raises(OSError, match="symbolic links"):
+        secret.find_made(files / "secret")
     secret.make(files / "secret")
     assert (files / "a").read_text() == " a\n"
     assert secret.find_made(files / "secret") is not None
@@ -179,4 +202,5 @@ def test_a_link_where_the_made_secret_should_be_is_not_followed(files: Path) -> 
 @pytest.mark.requires("root")
 def test_somebody_elses_file_where_the_made_secret_should_be(files: Path) -> None:
     os.chown(files / "a", 1234, 1234)
-    assert secret.find_made(files / "a") is None
+    with pytest.raises(ValueError, match="it belongs to uid 1234"):
+        secret.find_made(files / "a")

@@ -26,7 +26,7 @@ class Rendezvous(Protocol):
     """How one run's workers find its head; every call is one attempt, without waiting."""
 
     @property
-    def ignored(self) -> Sequence[str]:
+    def ignored(self) -> list[str]:
         """What the last ``lookup`` passed over and why, a line each, for the log."""
 
     @property

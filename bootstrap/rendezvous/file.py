@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bootstrap import owner
 from bootstrap.errors import UsageError
 from bootstrap.host import Host
 from bootstrap.leftovers import Written, digest, remove_written
@@ -110,10 +111,10 @@ class SharedFolder:
             self.folder.mkdir(mode=0o700)
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            owner = os.fstat(folder).st_uid
-            if not _trusted(folder, owner):
+            uid = os.fstat(folder).st_uid
+            if not owner.trusted(folder, uid):
                 raise UsageError(
-                    [f"{self.folder} belongs to uid {owner}, not to {os.geteuid()}"],
+                    [f"{self.folder} belongs to uid {uid}, not to {os.geteuid()}"],
                     hint="remove it, or give --shared-dir=DIR with a folder that others cannot write",
                 )
             yield folder
@@ -142,7 +143,7 @@ class SharedFolder:
         status = os.fstat(record)
         if not stat.S_ISREG(status.st_mode):
             return None, "is no regular file"
-        if not _trusted(folder, status.st_uid):
+        if not owner.trusted(folder, status.st_uid):
             return None, f"belongs to uid {status.st_uid}, not to {os.geteuid()}"
         text = os.read(record, RECORD_MAX + 1)
         if len(text) > RECORD_MAX:
@@ -178,26 +179,6 @@ def _fault(content: Any, key: Mapping[str, Any]) -> str:
     if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
         return f"port {port!r} is not in 1-65535"
     return ""
-
-
-def _trusted(folder: int, owner: int) -> bool:
-    """Whether we or root own a file, under the number that this file system shows for us.
-
-    NFS with root_squash or all_squash, and many FUSE mounts, show another owner than the writer's uid: what they make
-    of a file of ours tells.
-    """
-    if owner in (os.geteuid(), 0):
-        return True
-    name = f".owner-{secrets.token_hex(8)}"
-    try:
-        probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
-    except OSError:
-        return False
-    try:
-        return os.fstat(probe).st_uid == owner
-    finally:
-        os.close(probe)
-        os.unlink(name, dir_fd=folder)
 
 
 def _replace(folder: int, name: str, text: bytes, nonce: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bootstrap import values
 from bootstrap.errors import IdentityError
@@ -20,7 +20,7 @@ class Static:
     hosts: tuple[str, ...]
     ports: tuple[int, ...]
     source: str = "static"
-    ignored: tuple[str, ...] = ()
+    ignored: list[str] = field(default_factory=list)
     secret_path: None = None
     place: str = "the head's address"
 

@@ -215,7 +215,9 @@ class RollCall:
         if message["t"] != "proof":
             raise ValueError("no proof")
         if stranger.expected is None or not wire.proves(message.get("proof"), stranger.expected):
-            self._refuse(connection, "refused", "the secrets of the two nodes differ", tag=stranger.tag)
+            self._refuse(
+                connection, "refused", "the secrets of the two nodes differ, or one has none", tag=stranger.tag
+            )
             return
         stranger.proved = True
 
