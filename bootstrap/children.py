@@ -36,7 +36,7 @@ class Child:
     def signal(self, signum: int) -> None:
         """Signal its whole process group; one that has ended is left alone (its id may be another's by now)."""
         if not self.exited.done():
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # `sudo` has made it another user's
                 os.killpg(self.pid, signum)
 
 

@@ -33,6 +33,8 @@ _LOOK_AGAIN = 0.05
 """Seconds between two looks at the dashboard's port."""
 _TURNED_AWAY = 5
 """Lines about strangers in a time-out's message."""
+_STOPPED_FIRST = 2.0
+"""Seconds between a node that was told to stop and a head that is told so, too, such as by scancel."""
 _START_TRIES = 3
 """Of the head's Ray, when another program took a port between our choosing it and Ray's binding it."""
 
@@ -87,7 +89,7 @@ async def _call_the_roll(
 
 async def _share_secret(me: Run, identity: NodeIdentity, given: secret.Secret, timeout: float) -> secret.Secret:
     """What the nodes share; made for this run where only they can see it: in their folder, or on the only node."""
-    path = state.folder() / f"{os.getpid()}.token" if identity.size == 1 else me.meeting.secret_path
+    path = state.path_of(os.getpid(), "token") if identity.size == 1 else me.meeting.secret_path
     if given.value is None and me.settings.auth != "off" and path is not None:
         given = await in_thread(timeout, lambda: secret.make(path))
         me.made_secret = given.written()
@@ -206,7 +208,10 @@ def _node_changed(me: Run, changed: asyncio.Event, member: Member, what: str) ->
         me.log.warn(f"{name} {what}")
     if me.session.quorum:
         if me.settings.on_node_loss == "fail" and member.phase != "refused":
-            me.stop(RayDied(f"{name} was lost during the workload ({what}), and --on-node-loss=fail"))
+            loss = RayDied(f"{name} was lost during the workload ({what}), and --on-node-loss=fail")
+            # A node that was told to stop may be the first of all that are: what tells them is the reason then.
+            delay = _STOPPED_FIRST if member.phase in ("leaving", "left") else 0
+            asyncio.get_running_loop().call_later(delay, me.stop, loss)
     elif member.phase == "refused" and _least(me.settings, identity) == identity.size:
         me.stop(Refused(f"{name}: {member.detail}", hint="give all nodes the same image, or the same environment"))
     elif member.phase == "failed" and _least(me.settings, identity) == identity.size:

@@ -38,6 +38,12 @@ class Process:
     state: str
     name: str
     started: int
+    threads: int
+
+    @property
+    def lives(self) -> bool:
+        """No zombie: nothing of it runs. One whose first thread has ended (pthread_exit(3)) looks like one, too."""
+        return self.state not in "ZX" or self.threads > 1
 
 
 def read_process(pid: int) -> Process | None:
@@ -48,7 +54,7 @@ def read_process(pid: int) -> Process | None:
     except OSError:
         return None
     fields = tail.split()
-    return Process(pid, int(fields[1]), fields[0], head.partition("(")[2], int(fields[19]))
+    return Process(pid, int(fields[1]), fields[0], head.partition("(")[2], int(fields[19]), int(fields[17]))
 
 
 def descendants(root: int, spared: Container[int] = ()) -> list[Process]:
@@ -64,7 +70,7 @@ def descendants(root: int, spared: Container[int] = ()) -> list[Process]:
             if process.pid in spared:
                 continue
             parents.append(process.pid)
-            if process.state not in "ZX":
+            if process.lives:
                 found.append(process)
     return found
 
@@ -72,7 +78,7 @@ def descendants(root: int, spared: Container[int] = ()) -> list[Process]:
 def is_alive(process: Process) -> bool:
     """Whether exactly this process lives; a zombie does not."""
     now = read_process(process.pid)
-    return now is not None and now.started == process.started and now.state not in "ZX"
+    return now is not None and now.started == process.started and now.lives
 
 
 def send(process: Process, signum: int) -> None:

@@ -116,8 +116,8 @@ class RayChild:
         reading, writing = os.pipe()
         in_read, in_write = os.pipe()
         # Not -m, which would put the working directory before Ray's own modules: a user's queue.py, say.
-        argv = [sys.executable, "-c", "import sys; sys.path.pop(0); from bootstrap.ray_child import main; main()"]
-        argv.append(str(writing))
+        program = "import sys; '' in sys.path and sys.path.remove(''); from bootstrap.ray_child import main; main()"
+        argv = [sys.executable, "-c", program, str(writing)]
         child = children.spawn(argv, env, stdin=in_read, stdout=output, stderr=output, pass_fds=(writing,))
         os.close(writing)
         os.close(in_read)

@@ -107,15 +107,13 @@ class Run:
         Slurm without cgroups, and systemd, signal every process at once: we hear it from our supervisor, too.
         """
         now = time.monotonic()
-        if self.reason is not None:
-            same = isinstance(self.reason, Stopped) and self.reason.status == reason.status
-            if isinstance(reason, Stopped) and not (same and now - self.stopped_at < _ONE_SIGNAL):
-                self.hurry.set()
-        elif self.line is None or self.line.done():
-            self.hurry.set()  # we are ending already
-        else:
+        if self.reason is None and self.line is not None and not self.line.done():
             self.reason, self.stopped_at = reason, now
             self.line.cancel()
+        elif isinstance(reason, Stopped):  # we are ending already
+            same = isinstance(self.reason, Stopped) and self.reason.status == reason.status
+            if not (same and now - self.stopped_at < _ONE_SIGNAL):
+                self.hurry.set()
 
     def phase(self, name: str, **facts: object) -> None:
         """Note how far this node is, for ``ray-bootstrap status``."""
@@ -170,6 +168,7 @@ async def start_ray(
     :raises RayStartFailed: with the cause.
     """
     me.session.folder, me.session.gcs = node.temp_dir, gcs
+    me.state.update(folder=str(node.temp_dir), starter=ray.child.pid, gcs=gcs)
     try:
         node.temp_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -25,6 +25,21 @@ def folder() -> Path:
     return Path(f"/tmp/ray-bootstrap-{os.geteuid()}")  # noqa: S108 (checked to be ours before use)
 
 
+def path_of(agent: int, kind: str) -> Path:
+    """A file of an agent: ``json`` (its state), ``new``, ``token``.
+
+    Containers that share /tmp have process ids in common, so the name has their namespace's number, too
+    (pid_namespaces(7)).
+    """
+    return folder() / f"{_namespace()}-{agent}.{kind}"
+
+
+def _namespace() -> int:
+    with contextlib.suppress(OSError):
+        return Path("/proc/self/ns/pid").stat().st_ino
+    return 0
+
+
 def _is_ours() -> bool:
     """Whether the folder is one, and our own. :raises OSError: if there is none."""
     status = folder().lstat()
@@ -48,20 +63,26 @@ def _made() -> bool:
 
 @dataclass
 class StateFile:
-    """Written by one agent, as ``PID.json``."""
+    """Written by one agent."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     _pending: asyncio.TimerHandle | None = None
-    path: Path = field(default_factory=lambda: folder() / f"{os.getpid()}.json")
+    path: Path = field(default_factory=lambda: path_of(os.getpid(), "json"))
     _off: bool = False
 
     def open(self) -> str:
-        """Make the folder; returns why it cannot be made, in which case there is no state file.
+        """Make the folder, and remove the files of agents that were killed together with their supervisors.
+
+        :returns: why it cannot be made, in which case there is no state file.
 
         :raises PreflightFailed: if somebody else has put something in its place.
         """
         process = read_process(os.getpid())
         self.facts.update(pid=os.getpid(), started=process.started if process else 0, since=time.time())
+        self.facts.update(supervisor=os.getppid())
+        for facts in _states():
+            if not _lives(facts) and not Path(f"/proc/{facts.get('supervisor')}").exists():
+                bury(facts["pid"])
         try:
             ours = _made()
         except OSError as error:
@@ -118,23 +139,29 @@ def bury(agent: int) -> Mapping[str, Any]:
     facts: Mapping[str, Any] = {}
     with contextlib.suppress(OSError):
         if _is_ours():
-            facts = _read(folder() / f"{agent}.json") or {}
+            facts = _read(path_of(agent, "json")) or {}
             for kind in ("json", "new", "token"):
-                (folder() / f"{agent}.{kind}").unlink(missing_ok=True)
+                path_of(agent, kind).unlink(missing_ok=True)
             folder().rmdir()
     return facts
 
 
 def running() -> list[Mapping[str, Any]]:
     """The states of this user's live agents on this machine, the newest first."""
-    found: list[Mapping[str, Any]] = []
+    return sorted(filter(_lives, _states()), key=lambda facts: -facts["since"])
+
+
+def _states() -> list[Mapping[str, Any]]:
+    """All state files that agents have left that we could see."""
+    paths: list[Path] = []
     with contextlib.suppress(OSError):
-        for path in folder().glob("*.json") if _is_ours() else ():
-            facts = _read(path)
-            process = read_process(facts["pid"]) if facts else None
-            if facts and process is not None and process.started == facts.get("started"):
-                found.append(facts)
-    return sorted(found, key=lambda facts: -facts["since"])
+        paths = list(folder().glob(f"{_namespace()}-*.json")) if _is_ours() else []
+    return [facts for facts in map(_read, paths) if facts]
+
+
+def _lives(facts: Mapping[str, Any]) -> bool:
+    process = read_process(facts["pid"])
+    return process is not None and process.started == facts.get("started")
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:

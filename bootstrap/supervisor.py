@@ -17,7 +17,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from bootstrap import process
@@ -25,7 +26,7 @@ from bootstrap import process
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 _FOLDERS = 10.0
-"""Seconds to remove a dead agent's files: a folder on a network hangs for ever when its server is gone."""
+"""Seconds for a dead agent's files: a folder on a network hangs for ever when its server is gone."""
 
 
 def heard() -> frozenset[signal.Signals]:
@@ -82,30 +83,45 @@ def supervise(agent: Callable[[int], int], killed: Callable[[int, str], None] = 
     os.close(alive)
     wait_status = _wait_for(pid)
     status = process.exit_status(wait_status)
-    sockets = process.socket_files(process.descendants(os.getpid(), spared))
-    ended, _ = process.kill_descendants(os.getpid(), spared)
     if os.WIFSIGNALED(wait_status):  # the agent itself; that of a workload that was killed is an exit code by now
         why = ", most likely for want of memory" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
         reason = f"the agent (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{why}"
-        with contextlib.suppress(OSError):
-            print(f"ray-bootstrap: {reason}; ended the {ended} processes that it had started", file=sys.stderr)
-        killed(status, reason)
-        clearing = threading.Thread(target=_clear_up_behind, args=[pid, sockets], daemon=True)
-        clearing.start()
-        clearing.join(_FOLDERS)
+        _bury(pid, reason, spared, lambda: killed(status, reason))
+    else:
+        process.kill_descendants(os.getpid(), spared)
     return status
 
 
-def _clear_up_behind(agent: int, sockets: Sequence[str]) -> None:
-    """Remove the files of an agent that could not; in the end those in a folder that all nodes see, which may hang."""
+def _bury(agent: int, reason: str, spared: Container[int], tell: Callable[[], None]) -> None:
+    """End what a killed agent had started, say so, and remove what it left; a folder that hangs has its time."""
     from bootstrap import leftovers, state  # noqa: PLC0415 (only then; the supervisor stays small)
 
-    leftovers.remove_sockets(sockets)
-    facts = state.bury(agent)
-    if session := facts.get("session"):
-        leftovers.clean(Path(str(session)), str(facts.get("gcs", "")))
+    running = process.descendants(os.getpid(), spared)
+    sockets = process.socket_files(running)
+    sessions = [path for path in map(leftovers.session_folder, running) if path]
+    ended, _ = process.kill_descendants(os.getpid(), spared)
     with contextlib.suppress(OSError):
-        leftovers.remove_written(facts.get("written", {}))
+        print(f"ray-bootstrap: {reason}; ended the {ended} processes that it had started", file=sys.stderr)
+    facts = state.bury(agent)
+
+    def remove_session() -> None:
+        leftovers.remove_sockets(sockets)
+        session = facts.get("session") or next(iter(sessions), None)
+        if session is None and "folder" in facts:
+            session = leftovers.session_started_by(facts["starter"], Path(facts["folder"]))
+        if session is not None:
+            leftovers.clean(Path(session), facts.get("gcs", ""))
+
+    def remove_written() -> None:
+        with contextlib.suppress(OSError):
+            leftovers.remove_written(facts.get("written", {}))
+
+    tasks = [threading.Thread(target=task, daemon=True) for task in (tell, remove_session, remove_written)]
+    for task in tasks:
+        task.start()
+    deadline = time.monotonic() + _FOLDERS
+    for task in tasks:
+        task.join(max(0, deadline - time.monotonic()))
 
 
 def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:

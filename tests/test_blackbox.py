@@ -141,6 +141,11 @@ def test_ray_and_the_workload_use_the_same_token(site: Site, env: dict[str, str]
     assert "s3cret" not in " ".join(start["argv"]) + node.err
 
 
+def test_a_python_that_puts_no_folder_of_its_own_on_the_path(site: Site) -> None:
+    node = site.run("--", "true", env={"PYTHONSAFEPATH": "1"})
+    assert node.wait() == 0, node.err
+
+
 def test_a_single_node_makes_a_secret_of_its_own(site: Site) -> None:
     script = "import os; p = os.environ['RAY_AUTH_TOKEN_PATH']; print(oct(os.stat(p).st_mode), len(open(p).read()), p)"
     node = site.run("--", sys.executable, "-c", script)

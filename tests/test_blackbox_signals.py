@@ -273,6 +273,45 @@ def test_killing_one_of_the_heads_two_processes_leaves_nothing(site: Site, victi
         assert "was killed by SIGKILL, most likely for want of memory; ended the" in head.err
 
 
+def test_killing_the_agent_while_ray_starts_leaves_nothing_of_the_session(site: Site) -> None:
+    node = site.run("--", "true", env={"FAKE_RAY": "hang"})
+    node.appears("record")
+    (session,) = node.temp_dir.glob("session_2*")
+    assert (session / "sockets").exists()
+    os.kill(node.agent, KILL)
+    assert node.wait() == 137
+    assert [path.name for path in session.iterdir()] == ["logs"]
+
+
+def test_killing_the_agent_while_the_file_of_its_record_hangs(site: Site) -> None:
+    nobody_reads = site.folder / "fifo"
+    os.mkfifo(nobody_reads)
+    node = site.run(f"--status-file={nobody_reads}", "--", *STAY)
+    node.says("up", where="out")
+    os.kill(node.agent, KILL)
+    assert node.wait() == 137
+    assert [path.name for path in node.temp_dir.glob("session_2*/*")] == ["logs"]
+
+
+def test_a_worker_that_is_told_to_stop_may_be_the_first_of_all_that_are(site: Site) -> None:
+    head, worker = site.several(2, "--on-node-loss=fail", workload=SAVES)
+    head.says("up", where="out")
+    worker.send(TERM)
+    head.says("rank 1 (", "leaving")
+    head.send(TERM)
+    head.says("saving", where="out")
+    (site.folder / "go").touch()
+    assert (head.wait(), worker.wait()) == (143, 143), head.err
+
+
+def test_a_worker_alone_that_is_told_to_stop_is_a_loss(site: Site) -> None:
+    head, worker = site.several(2, "--on-node-loss=fail", workload=STAY)
+    head.says("up", where="out")
+    worker.send(TERM)
+    assert head.wait() == 76, head.err
+    assert worker.wait() in (76, 143)
+
+
 @pytest.mark.parametrize("victim", ["agent", "supervisor"])
 def test_killing_one_of_a_workers_two_processes_leaves_nothing(site: Site, victim: str) -> None:
     head, worker = site.several(2, "--on-node-loss=fail", workload=STAY)

@@ -201,12 +201,12 @@ def test_an_agent_that_is_killed_leaves_a_record(site: Site) -> None:
     node = site.run("--", "sleep", "600")
     node.is_in("running")
     agent = node.agent
-    assert (state.folder() / f"{agent}.token").exists()
+    assert state.path_of(agent, "token").exists()
     os.kill(agent, signal.SIGKILL)
     assert node.wait() == 137
     assert (node.verdict["status"], node.verdict["source"], node.verdict["retryable"]) == (137, "killed", True)
     assert "SIGKILL" in node.verdict["reason"]
-    assert list(state.folder().glob(f"{agent}.*")) == []
+    assert list(state.folder().glob(f"*-{agent}.*")) == []
 
 
 def test_the_record_of_an_earlier_run_is_cleared_at_the_start(site: Site) -> None:

@@ -135,11 +135,26 @@ def test_descendants_are_all_below_and_alive_parents_first() -> None:
     assert descendants(child.pid) == []
 
 
+def test_a_process_whose_first_thread_has_ended_lives_on() -> None:
+    first_ends = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=[600]).start();"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", first_ends])
+    wait_for(lambda: (found := read_process(child.pid)) and found.state == "Z", what="looks like a zombie")
+    (found,) = [found for found in descendants(os.getpid()) if found.pid == child.pid]
+    assert process.is_alive(found)
+    process.send(found, signal.SIGKILL)
+    wait_for(lambda: not process.is_alive(found), what="it ends")  # a zombie indeed
+    assert found.pid not in {found.pid for found in descendants(os.getpid())}
+    child.wait()
+
+
 def test_a_signal_goes_to_this_process_and_no_later_one_of_its_number() -> None:
     child = subprocess.Popen(SLEEP)
     found = read_process(child.pid)
     assert found is not None
-    later = Process(found.pid, found.ppid, found.state, found.name, found.started + 1)
+    later = Process(found.pid, found.ppid, found.state, found.name, found.started + 1, found.threads)
     process.send(later, signal.SIGKILL)
     assert alive(child.pid)
     process.send(found, signal.SIGKILL)

@@ -191,7 +191,7 @@ def test_no_folder_no_causes(tmp_path: Path) -> None:
 
 def test_which_processes_are_daemons() -> None:
     processes = [
-        Process(n, 1, "S", name, n)
+        Process(n, 1, "S", name, n, 1)
         for n, name in enumerate(["gcs_server", "raylet", "python", "ray::IDLE", "my raylet"])
     ]
     assert [process.name for process in ray_node.daemons(processes)] == ["gcs_server", "raylet"]

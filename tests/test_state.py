@@ -60,10 +60,10 @@ def test_somebody_elses_folder_is_an_error_and_stays_as_it_is(folder: Path, tmp_
     file = StateFile()
     with pytest.raises(PreflightFailed):
         file.open()
-    (theirs / f"{os.getpid()}.json").write_text("{}")
+    file.path.write_text("{}")
     file.update(phase="ending")
     file.remove()
-    assert (theirs / f"{os.getpid()}.json").read_text() == "{}"
+    assert file.path.read_text() == "{}"
 
 
 def test_a_folder_that_was_removed_is_made_again(folder: Path) -> None:
@@ -123,21 +123,40 @@ def test_what_was_to_be_written_soon_is_not_written_after_the_end(folder: Path) 
 
 def test_a_dead_agents_files_go_and_what_it_said_is_known(folder: Path) -> None:
     folder.mkdir()
-    (folder / "77.json").write_text(json.dumps({"pid": 77, "since": 1.0, "session": "/s"}))
-    (folder / "77.token").write_text("secret")
-    (folder / "77.new").write_text("{")
-    (folder / "78.token").write_text("another's")
+    state.path_of(77, "json").write_text(json.dumps({"pid": 77, "since": 1.0, "session": "/s"}))
+    state.path_of(77, "token").write_text("secret")
+    state.path_of(77, "new").write_text("{")
+    state.path_of(78, "token").write_text("another's")
+    (folder / "1-77.token").write_text("one's in another container")
     assert state.bury(77)["session"] == "/s"
-    assert [path.name for path in folder.iterdir()] == ["78.token"]
+    assert set(folder.iterdir()) == {state.path_of(78, "token"), folder / "1-77.token"}
+
+
+def test_what_was_killed_with_its_supervisor_is_cleared_up_by_the_next_agent(folder: Path) -> None:
+    folder.mkdir()
+    dead = {"pid": os.getppid(), "started": 1, "since": 1.0}  # an earlier process of that number
+    state.path_of(dead["pid"], "json").write_text(json.dumps({**dead, "supervisor": 2**30}))
+    state.path_of(dead["pid"], "token").write_text("secret")
+    (folder / "1-77.json").write_text(json.dumps({**dead, "supervisor": 2**30}))
+    waits = {**dead, "pid": 2**30 + 1, "supervisor": os.getpid()}  # its supervisor is about to
+    state.path_of(2**30 + 1, "json").write_text(json.dumps(waits))
+    file = opened()
+    assert set(folder.iterdir()) == {file.path, state.path_of(2**30 + 1, "json"), folder / "1-77.json"}
+
+
+def test_agents_of_other_containers_are_not_seen_as_ours(folder: Path) -> None:
+    folder.mkdir()
+    (folder / f"1-{os.getpid()}.json").write_text(mine())
+    assert state.running() == []
 
 
 def test_a_dead_agent_in_somebody_elses_folder_said_nothing(folder: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    (theirs / "77.json").write_text(json.dumps({"pid": 77, "since": 1.0, "session": "/home"}))
     folder.symlink_to(theirs)
+    state.path_of(77, "json").write_text(json.dumps({"pid": 77, "since": 1.0, "session": "/home"}))
     assert state.bury(77) == {}
-    assert (theirs / "77.json").exists()
+    assert state.path_of(77, "json").exists()
 
 
 def mine(**changes: Any) -> str:
@@ -170,8 +189,8 @@ ODD = [
 @pytest.mark.parametrize("text", ODD, ids=map(str, range(len(ODD))))
 def test_an_odd_file_is_passed_over(folder: Path, text: str) -> None:
     opened()
-    (folder / "5.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    (folder / "6.json").mkdir()
+    state.path_of(5, "json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    state.path_of(6, "json").mkdir()
     assert len(state.running()) == 1
     assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), False) == 0
     assert state.bury(5).get("phase") in (None, "running")
@@ -179,13 +198,13 @@ def test_an_odd_file_is_passed_over(folder: Path, text: str) -> None:
 
 def test_an_odd_phase_is_not_ready(folder: Path) -> None:
     folder.mkdir()
-    (folder / "5.json").write_text(mine(phase=["running"]))
+    state.path_of(5, "json").write_text(mine(phase=["running"]))
     assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), False) == reports.NOT_READY
 
 
 def test_the_states_in_somebody_elses_folder_are_not_ours(folder: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    (theirs / "5.json").write_text(mine())
     folder.symlink_to(theirs)
+    state.path_of(5, "json").write_text(mine())
     assert state.running() == []
