@@ -101,6 +101,8 @@ def _main(argv: list[str]) -> int:
         flags, as_json, found = _parse(ours)
     if flags is None:
         return 0
+    if not sys.platform.startswith("linux"):
+        raise UsageError([f"ray-bootstrap runs on Linux, and this is {sys.platform}"], hint="docker run, or a Linux VM")
     host = this_host()
     asked = settings.load(flags, host.env, workload, faults + found)
     if asked.ignore_check:

@@ -126,6 +126,7 @@ async def _start_head(me: Run, node: Node, ray: RayChild) -> tuple[str, str, Ray
             if tries == _START_TRIES or not taken:
                 raise
             me.log.warn(f"port {taken[0]} was taken while Ray started; trying again with other ports")
+            await ray.end()
             ray = me.session.ray = await RayChild.spawn(me.children, me.host.env)
             me.session.path = None
     return gcs, join_host_port(me.settings.dashboard_host, ports["dashboard_port"]), ray

@@ -38,8 +38,6 @@ class HostsOutcome:
 
     changed: bool
     """Whether the file was written."""
-    resolved: bool
-    """Whether the node's name now resolves to its address; not looked at (False) with ``--hosts=off``."""
     note: str = ""
     """A warning with its remedy, for people; empty if all is well."""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -90,28 +88,28 @@ def ensure(
     """
     hostname, ip = address.hostname, address.ip
     if mode == "off":
-        return HostsOutcome(changed=False, resolved=False)
+        return HostsOutcome(changed=False)
     if ipaddress.ip_address(ip).is_loopback:
         # A node that only loopback reaches is alone: whatever its name means, nobody else asks.
-        return HostsOutcome(changed=False, resolved=True)
+        return HostsOutcome(changed=False)
     text, trouble = host.read(FILE), ""
     # Asked first only where the file is silent: DNS may know the name, and a machine's file is not ours to grow.
-    if text is not None and not _mentions(text, hostname) and _right(resolves(hostname), ip):
-        return HostsOutcome(changed=False, resolved=True)
+    if text is not None and not _mentions(text, hostname) and leads_to(resolves(hostname), ip):
+        return HostsOutcome(changed=False)
     try:
         changed = _write(host, hostname, ip)
     except OSError as error:
         changed, trouble = False, f"{FILE} cannot be written ({error.strerror or error})"
     found = resolves(hostname)
-    if _right(found, ip):
-        return HostsOutcome(changed, resolved=True)
+    if leads_to(found, ip):
+        return HostsOutcome(changed)
     fact = f"{hostname!r} resolves to {', '.join(sorted(found)) or 'nothing'}, not to the node address {ip}"
     message = f"{fact}; {trouble or f'what {FILE} says is not what the resolver answers (nsswitch.conf, nscd?)'}"
     remedy = f"as root: echo '{ip} {hostname}' >> {FILE}, and take the name off other lines there"
     if mode == "require":
         raise HostsError(message, hint=f"{remedy}; or --hosts=auto")
     env, instead = _interface(address, host)
-    return HostsOutcome(changed, resolved=False, note=f"{message}; {instead}; {remedy}", env=env)
+    return HostsOutcome(changed, note=f"{message}; {instead}; {remedy}", env=env)
 
 
 def _interface(address: NodeAddress, host: Host) -> tuple[dict[str, str], str]:
@@ -174,7 +172,7 @@ def _decode(content: bytes) -> str:
     return content.decode("utf-8", "surrogateescape")
 
 
-def _right(found: Collection[str], ip: str) -> bool:
+def leads_to(found: Collection[str], ip: str) -> bool:
     """Whether a resolver's answer leads to ``ip`` and nowhere else in its family, nor to loopback."""
     own = ipaddress.ip_address(ip)
     addresses = {_unmapped(ipaddress.ip_address(a)) for a in found}

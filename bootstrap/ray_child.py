@@ -26,8 +26,8 @@ from typing import Any
 
 from bootstrap.ray_announce import announce
 
-_DROPPED = frozenset({"RAY_ADDRESS", "RAY_JOB_ID", "RAY_AUTH_TOKEN"})
-"""Inherited, but not in ``env`` where the agent has decided that Ray must not see them (node.py)."""
+_INHERITED = frozenset(os.environ)
+"""Of which the agent leaves out in ``env`` what Ray must not see (node.py)."""
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def _import_ray() -> Any:
 
 def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
     """``ray start ARGV...`` without ``--block``: returns when this node is registered; its daemons live on."""
-    for name in _DROPPED - env.keys():
+    for name in _INHERITED - env.keys():
         os.environ.pop(name, None)
     os.environ.update(env)
     try:

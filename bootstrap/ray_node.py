@@ -29,7 +29,7 @@ DAEMONS = ("gcs_server", "raylet")
 """Names in /proc/PID/stat of the processes whose end is the end of the node."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_SHM_MINIMUM = 80 * 1024 * 1024
+SHM_MINIMUM = 80 * 1024 * 1024
 """Below Ray's own least object store (75 MB, ray_constants.py) the choice is left to Ray."""
 _OBJECT_STORE_SHARE, _SHM_SHARE, _OBJECT_STORE_MOST = 0.3, 0.95, 200 * 10**9
 """Ray's own defaults (ray_constants.py), applied to what this node was really granted."""
@@ -87,7 +87,7 @@ def start_argv(
 def memory_argv(settings: Settings, resources: Resources, shm_free: int) -> Iterator[str]:
     """How much is for the object store, which must fit into /dev/shm or it goes to disk, and how much for the rest."""
     store = settings.object_store_memory
-    if store is None and shm_free >= _SHM_MINIMUM:
+    if store is None and shm_free >= SHM_MINIMUM:
         store = int(min(resources.memory * _OBJECT_STORE_SHARE, shm_free * _SHM_SHARE, _OBJECT_STORE_MOST))
     if store is not None:
         yield f"--object-store-memory={store}"

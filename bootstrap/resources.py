@@ -26,10 +26,7 @@ _MIB = 1024 * 1024
 
 def affinity() -> int:
     """The CPUs that the scheduler may run this process on."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on a Mac
-        return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
 
 
 def measure(

@@ -148,6 +148,8 @@ async def _inspect(me: Run, identity: NodeIdentity) -> Node:
             hint="`nvidia-smi`, `getent hosts $(hostname)` and `ls` of the folders tell which; --num-gpus=N skips NVML",
         ) from None
     me.session.env = node.environment(node.secret, outcome)
+    if outcome.changed:
+        me.log.say(f"{hosts.FILE}: {node.address.hostname} now means {node.address.ip}")
     if outcome.note:
         me.log.warn(outcome.note)
     preflight.warn(findings, me.settings.ignore_check, me.log)

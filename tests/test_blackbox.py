@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from survivors import descendants
 
+from bootstrap import cli
+
 if TYPE_CHECKING:
     from agents import Site
 
@@ -155,6 +157,13 @@ def test_a_single_node_makes_a_secret_of_its_own(site: Site) -> None:
     assert not Path(path).exists()
     (start,) = node.starts
     assert start["env"]["RAY_AUTH_TOKEN_PATH"] == path
+
+
+def test_another_system_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cli.main(["detect"]) == 64
+    assert "ray-bootstrap runs on Linux, and this is darwin" in capsys.readouterr().err
+    assert cli.main(["--version"]) == 0
 
 
 USAGE = [

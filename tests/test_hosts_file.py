@@ -186,7 +186,7 @@ def test_the_file_is_written_in_place(tmp_path: Path) -> None:
     path.chmod(0o640)
     before = path.stat()
     outcome = hosts.ensure("auto", address(), host, by_file(host))
-    assert outcome == hosts.HostsOutcome(changed=True, resolved=True)
+    assert outcome == hosts.HostsOutcome(changed=True)
     assert (
         path.read_bytes() == (DEBIAN.replace("127.0.1.1\tnode1\n", "") + "# caf").encode() + b"\xe9\n" + OURS.encode()
     )
@@ -204,12 +204,12 @@ def test_a_shorter_text_leaves_no_tail(tmp_path: Path) -> None:
 def test_a_right_file_is_not_opened_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = machine(tmp_path, f"{IP} node1\n")
     monkeypatch.setattr(hosts, "_lock", lambda _: pytest.fail("locked"))
-    assert hosts.ensure("require", address(), host, by_file(host)).resolved
+    assert hosts.ensure("require", address(), host, by_file(host)) == hosts.HostsOutcome(changed=False)
 
 
 def test_a_name_that_dns_knows_is_not_added(tmp_path: Path) -> None:
     host = machine(tmp_path, "127.0.0.1 localhost\n")
-    assert hosts.ensure("require", address(), host, by_file(host, [IP])) == hosts.HostsOutcome(False, resolved=True)
+    assert hosts.ensure("require", address(), host, by_file(host, [IP])) == hosts.HostsOutcome(changed=False)
     assert (tmp_path / "etc/hosts").read_text() == "127.0.0.1 localhost\n"
 
 
@@ -222,13 +222,13 @@ def test_a_name_that_dns_has_wrong_is_added(tmp_path: Path, dns: list[str]) -> N
 
 def test_off_does_nothing(tmp_path: Path) -> None:
     host = machine(tmp_path, DEBIAN)
-    assert hosts.ensure("off", address(), host, never) == hosts.HostsOutcome(changed=False, resolved=False)
+    assert hosts.ensure("off", address(), host, never) == hosts.HostsOutcome(changed=False)
     assert (tmp_path / "etc/hosts").read_text() == DEBIAN
 
 
 def test_a_node_on_loopback_needs_no_name(tmp_path: Path) -> None:
     host = machine(tmp_path, DEBIAN)
-    assert hosts.ensure("require", address("127.0.0.1", "lo"), host, never).resolved
+    assert hosts.ensure("require", address("127.0.0.1", "lo"), host, never) == hosts.HostsOutcome(changed=False)
     assert (tmp_path / "etc/hosts").read_text() == DEBIAN
 
 
@@ -262,7 +262,7 @@ def test_a_read_only_file(
     path.touch()
     host = Host(env=env, hostname="node1", root=tmp_path)
     outcome = hosts.ensure("auto", address(interface=interface), host, by_file(host, ["127.0.1.1"]))
-    assert (outcome.changed, outcome.resolved, dict(outcome.env)) == (False, False, given_env)
+    assert (outcome.changed, dict(outcome.env)) == (False, given_env)
     assert "'node1' resolves to 127.0.1.1, not to the node address 10.0.0.5" in outcome.note
     assert "Read-only file system" in outcome.note
     assert said in outcome.note
@@ -280,7 +280,7 @@ def test_require_is_an_error(tmp_path: Path) -> None:
 
 def test_without_a_file_dns_is_enough(tmp_path: Path) -> None:
     host = machine(tmp_path)
-    assert hosts.ensure("require", address(), host, by_file(host, [IP])).resolved
+    assert hosts.ensure("require", address(), host, by_file(host, [IP])) == hosts.HostsOutcome(changed=False)
     assert hosts.ensure("auto", address(), host, by_file(host)).env == {"GLOO_SOCKET_IFNAME": "eth0"}
     assert not (tmp_path / "etc/hosts").exists()
 
@@ -288,7 +288,7 @@ def test_without_a_file_dns_is_enough(tmp_path: Path) -> None:
 def test_a_resolver_that_does_not_read_the_file(tmp_path: Path) -> None:
     host = machine(tmp_path, "")
     outcome = hosts.ensure("auto", address(), host, lambda _: ["127.0.1.1"])
-    assert (outcome.changed, outcome.resolved, dict(outcome.env)) == (True, False, {"GLOO_SOCKET_IFNAME": "eth0"})
+    assert (outcome.changed, dict(outcome.env)) == (True, {"GLOO_SOCKET_IFNAME": "eth0"})
     assert "nsswitch.conf" in outcome.note
 
 
@@ -333,7 +333,7 @@ def test_two_agents_take_turns(tmp_path: Path) -> None:
         other.flush()
         assert "node1 # ray" not in path.read_text()
     thread.join(10)
-    assert outcome == [hosts.HostsOutcome(changed=True, resolved=True)]
+    assert outcome == [hosts.HostsOutcome(changed=True)]
     assert path.read_text() == DEBIAN.replace("127.0.1.1\tnode1\n", "") + f"10.0.0.8 written-meanwhile\n{OURS}"
 
 

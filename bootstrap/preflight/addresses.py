@@ -97,12 +97,6 @@ def node_address(node: Node) -> Iterator[Finding]:
         )
 
 
-def _leads_to(found: Collection[str], ip: str) -> bool:
-    """Whether a resolver's answer has ``ip`` and nothing that could be tried instead of it."""
-    own, answers = ipaddress.ip_address(ip), {ipaddress.ip_address(address) for address in found}
-    return own in answers and not any(a.version == own.version or a.is_loopback for a in answers - {own})
-
-
 def own_name(node: Node) -> Iterator[Finding]:
     """Gloo connects its peers through the address that each node's own name resolves to."""
     name, ip = node.address.hostname, node.address.ip
@@ -110,7 +104,7 @@ def own_name(node: Node) -> Iterator[Finding]:
     if not node.several or node.host.get("GLOO_SOCKET_IFNAME") or ipaddress.ip_address(ip).is_loopback:
         return
     found = network.resolve(name)
-    if not _leads_to(found, ip):
+    if not hosts.leads_to(found, ip):
         message = f"{name!r} resolves to {', '.join(found) or 'nothing'}, not to {ip}: Gloo would not connect"
         instead = f"export GLOO_SOCKET_IFNAME={node.address.interface or 'INTERFACE'}"
         repaired = "" if node.settings.hosts == "off" else f"a run puts it into {hosts.FILE} if it may; or "

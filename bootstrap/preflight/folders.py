@@ -99,11 +99,9 @@ def _user(uid: int) -> str:
 
 def _unwritable(folder: Path) -> str:
     """Why no file can be made in a folder; empty if one can. Leaves nothing: the file never has a name."""
-    nameless: int | None = getattr(os, "O_TMPFILE", None)  # not on a Mac
     try:
-        if nameless is not None:
-            os.close(os.open(folder, nameless | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            return ""
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        return ""
     except OSError as error:
         # File systems that do not know the flag answer as if the folder were opened for writing (open(2)).
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):

@@ -18,7 +18,6 @@ OLDEST_RAY = (2, 52)
 SHM = "/dev/shm"  # noqa: S108 (Ray's object store lives there)
 LEAST_STORE = 75 * MIB
 """Ray refuses a smaller object store (OBJECT_STORE_MINIMUM_MEMORY_BYTES in its ray_constants.py)."""
-SMALL_SHM = 80 * MIB
 """Docker and Kubernetes give 64 MiB unless asked; below this the agent cannot size the store for /dev/shm."""
 LEAST_MEMORY, LITTLE_MEMORY = 256 * MIB, GIB
 """GCS, raylet and agents take some 600 MiB before the first worker; nothing starts in a quarter of a GiB."""
@@ -86,7 +85,7 @@ def shm(node: Node) -> Iterator[Finding]:
         slow = node.host.get("RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE") is not None
         message = f"--object-store-memory is {size(store)}, and {SHM} has {size(free)} free"
         yield Finding("shm", message, _more_shm(node, store), fatal=not slow)
-    elif store is None and free < SMALL_SHM:
+    elif store is None and free < ray_node.SHM_MINIMUM:
         message = f"{SHM} has {size(free)} free, so Ray's object store goes to disk and is slow"
         yield Finding("shm", message, _more_shm(node, store), fatal=False)
 

@@ -143,11 +143,6 @@ class RollCall:
         return len(self._joined)
 
     @property
-    def released(self) -> bool:
-        """Whether the members may start Ray."""
-        return bool(self._go)
-
-    @property
     def concluded(self) -> bool:
         """Whether the verdict is out."""
         return bool(self._verdict)
