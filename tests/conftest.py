@@ -23,9 +23,10 @@ _SECONDS_TO_DIE = 5.0
 
 def pytest_configure(config: pytest.Config) -> None:
     pytest.register_assert_rewrite("cluster")
-    # A shell ignores them for what it starts with `&`, and what we start would go on to.
+    # A shell's `&` and nohup have some of them ignored, and what we start would go on to.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_DFL)
     config.addinivalue_line("markers", "requires(name, ...): needs these of tests/requirements.py")
 
 
