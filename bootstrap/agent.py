@@ -9,7 +9,7 @@ import signal
 from bootstrap import ending, rendezvous
 from bootstrap import node as nodes
 from bootstrap.children import Children
-from bootstrap.errors import RayDied, Stopped
+from bootstrap.errors import IdentityError, RayDied, Stopped
 from bootstrap.head import lead
 from bootstrap.host import Host
 from bootstrap.logs import Log
@@ -18,9 +18,12 @@ from bootstrap.ray_node import RayChild
 from bootstrap.run import Run
 from bootstrap.settings import Settings
 from bootstrap.supervisor import heard, unblock_signals
+from bootstrap.waiting import in_thread
 from bootstrap.worker import follow
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_IDENTITY = 60.0
+"""Seconds for a name server, as some launchers say a name; C's resolver gives up before."""
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -68,7 +71,11 @@ async def _line(me: Run) -> Verdict:
         me.log.warn(fault)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    identity, notes = nodes.identify(me.settings, me.host)
+    try:
+        identity, notes = await in_thread(_IDENTITY, lambda: nodes.identify(me.settings, me.host))
+    except asyncio.TimeoutError:
+        what = f"who this node is has not been found out after {_IDENTITY:g} s: a name server hangs"
+        raise IdentityError(what, hint="--head-address=ADDRESS instead of a name, or --rank and --nodes") from None
     me.identity, me.log.rank = identity, identity.rank
     me.phase("inspecting", run_id=identity.run_id, role=identity.role.value, rank=identity.rank, size=identity.size)
     ray = await RayChild.spawn(me.children, me.host.env)

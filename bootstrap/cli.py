@@ -18,7 +18,7 @@ from bootstrap.errors import INTERNAL_STATUS, BootstrapError, UsageError
 from bootstrap.host import Host, this_host
 from bootstrap.logs import Log
 from bootstrap.settings import Settings
-from bootstrap.supervisor import supervise, unblock_signals
+from bootstrap.supervisor import bounded, supervise, unblock_signals
 
 _COMMANDS = {
     "run": "start or join the cluster, run the workload on the head, end everywhere (the default)",
@@ -161,7 +161,7 @@ def _run(asked: Settings, host: Host) -> int:
         if fault := record.write(asked.status_file, host, {**entry, "host": host.hostname}):
             _say(f"ray-bootstrap: {fault}")
 
-    record.clear(asked.status_file, host)
+    bounded(lambda: record.clear(asked.status_file, host))
     return supervise(agent, killed)
 
 

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bootstrap import leftovers, process, ray_node, record, state
+from bootstrap import leftovers, ray_node, record, state
 from bootstrap.errors import INTERNAL_STATUS, BootstrapError, QuorumTimeout, retryable
 from bootstrap.model import Role, Verdict
-from bootstrap.run import Run, note_session, remove_session
-from bootstrap.waiting import in_thread, within
+from bootstrap.run import Run, end_all, remove_session
+from bootstrap.waiting import in_thread, threads_end, within
 
 T = TypeVar("T")
 
@@ -40,9 +40,10 @@ async def end(me: Run) -> int:
     """
     verdict, error = _verdict(me)
     me.phase("ending", status=verdict.status)
-    _, sockets = await asyncio.gather(
+    _, sockets, _ = await asyncio.gather(
         _try(me, "telling the other nodes", _tell(me, verdict, error)),
-        _try(me, "ending what was started", _end_all(me)),
+        _try(me, "ending what was started", end_all(me, 0 if me.hurry.is_set() else _RAY_GRACE)),
+        threads_end(_FOLDER if me.settings.shared_dir else _TELL),  # one may be writing what is to be removed
     )
     shared = me.settings.shared_dir or str(state.folder())
     await _try(me, "removing this run's files", in_thread(_FOLDER, lambda: _withdraw(me)), shared)
@@ -111,20 +112,6 @@ async def _tell(me: Run, verdict: Verdict, error: BootstrapError | None) -> None
     me.call.close()
 
 
-async def _end_all(me: Run) -> Sequence[str]:
-    """End everything below us; returns the socket files that it held."""
-    running = me.children.alive()
-    note_session(me.session, running)
-    sockets = set(process.socket_files(running))
-    left = await me.children.end_all(
-        0 if me.hurry.is_set() else _RAY_GRACE, lambda frozen: sockets.update(process.socket_files(frozen))
-    )
-    if left:
-        names = ", ".join(f"{p.name} (pid {p.pid}, state {p.state})" for p in left[:8])
-        me.log.warn(f"not even SIGKILL ended {names}: another user's, or stuck in the kernel")
-    return sorted(sockets)
-
-
 def _withdraw(me: Run) -> None:
     """Remove the secret that was made for this run, and where its head was."""
     try:
@@ -138,15 +125,14 @@ async def _clear_up(me: Run, sockets: Sequence[str]) -> Path | None:
 
     def remove() -> Path | None:
         leftovers.remove_sockets(sockets)
-        logs = remove_session(me.session)
-        return logs if logs is not None and logs.exists() else None
+        return remove_session(me.session)
 
     logs = await _try(me, "removing what Ray left", _patiently(me, remove), str(me.session.folder))
     if logs is None or me.settings.log_dir is None or me.identity is None:
         return logs
     rank = "unnumbered" if me.log.rank is None else me.log.rank
     copy = Path(me.settings.log_dir) / ray_node.run_hash(me.identity.run_id) / f"rank-{rank}"
-    copying = _patiently(me, lambda: shutil.copytree(logs, copy, dirs_exist_ok=True, ignore_dangling_symlinks=True))
+    copying = _patiently(me, lambda: shutil.copytree(logs, copy, symlinks=True, dirs_exist_ok=True))
     return await _try(me, "not all of Ray's logs are copied", copying, str(copy)) or logs
 
 

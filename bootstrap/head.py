@@ -7,8 +7,8 @@ import contextlib
 import os
 import signal
 
+from bootstrap import leftovers, quorum, ray_node, ray_ports, rendezvous, search, secret, state, workload
 from bootstrap import node as nodes
-from bootstrap import quorum, ray_node, ray_ports, rendezvous, search, secret, state, workload
 from bootstrap.errors import (
     BootstrapError,
     HeadNotFound,
@@ -24,8 +24,8 @@ from bootstrap.node import Node
 from bootstrap.ray_node import RayChild
 from bootstrap.rollcall.server import Member, RollCall
 from bootstrap.rollcall.wire import Hello
-from bootstrap.run import Run, inspect, remove_session, start_ray
-from bootstrap.settings import Settings
+from bootstrap.run import Run, end_all, inspect, remove_session, start_ray
+from bootstrap.settings import Settings, fixed_ports
 from bootstrap.values import host_port
 from bootstrap.waiting import in_thread, within
 
@@ -33,7 +33,7 @@ _LOOK_AGAIN = 0.05
 """Seconds between two looks at the dashboard's port."""
 _TURNED_AWAY = 5
 """Lines about strangers in a time-out's message."""
-_STOPPED_FIRST = 2.0
+_STOPPED_FIRST = 5.0
 """Seconds between a node that was told to stop and a head that is told so, too, such as by scancel."""
 _START_TRIES = 3
 """Of the head's Ray, when another program took a port between our choosing it and Ray's binding it."""
@@ -91,9 +91,10 @@ async def _share_secret(me: Run, identity: NodeIdentity, given: secret.Secret, t
     """What the nodes share; made for this run where only they can see it: in their folder, or on the only node."""
     path = state.path_of(os.getpid(), "token") if identity.size == 1 else me.meeting.secret_path
     if given.value is None and me.settings.auth != "off" and path is not None:
-        given = await in_thread(timeout, lambda: secret.make(path))
+        given = secret.draw(path)
         me.made_secret = given.written()
         me.state.update(written=me.made_secret)
+        await in_thread(timeout, given.save)
     secret.required(given, me.settings)
     return given
 
@@ -104,8 +105,8 @@ async def _open_roll_call(
     port = await call.listen(rendezvous.rollcall_ports(me.settings, identity))
     here = HeadAddress(call.me.ip, port)
     await search.still_the_head(me.meeting, call.me, shared, here)
-    record = await in_thread(timeout, lambda: me.meeting.announce(here))
-    me.state.update(written={**me.made_secret, **record})
+    me.state.update(written={**me.made_secret, **me.meeting.traces(here)})
+    await in_thread(timeout, lambda: me.meeting.announce(here))
     me.log.say(f"the roll call is open at {here} (rendezvous {identity.rendezvous})")
     return here
 
@@ -120,9 +121,10 @@ async def _start_head(me: Run, node: Node, ray: RayChild) -> tuple[str, str, Ray
             await start_ray(me, node, ray, ports, None, gcs)
             break
         except RayStartFailed:
-            await me.children.end_all(0)
+            leftovers.remove_sockets(await end_all(me, 0))
             remove_session(me.session)
-            taken = [port for name, port in ports.items() if not ray_ports.is_free(port) and "worker" not in name]
+            given = (*fixed_ports(me.settings), "min_worker_port", "max_worker_port")
+            taken = [port for name, port in ports.items() if name not in given and not ray_ports.is_free(port)]
             if tries == _START_TRIES or not taken:
                 raise
             me.log.warn(f"port {taken[0]} was taken while Ray started; trying again with other ports")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bootstrap.process import Process
@@ -31,17 +32,24 @@ def remove_written(files: Written) -> None:
     replace the file between our look and the removal; its workers then find nothing until it announces again. No file
     system offers "remove if unchanged".
 
-    :raises OSError: if one that is there cannot be read or removed.
+    :raises OSError: in the end, if one that is there cannot be read or removed.
     """
+    failure: OSError | None = None
     for path, expected in files.items():
-        with contextlib.suppress(FileNotFoundError):
+        try:
             # O_NONBLOCK: opening a FIFO would wait for its writer.
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
                 same = digest(file.read(_MOST)) == expected
             if same:
                 Path(path).unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            failure = error
         with contextlib.suppress(OSError):
             Path(path).parent.rmdir()
+    if failure is not None:
+        raise failure
 
 
 def session_folder(daemon: Process) -> Path | None:
@@ -54,9 +62,20 @@ def session_folder(daemon: Process) -> Path | None:
     return Path(sockets[0]).parent.parent if sockets and sockets[0] else None
 
 
-def session_started_by(pid: int, folder: Path) -> Path | None:
-    """The session of a head whose start failed half-way: its name ends with its starter's process id (node.py)."""
-    return next(iter(folder.glob(f"session_2*_{pid}")), None)
+def sessions(folder: Path) -> frozenset[str]:
+    """The names of Ray's sessions in its ``--temp-dir``."""
+    return frozenset(path.name for path in folder.glob("session_2*"))
+
+
+def session_begun(folder: Path, before: Container[str], starter: int) -> Path | None:
+    """The session of a ``ray start`` that failed half-way on the head.
+
+    :param before: the sessions that were there before it.
+    :param starter: the process that called it, with whose id the session's name ends (node.py): others may have begun
+        one in the same folder since.
+    """
+    begun = (name for name in sessions(folder) if name not in before and name.endswith(f"_{starter}"))
+    return next((folder / name for name in begun), None)
 
 
 def remove_sockets(files: Sequence[str]) -> None:
@@ -75,16 +94,41 @@ def remove_sockets(files: Sequence[str]) -> None:
 
 
 def clean(session: Path, gcs: str) -> None:
-    """Remove what this node's session left but its logs, and the notes on the current cluster if they are ours."""
-    with contextlib.suppress(OSError):
-        for entry in session.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                if entry.name != "logs":
-                    shutil.rmtree(entry, ignore_errors=True)
-            else:
+    """Remove what this node's session left but its logs, and the notes on the current cluster if they are ours.
+
+    Ray lets every user write in its folders (try_make_directory_shared in its utils.py), so somebody may have put a
+    link to another folder in their place, or another folder.
+    """
+    with contextlib.suppress(OSError), _ours(session) as inside:
+        for entry in Path(inside).iterdir():
+            if entry.is_symlink() or not entry.is_dir():
                 entry.unlink(missing_ok=True)
+            elif entry.name != "logs":
+                shutil.rmtree(entry, ignore_errors=True)
     with contextlib.suppress(OSError):
         current = session.parent / "ray_current_cluster"
         if current.read_text() == gcs:
             current.unlink()
             (session.parent / "prom_metrics_service_discovery.json").unlink(missing_ok=True)
+
+
+def logs_of(session: Path) -> Path | None:
+    """Where the logs of a session are, if there are any."""
+    with contextlib.suppress(OSError), _ours(session) as inside, _ours(Path(inside, "logs")):
+        return session / "logs"
+    return None
+
+
+@contextlib.contextmanager
+def _ours(folder: Path) -> Iterator[str]:
+    """A path to a folder of ours that stays the same one whatever is put in its place.
+
+    :raises OSError: if it is none, or somebody else's.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it is somebody else's", str(folder))
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)

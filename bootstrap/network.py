@@ -86,6 +86,16 @@ def source_address(towards: str) -> str | None:
     return address.partition("%")[0]
 
 
+def look_up(name: str) -> list[str]:
+    """The addresses of a host name, IPv4 and IPv6, in the system's order; takes the resolver's time.
+
+    :raises OSError: if it has none now (socket.gaierror).
+    :raises UnicodeError: if no name server could have it, such as a label of more than 63 letters.
+    """
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+
 def resolve(name: str, timeout: float = 2.0) -> tuple[str, ...]:
     """The addresses of ``name``, in the resolver's order; none if it gives none within ``timeout`` seconds.
 
@@ -96,11 +106,9 @@ def resolve(name: str, timeout: float = 2.0) -> tuple[str, ...]:
 
     def ask() -> None:
         try:
-            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            answers.put(tuple(dict.fromkeys(address.partition("%")[0] for address in look_up(name))))
         except (OSError, UnicodeError):
             answers.put(())
-        else:
-            answers.put(tuple(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)))
 
     threading.Thread(target=ask, name=f"resolve {name}", daemon=True).start()
     try:
@@ -222,7 +230,7 @@ def _route_sources(towards: str | None, route: Route, lookup: Resolve) -> Iterat
     """Source addresses worth trying, best first, each with where it comes from."""
     targets: Iterable[str] = ()
     if towards is not None:
-        targets = (towards,) if _is_address(towards) else sorted(lookup(towards), key=_is_v6)
+        targets = (towards,) if is_address(towards) else sorted(lookup(towards), key=_is_v6)
     for target in targets:
         if address := route(target):
             yield f"the route to the head ({towards})", address
@@ -268,7 +276,8 @@ def _canonical(address: str) -> str:
     return str(ipaddress.ip_address(address))
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether it is an IP address, and no name."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 
@@ -17,13 +18,23 @@ def trusted(folder: int, owner: int) -> bool:
     """
     if owner in (os.geteuid(), 0):
         return True
+    status = os.fstat(folder)
+    where = (status.st_dev, status.st_ino)
+    if where not in _shown:
+        with contextlib.suppress(OSError):
+            _shown[where] = _shown_for_us(folder)
+    return _shown.get(where) == owner
+
+
+_shown: dict[tuple[int, int], int] = {}
+"""Folder → the owner that a file of ours has there. Looked at once each: it is a file made and removed."""
+
+
+def _shown_for_us(folder: int) -> int:
     name = f".owner-{secrets.token_hex(8)}"
+    probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
-        probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
-    except OSError:
-        return False
-    try:
-        return os.fstat(probe).st_uid == owner
+        return os.fstat(probe).st_uid
     finally:
         os.close(probe)
         os.unlink(name, dir_fd=folder)

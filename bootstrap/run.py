@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bootstrap import hosts, leftovers, preflight, ray_node, rendezvous
+from bootstrap import hosts, leftovers, preflight, process, ray_node, rendezvous
 from bootstrap import node as nodes
 from bootstrap.children import Child, Children
 from bootstrap.errors import BootstrapError, PreflightFailed, RayDied, RayStartFailed, Stopped
@@ -46,8 +46,10 @@ class Session:
     folder: Path | None = None
     """Ray's ``--temp-dir``."""
     gcs: str = ""
+    before: frozenset[str] = frozenset()
+    """The sessions that were below it before ours."""
     path: Path | None = None
-    """The session's own folder below it."""
+    """Ours."""
     quorum: bool = False
     """Whether the workload could start."""
 
@@ -62,11 +64,11 @@ def remove_session(session: Session) -> Path | None:
     """Remove what Ray's session left but its logs; returns where these are."""
     path = session.path
     if path is None and session.folder is not None and session.ray is not None:
-        path = leftovers.session_started_by(session.ray.child.pid, session.folder)
+        path = leftovers.session_begun(session.folder, session.before, session.ray.child.pid)
     if path is None:
         return None
     leftovers.clean(path, session.gcs)
-    return path / "logs"
+    return leftovers.logs_of(path)
 
 
 @dataclass
@@ -169,12 +171,13 @@ async def start_ray(
     :param gcs: GCS's address.
     :raises RayStartFailed: with the cause.
     """
-    me.session.folder, me.session.gcs = node.temp_dir, gcs
-    me.state.update(folder=str(node.temp_dir), starter=ray.child.pid, gcs=gcs)
     try:
         node.temp_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RayStartFailed(f"{node.temp_dir}: {error.strerror}", hint="--temp-dir=DIR on a local disk") from None
+    session, before = me.session, leftovers.sessions(node.temp_dir)
+    session.folder, session.gcs, session.before = node.temp_dir, gcs, before
+    me.state.update(folder=str(node.temp_dir), gcs=gcs, before=sorted(before), starter=ray.child.pid)
     argv = node.start_argv(ports, gcs_to_join)
     starting = ray_node.start(ray, argv, me.session.env, node.temp_dir, time.time())
     try:
@@ -186,9 +189,22 @@ async def start_ray(
     note_session(me.session, daemons)
     if "raylet" not in {daemon.name for daemon in daemons}:
         raise RayStartFailed("`ray start` said that it succeeded, but there is no raylet")
+    if session.path is not None:
+        me.state.update(session=str(session.path))
     for daemon in daemons:
-        me.state.update(session=str(me.session.path))
         me.children.watch(daemon, lambda name=daemon.name: _daemon_ended(me, name))  # type: ignore[misc]
+
+
+async def end_all(me: Run, grace: float) -> Sequence[str]:
+    """End everything below us; returns the socket files that it held."""
+    running = me.children.alive()
+    note_session(me.session, running)
+    sockets = set(process.socket_files(running))
+    left = await me.children.end_all(grace, lambda frozen: sockets.update(process.socket_files(frozen)))
+    if left:
+        names = ", ".join(f"{p.name} (pid {p.pid}, state {p.state})" for p in left[:8])
+        me.log.warn(f"not even SIGKILL ended {names}: another user's, or stuck in the kernel")
+    return sorted(sockets)
 
 
 def _daemon_ended(me: Run, name: str) -> None:

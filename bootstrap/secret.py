@@ -41,9 +41,34 @@ class Secret:
             return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.path)}
         return {"RAY_AUTH_MODE": "token"}
 
+    def save(self) -> None:
+        """Write it to its file (mode 0600, replaced whole), which the other nodes read.
+
+        :raises PreflightFailed: if it cannot be written there, or others might have written what is there then.
+        """
+        if self.path is None or self.value is None:
+            return
+        temporary = _temporary(self.path)
+        try:
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+            _write(temporary, self.value)
+            temporary.replace(self.path)
+            _content(self.path, ours=True)
+        except (OSError, ValueError) as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            what = f"cannot be written: {error.strerror}" if isinstance(error, OSError) else f"would be no use: {error}"
+            raise PreflightFailed(
+                f"{self.path}: the run's secret {what}",
+                hint=f"{self.path.parent.parent} must be a folder that this user can write and that keeps modes;"
+                " or --secret-file=FILE, RAY_AUTH_TOKEN, --auth=off",
+            ) from error
+
     def written(self) -> Written:
-        """Its file, if it was made for this run."""
-        return {str(self.path): digest(self.value)} if self.value is not None and self.path is not None else {}
+        """The file that :meth:`save` makes, under its name and the one that it has until it is whole."""
+        if self.value is None or self.path is None:
+            return {}
+        return {str(path): digest(self.value) for path in (self.path, _temporary(self.path))}
 
 
 def load(settings: Settings, host: Host) -> Secret:
@@ -84,32 +109,20 @@ def required(secret: Secret, settings: Settings) -> None:
         )
 
 
-def make(path: Path) -> Secret:
-    """A new secret for this run in ``path`` (mode 0600, replaced whole).
-
-    :raises PreflightFailed: if it cannot be written there.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    value = random.token_hex(32)
-    try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        _write(temporary, value)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise PreflightFailed(
-            f"{path}: the run's secret cannot be written: {error.strerror}",
-            hint=f"make {path.parent.parent} a folder that this user can write, or --auth=off",
-        ) from error
-    return Secret(value.encode(), "made for this run", path)
+def draw(path: Path) -> Secret:
+    """A new secret for this run, whose file is to be ``path``; see :meth:`Secret.save`."""
+    return Secret(random.token_hex(32).encode(), "made for this run", path)
 
 
-def _write(path: Path, value: str) -> None:
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _write(path: Path, value: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "w") as file:
+    with os.fdopen(fd, "wb") as file:
         file.write(value)
         file.flush()
         os.fsync(fd)

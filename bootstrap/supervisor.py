@@ -25,8 +25,8 @@ from bootstrap import process
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
-_FOLDERS = 10.0
-"""Seconds for a dead agent's files: a folder on a network hangs for ever when its server is gone."""
+_PATIENCE = 10.0
+"""Seconds for what may hang for ever."""
 
 
 def heard() -> frozenset[signal.Signals]:
@@ -100,15 +100,20 @@ def _bury(agent: int, reason: str, spared: Container[int], tell: Callable[[], No
     sockets = process.socket_files(running)
     sessions = [path for path in map(leftovers.session_folder, running) if path]
     ended, _ = process.kill_descendants(os.getpid(), spared)
-    with contextlib.suppress(OSError):
-        print(f"ray-bootstrap: {reason}; ended the {ended} processes that it had started", file=sys.stderr)
     facts = state.bury(agent)
+
+    def say() -> None:
+        line = f"ray-bootstrap: {reason}; ended the {ended} processes that it had started\n"
+        with contextlib.suppress(OSError):
+            os.write(
+                2, line.encode()
+            )  # not through sys.stderr, whose lock a stuck write would keep from the last flush
 
     def remove_session() -> None:
         leftovers.remove_sockets(sockets)
         session = facts.get("session") or next(iter(sessions), None)
         if session is None and "folder" in facts:
-            session = leftovers.session_started_by(facts["starter"], Path(facts["folder"]))
+            session = leftovers.session_begun(Path(facts["folder"]), facts["before"], facts["starter"])
         if session is not None:
             leftovers.clean(Path(session), facts.get("gcs", ""))
 
@@ -116,12 +121,17 @@ def _bury(agent: int, reason: str, spared: Container[int], tell: Callable[[], No
         with contextlib.suppress(OSError):
             leftovers.remove_written(facts.get("written", {}))
 
-    tasks = [threading.Thread(target=task, daemon=True) for task in (tell, remove_session, remove_written)]
-    for task in tasks:
-        task.start()
-    deadline = time.monotonic() + _FOLDERS
-    for task in tasks:
-        task.join(max(0, deadline - time.monotonic()))
+    bounded(say, tell, remove_session, remove_written)
+
+
+def bounded(*tasks: Callable[[], None]) -> None:
+    """Run all at once, and go on when they are done, or hang: a folder whose server is gone, a reader that sleeps."""
+    threads = [threading.Thread(target=task, daemon=True) for task in tasks]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + _PATIENCE
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
 
 
 def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:

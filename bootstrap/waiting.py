@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_LOOK_AGAIN = 0.01
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 async def within(seconds: float, awaitable: Awaitable[T]) -> T:
@@ -30,6 +36,32 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
 async def in_thread(seconds: float, function: Callable[[], T]) -> T:
     """What ``function`` returns, run in a thread. :raises asyncio.TimeoutError: if it takes longer; the thread stays.
 
-    A thread that hangs holds nothing up: the agent ends with ``os._exit``.
+    One of its own: asyncio's pool has a handful, and when they hang, whatever comes next waits for them. A thread that
+    hangs holds nothing up: it is a daemon, and the agent ends with ``os._exit``.
     """
-    return await within(seconds, asyncio.to_thread(function))
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def work() -> None:
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 (raised where it is awaited)
+            tell(answer.set_exception, error)
+        else:
+            tell(answer.set_result, result)
+
+    def tell(settle: Callable[..., None], outcome: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(lambda: None if answer.done() else settle(outcome))
+
+    thread = threading.Thread(target=work, daemon=True, name="in_thread")
+    _threads.add(thread)
+    thread.start()
+    return await within(seconds, answer)
+
+
+async def threads_end(seconds: float) -> None:
+    """Wait for the threads that nobody awaits any more, which may be about to write something; no longer than that."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while any(thread.is_alive() for thread in _threads) and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(_LOOK_AGAIN)

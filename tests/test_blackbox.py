@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -252,8 +253,6 @@ def test_a_ray_that_cannot_be_imported(site: Site) -> None:
 
 
 def test_a_port_that_is_taken_while_ray_starts(site: Site) -> None:
-    import socket
-
     node = site.run("--", "true", env={"FAKE_RAY": "gate refuse-first"})
     node.is_in("starting Ray")
     node.appears("record")
@@ -266,6 +265,17 @@ def test_a_port_that_is_taken_while_ray_starts(site: Site) -> None:
     again = dict(argument.split("=") for argument in node.starts[1]["argv"] if "port=" in argument)
     assert first["--port"] != again["--port"]
     assert f"port {first['--port']} was taken while Ray started; trying again with other ports" in node.err
+
+
+def test_a_port_of_the_users_that_is_taken_is_not_tried_again(site: Site) -> None:
+    with socket.socket() as taker:
+        taker.bind(("", 0))
+        taker.listen()
+        port = taker.getsockname()[1]
+        node = site.run(f"--gcs-port={port}", "--ignore-check=ports", "--", "true", env={"FAKE_RAY": "refuse"})
+        assert node.wait() == 69, node.err
+    assert len(node.starts) == 1
+    assert "trying again" not in node.err
 
 
 @pytest.mark.parametrize("daemon", ["raylet", "gcs_server"])

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -261,6 +262,18 @@ def test_an_unfit_head_is_found_all_the_same(site: Site, head: list[str], worker
     nodes = [site.run(*head, *shared, "--", "true", env=unfit), site.run(*worker, *shared, "--", "true")]
     assert statuses(*nodes) == [78, 78], nodes[1].err
     assert "is no folder" in nodes[1].err
+
+
+def test_an_unfit_head_without_a_roll_call_waits_for_nobody(site: Site) -> None:
+    (site.folder / "file").write_text("")
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = f"--rollcall-port={taken.getsockname()[1]}"
+        begun = time.monotonic()
+        node = site.rank(0, 2, port, "--ignore-check=ports", f"--temp-dir={site.folder / 'file'}")
+        assert node.wait() == 78, node.err
+        assert time.monotonic() - begun < 8
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,26 +121,76 @@ def test_a_signal_during_the_inspection(site: Site, signum: int) -> None:
     assert not (node.folder / "started").exists()
 
 
-FOLDER_THAT_HANGS = """
+def preloaded(site: Site, code: str) -> dict[str, str]:
+    """The environment of a program whose C library is changed in this way."""
+    (site.folder / "stub.c").write_text("#define _GNU_SOURCE\n" + code)
+    library = site.folder / "stub.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, site.folder / "stub.c"], check=True, timeout=60)
+    return {"LD_PRELOAD": str(library)}
+
+
+FOLDER_THAT_IS_SLOW = """
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 int rename(const char *from, const char *to) {
-    if (strstr(to, "/secret-")) { fprintf(stderr, "the folder hangs\\n"); for (;;) pause(); }
+    if (strstr(to, "SLOW")) { fprintf(stderr, "it takes its time\\n"); usleep(MILLISECONDS * 1000); }
     return renameat(-100, from, -100, to);
 }
 """
 
 
+def slow(what: str, milliseconds: int) -> str:
+    return FOLDER_THAT_IS_SLOW.replace("SLOW", what).replace("MILLISECONDS", str(milliseconds))
+
+
 @pytest.mark.requires("cc")
 def test_a_signal_while_the_shared_folder_hangs(site: Site) -> None:
-    (site.folder / "stub.c").write_text(FOLDER_THAT_HANGS)
-    library = site.folder / "stub.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, site.folder / "stub.c"], check=True, timeout=60)
-    node = site.run("--rank=0", "--nodes=2", f"--shared-dir={site.shared}", env={"LD_PRELOAD": str(library)})
-    node.says("the folder hangs")
+    env = preloaded(site, slow("/secret-", 600_000))
+    node = site.run("--rank=0", "--nodes=2", f"--shared-dir={site.shared}", env=env)
+    node.says("it takes its time")
     node.send(TERM)
     assert node.wait() == 143
+
+
+@pytest.mark.requires("cc")
+@pytest.mark.parametrize("signum", [TERM, KILL])
+def test_a_signal_while_the_secret_is_written_leaves_nothing_of_it(site: Site, signum: int) -> None:
+    env = preloaded(site, slow("/secret-", 500))
+    node = site.run("--rank=0", "--nodes=2", f"--shared-dir={site.shared}", env=env)
+    node.says("it takes its time")
+    os.kill(node.agent, signum)
+    assert node.wait() == 128 + signum
+    assert list(site.shared.iterdir()) == []
+
+
+RESOLVER_THAT_HANGS = """
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
+    if (name && strcmp(name, "head.example") == 0) { fprintf(stderr, "the resolver hangs\\n"); for (;;) pause(); }
+    return EAI_NONAME;
+}
+"""
+
+
+@pytest.mark.requires("cc")
+@pytest.mark.parametrize(
+    ("args", "times"),
+    [
+        (["--address=head.example", "--min-nodes=2"], 1),
+        (["--head-address=head.example", "--rank=1", "--nodes=2"], 8),  # two looks
+    ],
+)
+def test_a_signal_while_a_name_server_hangs(site: Site, args: list[str], times: int) -> None:
+    node = site.run(*args, env=preloaded(site, RESOLVER_THAT_HANGS))
+    wait_for(lambda: node.err.count("the resolver hangs") >= times, 20, "look-ups that hang")
+    node.send(TERM)
+    begun = time.monotonic()
+    assert node.wait() == 143
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("signum", [TERM, INT])
@@ -275,9 +327,8 @@ def test_killing_one_of_the_heads_two_processes_leaves_nothing(site: Site, victi
 
 def test_killing_the_agent_while_ray_starts_leaves_nothing_of_the_session(site: Site) -> None:
     node = site.run("--", "true", env={"FAKE_RAY": "hang"})
-    node.appears("record")
+    wait_for(lambda: list(node.temp_dir.glob("session_2*/sockets")), what="a session")
     (session,) = node.temp_dir.glob("session_2*")
-    assert (session / "sockets").exists()
     os.kill(node.agent, KILL)
     assert node.wait() == 137
     assert [path.name for path in session.iterdir()] == ["logs"]
@@ -291,6 +342,23 @@ def test_killing_the_agent_while_the_file_of_its_record_hangs(site: Site) -> Non
     os.kill(node.agent, KILL)
     assert node.wait() == 137
     assert [path.name for path in node.temp_dir.glob("session_2*/*")] == ["logs"]
+
+
+def test_killing_the_agent_when_nobody_reads_its_lines(site: Site) -> None:
+    reading, writing = os.pipe()
+    node = site.run("--", *STAY, stderr=writing)
+    node.says("up", where="out")
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, bytes(4096)):
+            pass
+    os.set_blocking(writing, True)
+    os.kill(node.agent, KILL)
+    assert node.wait() == 137
+    assert node.verdict["status"] == 137
+    assert [path.name for path in node.temp_dir.glob("session_2*/*")] == ["logs"]
+    for fd in (reading, writing):
+        os.close(fd)
 
 
 def test_a_worker_that_is_told_to_stop_may_be_the_first_of_all_that_are(site: Site) -> None:

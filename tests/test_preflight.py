@@ -6,6 +6,7 @@ import dataclasses
 import os
 import resource
 import socket
+import stat
 import subprocess
 import sys
 from collections import namedtuple
@@ -575,6 +576,39 @@ def test_shared_dir_with_a_dead_agents_canary(fit: Node, tmp_path: Path) -> None
     (tmp_path / f".ray-bootstrap-canary-node-{os.getpid()}").touch()
     assert found(having(fit, shared_dir=str(tmp_path))) == []
     assert not list(tmp_path.glob(".ray*"))
+
+
+def showing(monkeypatch: pytest.MonkeyPatch, **changes: int) -> None:
+    """A file system that makes this of the mode or the owner of all files."""
+    real = os.fstat
+
+    def changed(fd: int) -> os.stat_result:
+        mode, *fields = real(fd)[:10]
+        mode = stat.S_IFMT(mode) | changes.get("mode", stat.S_IMODE(mode))
+        fields[3] = changes.get("uid", fields[3])
+        return os.stat_result([mode, *fields])
+
+    monkeypatch.setattr(os, "fstat", changed)
+
+
+@pytest.mark.parametrize(("mode", "fatal"), [(0o777, True), (0o644, False)])
+def test_shared_dir_that_keeps_no_modes(
+    fit: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, fatal: bool
+) -> None:
+    showing(monkeypatch, mode=mode)
+    node = having(fit, shared_dir=str(tmp_path))
+    finding = only(node)
+    assert (finding.check, finding.fatal) == ("shared-dir", fatal)
+    assert f"a file of mode 600 shows {mode:o} there" in finding.message
+    assert found(having(fit, shared_dir=str(tmp_path), auth="off")) == []
+    assert found(dataclasses.replace(node, secret=Secret(b"given", "RAY_AUTH_TOKEN"))) == []
+
+
+def test_shared_dir_that_squashes_owners(fit: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    showing(monkeypatch, uid=65533)
+    finding = only(having(fit, shared_dir=str(tmp_path)))
+    assert (finding.check, finding.fatal) == ("shared-dir", False)
+    assert "files of ours show uid 65533 there" in finding.message
 
 
 def test_shared_dir_that_cannot_be_written(fit: Node) -> None:

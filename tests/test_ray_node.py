@@ -211,11 +211,34 @@ def test_the_session_of_a_raylet(tmp_path: Path) -> None:
 
 
 def test_the_session_of_a_head_that_failed_half_way(tmp_path: Path) -> None:
-    log(tmp_path, "raylet.out", "", "session_2026-01-01_00-00-00_000000_17")
-    assert leftovers.session_started_by(7, tmp_path) is None
-    found = leftovers.session_started_by(17, tmp_path)
-    assert found is not None
-    assert found.name.endswith("_17")
+    earlier, ours = (f"session_2026-01-01_00-00-0{second}_000000_17" for second in range(2))
+    log(tmp_path, "raylet.out", "", earlier)  # of another container, whose process ids are the same
+    before = leftovers.sessions(tmp_path)
+    log(tmp_path, "raylet.out", "", ours)
+    assert leftovers.session_begun(tmp_path, before, 7) is None
+    assert leftovers.session_begun(tmp_path, before, 17) == tmp_path / ours
+    assert leftovers.session_begun(tmp_path, leftovers.sessions(tmp_path), 17) is None
+
+
+@pytest.mark.requires("root")
+@pytest.mark.parametrize("swapped", ["link", "folder"])
+def test_what_somebody_has_put_in_a_sessions_place_is_not_cleared_up(tmp_path: Path, swapped: str) -> None:
+    """Ray lets every user write in its ``--temp-dir``."""
+    kept = log(tmp_path, "raylet.out", "text")
+    session = kept.parent.parent
+    home = tmp_path / "home"
+    (home / "folder").mkdir(parents=True)
+    (home / "file").touch()
+    session.rename(tmp_path / "away")
+    if swapped == "link":
+        session.symlink_to(home)
+    else:
+        home.rename(session)
+        os.chown(session, 65534, 65534)
+    leftovers.clean(session, "")
+    assert {path.name for path in session.iterdir()} == {"folder", "file"}
+    assert leftovers.logs_of(session) is None
+    assert leftovers.logs_of(tmp_path / "away") == tmp_path / "away" / "logs"
 
 
 def test_clearing_up_leaves_the_logs_and_what_is_not_ours(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ async def a_worker_in_memory(secret: bytes | None) -> tuple[Membership, asyncio.
     membership = Membership(hello(1), secret, 30)
 
     async def join() -> None:
-        await membership.greet(HeadAddress("head", 1), 5)
+        await membership.greet(HeadAddress("127.0.0.1", 1), 5)
         await membership.enrol(5)
 
     joining = asyncio.ensure_future(join())

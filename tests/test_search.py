@@ -29,6 +29,13 @@ def folder(path: Path) -> SharedFolder:
     return SharedFolder(str(path), ME.run, 0, "host")
 
 
+def drawn(path: Path) -> Secret:
+    """A secret for this run, in its file."""
+    made = secret.draw(path)
+    made.save()
+    return made
+
+
 async def find(meeting: Any, given: Secret = NONE, timeout: float = 5.0) -> tuple[Membership, Secret]:
     return await search.find_head(Settings(), meeting, hello(), given, timeout, Log())
 
@@ -91,8 +98,8 @@ def test_a_secret_that_hangs_does_not_either(
 def test_a_secret_that_was_read_too_early_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting = folder(tmp_path)
     assert meeting.lookup() == []
-    old, looks, real = secret.make(meeting.secret_path), 0, secret.find_made
-    new = secret.make(meeting.secret_path)
+    old, looks, real = drawn(meeting.secret_path), 0, secret.find_made
+    new = drawn(meeting.secret_path)
 
     def stale(path: Path) -> Secret | None:
         nonlocal looks
@@ -115,7 +122,7 @@ def test_a_secret_that_was_read_too_early_is_read_again(tmp_path: Path, monkeypa
 def test_a_secret_that_was_made_after_the_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting = folder(tmp_path)
     assert meeting.lookup() == []
-    made, real = secret.make(meeting.secret_path), secret.find_made
+    made, real = drawn(meeting.secret_path), secret.find_made
     looks = iter([None])
     monkeypatch.setattr(secret, "find_made", lambda path: next(looks, real(path)))
 
@@ -133,7 +140,7 @@ def test_a_secret_that_was_made_after_the_look(tmp_path: Path, monkeypatch: pyte
 def test_a_secret_that_cannot_be_read_is_told_and_may_be_mended(tmp_path: Path) -> None:
     meeting = folder(tmp_path)
     assert meeting.lookup() == []
-    made = secret.make(meeting.secret_path)
+    made = drawn(meeting.secret_path)
     meeting.secret_path.chmod(0o666)
 
     @looped
@@ -168,7 +175,7 @@ def test_a_secret_that_only_the_head_was_given_is_refused_at_once(tmp_path: Path
 def test_a_secret_that_stays_another_is_told(tmp_path: Path) -> None:
     meeting = folder(tmp_path)
     assert meeting.lookup() == []
-    secret.make(meeting.secret_path)
+    drawn(meeting.secret_path)
 
     @looped
     async def scene() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap import secret
+from bootstrap import owner, secret
 from bootstrap.errors import PreflightFailed, UsageError
 from bootstrap.host import Host
 from bootstrap.secret import Secret
@@ -17,6 +17,13 @@ from bootstrap.settings import Settings
 
 def host(**env: str) -> Host:
     return Host(env=env, hostname="node")
+
+
+def drawn(path: Path) -> Secret:
+    """A secret for this run, in its file."""
+    made = secret.draw(path)
+    made.save()
+    return made
 
 
 @pytest.fixture
@@ -108,7 +115,7 @@ def test_a_file_of_ones_own_that_ray_would_use_and_we_cannot(files: Path) -> Non
 def test_a_made_secret_on_a_file_system_that_shows_another_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, real = secret.make(tmp_path / "folder" / "secret"), os.fstat
+    made, real = drawn(tmp_path / "folder" / "secret"), os.fstat
     os.chown(tmp_path / "folder" / "secret", 65534, 65534)
     with pytest.raises(ValueError, match="it belongs to uid 65534"):
         secret.find_made(tmp_path / "folder" / "secret")
@@ -119,6 +126,7 @@ def test_a_made_secret_on_a_file_system_that_shows_another_owner(
         return os.stat_result(fields)
 
     monkeypatch.setattr(os, "fstat", squashed)
+    monkeypatch.setattr(owner, "_shown", {})
     assert secret.find_made(tmp_path / "folder" / "secret") == made
 
 
@@ -169,9 +177,17 @@ def test_a_place_where_none_can_be_made_is_named(tmp_path: Path, spoil: Callable
     path.parent.mkdir()
     spoil(path)
     with pytest.raises(PreflightFailed, match=f"^{path}: ") as error:
-        secret.make(path)
+        drawn(path)
     assert "--auth=off" in error.value.hint
     assert list(tmp_path.rglob(".*")) == []
+
+
+def test_a_file_system_that_keeps_no_modes_cannot_hold_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fstat
+    monkeypatch.setattr(os, "fstat", lambda fd: os.stat_result([real(fd).st_mode | 0o777, *real(fd)[1:10]]))
+    with pytest.raises(PreflightFailed, match="secret would be no use: others may write it") as error:
+        drawn(tmp_path / "folder" / "secret")
+    assert "--auth=off" in error.value.hint
 
 
 def test_one_that_is_made_is_found_and_ours_alone(tmp_path: Path) -> None:
@@ -179,8 +195,8 @@ def test_one_that_is_made_is_found_and_ours_alone(tmp_path: Path) -> None:
     assert secret.find_made(path) is None
     old_mask = os.umask(0)
     try:
-        made = secret.make(path)
-        again = secret.make(path)
+        made = drawn(path)
+        again = drawn(path)
     finally:
         os.umask(old_mask)
     assert secret.find_made(path) == again
@@ -194,7 +210,7 @@ def test_a_link_where_the_made_secret_should_be_is_not_followed(files: Path) -> 
     (files / "secret").symlink_to(files / "a")
     with pytest.raises(OSError, match="symbolic links"):
         secret.find_made(files / "secret")
-    secret.make(files / "secret")
+    drawn(files / "secret")
     assert (files / "a").read_text() == " a\n"
     assert secret.find_made(files / "secret") is not None
 

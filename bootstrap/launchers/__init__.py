@@ -16,7 +16,7 @@ from bootstrap.host import Host
 from bootstrap.launchers.derived import Fact, Facts, Scene, is_loopback
 from bootstrap.launchers.table import LAUNCHERS, Launcher
 from bootstrap.model import NodeIdentity, Role
-from bootstrap.rendezvous import dns, static
+from bootstrap.rendezvous import static
 from bootstrap.settings import Settings, flag
 
 __all__ = ["LAUNCHERS", "Launcher", "identify"]
@@ -37,7 +37,7 @@ def identify(
     host: Host,
     *,
     own_addresses: Callable[[], Collection[str]] = network.own_addresses,
-    resolve: dns.Resolve = dns.resolve,
+    resolve: network.Resolve = network.look_up,
 ) -> tuple[NodeIdentity, list[str]]:
     """This node's identity, with the source of each value, and notes for the log.
 

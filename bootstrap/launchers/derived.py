@@ -8,9 +8,10 @@ import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from bootstrap import network
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
-from bootstrap.rendezvous import dns, slurm, static
+from bootstrap.rendezvous import slurm, static
 from bootstrap.settings import Settings
 
 Fact = tuple[str, str]
@@ -26,7 +27,7 @@ class Scene:
     settings: Settings
     host: Host
     own_addresses: Callable[[], Collection[str]]
-    resolve: dns.Resolve
+    resolve: network.Resolve
 
 
 def kubernetes(found: Facts, scene: Scene) -> Facts:

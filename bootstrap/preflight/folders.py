@@ -156,13 +156,15 @@ def shared_dir(node: Node) -> Iterator[Finding]:
         yield Finding("shared-dir", f"{given} {what}", remedy)
         return
     try:
-        listed = _canary(folder, f".ray-bootstrap-canary-{node.host.hostname.replace('/', '_')}-{os.getpid()}")
+        listed, status = _canary(folder, f".ray-bootstrap-canary-{node.host.hostname.replace('/', '_')}-{os.getpid()}")
     except OSError as error:
         yield Finding("shared-dir", f"{given} cannot be written ({error.strerror or error})", remedy)
         return
     if not listed:
         message = f"{given}: a file that was written and synced is not in the folder's listing"
         yield Finding("shared-dir", message, "mount it without caching of names (NFS: -o lookupcache=none)")
+    if node.several and node.secret.value is None and node.settings.auth != "off":
+        yield from _unsafe(given, status)
     kind, _ = mount_of(node.host, folder)
     if node.several and kind in _OF_ONE_CONTAINER:
         message = f"{given} is on {kind}, this container's own: is the volume mounted?"
@@ -170,8 +172,22 @@ def shared_dir(node: Node) -> Iterator[Finding]:
         yield Finding("shared-dir", message, claim if node.in_pod else f"findmnt -T {folder}", fatal=False)
 
 
-def _canary(folder: Path, name: str) -> bool:
-    """Whether a file that is written here is listed; it is removed again."""
+def _unsafe(given: str, status: os.stat_result) -> Iterator[Finding]:
+    """What a folder for the run's secret makes of a file of ours, whose mode was 600."""
+    instead = "one RAY_AUTH_TOKEN or --secret-file for all nodes, or --auth=off"
+    if status.st_mode & 0o077:
+        message = f"{given}: a file of mode 600 shows {status.st_mode & 0o777:o} there, and the run's secret would, too"
+        remedy = f"mount options file_mode=0600,dir_mode=0700 (CIFS) or umask=077 (FUSE); or {instead}"
+        yield Finding("shared-dir", message, remedy, fatal=bool(status.st_mode & 0o022))
+    if status.st_uid != os.geteuid():
+        message = f"{given}: files of ours show uid {status.st_uid} there, as others' may, who could pose as the head"
+        yield Finding(
+            "shared-dir", message, f"export it without squashing uid {os.geteuid()}; or {instead}", fatal=False
+        )
+
+
+def _canary(folder: Path, name: str) -> tuple[bool, os.stat_result]:
+    """Whether a file that is written here is listed, and its status; it is removed again."""
     path = folder / name
     with contextlib.suppress(FileNotFoundError):
         path.unlink()  # of an agent that was killed, in a container with the same name and process id
@@ -180,7 +196,7 @@ def _canary(folder: Path, name: str) -> bool:
         os.write(fd, b"ray-bootstrap\n")
         os.fsync(fd)
         with os.scandir(folder) as entries:
-            return any(entry.name == name for entry in entries)
+            return any(entry.name == name for entry in entries), os.fstat(fd)
     finally:
         os.close(fd)
         path.unlink(missing_ok=True)

@@ -18,7 +18,6 @@ OLDEST_RAY = (2, 52)
 SHM = "/dev/shm"  # noqa: S108 (Ray's object store lives there)
 LEAST_STORE = 75 * MIB
 """Ray refuses a smaller object store (OBJECT_STORE_MINIMUM_MEMORY_BYTES in its ray_constants.py)."""
-"""Docker and Kubernetes give 64 MiB unless asked; below this the agent cannot size the store for /dev/shm."""
 LEAST_MEMORY, LITTLE_MEMORY = 256 * MIB, GIB
 """GCS, raylet and agents take some 600 MiB before the first worker; nothing starts in a quarter of a GiB."""
 LEAST_FILES, ENOUGH_FILES = 4096, 65536

@@ -37,11 +37,11 @@ class Rendezvous(Protocol):
     def secret_path(self) -> Path | None:
         """A file in a place that all nodes of the run see and nobody else does, for a secret; None if there is none."""
 
-    def announce(self, head: HeadAddress) -> Written:
-        """Tell where the head is; nothing to do where the platform already knows.
+    def traces(self, head: HeadAddress) -> Written:
+        """The files that :meth:`announce` makes for that, for whoever clears up behind a dead agent."""
 
-        :returns: what was written for that, for whoever clears up behind a dead agent.
-        """
+    def announce(self, head: HeadAddress) -> None:
+        """Tell where the head is; nothing to do where the platform already knows."""
 
     def lookup(self) -> Sequence[HeadAddress]:
         """The candidates now, best first; empty means not yet.

@@ -6,10 +6,10 @@ It takes some 30 s until such a name answers, since resolvers cache the negative
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bootstrap import network
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.leftovers import Written
@@ -28,18 +28,6 @@ add a headless Service, or give --head-address=HOST or --shared-dir=DIR:
     selector: {batch.kubernetes.io/job-name: <the Job's name>}
 and in the Job: spec.template.spec.subdomain: ray"""
 
-Resolve = Callable[[str], Sequence[str]]
-
-
-def resolve(name: str) -> list[str]:
-    """The addresses of a host name, IPv4 and IPv6, in the system's order.
-
-    :raises OSError: if it has none now (socket.gaierror).
-    :raises UnicodeError: if no name server could have it, such as a label of more than 63 letters.
-    """
-    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-
 
 @dataclass
 class Dns:
@@ -47,7 +35,7 @@ class Dns:
 
     names: tuple[str, ...]
     ports: tuple[int, ...]
-    resolve: Resolve = resolve
+    resolve: network.Resolve = network.look_up
     ignored: list[str] = field(default_factory=list)
     secret_path: None = None
 
@@ -56,9 +44,12 @@ class Dns:
         """The names."""
         return f"the name {', '.join(self.names)}"
 
-    def announce(self, _head: HeadAddress) -> Written:
-        """Nothing to do: the platform publishes the name."""
+    def traces(self, _head: HeadAddress) -> Written:
+        """None."""
         return {}
+
+    def announce(self, _head: HeadAddress) -> None:
+        """Nothing to do: the platform publishes the name."""
 
     def lookup(self) -> Sequence[HeadAddress]:
         """Every address of every name on every port; empty while none resolves.

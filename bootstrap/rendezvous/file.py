@@ -42,24 +42,31 @@ class SharedFolder:
         self.secret_path = self.folder / f"secret-{run}-{attempt}"
         self._key = {"run_id": run_id, "attempt": attempt}
         self._hostname = hostname
-        self._nonce = ""
+        self._nonce = secrets.token_hex(16)
+        self._temporary = f".{self.name}.{self._nonce}"
+        self._time = time.time()
         self._seen = False
         self._written: Written = {}
 
-    def announce(self, head: HeadAddress) -> Written:
+    def traces(self, head: HeadAddress) -> Written:
+        """The record, under its name and the one that it has until it is whole."""
+        content = digest(self._text(head))
+        return {str(self.folder / name): content for name in (self.name, self._temporary)}
+
+    def announce(self, head: HeadAddress) -> None:
         """Write the record; that of an earlier head of this run gives way.
 
         :raises UsageError: if the folder cannot be written.
         """
-        self._nonce = secrets.token_hex(16)
-        record = {**self._key, "host": head.host, "port": head.port, "hostname": self._hostname}
-        text = json.dumps({**record, "time": time.time(), "nonce": self._nonce}).encode()
+        self._written = self.traces(head)
         try:
-            self._store(text)
+            self._store(self._text(head))
         except OSError as error:
             raise self._unusable(error) from error
-        self._written = {str(self.folder / self.name): digest(text)}
-        return self._written
+
+    def _text(self, head: HeadAddress) -> bytes:
+        where = {"host": head.host, "port": head.port, "hostname": self._hostname}
+        return json.dumps({**self._key, **where, "time": self._time, "nonce": self._nonce}).encode()
 
     def lookup(self) -> Sequence[HeadAddress]:
         """The address in this run's record, if there is one that can be believed.
@@ -96,9 +103,9 @@ class SharedFolder:
         # Another run's ``withdraw`` may remove the empty folder before the record is in it.
         for _ in range(_TRIES - 1):
             with contextlib.suppress(FileNotFoundError), self._open() as folder:
-                return _replace(folder, self.name, text, self._nonce)
+                return _replace(folder, self.name, text, self._temporary)
         with self._open() as folder:
-            return _replace(folder, self.name, text, self._nonce)
+            return _replace(folder, self.name, text, self._temporary)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[int]:
@@ -181,9 +188,8 @@ def _fault(content: Any, key: Mapping[str, Any]) -> str:
     return ""
 
 
-def _replace(folder: int, name: str, text: bytes, nonce: str) -> None:
+def _replace(folder: int, name: str, text: bytes, temporary: str) -> None:
     """Write a file whole or not at all."""
-    temporary = f".{name}.{nonce}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as file:

@@ -24,9 +24,12 @@ class Static:
     secret_path: None = None
     place: str = "the head's address"
 
-    def announce(self, _head: HeadAddress) -> Written:
-        """Nothing to do: every node was told."""
+    def traces(self, _head: HeadAddress) -> Written:
+        """None."""
         return {}
+
+    def announce(self, _head: HeadAddress) -> None:
+        """Nothing to do: every node was told."""
 
     def lookup(self) -> Sequence[HeadAddress]:
         """All hosts on the likeliest port first: the head takes the first one that is free."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
+from bootstrap import network
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
 from bootstrap.model import HeadAddress, Verdict
 from bootstrap.rollcall.wire import (
@@ -24,7 +26,7 @@ from bootstrap.rollcall.wire import (
     run_tag,
     text,
 )
-from bootstrap.waiting import within
+from bootstrap.waiting import in_thread, within
 
 
 class NotThisHead(Exception):
@@ -61,7 +63,7 @@ class Membership:
         :raises NotThisHead: if that is not the head of this run and attempt.
         :raises Refused: if it is, but the secrets or the protocols differ.
         """
-        await self._within(timeout, self._greet(head))
+        await self._within(timeout, self._greet(head, timeout))
 
     async def enrol(self, timeout: float) -> None:
         """Prove knowledge of the secret, say hello and be welcomed, within ``timeout`` seconds.
@@ -82,13 +84,23 @@ class Membership:
             self.close()
             raise
 
-    async def _greet(self, head: HeadAddress) -> None:
-        loop = asyncio.get_running_loop()
-        _, self._connection = await loop.create_connection(
-            lambda: Connection(self._hear, self._closed), head.host, head.port
-        )
+    async def _greet(self, head: HeadAddress, timeout: float) -> None:
+        self._connection = await self._connect(head, timeout)
         self._connection.send({"t": "hail", "v": VERSION, "nonce": self._nonce})
         self._proof = await self._challenged
+
+    async def _connect(self, head: HeadAddress, timeout: float) -> Connection:
+        """:raises OSError, UnicodeError: of the last address tried, if none answers; or of the name."""
+        named = not network.is_address(head.host)
+        addresses = await in_thread(timeout, lambda: network.look_up(head.host)) if named else [head.host]
+        loop = asyncio.get_running_loop()
+        for address in addresses[:-1]:
+            with contextlib.suppress(OSError):
+                return (await loop.create_connection(self._line, address, head.port))[1]
+        return (await loop.create_connection(self._line, addresses[-1], head.port))[1]
+
+    def _line(self) -> Connection:
+        return Connection(self._hear, self._closed)
 
     async def _enrol(self) -> None:
         if self._connection is not None:

@@ -32,7 +32,7 @@ class Member:
     hello: Hello
     rank: int
     phase: str
-    """``waiting``, ``starting-ray``, ``joined``, ``left``, ``lost``, ``refused`` or ``failed``."""
+    """``waiting``, ``starting-ray``, ``joined``, ``leaving``, ``left``, ``lost``, ``refused`` or ``failed``."""
     since: float
     """Monotonic time of the last change of phase."""
     detail: str = ""
@@ -126,7 +126,7 @@ class RollCall:
         for connection in self._joined:
             self._conclude(connection)
         with contextlib.suppress(asyncio.TimeoutError):
-            await within(timeout, self._until_told(expected))
+            await within(timeout, self._until_told(expected if self._server is not None else 0))
 
     async def _until_told(self, expected: int) -> None:
         while self._joined or self._told < expected:
