@@ -36,9 +36,8 @@ def heard() -> frozenset[signal.Signals]:
 
 def block_signals() -> None:
     """Keep signals pending until somebody is there to take them; the first thing that the program does."""
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # ignored, as some parents leave it, our children would reap themselves
+    # Ignored, as some parents leave it, our children would reap themselves.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, heard() | {signal.SIGCHLD})
 
 
@@ -103,11 +102,10 @@ def _bury(agent: int, reason: str, spared: Container[int], tell: Callable[[], No
     facts = state.bury(agent)
 
     def say() -> None:
+        # Not through sys.stderr, whose lock a stuck write would keep from the last flush.
         line = f"ray-bootstrap: {reason}; ended the {ended} processes that it had started\n"
         with contextlib.suppress(OSError):
-            os.write(
-                2, line.encode()
-            )  # not through sys.stderr, whose lock a stuck write would keep from the last flush
+            os.write(2, line.encode())
 
     def remove_session() -> None:
         leftovers.remove_sockets(sockets)
