@@ -58,22 +58,32 @@ async def find_head(
                     told = loop.time()
                     log.say(f"still looking for the head after {told - begin:.0f} s: {_in_brief(seen)}")
                 left = max(_LEAST_LOOK, begin + timeout - loop.time())
-                candidates, shared = await _answers(settings, meeting, given, left)
-                seen.clear()
-                seen.update(dict.fromkeys(meeting.ignored, "ignored"))
-                made = shared is not given
-                try:
-                    return await _try_all(candidates, hello, shared, made, settings.heartbeat_timeout, seen), shared
-                except Refused:
-                    if shared.value is None and (await _answers(settings, meeting, given, left))[1].value is not None:
-                        raise NotThisHead from None  # the head made it after our look
-                    raise
+                return await _look(settings, meeting, hello, given, left, seen)
     except tenacity.RetryError:
         pass
     raise HeadNotFound(
         f"no head of run {hello.run!r}, attempt {hello.attempt}, within {timeout:g} s: {_in_brief(seen)}",
         hint="see the output of rank 0 first; --head-address=HOST names the head, --head-timeout waits longer",
     )
+
+
+async def _look(
+    settings: Settings, meeting: Rendezvous, hello: Hello, given: Secret, left: float, seen: dict[str, str]
+) -> tuple[Membership, Secret]:
+    """One look at the rendezvous and at all who are named there; ``seen`` becomes what they were instead.
+
+    :raises NotThisHead: if none of them leads this run now.
+    """
+    candidates, shared = await _answers(settings, meeting, given, left)
+    seen.clear()
+    seen.update(dict.fromkeys(meeting.ignored, "ignored"))
+    try:
+        made = shared is not given
+        return await _try_all(candidates, hello, shared, made, settings.heartbeat_timeout, seen), shared
+    except Refused:
+        if shared.value is None and (await _answers(settings, meeting, given, left))[1].value is not None:
+            raise NotThisHead from None  # the head made it after our look
+        raise
 
 
 async def _answers(
