@@ -119,6 +119,10 @@ def _main(argv: list[str]) -> int:
         from bootstrap import kuberay  # noqa: PLC0415 (there only)
 
         return kuberay.hand_over(asked, host)
+    return _report(command, asked, host, as_json)
+
+
+def _report(command: str, asked: Settings, host: Host, as_json: bool) -> int:
     from bootstrap import reports  # noqa: PLC0415 (not for `run`)
 
     shown: dict[str, Callable[[Settings, Host, bool], int]] = {
