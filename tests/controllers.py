@@ -71,14 +71,15 @@ def job_pods(job: Object, hosts: Sequence[Host], labels: Mapping[str, str] | Non
 def jobset_pods(jobset: Object, hosts: Sequence[Host], restarts: int = 0) -> list[Pod]:
     """The pods of a JobSet of one Job; https://jobset.sigs.k8s.io/docs/concepts/"""
     (part,) = jobset["spec"]["replicatedJobs"]
-    name, network = jobset["metadata"]["name"], jobset["spec"]["network"]
+    name = jobset["metadata"]["name"]
+    subdomain = jobset["spec"]["network"].get("subdomain", name)
     job = {**copy.deepcopy(part["template"]), "metadata": {"name": f"{name}-{part['name']}-0"}}
-    job["spec"]["template"]["spec"]["subdomain"] = network["subdomain"]
+    job["spec"]["template"]["spec"]["subdomain"] = subdomain
     labels = {"jobset-name": name, "jobset-uid": UID, "restart-attempt": str(restarts), "job-global-index": "0"}
     labels |= {"global-replicas": "1", "replicatedjob-name": part["name"], "replicatedjob-replicas": "1"}
     head = jobset["spec"]["coordinator"]
     pod = f"{name}-{head['replicatedJob']}-{head['jobIndex']}-{head['podIndex']}"
-    labels["coordinator"] = f"{pod}.{network['subdomain']}"
+    labels["coordinator"] = f"{pod}.{subdomain}"
     own = {f"jobset.sigs.k8s.io/{key}": value for key, value in labels.items()}
     job["spec"]["template"]["metadata"]["annotations"] = own
     return job_pods(job, hosts, own)

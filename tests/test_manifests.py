@@ -226,6 +226,27 @@ def test_a_run_of_ones_own_as_in_the_docs(tmp_path: Path, folder: str) -> None:
     assert reference == kubelet.only(objects, "ConfigMap")["metadata"]["name"]
 
 
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_two_runs_side_by_side(tmp_path: Path, folder: str) -> None:
+    """The docs' namePrefix and instance, over everything."""
+    its = os.path.relpath(REPOSITORY / folder, tmp_path.resolve())
+    instance = "{pairs: {app.kubernetes.io/instance: alice}, includeSelectors: true}"
+    (tmp_path / "kustomization.yaml").write_text(f"resources: [{its}]\nnamePrefix: alice-\nlabels: [{instance}]\n")
+    objects = kubelet.render(tmp_path)
+    assert all(thing["metadata"]["name"].startswith("alice-") for thing in objects)
+    found = [template for thing in objects for template in templates(thing)]
+    assert found
+    for template in found:
+        assert template["metadata"]["labels"]["app.kubernetes.io/instance"] == "alice"
+        account = template["spec"].get("serviceAccountName")
+        assert account in (None, *(thing["metadata"]["name"] for thing in objects if thing["kind"] == "ServiceAccount"))
+    for policy in (thing for thing in objects if thing["kind"] == "NetworkPolicy"):
+        chosen = policy["spec"]["podSelector"]["matchLabels"].items()
+        ours = {(name, value) for name, value in chosen if name.startswith("app.kubernetes.io/")}
+        assert ours
+        assert all(ours <= template["metadata"]["labels"].items() for template in found)
+
+
 def test_efa_has_what_elastic_fabric_needs() -> None:
     (pod,) = pods("k8s/overlays/efa")
     its = kubelet.container(pod)
