@@ -48,7 +48,7 @@ bench: .venv/test.stamp ## every figure of benchmarks/README.md but the roll cal
 	$(BIN)/python benchmarks/plot.py
 
 clean: ## removes what the targets made
-	rm -rf .venv .venv-oldest
+	rm -rf .venv .venv-oldest build *.egg-info
 
 .venv/runtime.stamp: pyproject.toml
 	@echo "setting up .venv ..."

@@ -86,7 +86,7 @@ async def _line(me: Run) -> Verdict:
     rank = "not numbered" if identity.rank is None else identity.rank
     me.log.say(
         f"{me.host.hostname} is {identity.role.value}, rank {rank}{of}, of run {identity.run_id!r}"
-        f" (launcher {identity.launcher}, rank from {identity.sources.get('rank', '?')})"
+        f" (launcher {identity.launcher}; rank: {identity.sources.get('rank', '?')})"
     )
     me.meeting = rendezvous.make(me.settings, identity, me.host)
     return await (lead(me, identity, ray) if identity.role is Role.HEAD else follow(me, identity, ray))

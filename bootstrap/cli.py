@@ -34,7 +34,8 @@ _EPILOG = """The same command on every node; the workload runs on the head, and 
   srun --ntasks-per-node=1 ray-bootstrap -- python train.py         Slurm
   ray-bootstrap --address 10.0.0.1:6379 --min-nodes 4 -- python ... as `ray symmetric-run`
 
-Every option has a variable, such as RAY_BOOTSTRAP_NUM_CPUS for --num-cpus; options win."""
+Every option has a variable, such as RAY_BOOTSTRAP_NUM_CPUS for --num-cpus; options win. What may be repeated is
+separated by blanks there. TIME is 90, 90s, 10m or 1h; SIZE is in bytes, or 512Mi, 8Gi, 8G."""
 
 
 class _Command(click.Command):
@@ -53,21 +54,30 @@ class _Command(click.Command):
                 formatter.write_dl(records)
 
 
-def _command() -> _Command:
+def _options() -> _Command:
     def option(field: Any) -> click.Option:
         names = [settings.flag(field.name)] + (["--address"] if field.name == "head_address" else [])
         meta = field.metadata
-        return click.Option([*names, field.name], metavar=meta["metavar"], help=meta["help"], multiple=True, type=str)
+        chosen = f" [default: {field.default}]" if "|" in meta["metavar"] and field.default else ""
+        return click.Option(
+            [*names, field.name], metavar=meta["metavar"], help=meta["help"] + chosen, multiple=True, type=str
+        )
 
-    as_json = click.Option(["--json", "as_json"], is_flag=True, help="detect, status: as JSON")
+    as_json = click.Option(["--json", "as_json"], is_flag=True, help="detect, check, status: as JSON")
+    version = click.Option(["--version"], is_flag=True, help="Show the version and exit.")
     return _Command(
         name="ray-bootstrap [run|detect|check|status|kuberay]",
-        params=[*(option(field) for field in settings.options()), as_json],
+        params=[*(option(field) for field in settings.options()), as_json, version],
         help="Start Ray on the nodes that a scheduler gave you.\n\n\b\n"
         + "\n".join(f"  {name:7}  {meaning}" for name, meaning in _COMMANDS.items()),
         epilog=_EPILOG,
         options_metavar="[COMMAND] [OPTIONS] [-- WORKLOAD ARGS...]",
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "max_content_width": 120},
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "ignore_unknown_options": True,
+            "allow_extra_args": True,
+            "max_content_width": 120,
+        },
     )
 
 
@@ -98,7 +108,7 @@ def _main(argv: list[str]) -> int:
             print(f"ray-bootstrap {__version__}")
         return 0
     with _printed():
-        flags, as_json, found = _parse(ours)
+        flags, as_json, found = _parse(command, ours)
     if flags is None:
         return 0
     if not sys.platform.startswith("linux"):
@@ -169,16 +179,16 @@ def _run(asked: Settings, host: Host) -> int:
     return supervise(agent, killed)
 
 
-def _parse(ours: list[str]) -> tuple[dict[str, Sequence[str]] | None, bool, list[str]]:
+def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]] | None, bool, list[str]]:
     """The flags' texts by option, ``--json``, and what is wrong with the rest; None after ``--help``."""
-    command = _command()
+    options = _options()
     try:
-        with command.make_context("ray-bootstrap", list(ours)) as context:
+        with options.make_context("ray-bootstrap", list(ours)) as context:
             params = context.params
             return (
-                {name: value for name, value in params.items() if name != "as_json" and value},
+                {name: value for name, value in params.items() if name not in ("as_json", "version") and value},
                 bool(params["as_json"]),
-                list(_left_over(context.args, command)),
+                list(_left_over(context.args, options, command)),
             )
     except click.exceptions.Exit:
         return None, False, []
@@ -186,9 +196,9 @@ def _parse(ours: list[str]) -> tuple[dict[str, Sequence[str]] | None, bool, list
         raise UsageError([error.format_message()]) from None
 
 
-def _left_over(arguments: Sequence[str], command: click.Command) -> list[str]:
+def _left_over(arguments: Sequence[str], options: click.Command, command: str) -> list[str]:
     """What click did not know: misspelt options with the nearest right one, and a workload without its ``--``."""
-    known = [name for parameter in command.params for name in parameter.opts]
+    known = [name for parameter in options.params for name in parameter.opts]
     faults: list[str] = []
     after_unknown = False
     for argument in arguments:
@@ -200,9 +210,18 @@ def _left_over(arguments: Sequence[str], command: click.Command) -> list[str]:
         elif after_unknown:
             after_unknown = False  # most likely its value
         else:
-            faults.append(f"unexpected {argument!r}; the workload goes after --, as in: ray-bootstrap -- {argument}")
+            faults.append(f"unexpected {argument!r}; {_instead(argument, command)}")
             break
     return faults
+
+
+def _instead(argument: str, command: str) -> str:
+    meant = difflib.get_close_matches(argument, _COMMANDS, n=1, cutoff=0.75)
+    if command == "run" and meant:
+        return f"a command goes first, as in: ray-bootstrap {meant[0]} ..."
+    if command != "run":
+        return f"{command} takes options only"
+    return f"the workload goes after --, as in: ray-bootstrap -- {argument}"
 
 
 def _say(line: str) -> None:

@@ -104,7 +104,7 @@ async def _tell(me: Run, verdict: Verdict, error: BootstrapError | None) -> None
     if me.call is None:
         return
     # Not for a quorum that did not come: who is missing then had all its time.
-    waits = not (error is None or me.reason is not None or me.session.quorum or isinstance(error, QuorumTimeout))
+    waits = not (me.reason is not None or me.session.quorum or isinstance(error, QuorumTimeout))
     known = me.identity.size if me.identity is not None else None
     expected = max(known or 1, me.settings.min_nodes or 1) - 1 if waits else 0
     with contextlib.suppress(OSError):

@@ -52,6 +52,8 @@ async def lead(me: Run, identity: NodeIdentity, ray: RayChild) -> Verdict:
     hello, timeout = nodes.hello(me.settings, me.host, identity, node), me.settings.head_timeout
     call, shared, here = await _call_the_roll(me, identity, hello, node.secret, changed, timeout)
     me.session.env = {**me.session.env, **shared.env()}
+    if fault := workload.fault(me.settings.workload, me.session.env):
+        return _not_started(*fault)  # nobody need wait, and pay, for that
     gcs, dashboard, ray = await _start_head(me, node, ray)
     if here is not None:
         await search.still_the_head(me.meeting, hello, shared, here)
@@ -159,7 +161,8 @@ async def _wait_for_quorum(
             raise
         # Who came, but was no node of this run: another run's, one with another secret, a program that erred.
         away = "\n".join(["turned away:", *call.strange[-_TURNED_AWAY:]])
-        raise QuorumTimeout(f"{error.message}\n{away}", hint=error.hint) from None
+        hint = f"first see to those that were turned away, if they are this run's; or {error.hint}"
+        raise QuorumTimeout(f"{error.message}\n{away}", hint=hint) from None
     me.session.quorum = True
     await ray.end()
     me.phase("running", nodes=len(count.standing))
@@ -251,8 +254,7 @@ async def _work(me: Run, identity: NodeIdentity, gcs: str, count: int, gpus: flo
     env = {**me.session.env, **workload.environment(identity.run_id, gcs, count, gpus)}
     started = workload.start(me.children, me.settings.workload, env)
     if isinstance(started, tuple):
-        status, what = started
-        return Verdict(status, f"the workload could not be started: {what}")
+        return _not_started(*started)
     me.workload = started
     try:
         status = await asyncio.shield(started.exited)
@@ -264,3 +266,7 @@ async def _work(me: Run, identity: NodeIdentity, gcs: str, count: int, gpus: flo
         raise
     killed = f" (signal {status - 128})" if status > 128 else ""
     return Verdict(status, f"the workload ended with status {status}{killed}")
+
+
+def _not_started(status: int, why: str) -> Verdict:
+    return Verdict(status, f"the workload could not be started: {why}")

@@ -96,16 +96,22 @@ def ensure(
     # Asked first only where the file is silent: DNS may know the name, and a machine's file is not ours to grow.
     if text is not None and not _mentions(text, hostname) and leads_to(resolves(hostname), ip):
         return HostsOutcome(changed=False)
-    try:
-        changed = _write(host, hostname, ip)
-    except OSError as error:
-        changed, trouble = False, f"{FILE} cannot be written ({error.strerror or error})"
+    changed = False
+    if address.interface is None:
+        trouble = f"{FILE} is left alone, as no interface of this machine holds that address"
+    else:
+        try:
+            changed = _write(host, hostname, ip)
+        except OSError as error:
+            trouble = f"{FILE} cannot be written ({error.strerror or error})"
     found = resolves(hostname)
     if leads_to(found, ip):
         return HostsOutcome(changed)
     fact = f"{hostname!r} resolves to {', '.join(sorted(found)) or 'nothing'}, not to the node address {ip}"
     message = f"{fact}; {trouble or f'what {FILE} says is not what the resolver answers (nsswitch.conf, nscd?)'}"
     remedy = f"as root: echo '{ip} {hostname}' >> {FILE}, and take the name off other lines there"
+    if address.interface is None:
+        remedy = "--node-ip=ADDRESS with one of this machine's; `ip -brief address` lists them"
     if mode == "require":
         raise HostsError(message, hint=f"{remedy}; or --hosts=auto")
     env, instead = _interface(address, host)

@@ -92,11 +92,12 @@ def _candidates(node: Node) -> list[str]:
 def check(settings: Settings, host: Host, as_json: bool) -> int:
     """All preflight checks and all their findings; :raises PreflightFailed: if one of them is fatal."""
     identity, _ = nodes.identify(settings, host)
-    findings = preflight.run(nodes.inspect(settings, host, identity))
+    node = nodes.inspect(settings, host, identity)
+    findings = preflight.run(node)
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
-        for line in preflight.render(findings, settings.ignore_check):
+        for line in preflight.render(node, findings, settings.ignore_check):
             print(line)
     preflight.judge(findings, settings.ignore_check)
     return 0
@@ -104,16 +105,17 @@ def check(settings: Settings, host: Host, as_json: bool) -> int:
 
 def status(settings: Settings, _host: Host, as_json: bool) -> int:
     """What this user's agents on this machine are doing; 0 if one (of ``--run-id``, if given) is ready."""
-    found = [run for run in state.running() if settings.run_id in (None, run.get("run_id"))]
+    told = ({name: fact for name, fact in run.items() if name not in state.OWN_AFFAIRS} for run in state.running())
+    found = [run for run in told if settings.run_id in (None, run.get("run_id"))]
     if as_json:
         print(json.dumps(found, indent=2))
     for run in [] if as_json else found:
         ago = time.time() - run["since"]
         head = run.get("gcs") or run.get("head") or "-"
+        here = f" {run['seen']} of {run.get('size') or '?'} nodes here," if "seen" in run else ""
         print(
             f"{run.get('phase', '?')} for {ago:.0f} s: {run.get('role', '?')}, rank {run.get('rank', '?')}"
-            f" of {run.get('size') or '?'}, run {run.get('run_id')!r}, head {head},"
-            f" {run.get('nodes') or run.get('seen') or '?'} nodes seen, pid {run['pid']}"
+            f" of {run.get('size') or '?'}, run {run.get('run_id')!r}, head {head},{here} pid {run['pid']}"
         )
     if not found:
         print("no agent of this user runs on this machine", file=sys.stderr)

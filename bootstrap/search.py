@@ -223,7 +223,7 @@ async def _refuse_two(heads: Sequence[HeadAddress], me: Hello, shared: Secret) -
         if leads:
             raise IdentityError(
                 f"rank 0 of run {me.run!r} is claimed by two nodes: {head} leads it already",
-                hint="give the runs different --run-id, or wait until the other has ended",
+                hint="give each node a --rank of its own, and each run a --run-id; or wait until the other has ended",
             )
 
 

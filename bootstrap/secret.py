@@ -89,6 +89,9 @@ def load(settings: Settings, host: Host) -> Secret:
             path = Path(name).expanduser()
             try:
                 return Secret(_content(path), source, path)
+            except FileNotFoundError as error:
+                hint = f"make it, the same on all nodes: openssl rand -hex 32 > {name}; chmod 600 {name}"
+                raise UsageError([f"{source}={name}: {error.strerror}"], hint=hint) from None
             except (OSError, ValueError) as error:
                 raise UsageError([f"{source}={name}: {error}"], hint="chmod 600 it, or --auth=off") from None
     home = Path(host.get("HOME") or "/nonexistent") / ".ray" / "auth_token"

@@ -81,7 +81,7 @@ class Settings:
     min_worker_port: int | None = _option(values.port, None, "First port of Ray's worker processes [default: Ray's, 10002]", group=_RAY, metavar="PORT")
     max_worker_port: int | None = _option(values.port, None, "Last port of Ray's worker processes [default: Ray's, 19999]", group=_RAY, metavar="PORT")
     temp_dir: str | None = _option(values.text, None, "Ray's folder for sockets and logs, on a local disk [default: /tmp/ray-<hash of the run id>-<rank>]", group=_RAY, metavar="DIR")
-    log_dir: str | None = _option(values.text, None, "Copy Ray's logs here at the end, one folder per rank", group=_RAY, metavar="DIR")
+    log_dir: str | None = _option(values.text, None, "Copy Ray's logs here at the end, to <hash of the run id>/rank-<N>", group=_RAY, metavar="DIR")
     ray_start_arg: tuple[str, ...] = _option(values.text, (), "Passed to `ray start` as it is; may be repeated", group=_RAY, metavar="ARG", many=True)
 
     head_timeout: float = _option(values.duration_from(0.1), 600.0, "For a worker to find the head [default: 10m]", group=_WHEN, metavar="TIME")
@@ -94,7 +94,7 @@ class Settings:
     on_node_loss: str = _option(values.choice("warn", "fail"), "warn", "What a worker lost during the workload does to the run", group=_HOW, metavar="warn|fail")
     auth: str = _option(values.choice("auto", "off", "required"), "auto", "Token authentication between the nodes and of Ray itself", group=_HOW, metavar="auto|off|required")
     secret_file: str | None = _option(values.text, None, "File with the secret that the nodes share [default: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH]", group=_HOW, metavar="FILE")
-    ignore_check: tuple[str, ...] = _option(values.text, (), "Report this preflight check's findings but go on; may be repeated", group=_HOW, metavar="NAME", many=True)
+    ignore_check: tuple[str, ...] = _option(values.text, (), "Report this preflight check's findings but go on; `check` lists their names; may be repeated", group=_HOW, metavar="NAME", many=True)
     log_format: str = _option(values.choice("text", "json"), "text", "Of our own lines on standard error", group=_HOW, metavar="text|json")
     status_file: str | None = _option(values.text, None, "Write how it ended here, as JSON [default in Kubernetes: /dev/termination-log]", group=_HOW, metavar="FILE")
 

@@ -18,6 +18,8 @@ from bootstrap.errors import PreflightFailed
 from bootstrap.process import read_process
 
 _TRIES = 5
+OWN_AFFAIRS = ("started", "supervisor", "folder", "before", "starter", "session", "written")
+"""Facts for who clears up behind a dead agent; nobody else's business."""
 
 
 def folder() -> Path:

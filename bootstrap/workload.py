@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,15 @@ def environment(run_id: str, gcs_address: str, nodes: int, gpus: float) -> dict[
         "RAY_BOOTSTRAP_CLUSTER_NODES": str(nodes),
         "RAY_BOOTSTRAP_CLUSTER_GPUS": f"{gpus:g}",
     }
+
+
+def fault(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str] | None:
+    """Why it cannot be started, as far as that is seen without starting it; None if it may be."""
+    if not argv or shutil.which(argv[0], path=env.get("PATH")) is not None:
+        return None
+    if "/" in argv[0] and Path(argv[0]).exists():
+        return NOT_EXECUTABLE, f"{argv[0]!r} cannot be executed: it is a folder, or lacks the permission"
+    return NOT_FOUND, f"{argv[0]!r} is not found on PATH"
 
 
 def start(children: Children, argv: Sequence[str], env: Mapping[str, str]) -> Child | tuple[int, str]:

@@ -30,9 +30,6 @@ pytest_plugins = ["agents"]
         (["sh", "-c", "kill -KILL $$"], 137, "the workload ended with status 137 (signal 9)"),
         (["sh", "-c", "kill -SEGV $$"], 139, "the workload ended with status 139 (signal 11)"),
         (["sh", "-c", "kill -TERM $$"], 143, "the workload ended with status 143 (signal 15)"),
-        (["/no/such/program"], 127, "the workload could not be started: '/no/such/program' is not found on PATH"),
-        (["/etc"], 126, "the workload could not be started: '/etc' cannot be executed: Permission denied"),
-        (["/etc/passwd"], 126, "the workload could not be started: '/etc/passwd' cannot be executed"),
     ],
 )
 def test_the_workloads_status_is_the_commands(site: Site, workload: list[str], status: int, reason: str) -> None:
@@ -45,6 +42,26 @@ def test_the_workloads_status_is_the_commands(site: Site, workload: list[str], s
     assert node.verdict["run_id"] == site.run_id
     assert node.verdict["logs"] in node.err.splitlines()[-1]
     assert list(Path(node.verdict["logs"]).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("workload", "status", "reason"),
+    [
+        ("/no/such/program", 127, "'/no/such/program' is not found on PATH"),
+        ("no-such-program", 127, "'no-such-program' is not found on PATH"),
+        ("/etc", 126, "'/etc' cannot be executed"),
+        ("/etc/passwd", 126, "'/etc/passwd' cannot be executed"),
+    ],
+)
+def test_a_workload_that_cannot_be_started_is_told_before_ray_starts(
+    site: Site, workload: str, status: int, reason: str
+) -> None:
+    node = site.run("--", workload)
+    assert node.wait() == status
+    told = f"status {status}, the workload's own (the workload could not be started: {reason}"
+    assert told in node.err.splitlines()[-1]
+    assert (node.verdict["status"], node.verdict["source"]) == (status, "workload")
+    assert node.starts == []
 
 
 def test_the_workloads_streams_are_its_own(site: Site) -> None:
@@ -173,6 +190,8 @@ USAGE = [
     (["--num-cpu=4"], {}, ["no such option: --num-cpu (did you mean --num-cpus?)"]),
     (["--nodes"], {}, ["requires an argument"]),
     (["python", "train.py"], {}, ["unexpected 'python'; the workload goes after --, as in: ray-bootstrap -- python"]),
+    (["--rank=0", "detetc"], {}, ["unexpected 'detetc'; a command goes first, as in: ray-bootstrap detect ..."]),
+    (["--secret-file=/no/such/file"], {}, ["--secret-file=/no/such/file: No such file or directory", "openssl rand"]),
     (["--rank=5", "--nodes=2"], {}, ["--rank=5 with --nodes=2: ranks go from 0 to 1"]),
     ([], {"RAY_BOOTSTRAP_GRACE": "soon"}, ["RAY_BOOTSTRAP_GRACE='soon': expected a duration such as 90, 90s"]),
     (["--ignore-check=gpu"], {}, ["--ignore-check='gpu': there is no such check (did you mean gpus?)"]),

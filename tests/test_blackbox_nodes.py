@@ -25,9 +25,7 @@ def statuses(*nodes: Node) -> list[int]:
     return [node.wait() for node in nodes]
 
 
-@pytest.mark.parametrize(
-    ("workload", "status"), [(["true"], 0), (["sh", "-c", "exit 3"], 3), (["/no/such/program"], 127)]
-)
+@pytest.mark.parametrize(("workload", "status"), [(["true"], 0), (["sh", "-c", "exit 3"], 3)])
 def test_all_nodes_end_with_the_workloads_status(site: Site, workload: list[str], status: int) -> None:
     nodes = site.several(3, workload=workload)
     assert statuses(*nodes) == [status] * 3
@@ -35,6 +33,13 @@ def test_all_nodes_end_with_the_workloads_status(site: Site, workload: list[str]
     assert [node.verdict["rank"] for node in nodes] == [0, 1, 2]
     assert "the quorum stands: 3 nodes" in nodes[0].err
     assert "(the head says: the workload " in nodes[2].err.splitlines()[-1]
+
+
+def test_a_workload_that_is_not_there_is_told_before_ray_starts(site: Site) -> None:
+    nodes = site.several(3, workload=["/no/such/program"])
+    assert statuses(*nodes) == [127] * 3
+    assert [node.verdict["source"] for node in nodes] == ["workload"] * 3
+    assert [node.starts for node in nodes] == [[], [], []]
 
 
 def test_how_ray_is_started_on_a_worker(site: Site) -> None:
@@ -195,8 +200,8 @@ def test_another_version_of_ray(site: Site) -> None:
     ("first", "second", "told"),
     [
         ("one", "two", "the secrets of this node and of the head differ"),
-        ("one", None, "the head has a secret, the other has none"),
-        (None, "two", "this node has a secret, the other has none"),
+        ("one", None, "the head has a secret, this node has none"),
+        (None, "two", "this node has a secret, the head has none"),
     ],
 )
 def test_another_secret(site: Site, first: str | None, second: str | None, told: str) -> None:

@@ -250,7 +250,6 @@ def unwritable(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("eth0", {}, {"GLOO_SOCKET_IFNAME": "eth0"}, "GLOO_SOCKET_IFNAME=eth0 is set instead"),
         ("eth0", {"GLOO_SOCKET_IFNAME": "ib0"}, {}, "GLOO_SOCKET_IFNAME=ib0 is left as it is"),
-        (None, {}, {}, "the interface of 10.0.0.5 is not known"),
     ],
 )
 @pytest.mark.usefixtures("unwritable")
@@ -267,6 +266,15 @@ def test_a_read_only_file(
     assert "Read-only file system" in outcome.note
     assert said in outcome.note
     assert f"echo '{IP} node1' >> /etc/hosts" in outcome.note
+
+
+def test_an_address_that_is_on_no_interface_is_not_written(tmp_path: Path) -> None:
+    host = machine(tmp_path, DEBIAN)
+    outcome = hosts.ensure("auto", address(interface=None), host, by_file(host))
+    assert (outcome.changed, dict(outcome.env)) == (False, {})
+    assert "is left alone, as no interface of this machine holds that address" in outcome.note
+    assert "--node-ip=ADDRESS" in outcome.note
+    assert (tmp_path / "etc/hosts").read_text() == DEBIAN
 
 
 @pytest.mark.usefixtures("unwritable")

@@ -319,12 +319,18 @@ def test_a_port_that_another_process_holds(fit: Node) -> None:
     assert f"--node-manager-port={port} is held by pid {other.pid} (python" in held.message
 
 
+def test_an_address_that_is_on_no_interface_of_this_machine(fit: Node) -> None:
+    finding = only(dataclasses.replace(fit, address=NodeAddress(IP, None, "node")))
+    assert (finding.check, finding.fatal) == ("node-address", False)
+    assert "Ray may not be able to bind it" in finding.message
+
+
 def test_a_port_whose_holder_is_hidden(fit: Node, listener: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 
     monkeypatch.setattr(psutil, "net_connections", lambda _: [])
     finding = preflight.run(having(fit, object_manager_port=listener))[0]
-    assert "another process (run as root to see which)" in finding.message
+    assert "another process (not to be seen by this user)" in finding.message
 
 
 @pytest.mark.parametrize("name", [*ray_ports.HEAD_ONLY, "rollcall_port"])
@@ -659,13 +665,13 @@ def test_judge_lets_warnings_and_ignored_findings_pass() -> None:
     assert "ports" not in failure.value.message + failure.value.hint
 
 
-def test_render() -> None:
-    lines = preflight.render(FINDINGS, ("shm",))
+def test_render(fit: Node) -> None:
+    lines = preflight.render(fit, FINDINGS, ("shm",))
     words = {line.split()[1]: line.split()[0] for line in lines if "→" not in line}
     assert words == {
         check.name: {"ports": "unfit", "nofile": "warning", "shm": "ignored"}.get(check.name, "ok")
         for check in preflight.CHECKS
-    }
+    } | dict.fromkeys(("token-file", "shared-dir"), "-")
     assert [line.split("→ ")[1] for line in lines if "→" in line] == ["mount it", "ulimit -n 65536", "--gcs-port=PORT"]
 
 

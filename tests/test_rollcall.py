@@ -369,8 +369,8 @@ async def test_with_the_secret_both_sides_prove_it_and_never_say_it() -> None:
     ("theirs", "mine", "complaint"),
     [
         (b"wrong", SECRET, "the secrets of this node and of the head differ"),
-        (None, SECRET, "the head has a secret, the other has none"),
-        (SECRET, None, "this node has a secret, the other has none"),
+        (None, SECRET, "the head has a secret, this node has none"),
+        (SECRET, None, "this node has a secret, the head has none"),
     ],
 )
 @looped

@@ -166,7 +166,7 @@ def test_a_secret_that_only_the_head_was_given_is_refused_at_once(tmp_path: Path
     async def scene() -> None:
         async with a_head(SECRET) as head:
             meeting.announce(head.address)
-            with pytest.raises(Refused, match="the head has a secret, the other has none"):
+            with pytest.raises(Refused, match="the head has a secret, this node has none"):
                 await find(meeting)
 
     scene()

@@ -17,29 +17,44 @@ from bootstrap.settings import Settings
 
 __all__ = ["CHECKS", "Check", "Finding", "judge", "render", "run", "unknown_names", "warn"]
 
+
+def _several(node: Node) -> bool:
+    return node.several
+
+
+def _secret_in_file(node: Node) -> bool:
+    return node.secret.path is not None
+
+
+def _shared(node: Node) -> bool:
+    return node.settings.shared_dir is not None
+
+
 CHECKS: tuple[Check, ...] = (
     Check("ray", "Ray is installed and supported", machine.ray),
     Check("memory", "there is memory for Ray and its object store", machine.memory),
     Check("shm", "the object store fits into /dev/shm", machine.shm),
     Check("nofile", "Ray may open enough files", machine.nofile),
     Check("mpi-variables", "no variable makes Ray's workers take themselves for MPI ranks", machine.mpi_variables),
-    Check("token-file", "nobody else can read the secret", machine.token_file),
+    Check(
+        "token-file", "nobody else can read the secret", machine.token_file, lambda node: node.secret.path is not None
+    ),
     Check("gpus", "there are as many GPUs as expected", machine.gpus),
     Check("gpu-health", "the GPUs are sound and free", machine.gpu_health),
     Check("ports", "the chosen ports are free", addresses.ports),
     Check("worker-ports", "each of Ray's processes gets a port", addresses.worker_ports),
-    Check("node-address", "other nodes can reach the node address", addresses.node_address),
-    Check("own-name", "this node's name resolves to its address", addresses.own_name),
+    Check("node-address", "the node address is this machine's, and not loopback", addresses.node_address),
+    Check("own-name", "this node's name resolves to its address", addresses.own_name, _several),
     Check("socket-path", "the paths of Ray's sockets are short enough", folders.socket_path),
     Check("temp-dir", "Ray's folder is ours and can be written", folders.temp_dir),
     Check("temp-dir-disk", "Ray's folder is on a local disk with room", folders.temp_dir_disk),
-    Check("shared-dir", "the shared folder can be written and listed", folders.shared_dir),
+    Check("shared-dir", "the shared folder can be written and listed", folders.shared_dir, _shared),
 )
 
 
 def run(node: Node) -> list[Finding]:
     """What every check finds; one that cannot look is a warning itself."""
-    return [finding for check in CHECKS for finding in _findings(check, node)]
+    return [finding for check in CHECKS if check.applies(node) for finding in _findings(check, node)]
 
 
 def _findings(check: Check, node: Node) -> Iterator[Finding]:
@@ -69,13 +84,15 @@ def judge(findings: Sequence[Finding], ignored: Collection[str]) -> None:
     raise PreflightFailed("\n".join([f"this node is unfit ({count})", *lines]), hint=hint)
 
 
-def render(findings: Sequence[Finding], ignored: Collection[str] = ()) -> list[str]:
+def render(node: Node, findings: Sequence[Finding], ignored: Collection[str] = ()) -> list[str]:
     """One line per check that found nothing, two per finding; in the order of :data:`CHECKS`."""
     width = max(len(check.name) for check in CHECKS)
     lines = []
     for check in CHECKS:
         mine = [finding for finding in findings if finding.check == check.name]
-        if not mine:
+        if not check.applies(node):
+            lines.append(f"-        {check.name:{width}}  does not apply here")
+        elif not mine:
             lines.append(f"ok       {check.name:{width}}  {check.meaning}")
         for finding in mine:
             word = "warning" if not finding.fatal else "ignored" if check.name in ignored else "unfit"

@@ -18,7 +18,7 @@ def ports(node: Node) -> Iterator[Finding]:
     taken = {name: port for name, port in chosen.items() if not ray_ports.is_free(port)}
     held = _holders(set(taken.values())) if taken else {}
     for name, port in taken.items():
-        who = held.get(port, "another process (run as root to see which)")
+        who = held.get(port, "another process (not to be seen by this user)")
         if port not in held and port < 1024:
             who += ", or needs root as all below 1024 do"
         remedy = f"{flag(name)}=PORT with a free one, or end that process; ss -ltnp 'sport = :{port}' shows it"
@@ -87,14 +87,14 @@ def worker_ports(node: Node) -> Iterator[Finding]:
 
 
 def node_address(node: Node) -> Iterator[Finding]:
-    """Loopback leads every other node to itself."""
-    address = node.address
-    if node.several and ipaddress.ip_address(address.ip).is_loopback:
-        source = address.sources.get("ip", "the only one found")
-        remedy = "--node-ip=ADDRESS or --interface=NAME; `ip -brief address` lists them"
-        yield Finding(
-            "node-address", f"the node address is {address.ip} ({source}), which no other node reaches", remedy
-        )
+    """Loopback leads every other node to itself; Ray's own processes bind an address that this machine holds."""
+    address, remedy = node.address, "--node-ip=ADDRESS or --interface=NAME; `ip -brief address` lists them"
+    given = f"the node address is {address.ip} ({address.sources.get('ip', 'the only one found')})"
+    if ipaddress.ip_address(address.ip).is_loopback:
+        if node.several:
+            yield Finding("node-address", f"{given}, which no other node reaches", remedy)
+    elif address.interface is None:
+        yield Finding("node-address", f"{given}: Ray may not be able to bind it", remedy, fatal=False)
 
 
 def own_name(node: Node) -> Iterator[Finding]:

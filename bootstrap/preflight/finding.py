@@ -34,6 +34,8 @@ class Check:
     """What holds where it finds nothing."""
     run: Callable[[Node], Iterable[Finding]]
     """Changes nothing that stays. May raise OSError, which becomes a finding."""
+    applies: Callable[[Node], bool] = lambda _node: True
+    """Whether there is anything to look at."""
 
 
 def size(amount: int) -> str:

@@ -178,7 +178,9 @@ class Membership:
             if self.secrets_differ:
                 what = "the secrets of this node and of the head differ"
             else:
-                what = f"{'the head' if auth else 'this node'} has a secret, the other has none"
+                what = (
+                    "the head has a secret, this node has none" if auth else "this node has a secret, the head has none"
+                )
             if self._connection is not None:
                 self._connection.send({"t": "proof", "proof": "differs"})  # so that the head can tell, too
             self._fail(Refused(what, hint="give all nodes the same RAY_AUTH_TOKEN or --secret-file, or all --auth=off"))

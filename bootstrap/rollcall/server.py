@@ -260,7 +260,10 @@ class RollCall:
             self.on_refused(told)
 
     def _turned_away(self, connection: Connection, reason: str) -> None:
-        if self._strangers.pop(connection, None) is not None:
+        stranger = self._strangers.pop(connection, None)
+        if stranger is not None:
+            if stranger.expected is not None and not stranger.proved and reason == wire.LEFT:
+                reason = "asked whose head this is, and left: a node of another run, or a second rank 0"
             self.strange = [*self.strange[-19:], f"{connection.peer}: {reason}"]
 
     def _hear_member(self, connection: Connection, member: Member, message: Message) -> None:

@@ -22,6 +22,7 @@ VERSION = 1
 MAX_LINE = 16 * 1024
 MAX_UNREAD = 256 * 1024
 """Bytes that a peer may leave unread before it is cut off."""
+LEFT = "closed by the other side"
 _TOO_MUCH = 1 << 53
 """Beyond it the JSON of others loses digits, and ours takes long to print them."""
 _MAX_NAME = 256
@@ -189,7 +190,7 @@ class Connection(asyncio.Protocol):
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
         self._pending = b""
-        self._reason = "closed by the other side"
+        self._reason = LEFT
         self._cut_early = self._lost = False
         self.peer = "?"
         self.last_heard = asyncio.get_running_loop().time()
