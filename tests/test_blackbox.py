@@ -78,7 +78,7 @@ def test_a_terminal_stays_one_and_control_c_arrives_once(site: Site) -> None:
     master, slave = os.openpty()
     own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
     count = "import signal as s, sys\nassert sys.stdin.isatty()\ns.pthread_sigmask(s.SIG_BLOCK, [s.SIGINT])\n"
-    count += "print(input(), flush=True)\nprint(s.sigwait([s.SIGINT]), s.sigtimedwait([s.SIGINT], 0.3))"
+    count += "print(input(), flush=True)\nprint(int(s.sigwait([s.SIGINT])), s.sigtimedwait([s.SIGINT], 0.3))"
     before = [sys.executable, "-c", own]
     node = site.run("--", sys.executable, "-c", count, before=before, stdin=slave)
     os.write(master, b"typed\n")
