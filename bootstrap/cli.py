@@ -73,7 +73,6 @@ def _options() -> _Command:
         epilog=_EPILOG,
         options_metavar="[COMMAND] [OPTIONS] [-- WORKLOAD ARGS...]",
         context_settings={
-            "help_option_names": ["-h", "--help"],
             "ignore_unknown_options": True,
             "allow_extra_args": True,
             "max_content_width": 120,
@@ -107,6 +106,8 @@ def _main(argv: list[str]) -> int:
         with _printed():
             print(f"ray-bootstrap {__version__}")
         return 0
+    if ours[:1] == ["-h"]:  # not click's, which would take `-head-address` for a row of short options
+        ours = ["--help"]
     with _printed():
         flags, as_json, found = _parse(command, ours)
     if flags is None:

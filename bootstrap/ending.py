@@ -29,6 +29,8 @@ _REASON_LINES = 12
 """Of the head's reason, on every worker: its own output has all of them."""
 _FOLDER = 5.0
 """Seconds for a folder to answer: one on a network hangs for ever when its server is gone."""
+_WRITING = 2.0
+"""Seconds for a thread that was given up, and may be writing what is to be removed."""
 _COPY, _HURRY = 60.0, 1.0
 """Seconds to remove Ray's session and to copy its logs; from a second signal on."""
 
@@ -43,7 +45,7 @@ async def end(me: Run) -> int:
     _, sockets, _ = await asyncio.gather(
         _try(me, "telling the other nodes", _tell(me, verdict, error)),
         _try(me, "ending what was started", end_all(me, 0 if me.hurry.is_set() else _RAY_GRACE)),
-        threads_end(_FOLDER if me.settings.shared_dir else _TELL),  # one may be writing what is to be removed
+        threads_end(0 if me.hurry.is_set() else _WRITING),
     )
     shared = me.settings.shared_dir or str(state.folder())
     await _try(me, "removing this run's files", in_thread(_FOLDER, lambda: _withdraw(me)), shared)

@@ -87,13 +87,15 @@ def source_address(towards: str) -> str | None:
 
 
 def look_up(name: str) -> list[str]:
-    """The addresses of a host name, IPv4 and IPv6, in the system's order; takes the resolver's time.
+    """The addresses of a host name, IPv4 and IPv6 (with its scope), in the system's order; takes the resolver's time.
 
     :raises OSError: if it has none now (socket.gaierror).
     :raises UnicodeError: if no name server could have it, such as a label of more than 63 letters.
     """
     found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    addresses = [sockaddr for *_, sockaddr in found]
+    scoped = (f"{its[0]}%{its[3]}" if len(its) == 4 and its[3] else str(its[0]) for its in addresses)
+    return list(dict.fromkeys(address for address in scoped))
 
 
 def resolve(name: str, timeout: float = 2.0) -> tuple[str, ...]:

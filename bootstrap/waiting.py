@@ -40,24 +40,25 @@ async def in_thread(seconds: float, function: Callable[[], T]) -> T:
     hangs holds nothing up: it is a daemon, and the agent ends with ``os._exit``.
     """
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
+    ended = asyncio.Event()
+    results: list[T] = []
+    errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            result = function()
+            results.append(function())
         except BaseException as error:  # noqa: BLE001 (raised where it is awaited)
-            tell(answer.set_exception, error)
-        else:
-            tell(answer.set_result, result)
-
-    def tell(settle: Callable[..., None], outcome: object) -> None:
+            errors.append(error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(lambda: None if answer.done() else settle(outcome))
+            loop.call_soon_threadsafe(ended.set)
 
     thread = threading.Thread(target=work, daemon=True, name="in_thread")
     _threads.add(thread)
     thread.start()
-    return await within(seconds, answer)
+    await within(seconds, ended.wait())
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 async def threads_end(seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -27,9 +28,10 @@ def environment(run_id: str, gcs_address: str, nodes: int, gpus: float) -> dict[
 
 def fault(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str] | None:
     """Why it cannot be started, as far as that is seen without starting it; None if it may be."""
-    if not argv or shutil.which(argv[0], path=env.get("PATH")) is not None:
+    path = os.pathsep.join(os.get_exec_path(env)) or os.pathsep  # as execvpe(3): empty means this folder
+    if not argv or shutil.which(argv[0], path=path) is not None:
         return None
-    if "/" in argv[0] and Path(argv[0]).exists():
+    if shutil.which(argv[0], os.F_OK, path) is not None or ("/" in argv[0] and Path(argv[0]).exists()):
         return NOT_EXECUTABLE, f"{argv[0]!r} cannot be executed: it is a folder, or lacks the permission"
     return NOT_FOUND, f"{argv[0]!r} is not found on PATH"
 

@@ -64,6 +64,18 @@ def test_a_workload_that_cannot_be_started_is_told_before_ray_starts(
     assert node.starts == []
 
 
+def test_a_workload_is_looked_for_as_a_shell_does(site: Site) -> None:
+    tool = site.folder / "tool"
+    tool.write_text("#!/bin/sh\nexit 5\n")
+    node = site.run("--", "tool", env={"PATH": f"{site.folder}:/usr/bin:/bin"})
+    assert node.wait() == 126, node.err
+    assert "'tool' cannot be executed" in node.err
+    tool.chmod(0o755)
+    assert site.run("--", "tool", env={"PATH": f"{site.folder}:/usr/bin:/bin"}).wait() == 5
+    node = site.run("--", "sh", "-c", "exit 6", env={"PATH": ""}, before=["/usr/bin/env", "-C", "/bin"])
+    assert node.wait() == 6, node.err
+
+
 def test_the_workloads_streams_are_its_own(site: Site) -> None:
     node = site.run("--", "sh", "-c", "cat; echo oops >&2", stdin=-1)
     assert node.process.stdin is not None
@@ -182,6 +194,7 @@ def test_another_system_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert cli.main(["detect"]) == 64
     assert "ray-bootstrap runs on Linux, and this is darwin" in capsys.readouterr().err
     assert cli.main(["--version"]) == 0
+    assert cli.main(["-h"]) == 0
 
 
 USAGE = [
@@ -190,6 +203,8 @@ USAGE = [
     (["--num-cpu=4"], {}, ["no such option: --num-cpu (did you mean --num-cpus?)"]),
     (["--nodes"], {}, ["requires an argument"]),
     (["python", "train.py"], {}, ["unexpected 'python'; the workload goes after --, as in: ray-bootstrap -- python"]),
+    (["-head-address=10.0.0.1", "--", "true"], {}, ["no such option: -head-address (did you mean --head-address?)"]),
+    (["-shared-dir", "/x", "--", "true"], {}, ["no such option: -shared-dir (did you mean --shared-dir?)"]),
     (["--rank=0", "detetc"], {}, ["unexpected 'detetc'; a command goes first, as in: ray-bootstrap detect ..."]),
     (["--secret-file=/no/such/file"], {}, ["--secret-file=/no/such/file: No such file or directory", "openssl rand"]),
     (["--rank=5", "--nodes=2"], {}, ["--rank=5 with --nodes=2: ranks go from 0 to 1"]),

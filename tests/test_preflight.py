@@ -584,6 +584,12 @@ def test_shared_dir_with_a_dead_agents_canary(fit: Node, tmp_path: Path) -> None
     assert not list(tmp_path.glob(".ray*"))
 
 
+def meeting_in(node: Node, folder: Path, **changes: Any) -> Node:
+    """``node`` of a run whose head is found, and whose secret is made, in this folder."""
+    identity = dataclasses.replace(node.identity, rendezvous="file")
+    return having(node, shared_dir=str(folder), identity=identity, **changes)
+
+
 def showing(monkeypatch: pytest.MonkeyPatch, **changes: int) -> None:
     """A file system that makes this of the mode or the owner of all files."""
     real = os.fstat
@@ -602,17 +608,18 @@ def test_shared_dir_that_keeps_no_modes(
     fit: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, fatal: bool
 ) -> None:
     showing(monkeypatch, mode=mode)
-    node = having(fit, shared_dir=str(tmp_path))
+    node = meeting_in(fit, tmp_path)
     finding = only(node)
     assert (finding.check, finding.fatal) == ("shared-dir", fatal)
     assert f"a file of mode 600 shows {mode:o} there" in finding.message
-    assert found(having(fit, shared_dir=str(tmp_path), auth="off")) == []
+    assert found(meeting_in(fit, tmp_path, auth="off")) == []
+    assert found(having(fit, shared_dir=str(tmp_path))) == []  # no secret is made there
     assert found(dataclasses.replace(node, secret=Secret(b"given", "RAY_AUTH_TOKEN"))) == []
 
 
 def test_shared_dir_that_squashes_owners(fit: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     showing(monkeypatch, uid=65533)
-    finding = only(having(fit, shared_dir=str(tmp_path)))
+    finding = only(meeting_in(fit, tmp_path))
     assert (finding.check, finding.fatal) == ("shared-dir", False)
     assert "files of ours show uid 65533 there" in finding.message
 

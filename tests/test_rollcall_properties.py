@@ -120,7 +120,8 @@ async def a_worker_in_memory(secret: bytes | None) -> tuple[Membership, asyncio.
 
     joining = asyncio.ensure_future(join())
     pipe = await connected
-    await asyncio.sleep(0)
+    while not pipe.written:
+        await asyncio.sleep(0)
     return membership, joining, pipe
 
 

@@ -189,6 +189,30 @@ def test_a_secret_that_stays_another_is_told(tmp_path: Path) -> None:
     scene()
 
 
+def test_the_second_address_of_a_name_whose_first_is_a_black_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "look_up", lambda _name: ["192.0.2.1", "127.0.0.1"])
+
+    @looped
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        connect, tried = loop.create_connection, []
+
+        async def create_connection(factory: Any, host: str, port: int) -> Any:
+            tried.append(host)
+            if host == "192.0.2.1":
+                await asyncio.sleep(60)
+            return await connect(factory, host, port)
+
+        loop.create_connection = create_connection  # type: ignore[method-assign,assignment]
+        async with a_head(SECRET) as head:
+            meeting = Static(("head.example",), (head.address.port,))
+            membership, _ = await find(meeting, Secret(SECRET, "RAY_AUTH_TOKEN"), timeout=10)
+            assert tried == ["192.0.2.1", "127.0.0.1"]
+            membership.close()
+
+    scene()
+
+
 # ------------------------------------------------------------------------------------------------- a head's
 
 

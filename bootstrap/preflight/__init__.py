@@ -36,9 +36,7 @@ CHECKS: tuple[Check, ...] = (
     Check("shm", "the object store fits into /dev/shm", machine.shm),
     Check("nofile", "Ray may open enough files", machine.nofile),
     Check("mpi-variables", "no variable makes Ray's workers take themselves for MPI ranks", machine.mpi_variables),
-    Check(
-        "token-file", "nobody else can read the secret", machine.token_file, lambda node: node.secret.path is not None
-    ),
+    Check("token-file", "nobody else can read the secret", machine.token_file, _secret_in_file),
     Check("gpus", "there are as many GPUs as expected", machine.gpus),
     Check("gpu-health", "the GPUs are sound and free", machine.gpu_health),
     Check("ports", "the chosen ports are free", addresses.ports),

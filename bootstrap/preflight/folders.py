@@ -163,7 +163,7 @@ def shared_dir(node: Node) -> Iterator[Finding]:
     if not listed:
         message = f"{given}: a file that was written and synced is not in the folder's listing"
         yield Finding("shared-dir", message, "mount it without caching of names (NFS: -o lookupcache=none)")
-    if node.several and node.secret.value is None and node.settings.auth != "off":
+    if node.identity.rendezvous == "file" and node.secret.value is None and node.settings.auth != "off":
         yield from _unsafe(given, status)
     kind, _ = mount_of(node.host, folder)
     if node.several and kind in _OF_ONE_CONTAINER:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,11 +92,16 @@ class Membership:
         """:raises OSError, UnicodeError: of the last address tried, if none answers; or of the name."""
         named = not network.is_address(head.host)
         addresses = await in_thread(timeout, lambda: network.look_up(head.host)) if named else [head.host]
-        loop = asyncio.get_running_loop()
-        for address in addresses[:-1]:
-            with contextlib.suppress(OSError):
-                return (await loop.create_connection(self._line, address, head.port))[1]
-        return (await loop.create_connection(self._line, addresses[-1], head.port))[1]
+        loop, failure = asyncio.get_running_loop(), OSError(f"{head.host} has no address")
+        for address in addresses:  # one may be a black hole, so that each has its share of the time
+            try:
+                connecting = loop.create_connection(self._line, address, head.port)
+                return (await within(timeout / len(addresses), connecting))[1]
+            except asyncio.TimeoutError:
+                failure = OSError(f"no answer from {address} within {timeout / len(addresses):g} s")
+            except OSError as error:
+                failure = error
+        raise failure
 
     def _line(self) -> Connection:
         return Connection(self._hear, self._closed)
