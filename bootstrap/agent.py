@@ -22,9 +22,9 @@ from bootstrap.waiting import in_thread
 from bootstrap.worker import follow
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 _IDENTITY = 60.0
 """Seconds for a name server, as some launchers say a name; C's resolver gives up before."""
-_PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 def run(settings: Settings, host: Host, supervisor: int) -> int:

@@ -72,11 +72,7 @@ def _options() -> _Command:
         + "\n".join(f"  {name:7}  {meaning}" for name, meaning in _COMMANDS.items()),
         epilog=_EPILOG,
         options_metavar="[COMMAND] [OPTIONS] [-- WORKLOAD ARGS...]",
-        context_settings={
-            "ignore_unknown_options": True,
-            "allow_extra_args": True,
-            "max_content_width": 120,
-        },
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "max_content_width": 120},
     )
 
 

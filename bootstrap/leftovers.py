@@ -62,8 +62,8 @@ def session_folder(daemon: Process) -> Path | None:
     return Path(sockets[0]).parent.parent if sockets and sockets[0] else None
 
 
-def sessions(folder: Path) -> frozenset[str]:
-    """The names of Ray's sessions in its ``--temp-dir``."""
+def session_names(folder: Path) -> frozenset[str]:
+    """What Ray's sessions in its ``--temp-dir`` are called."""
     return frozenset(path.name for path in folder.glob("session_2*"))
 
 
@@ -74,7 +74,7 @@ def session_begun(folder: Path, before: Container[str], starter: int) -> Path | 
     :param starter: the process that called it, with whose id the session's name ends (node.py): others may have begun
         one in the same folder since.
     """
-    begun = (name for name in sessions(folder) if name not in before and name.endswith(f"_{starter}"))
+    begun = (name for name in session_names(folder) if name not in before and name.endswith(f"_{starter}"))
     return next((folder / name for name in begun), None)
 
 

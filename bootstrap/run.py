@@ -175,7 +175,7 @@ async def start_ray(
         node.temp_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RayStartFailed(f"{node.temp_dir}: {error.strerror}", hint="--temp-dir=DIR on a local disk") from None
-    session, before = me.session, leftovers.sessions(node.temp_dir)
+    session, before = me.session, leftovers.session_names(node.temp_dir)
     session.folder, session.gcs, session.before = node.temp_dir, gcs, before
     me.state.update(folder=str(node.temp_dir), gcs=gcs, before=sorted(before), starter=ray.child.pid)
     argv = node.start_argv(ports, gcs_to_join)

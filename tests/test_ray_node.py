@@ -213,11 +213,11 @@ def test_the_session_of_a_raylet(tmp_path: Path) -> None:
 def test_the_session_of_a_head_that_failed_half_way(tmp_path: Path) -> None:
     earlier, ours = (f"session_2026-01-01_00-00-0{second}_000000_17" for second in range(2))
     log(tmp_path, "raylet.out", "", earlier)  # of another container, whose process ids are the same
-    before = leftovers.sessions(tmp_path)
+    before = leftovers.session_names(tmp_path)
     log(tmp_path, "raylet.out", "", ours)
     assert leftovers.session_begun(tmp_path, before, 7) is None
     assert leftovers.session_begun(tmp_path, before, 17) == tmp_path / ours
-    assert leftovers.session_begun(tmp_path, leftovers.sessions(tmp_path), 17) is None
+    assert leftovers.session_begun(tmp_path, leftovers.session_names(tmp_path), 17) is None
 
 
 @pytest.mark.requires("root")

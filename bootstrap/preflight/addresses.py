@@ -100,8 +100,8 @@ def node_address(node: Node) -> Iterator[Finding]:
 def own_name(node: Node) -> Iterator[Finding]:
     """Gloo connects its peers through the address that each node's own name resolves to."""
     name, ip = node.address.hostname, node.address.ip
-    # One node alone is its own peer, whatever its name means; and with the variable Gloo asks for no name.
-    if not node.several or node.host.get("GLOO_SOCKET_IFNAME") or ipaddress.ip_address(ip).is_loopback:
+    # With the variable Gloo asks for no name, and on loopback nobody else does.
+    if node.host.get("GLOO_SOCKET_IFNAME") or ipaddress.ip_address(ip).is_loopback:
         return
     found = network.resolve(name)
     if not hosts.leads_to(found, ip):
