@@ -127,7 +127,7 @@ def head_loss(name: str, nodes: int, _late: object, base: Path) -> dict[str, flo
         cluster.hosts.close()
 
 
-LAUNCHERS = ("-m bootstrap ", "bootstrap.ray_child", "symmetric-run", "/inline.sh", "/floor.sh", "/ray start")
+LAUNCHERS = ("-m bootstrap ", "bootstrap.raynode.child_main", "symmetric-run", "/inline.sh", "/floor.sh", "/ray start")
 """Marks of the contenders' own processes in a command line; everything else is Ray's own or the workload."""
 
 

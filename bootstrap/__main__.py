@@ -8,7 +8,7 @@ import sys
 
 def main() -> None:
     """Keep signals pending first of all (PID 1 would lose them), then load the rest."""
-    from bootstrap.supervisor import block_signals, flush, hold_standard_streams  # noqa: PLC0415
+    from bootstrap.process.supervisor import block_signals, flush, hold_standard_streams  # noqa: PLC0415
 
     block_signals()
     hold_standard_streams()

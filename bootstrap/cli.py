@@ -13,12 +13,13 @@ from typing import Any
 
 import click
 
-from bootstrap import __version__, record, settings
+from bootstrap import __version__, settings
 from bootstrap.errors import INTERNAL_STATUS, BootstrapError, UsageError
+from bootstrap.files import result
 from bootstrap.host import Host, this_host
-from bootstrap.logs import Log
+from bootstrap.log import Log
+from bootstrap.process.supervisor import bounded, supervise, unblock_signals
 from bootstrap.settings import Settings
-from bootstrap.supervisor import bounded, supervise, unblock_signals
 
 _COMMANDS = {
     "run": "start or join the cluster, run the workload on the head, end everywhere (the default)",
@@ -46,9 +47,9 @@ class _Command(click.Command):
         groups = {option.name: option.metadata["group"] for option in settings.options()}
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(groups.get(parameter.name or "", "The rest"), []).append(record)
+            entry = parameter.get_help_record(ctx)
+            if entry is not None:
+                sections.setdefault(groups.get(parameter.name or "", "The rest"), []).append(entry)
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
@@ -123,14 +124,14 @@ def _main(argv: list[str]) -> int:
         return _run(asked, host)
     unblock_signals()
     if command == "kuberay":
-        from bootstrap import kuberay  # noqa: PLC0415 (there only)
+        from bootstrap.commands import kuberay  # noqa: PLC0415 (there only)
 
         return kuberay.hand_over(asked, host)
     return _report(command, asked, host, as_json)
 
 
 def _report(command: str, asked: Settings, host: Host, as_json: bool) -> int:
-    from bootstrap import reports  # noqa: PLC0415 (not for `run`)
+    from bootstrap.commands import reports  # noqa: PLC0415 (not for `run`)
 
     shown: dict[str, Callable[[Settings, Host, bool], int]] = {
         "detect": reports.detect,
@@ -156,7 +157,7 @@ def _printed() -> Iterator[None]:
 def _run(asked: Settings, host: Host) -> int:
     def agent(supervisor: int) -> int:
         try:
-            from bootstrap.agent import run  # noqa: PLC0415 (in the child only: the supervisor stays small)
+            from bootstrap.run.agent import run  # noqa: PLC0415 (in the child only: the supervisor stays small)
 
             return run(asked, host, supervisor)
         except Exception:  # noqa: BLE001 (as in main; this is another process)
@@ -169,10 +170,10 @@ def _run(asked: Settings, host: Host) -> int:
 
     def ended(status: int, source: str, reason: str, *, retryable: bool) -> None:
         entry = {"status": status, "source": source, "reason": reason, "hint": "", "retryable": retryable}
-        if fault := record.write(asked.status_file, host, {**entry, "host": host.hostname}):
+        if fault := result.write(asked.status_file, host, {**entry, "host": host.hostname}):
             _say(f"ray-bootstrap: {fault}")
 
-    bounded(lambda: record.clear(asked.status_file, host))
+    bounded(lambda: result.clear(asked.status_file, host))
     return supervise(agent, killed)
 
 
@@ -245,5 +246,5 @@ def _record(error: BootstrapError, argv: Sequence[str]) -> None:
     given += [argument.partition("=")[2] for argument in ours if argument.startswith(f"{name}=")]
     entry = {"status": error.status, "source": error.name, "reason": error.message, "hint": error.hint}
     path = given[-1] if given else host.get(settings.variable("status_file"))
-    if fault := record.write(path, host, {**entry, "retryable": error.retryable, "host": host.hostname}):
+    if fault := result.write(path, host, {**entry, "retryable": error.retryable, "host": host.hostname}):
         _say(f"ray-bootstrap: {fault}")

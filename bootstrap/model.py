@@ -1,4 +1,4 @@
-"""The vocabulary: the facts that the line in :mod:`bootstrap.agent` turns one into the next.
+"""The vocabulary: the facts that the line in :mod:`bootstrap.run.agent` turns one into the next.
 
 Everything here is frozen. A fact that was decided (not just measured) carries in ``sources`` where it
 came from, under the name of its field: ``identity.sources["rank"] == "SLURM_NODEID"``.

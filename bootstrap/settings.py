@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bootstrap import values
+from bootstrap import parsers
 from bootstrap.errors import UsageError
 
 PREFIX = "RAY_BOOTSTRAP_"
@@ -44,59 +44,59 @@ class Settings:
     """What the user asked for, parsed and checked one by one; see :func:`load`."""
 
     # fmt: off
-    role: str = _option(values.choice("auto", "head", "worker"), "auto", "auto: rank 0 is the head", group=_WHO, metavar="auto|head|worker")
-    launcher: str = _option(values.text, "auto", "Take the identity from this launcher, such as slurm or kubernetes (docs/launchers.md)", group=_WHO, metavar="NAME")
-    rank: int | None = _option(values.integer(0), None, "This node's rank, 0-based", group=_WHO, metavar="N")
-    nodes: int | None = _option(values.integer(1), None, "How many nodes the run has", group=_WHO, metavar="N")
-    min_nodes: int | None = _option(values.integer(1), None, "Start the workload with this many nodes after --last-call [default: all]", group=_WHO, metavar="N")
-    run_id: str | None = _option(values.run_id, None, "Name of the run, the same on all its nodes and on no other's", group=_WHO, metavar="TEXT")
-    attempt: int | None = _option(values.integer(0), None, "Which restart of the run this is", group=_WHO, metavar="N")
+    role: str = _option(parsers.choice("auto", "head", "worker"), "auto", "auto: rank 0 is the head", group=_WHO, metavar="auto|head|worker")
+    launcher: str = _option(parsers.text, "auto", "Take the identity from this launcher, such as slurm or kubernetes (docs/launchers.md)", group=_WHO, metavar="NAME")
+    rank: int | None = _option(parsers.integer(0), None, "This node's rank, 0-based", group=_WHO, metavar="N")
+    nodes: int | None = _option(parsers.integer(1), None, "How many nodes the run has", group=_WHO, metavar="N")
+    min_nodes: int | None = _option(parsers.integer(1), None, "Start the workload with this many nodes after --last-call [default: all]", group=_WHO, metavar="N")
+    run_id: str | None = _option(parsers.run_id, None, "Name of the run, the same on all its nodes and on no other's", group=_WHO, metavar="TEXT")
+    attempt: int | None = _option(parsers.integer(0), None, "Which restart of the run this is", group=_WHO, metavar="N")
 
-    head_address: str | None = _option(values.text, None, "The head's name or address, with the GCS port if it is not --gcs-port", group=_WHERE, metavar="HOST[:PORT]")
-    rendezvous: str = _option(values.choice("auto", "static", "slurm", "dns", "file"), "auto", "How the head is found", group=_WHERE, metavar="auto|static|slurm|dns|file")
-    shared_dir: str | None = _option(values.text, None, "Folder that all nodes see; means --rendezvous=file", group=_WHERE, metavar="DIR")
-    rollcall_port: int | None = _option(values.port, None, "TCP port of the agents' own connection [default: from the run id, 20000-29999]", group=_WHERE, metavar="PORT")
-    node_ip: str | None = _option(values.ip_address, None, "The address under which others reach this node", group=_WHERE, metavar="ADDRESS")
-    interface: str | None = _option(values.text, None, "Take the address of this interface (NCCL_SOCKET_IFNAME's syntax)", group=_WHERE, metavar="NAME")
-    hosts: str = _option(values.choice("auto", "require", "off"), "auto", "Make this node's name resolve to its address in /etc/hosts", group=_WHERE, metavar="auto|require|off")
+    head_address: str | None = _option(parsers.text, None, "The head's name or address, with the GCS port if it is not --gcs-port", group=_WHERE, metavar="HOST[:PORT]")
+    rendezvous: str = _option(parsers.choice("auto", "static", "slurm", "dns", "file"), "auto", "How the head is found", group=_WHERE, metavar="auto|static|slurm|dns|file")
+    shared_dir: str | None = _option(parsers.text, None, "Folder that all nodes see; means --rendezvous=file", group=_WHERE, metavar="DIR")
+    rollcall_port: int | None = _option(parsers.port, None, "TCP port of the agents' own connection [default: from the run id, 20000-29999]", group=_WHERE, metavar="PORT")
+    node_ip: str | None = _option(parsers.ip_address, None, "The address under which others reach this node", group=_WHERE, metavar="ADDRESS")
+    interface: str | None = _option(parsers.text, None, "Take the address of this interface (NCCL_SOCKET_IFNAME's syntax)", group=_WHERE, metavar="NAME")
+    hosts: str = _option(parsers.choice("auto", "require", "off"), "auto", "Make this node's name resolve to its address in /etc/hosts", group=_WHERE, metavar="auto|require|off")
 
-    num_cpus: int | None = _option(values.integer(0), None, "CPUs for Ray [default: affinity, cgroup and grant]", group=_WHAT, metavar="N")
-    num_gpus: str = _option(values.text, "auto", "GPUs for Ray [default: those that NVML shows and CUDA_VISIBLE_DEVICES allows]", group=_WHAT, metavar="auto|N")
-    expect_gpus: int | None = _option(values.integer(0), None, "GPUs that every node must have", group=_WHAT, metavar="N")
-    memory: int | None = _option(values.size, None, "Memory for Ray's tasks and actors", group=_WHAT, metavar="SIZE")
-    object_store_memory: int | None = _option(values.size, None, "Memory for Ray's object store", group=_WHAT, metavar="SIZE")
-    resources: Mapping[str, float] = _option(values.resources_json, {}, "Custom resources", group=_WHAT, metavar="JSON")
-    labels: Mapping[str, str] = _option(values.labels, {}, "Node labels", group=_WHAT, metavar="K=V,...")
+    num_cpus: int | None = _option(parsers.integer(0), None, "CPUs for Ray [default: affinity, cgroup and grant]", group=_WHAT, metavar="N")
+    num_gpus: str = _option(parsers.text, "auto", "GPUs for Ray [default: those that NVML shows and CUDA_VISIBLE_DEVICES allows]", group=_WHAT, metavar="auto|N")
+    expect_gpus: int | None = _option(parsers.integer(0), None, "GPUs that every node must have", group=_WHAT, metavar="N")
+    memory: int | None = _option(parsers.size, None, "Memory for Ray's tasks and actors", group=_WHAT, metavar="SIZE")
+    object_store_memory: int | None = _option(parsers.size, None, "Memory for Ray's object store", group=_WHAT, metavar="SIZE")
+    resources: Mapping[str, float] = _option(parsers.resources_json, {}, "Custom resources", group=_WHAT, metavar="JSON")
+    labels: Mapping[str, str] = _option(parsers.labels, {}, "Node labels", group=_WHAT, metavar="K=V,...")
 
-    gcs_port: int | None = _option(values.port, None, "[default: 6379, or a free one]", group=_RAY, metavar="PORT")
-    dashboard_host: str = _option(values.text, "127.0.0.1", "Address on which the dashboard listens", group=_RAY, metavar="HOST")
-    dashboard_port: int | None = _option(values.port, None, "[default: 8265, or a free one]", group=_RAY, metavar="PORT")
-    ray_client_server_port: int | None = _option(values.port, None, "[default: 10001, or a free one]", group=_RAY, metavar="PORT")
-    object_manager_port: int | None = _option(values.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
-    node_manager_port: int | None = _option(values.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
-    metrics_export_port: int | None = _option(values.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
-    dashboard_agent_listen_port: int | None = _option(values.port, None, "[default: 52365, or a free one]", group=_RAY, metavar="PORT")
-    dashboard_agent_grpc_port: int | None = _option(values.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
-    runtime_env_agent_port: int | None = _option(values.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
-    min_worker_port: int | None = _option(values.port, None, "First port of Ray's worker processes [default: Ray's, 10002]", group=_RAY, metavar="PORT")
-    max_worker_port: int | None = _option(values.port, None, "Last port of Ray's worker processes [default: Ray's, 19999]", group=_RAY, metavar="PORT")
-    temp_dir: str | None = _option(values.text, None, "Ray's folder for sockets and logs, on a local disk [default: /tmp/ray-<hash of the run id>-<rank>]", group=_RAY, metavar="DIR")
-    log_dir: str | None = _option(values.text, None, "Copy Ray's logs here at the end, to <hash of the run id>/rank-<N>", group=_RAY, metavar="DIR")
-    ray_start_arg: tuple[str, ...] = _option(values.text, (), "Passed to `ray start` as it is; may be repeated", group=_RAY, metavar="ARG", many=True)
+    gcs_port: int | None = _option(parsers.port, None, "[default: 6379, or a free one]", group=_RAY, metavar="PORT")
+    dashboard_host: str = _option(parsers.text, "127.0.0.1", "Address on which the dashboard listens", group=_RAY, metavar="HOST")
+    dashboard_port: int | None = _option(parsers.port, None, "[default: 8265, or a free one]", group=_RAY, metavar="PORT")
+    ray_client_server_port: int | None = _option(parsers.port, None, "[default: 10001, or a free one]", group=_RAY, metavar="PORT")
+    object_manager_port: int | None = _option(parsers.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
+    node_manager_port: int | None = _option(parsers.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
+    metrics_export_port: int | None = _option(parsers.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
+    dashboard_agent_listen_port: int | None = _option(parsers.port, None, "[default: 52365, or a free one]", group=_RAY, metavar="PORT")
+    dashboard_agent_grpc_port: int | None = _option(parsers.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
+    runtime_env_agent_port: int | None = _option(parsers.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
+    min_worker_port: int | None = _option(parsers.port, None, "First port of Ray's worker processes [default: Ray's, 10002]", group=_RAY, metavar="PORT")
+    max_worker_port: int | None = _option(parsers.port, None, "Last port of Ray's worker processes [default: Ray's, 19999]", group=_RAY, metavar="PORT")
+    temp_dir: str | None = _option(parsers.text, None, "Ray's folder for sockets and logs, on a local disk [default: /tmp/ray-<hash of the run id>-<rank>]", group=_RAY, metavar="DIR")
+    log_dir: str | None = _option(parsers.text, None, "Copy Ray's logs here at the end, to <hash of the run id>/rank-<N>", group=_RAY, metavar="DIR")
+    ray_start_arg: tuple[str, ...] = _option(parsers.text, (), "Passed to `ray start` as it is; may be repeated", group=_RAY, metavar="ARG", many=True)
 
-    head_timeout: float = _option(values.duration_from(0.1), 600.0, "For a worker to find the head [default: 10m]", group=_WHEN, metavar="TIME")
-    quorum_timeout: float = _option(values.duration_from(0.1), 600.0, "For the head to see enough nodes [default: 10m]", group=_WHEN, metavar="TIME")
-    last_call: float = _option(values.duration, 30.0, "With --min-nodes: how long to wait for the rest once the least are there [default: 30s]", group=_WHEN, metavar="TIME")
-    dashboard_wait: float = _option(values.duration, 0.0, "Start the workload only when the dashboard answers, which is a few seconds after Ray; how long to wait [default: 0s]", group=_WHEN, metavar="TIME")
-    heartbeat_timeout: float = _option(values.duration_from(1), 10.0, "Silence after which a node counts as lost [default: 10s]", group=_WHEN, metavar="TIME")
-    grace: float = _option(values.duration, 20.0, "Between SIGTERM and SIGKILL for the workload; less than the platform's own [default: 20s]", group=_WHEN, metavar="TIME")
+    head_timeout: float = _option(parsers.duration_from(0.1), 600.0, "For a worker to find the head [default: 10m]", group=_WHEN, metavar="TIME")
+    quorum_timeout: float = _option(parsers.duration_from(0.1), 600.0, "For the head to see enough nodes [default: 10m]", group=_WHEN, metavar="TIME")
+    last_call: float = _option(parsers.duration, 30.0, "With --min-nodes: how long to wait for the rest once the least are there [default: 30s]", group=_WHEN, metavar="TIME")
+    dashboard_wait: float = _option(parsers.duration, 0.0, "Start the workload only when the dashboard answers, which is a few seconds after Ray; how long to wait [default: 0s]", group=_WHEN, metavar="TIME")
+    heartbeat_timeout: float = _option(parsers.duration_from(1), 10.0, "Silence after which a node counts as lost [default: 10s]", group=_WHEN, metavar="TIME")
+    grace: float = _option(parsers.duration, 20.0, "Between SIGTERM and SIGKILL for the workload; less than the platform's own [default: 20s]", group=_WHEN, metavar="TIME")
 
-    on_node_loss: str = _option(values.choice("warn", "fail"), "warn", "What a worker lost during the workload does to the run", group=_HOW, metavar="warn|fail")
-    auth: str = _option(values.choice("auto", "off", "required"), "auto", "Token authentication between the nodes and of Ray itself", group=_HOW, metavar="auto|off|required")
-    secret_file: str | None = _option(values.text, None, "File with the secret that the nodes share [default: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH]", group=_HOW, metavar="FILE")
-    ignore_check: tuple[str, ...] = _option(values.text, (), "Report this preflight check's findings but go on; `check` lists their names; may be repeated", group=_HOW, metavar="NAME", many=True)
-    log_format: str = _option(values.choice("text", "json"), "text", "Of our own lines on standard error", group=_HOW, metavar="text|json")
-    status_file: str | None = _option(values.text, None, "Write how it ended here, as JSON [default in Kubernetes: /dev/termination-log]", group=_HOW, metavar="FILE")
+    on_node_loss: str = _option(parsers.choice("warn", "fail"), "warn", "What a worker lost during the workload does to the run", group=_HOW, metavar="warn|fail")
+    auth: str = _option(parsers.choice("auto", "off", "required"), "auto", "Token authentication between the nodes and of Ray itself", group=_HOW, metavar="auto|off|required")
+    secret_file: str | None = _option(parsers.text, None, "File with the secret that the nodes share [default: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH]", group=_HOW, metavar="FILE")
+    ignore_check: tuple[str, ...] = _option(parsers.text, (), "Report this preflight check's findings but go on; `check` lists their names; may be repeated", group=_HOW, metavar="NAME", many=True)
+    log_format: str = _option(parsers.choice("text", "json"), "text", "Of our own lines on standard error", group=_HOW, metavar="text|json")
+    status_file: str | None = _option(parsers.text, None, "Write how it ended here, as JSON [default in Kubernetes: /dev/termination-log]", group=_HOW, metavar="FILE")
 
     # fmt: on
     workload: tuple[str, ...] = ()
@@ -138,14 +138,14 @@ def load(
         try:
             parsed = [option.metadata["parse"](item) for item in texts]
         except ValueError as error:
-            found.append(f"{origin}={values.quoted(' '.join(texts))}: {error}")
+            found.append(f"{origin}={parsers.quoted(' '.join(texts))}: {error}")
             continue
         chosen[option.name] = tuple(parsed) if option.metadata["many"] else parsed[-1]
     settings = Settings(**chosen, workload=tuple(workload))
     found.extend(_impossible(settings))
     if found:
         raise UsageError(found)
-    named = values.host_port(settings.head_address)[1] if settings.head_address else None
+    named = parsers.host_port(settings.head_address)[1] if settings.head_address else None
     return dataclasses.replace(settings, gcs_port=settings.gcs_port or named)
 
 
@@ -167,7 +167,7 @@ def _impossible(s: Settings) -> Iterator[str]:
         yield "--rendezvous=static needs --head-address=HOST[:PORT]"
     if s.head_address is not None:
         try:
-            _, port = values.host_port(s.head_address)
+            _, port = parsers.host_port(s.head_address)
         except ValueError as error:
             yield f"--head-address={s.head_address!r}: {error}"
         else:

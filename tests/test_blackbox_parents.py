@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from namespaces import wait_for
 
-from bootstrap import leftovers
+from bootstrap.raynode.session import remove_sockets
 
 if TYPE_CHECKING:
     from agents import Site
@@ -106,6 +106,6 @@ def test_a_socket_that_answers_is_somebody_elses(tmp_path: Path) -> None:
         server.listen()
         with socket.socket(socket.AF_UNIX) as gone:
             gone.bind(str(left))
-        leftovers.remove_sockets([str(held), str(left), str(tmp_path / "absent")])
+        remove_sockets([str(held), str(left), str(tmp_path / "absent")])
         assert held.exists()
         assert not left.exists()

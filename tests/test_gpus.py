@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootstrap import gpus
 from bootstrap.errors import PreflightFailed
 from bootstrap.host import Host
 from bootstrap.model import Gpu
-from bootstrap.nvml import Device
+from bootstrap.node import gpus
+from bootstrap.node.nvml import Device
 
 ASK = """
 import dataclasses, json, pathlib, sys
-from bootstrap import gpus
+from bootstrap.node import gpus
 from bootstrap.errors import PreflightFailed
 from bootstrap.host import Host
 root, env, expected = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bootstrap import hosts
 from bootstrap.errors import HostsError
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress
+from bootstrap.node import hosts_file
 
 IP = "10.0.0.5"
 OURS = f"{IP} node1 # ray-bootstrap\n"
@@ -57,7 +57,7 @@ DEBIAN = "127.0.0.1\tlocalhost\n127.0.1.1\tnode1\n\n# IPv6\n::1     localhost ip
     ],
 )
 def test_plan(before: str, after: str | None) -> None:
-    assert hosts.plan(before, "node1", IP) == after
+    assert hosts_file.plan(before, "node1", IP) == after
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_plan(before: str, after: str | None) -> None:
     ],
 )
 def test_which_names_are_cared_for(hostname: str, before: str, after: str | None) -> None:
-    assert hosts.plan(before, hostname, IP) == after
+    assert hosts_file.plan(before, hostname, IP) == after
 
 
 def test_ipv6_node_address() -> None:
     before = "127.0.1.1 node1\n::1 node1\n2001:db8::9 node1\n192.0.2.7 node1\n"
-    assert hosts.plan(before, "node1", "2001:db8::5") == "192.0.2.7 node1\n2001:db8::5 node1 # ray-bootstrap\n"
+    assert hosts_file.plan(before, "node1", "2001:db8::5") == "192.0.2.7 node1\n2001:db8::5 node1 # ray-bootstrap\n"
 
 
 def pairs(text: str) -> list[tuple[str, str]]:
@@ -118,10 +118,10 @@ files = st.lists(entries | st.text(max_size=20).map(lambda text: f"#{text}\n"), 
 @example("127.0.1.1 node1", "node1")
 @example("127.0.0.1 localhost\x85node1\n", "node1")
 def test_every_plan_names_us_and_leaves_the_others(text: str, hostname: str) -> None:
-    after = hosts.plan(text, hostname, IP)
+    after = hosts_file.plan(text, hostname, IP)
     result = text if after is None else after
     ours = {hostname.lower(), hostname.partition(".")[0]}
-    assert hosts.plan(result, hostname, IP) is None
+    assert hosts_file.plan(result, hostname, IP) is None
     assert [p for p in pairs(result) if p[0].lower() not in ours] == [
         p for p in pairs(text) if p[0].lower() not in ours
     ]
@@ -145,9 +145,9 @@ def _silent(line: str) -> bool:
 
 @given(st.text(), files)
 def test_any_hostname(hostname: str, text: str) -> None:
-    after = hosts.plan(text, hostname, IP)
+    after = hosts_file.plan(text, hostname, IP)
     if after is not None:
-        assert hosts.plan(after, hostname, IP) is None
+        assert hosts_file.plan(after, hostname, IP) is None
         # One line of ours at most, whatever is in the name.
         assert after.count("\n") <= text.count("\n") + 2
 
@@ -185,50 +185,52 @@ def test_the_file_is_written_in_place(tmp_path: Path) -> None:
     path = tmp_path / "etc/hosts"
     path.chmod(0o640)
     before = path.stat()
-    outcome = hosts.ensure("auto", address(), host, by_file(host))
-    assert outcome == hosts.HostsOutcome(changed=True)
+    outcome = hosts_file.ensure("auto", address(), host, by_file(host))
+    assert outcome == hosts_file.HostsOutcome(changed=True)
     assert (
         path.read_bytes() == (DEBIAN.replace("127.0.1.1\tnode1\n", "") + "# caf").encode() + b"\xe9\n" + OURS.encode()
     )
     after = path.stat()
     assert (after.st_ino, after.st_mode, after.st_uid) == (before.st_ino, before.st_mode, before.st_uid)
-    assert hosts.ensure("require", address(), host, by_file(host)).changed is False
+    assert hosts_file.ensure("require", address(), host, by_file(host)).changed is False
 
 
 def test_a_shorter_text_leaves_no_tail(tmp_path: Path) -> None:
     host = machine(tmp_path, f"{IP} node1\n127.0.1.1 node1 # {'long ' * 50}\n")
-    hosts.ensure("auto", address(), host, by_file(host))
+    hosts_file.ensure("auto", address(), host, by_file(host))
     assert (tmp_path / "etc/hosts").read_text() == f"{IP} node1\n"
 
 
 def test_a_right_file_is_not_opened_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = machine(tmp_path, f"{IP} node1\n")
-    monkeypatch.setattr(hosts, "_lock", lambda _: pytest.fail("locked"))
-    assert hosts.ensure("require", address(), host, by_file(host)) == hosts.HostsOutcome(changed=False)
+    monkeypatch.setattr(hosts_file, "_lock", lambda _: pytest.fail("locked"))
+    assert hosts_file.ensure("require", address(), host, by_file(host)) == hosts_file.HostsOutcome(changed=False)
 
 
 def test_a_name_that_dns_knows_is_not_added(tmp_path: Path) -> None:
     host = machine(tmp_path, "127.0.0.1 localhost\n")
-    assert hosts.ensure("require", address(), host, by_file(host, [IP])) == hosts.HostsOutcome(changed=False)
+    assert hosts_file.ensure("require", address(), host, by_file(host, [IP])) == hosts_file.HostsOutcome(changed=False)
     assert (tmp_path / "etc/hosts").read_text() == "127.0.0.1 localhost\n"
 
 
 @pytest.mark.parametrize("dns", [["10.0.0.9"], [IP, "10.0.0.9"], [IP, "127.0.0.1"], [IP, "::1"], []])
 def test_a_name_that_dns_has_wrong_is_added(tmp_path: Path, dns: list[str]) -> None:
     host = machine(tmp_path, "127.0.0.1 localhost\n")
-    assert hosts.ensure("require", address(), host, by_file(host, dns)).changed
+    assert hosts_file.ensure("require", address(), host, by_file(host, dns)).changed
     assert (tmp_path / "etc/hosts").read_text() == f"127.0.0.1 localhost\n{OURS}"
 
 
 def test_off_does_nothing(tmp_path: Path) -> None:
     host = machine(tmp_path, DEBIAN)
-    assert hosts.ensure("off", address(), host, never) == hosts.HostsOutcome(changed=False)
+    assert hosts_file.ensure("off", address(), host, never) == hosts_file.HostsOutcome(changed=False)
     assert (tmp_path / "etc/hosts").read_text() == DEBIAN
 
 
 def test_a_node_on_loopback_needs_no_name(tmp_path: Path) -> None:
     host = machine(tmp_path, DEBIAN)
-    assert hosts.ensure("require", address("127.0.0.1", "lo"), host, never) == hosts.HostsOutcome(changed=False)
+    assert hosts_file.ensure("require", address("127.0.0.1", "lo"), host, never) == hosts_file.HostsOutcome(
+        changed=False
+    )
     assert (tmp_path / "etc/hosts").read_text() == DEBIAN
 
 
@@ -260,7 +262,7 @@ def test_a_read_only_file(
     path.parent.mkdir()
     path.touch()
     host = Host(env=env, hostname="node1", root=tmp_path)
-    outcome = hosts.ensure("auto", address(interface=interface), host, by_file(host, ["127.0.1.1"]))
+    outcome = hosts_file.ensure("auto", address(interface=interface), host, by_file(host, ["127.0.1.1"]))
     assert (outcome.changed, dict(outcome.env)) == (False, given_env)
     assert "'node1' resolves to 127.0.1.1, not to the node address 10.0.0.5" in outcome.note
     assert "Read-only file system" in outcome.note
@@ -270,7 +272,7 @@ def test_a_read_only_file(
 
 def test_an_address_that_is_on_no_interface_is_not_written(tmp_path: Path) -> None:
     host = machine(tmp_path, DEBIAN)
-    outcome = hosts.ensure("auto", address(interface=None), host, by_file(host))
+    outcome = hosts_file.ensure("auto", address(interface=None), host, by_file(host))
     assert (outcome.changed, dict(outcome.env)) == (False, {})
     assert "is left alone, as no interface of this machine holds that address" in outcome.note
     assert "--node-ip=ADDRESS" in outcome.note
@@ -281,21 +283,21 @@ def test_an_address_that_is_on_no_interface_is_not_written(tmp_path: Path) -> No
 def test_require_is_an_error(tmp_path: Path) -> None:
     host = machine(tmp_path)
     with pytest.raises(HostsError, match=r"resolves to nothing.*cannot be written") as caught:
-        hosts.ensure("require", address(), host, by_file(host))
+        hosts_file.ensure("require", address(), host, by_file(host))
     assert caught.value.status == 73
     assert "echo '10.0.0.5 node1'" in caught.value.hint
 
 
 def test_without_a_file_dns_is_enough(tmp_path: Path) -> None:
     host = machine(tmp_path)
-    assert hosts.ensure("require", address(), host, by_file(host, [IP])) == hosts.HostsOutcome(changed=False)
-    assert hosts.ensure("auto", address(), host, by_file(host)).env == {"GLOO_SOCKET_IFNAME": "eth0"}
+    assert hosts_file.ensure("require", address(), host, by_file(host, [IP])) == hosts_file.HostsOutcome(changed=False)
+    assert hosts_file.ensure("auto", address(), host, by_file(host)).env == {"GLOO_SOCKET_IFNAME": "eth0"}
     assert not (tmp_path / "etc/hosts").exists()
 
 
 def test_a_resolver_that_does_not_read_the_file(tmp_path: Path) -> None:
     host = machine(tmp_path, "")
-    outcome = hosts.ensure("auto", address(), host, lambda _: ["127.0.1.1"])
+    outcome = hosts_file.ensure("auto", address(), host, lambda _: ["127.0.1.1"])
     assert (outcome.changed, dict(outcome.env)) == (True, {"GLOO_SOCKET_IFNAME": "eth0"})
     assert "nsswitch.conf" in outcome.note
 
@@ -313,7 +315,7 @@ def test_a_full_disk_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "pwrite", full)
     (tmp_path / "etc/hosts").write_text(DEBIAN.replace("127.0.1.1\tnode1\n", "# 4567890123456\n"))
     before = (tmp_path / "etc/hosts").read_text()
-    outcome = hosts.ensure("auto", address(), host, by_file(host))
+    outcome = hosts_file.ensure("auto", address(), host, by_file(host))
     assert "No space left on device" in outcome.note
     assert (tmp_path / "etc/hosts").read_text() == before
 
@@ -328,7 +330,7 @@ def test_two_agents_take_turns(tmp_path: Path) -> None:
 
     def agent() -> None:
         started.set()
-        outcome.append(hosts.ensure("auto", address(), host, resolves))
+        outcome.append(hosts_file.ensure("auto", address(), host, resolves))
 
     with path.open("r+") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -341,15 +343,15 @@ def test_two_agents_take_turns(tmp_path: Path) -> None:
         other.flush()
         assert "node1 # ray" not in path.read_text()
     thread.join(10)
-    assert outcome == [hosts.HostsOutcome(changed=True)]
+    assert outcome == [hosts_file.HostsOutcome(changed=True)]
     assert path.read_text() == DEBIAN.replace("127.0.1.1\tnode1\n", "") + f"10.0.0.8 written-meanwhile\n{OURS}"
 
 
 def test_a_lock_that_is_never_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(hosts_file, "LOCK_TIMEOUT", 0.05)
     host = machine(tmp_path, DEBIAN)
     with (tmp_path / "etc/hosts").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        outcome = hosts.ensure("auto", address(), host, by_file(host))
+        outcome = hosts_file.ensure("auto", address(), host, by_file(host))
     assert (outcome.changed, dict(outcome.env)) == (False, {"GLOO_SOCKET_IFNAME": "eth0"})
     assert stat.S_ISREG((tmp_path / "etc/hosts").stat().st_mode)

@@ -15,8 +15,8 @@ from cluster import Agents
 from hosts import wait_for
 from kubelet import Image, Pod
 
-from bootstrap import kuberay
 from bootstrap.cli import main
+from bootstrap.commands import kuberay
 from bootstrap.model import Gpu, Resources
 
 A100 = tuple(Gpu(i, f"GPU-{i}", "NVIDIA A100-SXM4-80GB", 80 << 30) for i in range(2))

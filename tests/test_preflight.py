@@ -17,15 +17,17 @@ from typing import Any
 
 import pytest
 
-from bootstrap import gpus, network, preflight, ray_node, ray_ports
+from bootstrap import net, preflight
 from bootstrap.errors import PreflightFailed
+from bootstrap.files.secret import Secret
 from bootstrap.host import Host
 from bootstrap.model import Gpu, NodeAddress, NodeIdentity, Resources, Role
-from bootstrap.node import Node
-from bootstrap.nvml import GpuHealth
+from bootstrap.node import gpus
+from bootstrap.node.inspection import Node
+from bootstrap.node.nvml import GpuHealth
 from bootstrap.preflight import Finding, addresses, folders, machine
 from bootstrap.preflight.finding import GIB, MIB, size
-from bootstrap.secret import Secret
+from bootstrap.raynode import command, ports
 from bootstrap.settings import Settings
 
 IP = "10.0.0.7"
@@ -44,9 +46,9 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     (root / "proc/self").mkdir()
     (root / "proc/sys/net/ipv4/ip_local_port_range").write_text("32768\t60999\n")
     (root / "proc/self/mountinfo").write_text("27 1 254:0 / / rw - ext4 /dev/vda rw\n")
-    monkeypatch.setattr(ray_node, "shm_free", lambda: 16 * GIB)
+    monkeypatch.setattr(command, "shm_free", lambda: 16 * GIB)
     monkeypatch.setattr(resource, "getrlimit", lambda _: Limits(1024, 1 << 20))
-    monkeypatch.setattr(network, "resolve", lambda _: (IP,))
+    monkeypatch.setattr(net, "resolve", lambda _: (IP,))
     monkeypatch.setattr(gpus, "health", lambda *_: [])
     monkeypatch.setattr(os, "statvfs", lambda _: disk(free=100 * GIB))
     return Node(
@@ -105,8 +107,8 @@ from pathlib import Path
 from bootstrap import preflight
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
-from bootstrap.node import Node
-from bootstrap.secret import Secret
+from bootstrap.node.inspection import Node
+from bootstrap.files.secret import Secret
 from bootstrap.settings import Settings
 preflight.run(Node(
     Settings(), Host({}, "node"), NodeIdentity("local", Role.HEAD, 0, 1, "run"), NodeAddress("127.0.0.1", "lo", "node"),
@@ -179,12 +181,12 @@ def test_shm(
     env: dict[str, str],
     fatal: bool | None,
 ) -> None:
-    monkeypatch.setattr(ray_node, "shm_free", lambda: free)
+    monkeypatch.setattr(command, "shm_free", lambda: free)
     assert found(having(fit, env, **options)) == ([] if fatal is None else [("shm", fatal)])
 
 
 def test_shm_remedies(fit: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_node, "shm_free", lambda: 64 * MIB)
+    monkeypatch.setattr(command, "shm_free", lambda: 64 * MIB)
     assert "64.0 MiB" in only(fit).message
     assert "docker run --shm-size=10g" in only(fit).remedy  # 0.3 of 32 GiB
     assert "sizeLimit: 3Gi" in only(having(fit, POD, object_store_memory=3 * GIB)).remedy
@@ -333,9 +335,9 @@ def test_a_port_whose_holder_is_hidden(fit: Node, listener: int, monkeypatch: py
     assert "another process (not to be seen by this user)" in finding.message
 
 
-@pytest.mark.parametrize("name", [*ray_ports.HEAD_ONLY, "rollcall_port"])
+@pytest.mark.parametrize("name", [*ports.HEAD_ONLY, "rollcall_port"])
 def test_a_worker_does_not_mind_the_heads_ports(fit: Node, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_ports, "is_free", lambda _: False)
+    monkeypatch.setattr(ports, "is_free", lambda _: False)
     monkeypatch.setattr(addresses, "_holders", lambda _: {})
     head = NodeIdentity("slurm", Role.HEAD, 0, 2, "run")
     assert found(having(fit, **{name: 31000})) == []
@@ -348,7 +350,7 @@ def test_a_worker_does_not_mind_the_heads_ports(fit: Node, name: str, monkeypatc
 def test_a_port_that_the_kernel_gives_away(
     fit: Node, monkeypatch: pytest.MonkeyPatch, port: int, reserved: str, bad: bool
 ) -> None:
-    monkeypatch.setattr(ray_ports, "is_free", lambda _: True)
+    monkeypatch.setattr(ports, "is_free", lambda _: True)
     fit.host.path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text(reserved + "\n")
     assert found(having(fit, metrics_export_port=port)) == ([("ports", False)] if bad else [])
 
@@ -402,7 +404,7 @@ def test_node_address(fit: Node, role: Role, nodes: int | None, least: int | Non
     ],
 )
 def test_own_name(fit: Node, monkeypatch: pytest.MonkeyPatch, answer: tuple[str, ...], bad: bool) -> None:
-    monkeypatch.setattr(network, "resolve", lambda _: answer)
+    monkeypatch.setattr(net, "resolve", lambda _: answer)
     assert found(fit) == ([("own-name", False)] if bad else [])
     assert found(having(fit, {"GLOO_SOCKET_IFNAME": "eth0"})) == []
     assert found(having(fit, identity=NodeIdentity("local", Role.HEAD, 0, 1, "run"))) == []

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from namespaces import wait_for
 
-from bootstrap import process, workload
-from bootstrap.children import Child, Children
-from bootstrap.process import Process, descendants, read_process
+from bootstrap.process import table
+from bootstrap.process.children import Child, Children
+from bootstrap.process.table import Process, descendants, read_process
+from bootstrap.run import workload
 
 pytestmark = pytest.mark.requires("linux")
 
@@ -36,7 +37,7 @@ def run(nothing_left: dict[str, str]) -> Iterator[Callable[[Callable[[Children],
         return asyncio.run(main())
 
     yield run_
-    assert process.ctypes.CDLL(None).prctl(36, 0, 0, 0, 0) == 0
+    assert table.ctypes.CDLL(None).prctl(36, 0, 0, 0, 0) == 0
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
@@ -65,7 +66,7 @@ def test_the_status_of_a_child(run: Any, script: str, status: int) -> None:
 @pytest.mark.parametrize("wait_status", [0, 3 << 8, 255 << 8, 9, 15, 11 | 128])
 def test_a_wait_status_as_a_shell_shows_it(wait_status: int) -> None:
     code = wait_status >> 8 if not wait_status & 127 else 128 + (wait_status & 127)
-    assert process.exit_status(wait_status) == code
+    assert table.exit_status(wait_status) == code
 
 
 def test_a_program_that_is_not_there(run: Any) -> None:
@@ -86,13 +87,15 @@ def test_many_children_keep_their_statuses_among_strangers(run: Any) -> None:
 
         started = [children.spawn(script(n), dict(os.environ)) for n in range(40)]
         statuses = [await child.exited for child in started]
-        await until(lambda: not any(found.ppid == os.getpid() for found in table()))  # the strangers' zombies too
+        await until(
+            lambda: not any(found.ppid == os.getpid() for found in process_table())
+        )  # the strangers' zombies too
         return statuses
 
     assert run(body) == list(range(40))
 
 
-def table() -> list[Process]:
+def process_table() -> list[Process]:
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
     return [found for pid in pids if (found := read_process(pid))]
 
@@ -130,7 +133,7 @@ def test_descendants_are_all_below_and_alive_parents_first() -> None:
     assert (below[0].ppid, below[1].ppid) == (child.pid, below[0].pid)
     assert set(below) < set(descendants(os.getpid()))
     for found in below:
-        process.send(found, signal.SIGKILL)
+        table.send(found, signal.SIGKILL)
     child.wait()
     assert descendants(child.pid) == []
 
@@ -143,9 +146,9 @@ def test_a_process_whose_first_thread_has_ended_lives_on() -> None:
     child = subprocess.Popen([sys.executable, "-c", first_ends])
     wait_for(lambda: (found := read_process(child.pid)) and found.state == "Z", what="looks like a zombie")
     (found,) = [found for found in descendants(os.getpid()) if found.pid == child.pid]
-    assert process.is_alive(found)
-    process.send(found, signal.SIGKILL)
-    wait_for(lambda: not process.is_alive(found), what="it ends")  # a zombie indeed
+    assert table.is_alive(found)
+    table.send(found, signal.SIGKILL)
+    wait_for(lambda: not table.is_alive(found), what="it ends")  # a zombie indeed
     assert found.pid not in {found.pid for found in descendants(os.getpid())}
     child.wait()
 
@@ -155,11 +158,11 @@ def test_a_signal_goes_to_this_process_and_no_later_one_of_its_number() -> None:
     found = read_process(child.pid)
     assert found is not None
     later = Process(found.pid, found.ppid, found.state, found.name, found.started + 1, found.threads)
-    process.send(later, signal.SIGKILL)
+    table.send(later, signal.SIGKILL)
     assert alive(child.pid)
-    process.send(found, signal.SIGKILL)
+    table.send(found, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    process.send(found, signal.SIGKILL)
+    table.send(found, signal.SIGKILL)
 
 
 def test_a_group_gets_the_signal_and_an_ended_one_is_left_alone(run: Any) -> None:

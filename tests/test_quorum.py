@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from bootstrap import quorum
 from bootstrap.errors import QuorumTimeout
-from bootstrap.logs import Log
-from bootstrap.quorum import Goal
-from bootstrap.ray_node import RANK_LABEL, RUN_LABEL
+from bootstrap.log import Log
+from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
 from bootstrap.rollcall.server import Member
 from bootstrap.rollcall.wire import Hello
+from bootstrap.run import quorum
+from bootstrap.run.quorum import Goal
 
 RUN = "0123456789abcdef"
 

@@ -21,7 +21,7 @@ from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity, Role
 from bootstrap.rendezvous import BACK_ENDS, Rendezvous, make, rollcall_ports
 from bootstrap.rendezvous.dns import Dns
-from bootstrap.rendezvous.file import RECORD_MAX, SharedFolder
+from bootstrap.rendezvous.shared_dir import RECORD_MAX, SharedFolder
 from bootstrap.rendezvous.slurm import expand, first
 from bootstrap.settings import Settings
 

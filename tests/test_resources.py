@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootstrap import resources
 from bootstrap.errors import PreflightFailed
-from bootstrap.gpus import GpuReport
 from bootstrap.host import Host
 from bootstrap.model import Gpu, Resources
+from bootstrap.node import resources
+from bootstrap.node.gpus import GpuReport
 from bootstrap.settings import Settings
 
 GIB = 1 << 30

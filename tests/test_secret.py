@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap import owner, secret
 from bootstrap.errors import PreflightFailed, UsageError
+from bootstrap.files import ownership, secret
+from bootstrap.files.secret import Secret
 from bootstrap.host import Host
-from bootstrap.secret import Secret
 from bootstrap.settings import Settings
 
 
@@ -126,7 +126,7 @@ def test_a_made_secret_on_a_file_system_that_shows_another_owner(
         return os.stat_result(fields)
 
     monkeypatch.setattr(os, "fstat", squashed)
-    monkeypatch.setattr(owner, "_shown", {})
+    monkeypatch.setattr(ownership, "_shown", {})
     assert secret.find_made(tmp_path / "folder" / "secret") == made
 
 

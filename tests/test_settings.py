@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootstrap import settings, values
+from bootstrap import parsers, settings
 from bootstrap.errors import UsageError
 from bootstrap.model import join_host_port
 from bootstrap.settings import Settings, load
@@ -22,46 +22,46 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("parse", "text", "value"),
     [
-        (values.duration, "90", 90),
-        (values.duration, "90s", 90),
-        (values.duration, "1.5s", 1.5),
-        (values.duration, "250ms", 0.25),
-        (values.duration, " 10 m ", 600),
-        (values.duration, "2h", 7200),
-        (values.duration, "1d", 86400),
-        (values.duration, "0", 0),
-        (values.size, "1073741824", GIB),
-        (values.size, "16Gi", 16 * GIB),
-        (values.size, "16GiB", 16 * GIB),
-        (values.size, "16gi", 16 * GIB),
-        (values.size, "16G", 16 * 10**9),
-        (values.size, "16GB", 16 * 10**9),
-        (values.size, "0.5Ti", 512 * GIB),
-        (values.size, "512 Mi", GIB // 2),
-        (values.size, "1k", 1000),
-        (values.size, "7B", 7),
-        (values.port, "1", 1),
-        (values.port, "65535", 65535),
-        (values.integer(0), "0", 0),
-        (values.integer(0), " 007 ", 7),
-        (values.duration_from(1), "1s", 1),
-        (values.run_id, "\u00fc" * 256, "\u00fc" * 256),
-        (values.host_port, "my_host.example.", ("my_host.example.", None)),
-        (values.choice("a", "b"), "b", "b"),
-        (values.text, " x ", " x "),
-        (values.ip_address, "10.0.0.1", "10.0.0.1"),
-        (values.ip_address, "FD00::0001", "fd00::1"),
-        (values.host_port, "head", ("head", None)),
-        (values.host_port, "head:6379", ("head", 6379)),
-        (values.host_port, "[fd00::1]", ("fd00::1", None)),
-        (values.host_port, "[fd00::1]:6379", ("fd00::1", 6379)),
-        (values.host_port, "fd00::1", ("fd00::1", None)),
-        (values.resources_json, "{}", {}),
-        (values.resources_json, '{"disk": 2, "half": 0.5, "none": 0}', {"disk": 2, "half": 0.5, "none": 0}),
-        (values.labels, "", {}),
-        (values.labels, "a=b,c=d", {"a": "b", "c": "d"}),
-        (values.labels, " a=b , ", {"a": "b"}),
-        (values.labels, "example.com/zone=eu-1,empty=", {"example.com/zone": "eu-1", "empty": ""}),
+        (parsers.duration, "90", 90),
+        (parsers.duration, "90s", 90),
+        (parsers.duration, "1.5s", 1.5),
+        (parsers.duration, "250ms", 0.25),
+        (parsers.duration, " 10 m ", 600),
+        (parsers.duration, "2h", 7200),
+        (parsers.duration, "1d", 86400),
+        (parsers.duration, "0", 0),
+        (parsers.size, "1073741824", GIB),
+        (parsers.size, "16Gi", 16 * GIB),
+        (parsers.size, "16GiB", 16 * GIB),
+        (parsers.size, "16gi", 16 * GIB),
+        (parsers.size, "16G", 16 * 10**9),
+        (parsers.size, "16GB", 16 * 10**9),
+        (parsers.size, "0.5Ti", 512 * GIB),
+        (parsers.size, "512 Mi", GIB // 2),
+        (parsers.size, "1k", 1000),
+        (parsers.size, "7B", 7),
+        (parsers.port, "1", 1),
+        (parsers.port, "65535", 65535),
+        (parsers.integer(0), "0", 0),
+        (parsers.integer(0), " 007 ", 7),
+        (parsers.duration_from(1), "1s", 1),
+        (parsers.run_id, "\u00fc" * 256, "\u00fc" * 256),
+        (parsers.host_port, "my_host.example.", ("my_host.example.", None)),
+        (parsers.choice("a", "b"), "b", "b"),
+        (parsers.text, " x ", " x "),
+        (parsers.ip_address, "10.0.0.1", "10.0.0.1"),
+        (parsers.ip_address, "FD00::0001", "fd00::1"),
+        (parsers.host_port, "head", ("head", None)),
+        (parsers.host_port, "head:6379", ("head", 6379)),
+        (parsers.host_port, "[fd00::1]", ("fd00::1", None)),
+        (parsers.host_port, "[fd00::1]:6379", ("fd00::1", 6379)),
+        (parsers.host_port, "fd00::1", ("fd00::1", None)),
+        (parsers.resources_json, "{}", {}),
+        (parsers.resources_json, '{"disk": 2, "half": 0.5, "none": 0}', {"disk": 2, "half": 0.5, "none": 0}),
+        (parsers.labels, "", {}),
+        (parsers.labels, "a=b,c=d", {"a": "b", "c": "d"}),
+        (parsers.labels, " a=b , ", {"a": "b"}),
+        (parsers.labels, "example.com/zone=eu-1,empty=", {"example.com/zone": "eu-1", "empty": ""}),
     ],
 )
 def test_a_text_becomes_a_value(parse: Callable[[str], Any], text: str, value: object) -> None:
@@ -71,72 +71,72 @@ def test_a_text_becomes_a_value(parse: Callable[[str], Any], text: str, value: o
 @pytest.mark.parametrize(
     ("parse", "text", "expected"),
     [
-        (values.duration, "", "a duration such as"),
-        (values.duration, "soon", "a duration such as"),
-        (values.duration, "-1", "a duration such as"),
-        (values.duration, "1e3", "a duration such as"),
-        (values.duration, "inf", "a duration such as"),
-        (values.duration, "5 minutes", "a duration such as"),
-        (values.size, "", "a size such as"),
-        (values.size, "16X", "a size such as"),
-        (values.size, "16iB", "a size such as"),
-        (values.size, "-1G", "a size such as"),
-        (values.duration, "9" * 400, "a duration such as"),
-        (values.size, "9" * 400, "below 8 EiB"),
-        (values.size, "0", "at least one byte"),
-        (values.size, "0.1B", "at least one byte"),
-        (values.port, "0", "from 1 to 65535"),
-        (values.port, "65536", "from 1 to 65535"),
-        (values.port, "http", "from 1 to 65535"),
-        (values.integer(1), "0", "at least 1"),
-        (values.integer(0), "1.0", "a whole number"),
-        (values.integer(0), "1_0", "a whole number"),
-        (values.integer(0), "\u0663", "a whole number"),
-        (values.integer(0), "9" * 5000, "a whole number"),
-        (values.duration, "\u0663", "a duration such as"),
-        (values.duration_from(1), "0.9s", "a duration of at least 1 s"),
-        (values.size, "\u0663", "a size such as"),
-        (values.run_id, "r" * 257, "at most 256 characters, it has 257"),
-        (values.run_id, "r\udcff", "a text in UTF-8"),
-        (values.host_port, "bad_host..x", "'bad_host..x' cannot be a host name"),
-        (values.host_port, f"{'a' * 64}.b:6379", "cannot be a host name"),
-        (values.choice("a", "b"), "c", "one of a, b"),
-        (values.text, "  ", "it is empty"),
-        (values.ip_address, "head", "not a name"),
-        (values.ip_address, "0.0.0.0", "one machine"),
-        (values.ip_address, "224.0.0.1", "one machine"),
-        (values.ip_address, "::", "one machine"),
-        (values.ip_address, "10.0.0", "not a name"),
-        (values.host_port, "", "HOST or HOST:PORT"),
-        (values.host_port, ":6379", "HOST or HOST:PORT"),
-        (values.host_port, "head:", "from 1 to 65535"),
-        (values.host_port, "head:six", "from 1 to 65535"),
-        (values.host_port, "http://head", "from 1 to 65535"),
-        (values.host_port, "he ad", "HOST or HOST:PORT"),
-        (values.host_port, "he/ad", "HOST or HOST:PORT"),
-        (values.host_port, "[fd00::1", "HOST or HOST:PORT"),
-        (values.host_port, "[fd00::1]6379", "HOST or HOST:PORT"),
-        (values.host_port, "[fd00:::1]:6379", "not a name"),
-        (values.host_port, "a:b:c", "not a name"),
-        (values.resources_json, "{", "a JSON object"),
-        (values.resources_json, "[]", "a JSON object"),
-        (values.resources_json, "[" * 100_000, "a JSON object"),
-        (values.resources_json, '{"disk": 1' + "0" * 400 + "}", "a number of at least 0"),
-        (values.resources_json, '{"disk": 1' + "0" * 5000 + "}", "a JSON object"),
-        (values.resources_json, '{"CPU": 2}', "an option of its own"),
-        (values.resources_json, '{"GPU": 2}', "an option of its own"),
-        (values.resources_json, '{"disk": "2"}', "a number of at least 0"),
-        (values.resources_json, '{"disk": true}', "a number of at least 0"),
-        (values.resources_json, '{"disk": -1}', "a number of at least 0"),
-        (values.resources_json, '{"disk": NaN}', "a number of at least 0"),
-        (values.resources_json, '{"disk": Infinity}', "a number of at least 0"),
-        (values.labels, "a", "'a' is not that"),
-        (values.labels, "=b", "'=b' is not that"),
-        (values.labels, "/a=b", "'/a=b' is not that"),
-        (values.labels, "a=-b", "no label value"),
-        (values.labels, f"a={'b' * 64}", "no label value"),
-        (values.labels, "a=b c", "no label value"),
-        (values.labels, "ray.io/node-id=1", "Ray's own"),
+        (parsers.duration, "", "a duration such as"),
+        (parsers.duration, "soon", "a duration such as"),
+        (parsers.duration, "-1", "a duration such as"),
+        (parsers.duration, "1e3", "a duration such as"),
+        (parsers.duration, "inf", "a duration such as"),
+        (parsers.duration, "5 minutes", "a duration such as"),
+        (parsers.size, "", "a size such as"),
+        (parsers.size, "16X", "a size such as"),
+        (parsers.size, "16iB", "a size such as"),
+        (parsers.size, "-1G", "a size such as"),
+        (parsers.duration, "9" * 400, "a duration such as"),
+        (parsers.size, "9" * 400, "below 8 EiB"),
+        (parsers.size, "0", "at least one byte"),
+        (parsers.size, "0.1B", "at least one byte"),
+        (parsers.port, "0", "from 1 to 65535"),
+        (parsers.port, "65536", "from 1 to 65535"),
+        (parsers.port, "http", "from 1 to 65535"),
+        (parsers.integer(1), "0", "at least 1"),
+        (parsers.integer(0), "1.0", "a whole number"),
+        (parsers.integer(0), "1_0", "a whole number"),
+        (parsers.integer(0), "\u0663", "a whole number"),
+        (parsers.integer(0), "9" * 5000, "a whole number"),
+        (parsers.duration, "\u0663", "a duration such as"),
+        (parsers.duration_from(1), "0.9s", "a duration of at least 1 s"),
+        (parsers.size, "\u0663", "a size such as"),
+        (parsers.run_id, "r" * 257, "at most 256 characters, it has 257"),
+        (parsers.run_id, "r\udcff", "a text in UTF-8"),
+        (parsers.host_port, "bad_host..x", "'bad_host..x' cannot be a host name"),
+        (parsers.host_port, f"{'a' * 64}.b:6379", "cannot be a host name"),
+        (parsers.choice("a", "b"), "c", "one of a, b"),
+        (parsers.text, "  ", "it is empty"),
+        (parsers.ip_address, "head", "not a name"),
+        (parsers.ip_address, "0.0.0.0", "one machine"),
+        (parsers.ip_address, "224.0.0.1", "one machine"),
+        (parsers.ip_address, "::", "one machine"),
+        (parsers.ip_address, "10.0.0", "not a name"),
+        (parsers.host_port, "", "HOST or HOST:PORT"),
+        (parsers.host_port, ":6379", "HOST or HOST:PORT"),
+        (parsers.host_port, "head:", "from 1 to 65535"),
+        (parsers.host_port, "head:six", "from 1 to 65535"),
+        (parsers.host_port, "http://head", "from 1 to 65535"),
+        (parsers.host_port, "he ad", "HOST or HOST:PORT"),
+        (parsers.host_port, "he/ad", "HOST or HOST:PORT"),
+        (parsers.host_port, "[fd00::1", "HOST or HOST:PORT"),
+        (parsers.host_port, "[fd00::1]6379", "HOST or HOST:PORT"),
+        (parsers.host_port, "[fd00:::1]:6379", "not a name"),
+        (parsers.host_port, "a:b:c", "not a name"),
+        (parsers.resources_json, "{", "a JSON object"),
+        (parsers.resources_json, "[]", "a JSON object"),
+        (parsers.resources_json, "[" * 100_000, "a JSON object"),
+        (parsers.resources_json, '{"disk": 1' + "0" * 400 + "}", "a number of at least 0"),
+        (parsers.resources_json, '{"disk": 1' + "0" * 5000 + "}", "a JSON object"),
+        (parsers.resources_json, '{"CPU": 2}', "an option of its own"),
+        (parsers.resources_json, '{"GPU": 2}', "an option of its own"),
+        (parsers.resources_json, '{"disk": "2"}', "a number of at least 0"),
+        (parsers.resources_json, '{"disk": true}', "a number of at least 0"),
+        (parsers.resources_json, '{"disk": -1}', "a number of at least 0"),
+        (parsers.resources_json, '{"disk": NaN}', "a number of at least 0"),
+        (parsers.resources_json, '{"disk": Infinity}', "a number of at least 0"),
+        (parsers.labels, "a", "'a' is not that"),
+        (parsers.labels, "=b", "'=b' is not that"),
+        (parsers.labels, "/a=b", "'/a=b' is not that"),
+        (parsers.labels, "a=-b", "no label value"),
+        (parsers.labels, f"a={'b' * 64}", "no label value"),
+        (parsers.labels, "a=b c", "no label value"),
+        (parsers.labels, "ray.io/node-id=1", "Ray's own"),
     ],
 )
 def test_what_is_no_value_says_what_was_expected(parse: Callable[[str], Any], text: str, expected: str) -> None:
@@ -145,7 +145,14 @@ def test_what_is_no_value_says_what_was_expected(parse: Callable[[str], Any], te
     assert expected in str(error.value)
 
 
-PARSERS = (values.duration, values.size, values.host_port, values.resources_json, values.labels, values.ip_address)
+PARSERS = (
+    parsers.duration,
+    parsers.size,
+    parsers.host_port,
+    parsers.resources_json,
+    parsers.labels,
+    parsers.ip_address,
+)
 
 
 @pytest.mark.parametrize("parse", PARSERS, ids=lambda parse: parse.__name__)
@@ -161,13 +168,13 @@ TAKEN = ("CPU", "GPU", "memory", "object_store_memory")
 @given(st.dictionaries(st.text(), st.floats(0, 1e15) | st.integers(0, 10**6)))
 def test_resources_come_back_as_given(resources: dict[str, float]) -> None:
     own = {name: amount for name, amount in resources.items() if name not in TAKEN}
-    assert values.resources_json(json.dumps(own)) == own
+    assert parsers.resources_json(json.dumps(own)) == own
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists))
 def test_resources_are_numbers_in_an_object(value: object) -> None:
     with pytest.raises(ValueError, match="expected"):
-        values.resources_json(json.dumps({"disk": value} if not _amount(value) else [value]))
+        parsers.resources_json(json.dumps({"disk": value} if not _amount(value) else [value]))
 
 
 def _amount(value: object) -> bool:
@@ -176,17 +183,17 @@ def _amount(value: object) -> bool:
 
 @given(st.ip_addresses().filter(lambda a: not a.is_unspecified and not a.is_multicast), st.integers(1, 65535))
 def test_an_address_and_its_port_come_back_as_written(address: Any, port: int) -> None:
-    assert values.host_port(join_host_port(str(address), port)) == (str(address), port)
+    assert parsers.host_port(join_host_port(str(address), port)) == (str(address), port)
 
 
 @given(st.floats(0, 1e6).map(lambda seconds: round(seconds, 3)))
 def test_seconds_come_back(seconds: float) -> None:
-    assert values.duration(f"{seconds:.3f}s") == pytest.approx(seconds)
+    assert parsers.duration(f"{seconds:.3f}s") == pytest.approx(seconds)
 
 
 @given(st.integers(1, 1 << 32), st.sampled_from([("", 1), ("K", 1000), ("Ki", 1024), ("MiB", 1 << 20), ("G", 10**9)]))
 def test_bytes_come_back(amount: int, unit: tuple[str, int]) -> None:
-    assert values.size(f"{amount}{unit[0]}") == pytest.approx(amount * unit[1], rel=1e-15)
+    assert parsers.size(f"{amount}{unit[0]}") == pytest.approx(amount * unit[1], rel=1e-15)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ HEAVY = {
 }
 """Each would take a good part of the budget; some are needed later, inside the function that needs them."""
 LATER = {
-    "bootstrap.reports",  # not for a run
+    "bootstrap.commands.reports",  # not for a run
     "importlib.metadata",  # the roll call's hello wants it, 10 ms
     "urllib.request",
 }
@@ -81,7 +81,7 @@ def started(site: Site, *args: str) -> dict[str, Any]:
 def test_the_way_to_the_first_child(site: Site, args: list[str]) -> None:
     found = started(site, *args)
     assert found["argv"][:2] == [sys.executable, "-c"]
-    assert "bootstrap.ray_child" in found["argv"][2]
+    assert "bootstrap.raynode.child_main" in found["argv"][2]
     modules = set(found["modules"])
     assert HEAVY & modules == set()
     assert LATER & modules == set()
@@ -93,7 +93,9 @@ def test_the_way_to_the_first_child(site: Site, args: list[str]) -> None:
     assert min(times) < BUDGET, f"{times} s of CPU"
 
 
-@pytest.mark.parametrize("module", ["bootstrap", "bootstrap.supervisor", "bootstrap.cli", "bootstrap.agent"])
+@pytest.mark.parametrize(
+    "module", ["bootstrap", "bootstrap.process.supervisor", "bootstrap.cli", "bootstrap.run.agent"]
+)
 def test_importing_does_nothing(module: str) -> None:
     """No output, no thread, no file, no variable, no handler, and none of the heavy modules."""
     code = f"""

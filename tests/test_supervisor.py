@@ -18,7 +18,7 @@ pytestmark = pytest.mark.requires("linux")
 HEAD = """
 import os, resource, signal, subprocess, sys, time
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-from bootstrap.supervisor import block_signals, supervise, unblock_signals
+from bootstrap.process.supervisor import block_signals, supervise, unblock_signals
 def say(*words):
     print(*words, flush=True)
 def agent(supervisor):

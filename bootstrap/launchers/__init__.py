@@ -10,7 +10,7 @@ import string
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from bootstrap import network, values
+from bootstrap import net, parsers
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.launchers.derived import Fact, Facts, Scene, is_loopback
@@ -36,8 +36,8 @@ def identify(
     settings: Settings,
     host: Host,
     *,
-    own_addresses: Callable[[], Collection[str]] = network.own_addresses,
-    resolve: network.Resolve = network.look_up,
+    own_addresses: Callable[[], Collection[str]] = net.own_addresses,
+    resolve: net.Resolve = net.look_up,
 ) -> tuple[NodeIdentity, list[str]]:
     """This node's identity, with the source of each value, and notes for the log.
 
@@ -210,9 +210,9 @@ def _run_id(row: Launcher, found: Facts, rendezvous: str) -> tuple[Fact, list[st
         raise IdentityError(f"launcher {row.name}: nothing names this run", hint=row.run_id_hint)
     name, source = found["run_id" if unique else "run_name"]
     try:
-        values.run_id(name)
+        parsers.run_id(name)
     except ValueError as error:
-        raise IdentityError(f"run id {values.quoted(name)} ({source}): {error}", hint=row.run_id_hint) from None
+        raise IdentityError(f"run id {parsers.quoted(name)} ({source}): {error}", hint=row.run_id_hint) from None
     if unique:
         return (name, source), []
     if not source and rendezvous == "file":

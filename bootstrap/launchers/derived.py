@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from bootstrap import network
+from bootstrap import net
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.rendezvous import slurm, static
@@ -27,7 +27,7 @@ class Scene:
     settings: Settings
     host: Host
     own_addresses: Callable[[], Collection[str]]
-    resolve: network.Resolve
+    resolve: net.Resolve
 
 
 def kubernetes(found: Facts, scene: Scene) -> Facts:

@@ -9,8 +9,8 @@ import difflib
 from collections.abc import Collection, Iterator, Sequence
 
 from bootstrap.errors import PreflightFailed
-from bootstrap.logs import Log
-from bootstrap.node import Node
+from bootstrap.log import Log
+from bootstrap.node.inspection import Node
 from bootstrap.preflight import addresses, folders, machine
 from bootstrap.preflight.finding import Check, Finding
 from bootstrap.settings import Settings

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Iterator
 
-from bootstrap import hosts, network, ray_ports
+from bootstrap import net
 from bootstrap.model import Role
-from bootstrap.node import Node
+from bootstrap.node import hosts_file
+from bootstrap.node.inspection import Node
 from bootstrap.preflight.finding import Finding
+from bootstrap.raynode import ports as ray_ports
 from bootstrap.settings import fixed_ports, flag
 
 
@@ -103,10 +105,10 @@ def own_name(node: Node) -> Iterator[Finding]:
     # With the variable Gloo asks for no name, and on loopback nobody else does.
     if node.host.get("GLOO_SOCKET_IFNAME") or ipaddress.ip_address(ip).is_loopback:
         return
-    found = network.resolve(name)
-    if not hosts.leads_to(found, ip):
+    found = net.resolve(name)
+    if not hosts_file.leads_to(found, ip):
         message = f"{name!r} resolves to {', '.join(found) or 'nothing'}, not to {ip}: Gloo would not connect"
         instead = f"export GLOO_SOCKET_IFNAME={node.address.interface or 'INTERFACE'}"
-        repaired = "" if node.settings.hosts == "off" else f"a run puts it into {hosts.FILE} if it may; or "
-        remedy = f"{repaired}as root: echo '{ip} {name}' >> {hosts.FILE}; or {instead}"
+        repaired = "" if node.settings.hosts == "off" else f"a run puts it into {hosts_file.FILE} if it may; or "
+        remedy = f"{repaired}as root: echo '{ip} {name}' >> {hosts_file.FILE}; or {instead}"
         yield Finding("own-name", message, remedy, fatal=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from bootstrap.node import Node
+from bootstrap.node.inspection import Node
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bootstrap.host import Host
-from bootstrap.node import Node
+from bootstrap.node.inspection import Node
 from bootstrap.preflight.finding import GIB, Finding, size
 
 LONGEST_SOCKET = 107

@@ -7,12 +7,12 @@ import resource
 import sys
 from collections.abc import Iterator, Mapping
 
-from bootstrap import gpus as nvidia
-from bootstrap import ray_node
 from bootstrap.errors import PreflightFailed
-from bootstrap.node import Node
-from bootstrap.nvml import GpuHealth
+from bootstrap.node import gpus as nvidia
+from bootstrap.node.inspection import Node
+from bootstrap.node.nvml import GpuHealth
 from bootstrap.preflight.finding import GIB, MIB, Finding, size
+from bootstrap.raynode import command
 
 OLDEST_RAY = (2, 52)
 SHM = "/dev/shm"  # noqa: S108 (Ray's object store lives there)
@@ -78,13 +78,13 @@ def shm(node: Node) -> Iterator[Finding]:
     if not node.host.path(SHM).is_dir():
         yield Finding("shm", f"{SHM} is not there, and Ray needs it", _more_shm(node, store))
         return
-    free = ray_node.shm_free()
+    free = command.shm_free()
     if store is not None and store > free:
         # The user's word for "on disk, then", which Ray wants to hear too.
         slow = node.host.get("RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE") is not None
         message = f"--object-store-memory is {size(store)}, and {SHM} has {size(free)} free"
         yield Finding("shm", message, _more_shm(node, store), fatal=not slow)
-    elif store is None and free < ray_node.SHM_MINIMUM:
+    elif store is None and free < command.SHM_MINIMUM:
         message = f"{SHM} has {size(free)} free, so Ray's object store goes to disk and is slow"
         yield Finding("shm", message, _more_shm(node, store), fatal=False)
 

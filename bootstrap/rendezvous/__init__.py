@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Protocol
 
 from bootstrap.errors import UsageError
+from bootstrap.files.manifest import Written
 from bootstrap.host import Host
-from bootstrap.leftovers import Written
 from bootstrap.model import HeadAddress, NodeIdentity
-from bootstrap.rendezvous import dns, file, slurm, static
+from bootstrap.rendezvous import dns, shared_dir, slurm, static
 from bootstrap.settings import Settings
 
 FIRST_PORT, PORT_SPAN, PORT_TRIES = 20000, 10000, 4
@@ -58,7 +58,7 @@ class Rendezvous(Protocol):
 Factory = Callable[[Settings, NodeIdentity, Host, Sequence[int]], Rendezvous]
 
 BACK_ENDS: Mapping[str, Factory] = MappingProxyType(
-    {"static": static.make, "slurm": slurm.make, "dns": dns.make, "file": file.make}
+    {"static": static.make, "slurm": slurm.make, "dns": dns.make, "file": shared_dir.make}
 )
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bootstrap import network
+from bootstrap import net
 from bootstrap.errors import IdentityError
+from bootstrap.files.manifest import Written
 from bootstrap.host import Host
-from bootstrap.leftovers import Written
 from bootstrap.model import HeadAddress, NodeIdentity
 from bootstrap.rendezvous.static import host_of
 from bootstrap.settings import Settings
@@ -35,7 +35,7 @@ class Dns:
 
     names: tuple[str, ...]
     ports: tuple[int, ...]
-    resolve: network.Resolve = network.look_up
+    resolve: net.Resolve = net.look_up
     ignored: list[str] = field(default_factory=list)
     secret_path: None = None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bootstrap import values
+from bootstrap import parsers
 from bootstrap.errors import IdentityError
+from bootstrap.files.manifest import Written
 from bootstrap.host import Host
-from bootstrap.leftovers import Written
 from bootstrap.model import HeadAddress, NodeIdentity, Role
 from bootstrap.settings import Settings
 
@@ -60,6 +60,6 @@ def host_of(hint: str, source: str = "--head-address") -> str:
     :raises IdentityError: if it is neither.
     """
     try:
-        return values.host_port(hint)[0]
+        return parsers.host_port(hint)[0]
     except ValueError as error:
         raise IdentityError(f"{source}={hint!r}: {error}", hint="--head-address=HOST[:PORT]") from None

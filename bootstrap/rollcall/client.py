@@ -7,9 +7,10 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bootstrap import network
+from bootstrap import net
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
 from bootstrap.model import HeadAddress, Verdict
+from bootstrap.process.bounded import in_thread, within
 from bootstrap.rollcall.wire import (
     BEAT,
     BEATS,
@@ -25,7 +26,6 @@ from bootstrap.rollcall.wire import (
     run_tag,
     text,
 )
-from bootstrap.waiting import in_thread, within
 
 
 class NotThisHead(Exception):
@@ -90,8 +90,8 @@ class Membership:
 
     async def _connect(self, head: HeadAddress, timeout: float) -> Connection:
         """:raises OSError, UnicodeError: of the last address tried, if none answers; or of the name."""
-        named = not network.is_address(head.host)
-        addresses = await in_thread(timeout, lambda: network.look_up(head.host)) if named else [head.host]
+        named = not net.is_address(head.host)
+        addresses = await in_thread(timeout, lambda: net.look_up(head.host)) if named else [head.host]
         loop, failure = asyncio.get_running_loop(), OSError(f"{head.host} has no address")
         for address in addresses:  # one may be a black hole, so that each has its share of the time
             try:

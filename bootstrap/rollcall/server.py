@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field
 
 from bootstrap.errors import IdentityError, UsageError
 from bootstrap.model import Verdict
+from bootstrap.process.bounded import within
 from bootstrap.rollcall import wire
 from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, version_clash
 from bootstrap.rollcall.wire import Connection, Hello, Message, encode, text
-from bootstrap.waiting import within
 
 _BACKLOG = 4096
 _STRANGERS = 512

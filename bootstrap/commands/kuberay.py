@@ -1,0 +1,125 @@
+"""In a pod of KubeRay, which starts, watches and ends Ray itself: check the node, then hand over to KubeRay's command.
+
+With the annotation ``ray.io/overwrite-container-cmd: "true"`` KubeRay leaves a container's command alone and puts the
+``ray start`` line that it would have run into KUBERAY_GEN_RAY_START_CMD
+(https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/pod-command.html).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import resource
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from bootstrap import preflight
+from bootstrap.errors import IdentityError
+from bootstrap.files import secret
+from bootstrap.host import Host
+from bootstrap.log import Log
+from bootstrap.model import NodeIdentity, Resources, Role
+from bootstrap.node import hosts_file, resources
+from bootstrap.node.address import node_address
+from bootstrap.node.inspection import Node
+from bootstrap.raynode import command
+from bootstrap.settings import Settings
+
+COMMAND = "KUBERAY_GEN_RAY_START_CMD"
+_ENOUGH_FILES = 65536
+"""What KubeRay's own command asks for, unless RAY_START_ULIMIT_OPEN_FILES says otherwise."""
+_YAML = """\
+in the RayCluster or RayService, and its containers:
+  metadata: {annotations: {ray.io/overwrite-container-cmd: "true"}}
+  command: ["ray-bootstrap", "kuberay"]"""
+
+
+def hand_over(settings: Settings, host: Host) -> int:
+    """Check this node, put its hosts file right, then become KubeRay's command; returns only if that cannot be.
+
+    :raises IdentityError: if there is no such command.
+    :raises PreflightFailed: with all that makes this node unfit.
+    """
+    log = Log(as_json=settings.log_format == "json")
+    line = host.get(COMMAND)
+    if line is None:
+        raise IdentityError(f"{COMMAND} is not set: this is no pod of KubeRay, or it runs its own command", hint=_YAML)
+    given = _options(line)
+    identity = NodeIdentity(
+        launcher="kuberay",
+        role=Role.HEAD if "--head" in given else Role.WORKER,
+        rank=None,
+        size=None,
+        run_id=host.get("RAY_CLUSTER_NAME") or "kuberay",
+    )
+    temp_dir = Path(settings.temp_dir or given.get("--temp-dir") or "/tmp/ray")  # noqa: S108 (Ray's own default)
+    measured, env = _check(settings, host, identity, temp_dir, log)
+    added = missing(given, measured, command.memory_argv(settings, measured, command.shm_free()))
+    _more_files(host)
+    plus = f", with {shlex.join(added)}" if added else ""
+    log.say(f"fit, as {identity.role.value}; over to KubeRay's command{plus}")
+    sys.stderr.flush()
+    # Its quotes are a shell's: KubeRay itself gives the text to `bash -c`.
+    os.execve("/bin/sh", ["sh", "-c", f"exec {line} {shlex.join(added)}"], env)  # noqa: S606
+
+
+def _check(
+    settings: Settings, host: Host, identity: NodeIdentity, temp_dir: Path, log: Log
+) -> tuple[Resources, dict[str, str]]:
+    """What this node has, and the environment for Ray. :raises PreflightFailed: with all that makes it unfit."""
+    address = node_address(settings, host, host.get("FQ_RAY_IP"))
+    measured = resources.measure(settings, host)
+    outcome = hosts_file.ensure(settings.hosts, address, host)
+    env = {**host.env, **outcome.env}
+    if measured.gpu_visibility is not None:
+        env["CUDA_VISIBLE_DEVICES"] = measured.gpu_visibility
+    told = dataclasses.replace(host, env=env)
+    findings = preflight.run(Node(settings, told, identity, address, measured, temp_dir, secret.load(settings, host)))
+    if outcome.note:
+        log.warn(outcome.note)
+    preflight.warn(findings, settings.ignore_check, log)
+    preflight.judge(findings, settings.ignore_check)
+    return measured, env
+
+
+def missing(given: Mapping[str, str], measured: Resources, memory: Iterable[str]) -> list[str]:
+    """What the command does not say and this node knows; whatever it says, stays as it is.
+
+    KubeRay derives CPUs, memory and whole GPUs from the limits. It knows neither a MIG instance nor the size of
+    /dev/shm, and where the object store does not fit in there, Ray puts it on disk.
+
+    :param memory: options for the memory and the object store.
+    """
+    added = [option for option in memory if option.partition("=")[0] not in given]
+    if "--num-cpus" not in given:
+        added.append(f"--num-cpus={measured.cpus}")
+    if "--num-gpus" not in given and measured.num_gpus:
+        added.append(f"--num-gpus={measured.num_gpus}")
+    if "--resources" not in given and measured.custom:
+        added.append(f"--resources={json.dumps(dict(measured.custom), sort_keys=True)}")
+    return added
+
+
+def _options(line: str) -> dict[str, str]:
+    """The options of a ``ray start`` line, with their values. :raises IdentityError: if it is something else."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise IdentityError(f"{COMMAND}={line!r}: {error}", hint="look at the quotes in rayStartParams") from None
+    if words[:2] != ["ray", "start"]:
+        raise IdentityError(f"{COMMAND}={line!r} is no `ray start`", hint=_YAML)
+    return {name: value for name, _, value in (word.partition("=") for word in words[2:])}
+
+
+def _more_files(host: Host) -> None:
+    """As ``ulimit -n`` in KubeRay's own command."""
+    asked = host.get("RAY_START_ULIMIT_OPEN_FILES") or ""
+    wanted = int(asked) if asked.isdecimal() else _ENOUGH_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )

@@ -1,0 +1,1 @@
+"""This machine: its address, resources, GPUs and /etc/hosts."""

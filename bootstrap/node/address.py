@@ -1,0 +1,199 @@
+"""Which of this machine's addresses is the one that the other nodes reach."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+
+from bootstrap.errors import IdentityError
+from bootstrap.host import Host
+from bootstrap.model import NodeAddress
+from bootstrap.net import (
+    Interface,
+    Resolve,
+    Route,
+    canonical,
+    interfaces,
+    is_address,
+    own_addresses,
+    resolve,
+    source_address,
+)
+from bootstrap.settings import Settings
+
+BRIDGES = (
+    "docker",
+    "br-",
+    "veth",
+    "virbr",
+    "cni",
+    "flannel",
+    "cali",
+    "cilium_",
+    "vxlan.calico",
+    "tunl",
+    "podman",
+    "lxcbr",
+    "lxdbr",
+    "cbr",
+    "kube-",
+)
+"""Prefixes of interfaces that lead to containers or virtual machines of this host, not to other nodes."""
+
+# RFC 5737 and RFC 3849: documentation addresses, never a neighbour's, so only the default route matches them.
+_ANYWHERE = ("192.0.2.1", "2001:db8::1")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether NCCL_SOCKET_IFNAME=``pattern`` admits the interface ``name``.
+
+    A comma list of prefixes; ``=`` in front makes them whole names, ``^`` in front of all excludes them
+    (https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-socket-ifname).
+    """
+    rest = pattern.strip()
+    excluded = rest.startswith("^")
+    rest = rest[1:] if excluded else rest
+    exact = rest.startswith("=")
+    items = [item for item in (part.strip() for part in rest.lstrip("=").split(",")) if item]
+    if not items:
+        return True
+    hit = any(name == item.lstrip("=") if exact or item.startswith("=") else name.startswith(item) for item in items)
+    return hit != excluded
+
+
+def node_address(
+    settings: Settings,
+    host: Host,
+    towards: str | None,
+    *,
+    table: Sequence[Interface] | None = None,
+    route: Route = source_address,
+    lookup: Resolve = resolve,
+) -> NodeAddress:
+    """The address under which others reach this node, and the interface that holds it.
+
+    In this order: ``--node-ip``; POD_IP; the interfaces that ``--interface``, NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME
+    admit; the source address of the route to ``towards`` (the head's name or address); that of the default route; the
+    first interface that is up. IPv4 before IPv6; loopback and bridges only if there is nothing else.
+
+    :raises IdentityError: if POD_IP is no address, or a pattern admits no interface that has an address.
+    """
+    table = interfaces() if table is None else table
+    ip, source = _stated(settings, host, table) or _admitted(
+        settings, host, towards, table=table, route=route, lookup=lookup
+    )
+    held = _holder(table, ip)
+    return NodeAddress(
+        ip=ip,
+        interface=held.name if held else None,
+        hostname=host.hostname,
+        sources={
+            "ip": source,
+            "interface": f"holds {ip}" if held else f"no interface of this machine holds {ip}",
+            "hostname": "gethostname",
+        },
+    )
+
+
+def _stated(settings: Settings, host: Host, table: Sequence[Interface]) -> tuple[str, str] | None:
+    """The address that the user or the platform gave outright."""
+    for name, value in (("--node-ip", settings.node_ip), ("POD_IP", host.get("POD_IP"))):
+        if value is None:
+            continue
+        try:
+            ip = canonical(value.strip())
+        except ValueError:
+            raise IdentityError(
+                f"{name}={value!r} is no IP address",
+                hint=f"unset {name}, or take it from the downward API's status.podIP",
+            ) from None
+        # Not an error: behind NAT the address that others use is on no interface here.
+        foreign = ip not in own_addresses(table)
+        return ip, f"{name} (which no interface of this machine holds: NAT?)" if foreign else name
+    return None
+
+
+def _admitted(
+    settings: Settings, host: Host, towards: str | None, *, table: Sequence[Interface], route: Route, lookup: Resolve
+) -> tuple[str, str]:
+    """The address of the best interface that the pattern, if there is one, admits."""
+    origin, pattern = _pattern(settings, host)
+    admitted = [i for i in table if i.up and any(_usable(a) for a in i.addresses) and matches(pattern, i.name)]
+    if pattern and not admitted:
+        raise IdentityError(
+            f"{origin}={pattern!r} admits no interface that is up and has an address; there are: {_listing(table)}",
+            hint=f"correct or unset {origin}, or give --node-ip=ADDRESS",
+        )
+    # Who names docker0 or lo means it; `^lo` names nothing.
+    named = bool(pattern) and not pattern.strip().startswith("^")
+    wanted = admitted if named else [i for i in admitted if not _inward(i)]
+    suffix = f" (of those that {origin}={pattern} admits)" if pattern else ""
+    for source, address in _route_sources(towards, route, lookup):
+        holder = _holder(wanted, address)
+        if holder is not None and _usable(address):
+            return canonical(address), source + suffix
+    for candidates, remark in ((wanted, ""), (admitted, ": a bridge, as there is nothing else")):
+        # A stable sort: the kernel's order within each family.
+        addresses = sorted((a for i in candidates for a in i.addresses if _global(a)), key=_is_v6)
+        if addresses:
+            holder = _holder(candidates, addresses[0])
+            found = f"{origin}={pattern}" if pattern else "the first interface that is up"
+            return canonical(addresses[0]), found + (f" ({holder.name})" if holder else "") + remark
+    return _loopback(admitted or table), "loopback, as no interface that is up has another address"
+
+
+def _pattern(settings: Settings, host: Host) -> tuple[str, str]:
+    """Who restricts the interfaces, and how: a pattern in NCCL's syntax, empty for none."""
+    if settings.interface:
+        return "--interface", settings.interface
+    if nccl := host.get("NCCL_SOCKET_IFNAME"):
+        return "NCCL_SOCKET_IFNAME", nccl
+    gloo = host.get("GLOO_SOCKET_IFNAME") or ""
+    # PyTorch takes whole names here, not prefixes: with `eth1` NCCL's rule would admit eth10 too.
+    return "GLOO_SOCKET_IFNAME", gloo if not gloo or gloo.startswith(("^", "=")) else "=" + gloo
+
+
+def _route_sources(towards: str | None, route: Route, lookup: Resolve) -> Iterator[tuple[str, str]]:
+    """Source addresses worth trying, best first, each with where it comes from."""
+    targets: Iterable[str] = ()
+    if towards is not None:
+        targets = (towards,) if is_address(towards) else sorted(lookup(towards), key=_is_v6)
+    for target in targets:
+        if address := route(target):
+            yield f"the route to the head ({towards})", address
+    for target in _ANYWHERE:
+        if address := route(target):
+            yield "the default route", address
+
+
+def _usable(address: str) -> bool:
+    """Whether an address can be one's own at all: link-local ones need a scope, which others do not have."""
+    parsed = ipaddress.ip_address(address)
+    return not (parsed.is_link_local or parsed.is_unspecified or parsed.is_multicast)
+
+
+def _global(address: str) -> bool:
+    return _usable(address) and not ipaddress.ip_address(address).is_loopback
+
+
+def _inward(interface: Interface) -> bool:
+    """Whether an interface leads into this machine only."""
+    return interface.name.startswith(BRIDGES) or not any(_global(a) for a in interface.addresses)
+
+
+def _loopback(table: Sequence[Interface]) -> str:
+    addresses = sorted((a for i in table for a in i.addresses if ipaddress.ip_address(a).is_loopback), key=_is_v6)
+    return addresses[0] if addresses else "127.0.0.1"
+
+
+def _holder(table: Sequence[Interface], ip: str) -> Interface | None:
+    return next((i for i in table if canonical(ip) in map(canonical, i.addresses)), None)
+
+
+def _listing(table: Sequence[Interface]) -> str:
+    rows = (f"{i.name} ({', '.join(i.addresses) or 'no address'}{'' if i.up else ', down'})" for i in table)
+    return "; ".join(rows) or "none"
+
+
+def _is_v6(address: str) -> bool:
+    return ":" in address

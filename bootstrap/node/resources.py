@@ -1,0 +1,210 @@
+"""What this node gives to Ray: CPUs, memory and GPUs, each the least that anybody grants.
+
+Ray alone counts neither the affinity, nor cgroup v2 cpusets, nor what Slurm granted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePosixPath
+
+from bootstrap.errors import PreflightFailed
+from bootstrap.host import Host
+from bootstrap.model import Gpu, Resources
+from bootstrap.node import gpus
+from bootstrap.settings import Settings
+
+Grant = tuple[int, str]
+"""An amount, and who grants it."""
+Find = Callable[[Host, "int | None"], gpus.GpuReport]
+
+_SLURM_COUNTS = re.compile(r"([0-9]+)(?:\(x([0-9]+)\))?")
+_MIB = 1024 * 1024
+
+
+def affinity() -> int:
+    """The CPUs that the scheduler may run this process on."""
+    return len(os.sched_getaffinity(0))
+
+
+def measure(
+    settings: Settings, host: Host, *, allowed: Callable[[], int] = affinity, find: Find = gpus.find
+) -> Resources:
+    """CPUs, memory in bytes and GPUs of this node; what the user set goes before what was found.
+
+    :raises PreflightFailed: if NVML is broken (see :func:`bootstrap.node.gpus.find`), or more GPUs are asked for than
+        CUDA_VISIBLE_DEVICES allows.
+    """
+    cpus, cpus_source = _least([(allowed(), "affinity"), *_cpu_grants(host)])
+    memory, memory_source = _least(list(_memory_grants(host, allowed)))
+    if settings.num_cpus is not None:
+        cpus, cpus_source = settings.num_cpus, f"--num-cpus (found: {cpus} from {cpus_source})"
+    # --num-gpus=0 is also the way past a broken NVML, so it must not be asked.
+    none = settings.num_gpus.isdecimal() and int(settings.num_gpus) == 0
+    report = gpus.GpuReport(sources={"gpus": "--num-gpus=0"}) if none else find(host, settings.expect_gpus)
+    num_gpus, num_gpus_source = _num_gpus(settings, host, report)
+    return Resources(
+        cpus=cpus,
+        memory=memory,
+        gpus=report.gpus,
+        gpu_visibility=report.visibility,
+        num_gpus=num_gpus,
+        custom={**_gpu_resources(report, num_gpus), **settings.resources},
+        sources={"cpus": cpus_source, "memory": memory_source, "num_gpus": num_gpus_source, **report.sources},
+    )
+
+
+def slurm_counts(text: str) -> list[int]:
+    """One number per node out of Slurm's ``72(x2),36``; nothing where the text is not that."""
+    counts: list[int] = []
+    for part in text.split(","):
+        match = _SLURM_COUNTS.fullmatch(part.strip())
+        if match is None or len(match[2] or "") > 6:
+            return []
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
+
+
+def cpu_list(text: str) -> int:
+    """How many CPUs the kernel's ``0-3,8`` names; 0 where the text is not that."""
+    count = 0
+    for part in text.strip().split(","):
+        first, dash, last = part.partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            return 0
+        count += int(last) - int(first) + 1 if dash else 1
+    return count
+
+
+def _least(grants: Sequence[Grant]) -> Grant:
+    """The smallest grant, with the others in its source."""
+    ordered = sorted(grants, key=lambda grant: grant[0])
+    if not ordered:
+        return 0, "not known"
+    amount, source = ordered[0]
+    others = "; ".join(f"{name}: {more}" for more, name in ordered[1:])
+    return amount, f"{source} ({others})" if others else source
+
+
+def _cpu_grants(host: Host) -> Iterator[Grant]:
+    """Whole CPUs, at least one each: a quota of 1.5 runs two threads at three quarters of their speed."""
+    for path, text in _cgroup(host, "cpu", "cpu.max", v2=True):
+        quota, _, period = text.partition(" ")
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            yield max(1, int(quota) // int(period)), f"cgroup v2 cpu.max {quota}/{period} of {path}"
+    periods = dict(_cgroup(host, "cpu", "cpu.cfs_period_us", v2=False))
+    for path, quota in _cgroup(host, "cpu", "cpu.cfs_quota_us", v2=False):
+        period = periods.get(path, "")
+        if quota.isdecimal() and period.isdecimal() and int(period):  # -1: no limit
+            yield max(1, int(quota) // int(period)), f"cgroup v1 cpu.cfs_quota_us {quota}/{period} of {path}"
+    for name, v2 in (("cpuset.cpus.effective", True), ("cpuset.cpus", False)):
+        for path, text in _cgroup(host, "cpuset", name, v2=v2):
+            if count := cpu_list(text):
+                yield count, f"cgroup v{2 if v2 else 1} {name} {text} of {path}"
+    yield from _slurm_cpus(host)
+
+
+def _slurm_cpus(host: Host) -> Iterator[Grant]:
+    """Slurm's grant to this node, in a step only: elsewhere the variables are the batch script's, or another node's."""
+    if not _in_step(host):
+        return
+    for name in ("SLURM_CPUS_ON_NODE", "SLURM_CPUS_PER_TASK"):
+        # Per task is per node here: a second task on a node is refused.
+        value = host.get(name) or ""
+        if value.isdecimal() and int(value):
+            yield int(value), f"{name}={value}"
+    counts, rank = slurm_counts(host.get("SLURM_JOB_CPUS_PER_NODE") or ""), host.get("SLURM_NODEID") or ""
+    # The list is the job's and the rank the step's: they fit only where the step has all nodes of the job.
+    fits = str(len(counts)) == host.get("SLURM_STEP_NUM_NODES") and rank.isdecimal() and int(rank) < len(counts)
+    if fits and counts[int(rank)]:
+        yield counts[int(rank)], f"SLURM_JOB_CPUS_PER_NODE={host.get('SLURM_JOB_CPUS_PER_NODE')} for node {rank}"
+
+
+def _memory_grants(host: Host, allowed: Callable[[], int]) -> Iterator[Grant]:
+    total = re.search(r"^MemTotal:\s*([0-9]+) kB", host.read("/proc/meminfo") or "", re.MULTILINE)
+    if total is not None:
+        yield int(total[1]) * 1024, "MemTotal"
+    else:
+        import psutil  # noqa: PLC0415 (25 ms, and only without /proc)
+
+        yield psutil.virtual_memory().total, "psutil"
+    for name, v2 in (("memory.max", True), ("memory.limit_in_bytes", False)):
+        for path, text in _cgroup(host, "memory", name, v2=v2):
+            # v1 says "no limit" as a number that no machine has.
+            if text.isdecimal() and 0 < int(text) < 1 << 60:
+                yield int(text), f"cgroup v{2 if v2 else 1} {name} of {path}"
+    if not _in_step(host):
+        return
+    per_node, per_cpu = host.get("SLURM_MEM_PER_NODE") or "", host.get("SLURM_MEM_PER_CPU") or ""
+    if per_node.isdecimal() and int(per_node):  # 0: all of the node's
+        yield int(per_node) * _MIB, f"SLURM_MEM_PER_NODE={per_node} MiB"
+    elif per_cpu.isdecimal() and int(per_cpu):
+        on_node = host.get("SLURM_CPUS_ON_NODE") or ""
+        cpus = int(on_node) if on_node.isdecimal() and int(on_node) else allowed()
+        yield int(per_cpu) * cpus * _MIB, f"SLURM_MEM_PER_CPU={per_cpu} MiB × {cpus}"
+
+
+def _in_step(host: Host) -> bool:
+    return bool(host.get("SLURM_STEP_ID") or host.get("SLURM_STEP_NODELIST"))
+
+
+def _cgroup(host: Host, controller: str, name: str, *, v2: bool) -> Iterator[tuple[str, str]]:
+    """``(group, text)`` of the file ``name`` in our control group and in each above it: every level is a limit."""
+    for line in (host.read("/proc/self/cgroup") or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if v2 if not controllers else (not v2 and controller in controllers.split(",")):
+            mount = _mount(host, controllers, controller)
+            if mount is not None:
+                yield from _levels(host, mount, group, name)
+
+
+def _mount(host: Host, controllers: str, controller: str) -> str | None:
+    """Where a hierarchy is mounted, by the convention that systemd and the container runtimes keep."""
+    places = ("", "/unified") if not controllers else (f"/{controllers}", f"/{controller}")
+    for place in places:
+        mount = f"/sys/fs/cgroup{place}"
+        if host.path(mount).is_dir() and (controllers or host.path(f"{mount}/cgroup.procs").exists()):
+            return mount
+    return None
+
+
+def _levels(host: Host, mount: str, group: str, name: str) -> Iterator[tuple[str, str]]:
+    path = PurePosixPath("/", group)
+    # A container without a cgroup namespace reads its path on the host here, but its mount begins at its own group.
+    if ".." in path.parts or not host.path(f"{mount}{path}").is_dir():
+        path = PurePosixPath("/")
+    for level in (path, *path.parents):
+        text = host.read(f"{mount}{level}/{name}")
+        if text and text.strip():
+            yield str(level), text.strip()
+
+
+def _num_gpus(settings: Settings, host: Host, report: gpus.GpuReport) -> tuple[int, str]:
+    found = len(report.gpus)
+    if settings.num_gpus == "auto":
+        return found, "auto"
+    asked = int(settings.num_gpus)
+    if asked <= found:
+        return asked, "--num-gpus"
+    listed = host.env.get(gpus.VISIBLE)
+    if listed is not None or report.visibility is not None:
+        # Ray itself refuses this, but only when its raylet starts and in a traceback.
+        shown = f"{gpus.VISIBLE}={listed!r} leaves" if listed is not None else "NVML shows"
+        raise PreflightFailed(
+            f"--num-gpus={asked}, but {shown} {found}",
+            hint=f"--num-gpus=auto, or name {asked} devices in {gpus.VISIBLE}",
+        )
+    return asked, f"--num-gpus, although NVML shows {found}"
+
+
+def _gpu_resources(report: gpus.GpuReport, num_gpus: int) -> dict[str, float]:
+    """The product names, as GPU feature discovery writes them (``nvidia.com/gpu.product``), and ``full-worker``."""
+    given: tuple[Gpu, ...] = report.gpus[:num_gpus]
+    names = [re.sub(r"\s+", "-", gpu.name.strip()) for gpu in given]
+    custom: dict[str, float] = {name: names.count(name) for name in names if name}
+    if given and len(given) == report.total_on_machine:
+        custom["full-worker"] = 1
+    return custom

@@ -1,0 +1,143 @@
+"""The agent's children: started in sessions of their own, reaped once and in one place, ended with all below them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from bootstrap.process.table import (
+    DEADLINE,
+    LOOK_AGAIN,
+    Process,
+    become_subreaper,
+    descendants,
+    exit_status,
+    read_process,
+    send,
+)
+
+Stream = IO[bytes] | int | None
+
+
+@dataclass(slots=True)
+class Child:
+    """A child of the agent, leader of its own session and process group."""
+
+    pid: int
+    exited: asyncio.Future[int]
+    """Its status, 128 + n for signal n."""
+
+    def signal(self, signum: int) -> None:
+        """Signal its whole process group; one that has ended is left alone (its id may be another's by now)."""
+        if not self.exited.done():
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # `sudo` has made it another user's
+                os.killpg(self.pid, signum)
+
+
+class Children:
+    """All processes below the agent. The only place that waits for processes, so nobody's status is lost."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._known: dict[int, Child] = {}
+        self._watched: dict[int, int] = {}
+        become_subreaper()
+        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Child:
+        """Start ``argv``; None for a stream means ours.
+
+        :raises OSError: as execvpe(3): FileNotFoundError, PermissionError, and so on.
+        """
+        popen = subprocess.Popen(
+            argv,
+            env=dict(env),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+        popen.returncode = 0  # else its destructor would wait for the process, and take the status from us
+        child = Child(popen.pid, self._loop.create_future())
+        self._known[child.pid] = child
+        return child
+
+    def watch(self, process: Process, on_exit: Callable[[], None]) -> None:
+        """Call ``on_exit`` when ``process`` has ended, whoever's child it is (pidfd_open(2): it becomes readable)."""
+        try:
+            fd = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            self._loop.call_soon(on_exit)
+            return
+
+        def ended() -> None:
+            self._unwatch(process.pid)
+            on_exit()
+
+        self._watched[process.pid] = fd
+        self._loop.add_reader(fd, ended)
+
+    def _unwatch(self, pid: int) -> None:
+        fd = self._watched.pop(pid)
+        self._loop.remove_reader(fd)
+        os.close(fd)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                child = self._known.pop(pid, None)
+                if child is not None and not child.exited.done():
+                    child.exited.set_result(exit_status(wait_status))
+
+    def alive(self) -> list[Process]:
+        """Everything below the agent that lives."""
+        return descendants(os.getpid())
+
+    def below(self, child: Child) -> list[Process]:
+        """The child, if it lives, and everything below it."""
+        itself = read_process(child.pid) if not child.exited.done() else None
+        return [*([itself] if itself else []), *descendants(child.pid)]
+
+    async def end_all(
+        self, grace: float, last_look: Callable[[Sequence[Process]], None] = lambda _frozen: None
+    ) -> list[Process]:
+        """SIGTERM to everything below us, SIGKILL after ``grace`` seconds; returns what not even that has ended.
+
+        :param last_look: called with what is about to be killed, when it stands still and makes no more files.
+        """
+        for pid in list(self._watched):
+            self._unwatch(pid)
+        for process in self.alive():
+            send(process, signal.SIGTERM)
+        deadline = self._loop.time() + grace
+        while (remaining := self.alive()) and self._loop.time() < deadline:
+            await asyncio.sleep(LOOK_AGAIN)
+        for process in remaining:
+            send(process, signal.SIGSTOP)
+        last_look(remaining)
+        deadline = self._loop.time() + DEADLINE
+        while remaining and self._loop.time() < deadline:
+            for process in remaining:
+                send(process, signal.SIGKILL)
+            await asyncio.sleep(LOOK_AGAIN)
+            remaining = self.alive()
+        return remaining

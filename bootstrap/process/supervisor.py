@@ -1,0 +1,164 @@
+"""The process that the launcher sees: it forks the agent, passes signals on, reaps, and clears up behind a dead agent.
+
+Two processes, each of which survives the other's SIGKILL long enough to end what both started:
+
+* the agent is killed (by the kernel's OOM killer, say): the supervisor, as the nearest subreaper or as PID 1, is now
+  the parent of everything that the agent started, and kills it;
+* the supervisor is killed: the agent reads end of file from a pipe that only the supervisor held open, and tears down.
+
+It is one short loop in the manner of tini: signals stay blocked and are fetched with sigwaitinfo(2), so there are no
+handlers and nothing is lost, not even a signal that arrives before the interpreter is up as PID 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Container
+from pathlib import Path
+
+from bootstrap.process import table
+
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+_PATIENCE = 10.0
+"""Seconds for what may hang for ever."""
+
+
+def heard() -> frozenset[signal.Signals]:
+    """The signals that are passed on to the agent, and by it to the workload: not what nohup(1) has us ignore."""
+    return frozenset(signum for signum in _FORWARDED if signal.getsignal(signum) is not signal.SIG_IGN)
+
+
+def block_signals() -> None:
+    """Keep signals pending until somebody is there to take them; the first thing that the program does."""
+    # Ignored, as some parents leave it, our children would reap themselves.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, heard() | {signal.SIGCHLD})
+
+
+def unblock_signals() -> None:
+    """Back to the default actions, for the commands that need no supervisor and for the agent's own handlers."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, heard() | {signal.SIGCHLD})
+
+
+def hold_standard_streams() -> None:
+    """Put /dev/null where standard input, output or error are closed, or our next files would take their places."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
+
+
+def flush() -> None:
+    """Write out what is buffered, as far as somebody reads it: that nobody does must not change the status."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+
+
+def supervise(agent: Callable[[int], int], killed: Callable[[int, str], None] = lambda _status, _why: None) -> int:
+    """Run ``agent`` in a forked child and return its exit status; everything below is gone by then.
+
+    :param agent: called with a file descriptor that becomes readable (end of file) when this process is gone.
+    :param killed: called with the status and the reason if a signal killed the agent.
+    """
+    block_signals()
+    # `something & exec ray-bootstrap ...` in a script: children, but not ours.
+    spared = {stranger.pid for stranger in table.descendants(os.getpid())}
+    table.become_subreaper()
+    alive, held = os.pipe()
+    flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(held)
+        _be_the_agent(agent, alive)
+    os.close(alive)
+    wait_status = _wait_for(pid)
+    status = table.exit_status(wait_status)
+    if os.WIFSIGNALED(wait_status):  # the agent itself; that of a workload that was killed is an exit code by now
+        why = ", most likely for want of memory" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
+        reason = f"the agent (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{why}"
+        _bury(pid, reason, spared, lambda: killed(status, reason))
+    else:
+        table.kill_descendants(os.getpid(), spared)
+    return status
+
+
+def _bury(agent: int, reason: str, spared: Container[int], tell: Callable[[], None]) -> None:
+    """End what a killed agent had started, say so, and remove what it left; a folder that hangs has its time."""
+    from bootstrap.files import manifest, runtime_dir  # noqa: PLC0415 (only then; the supervisor stays small)
+    from bootstrap.raynode import session as ray_session  # noqa: PLC0415
+
+    running = table.descendants(os.getpid(), spared)
+    sockets = table.socket_files(running)
+    sessions = [path for path in map(ray_session.session_folder, running) if path]
+    ended, _ = table.kill_descendants(os.getpid(), spared)
+    facts = runtime_dir.bury(agent)
+
+    def say() -> None:
+        # Not through sys.stderr, whose lock a stuck write would keep from the last flush.
+        line = f"ray-bootstrap: {reason}; ended the {ended} processes that it had started\n"
+        with contextlib.suppress(OSError):
+            os.write(2, line.encode())
+
+    def remove_session() -> None:
+        ray_session.remove_sockets(sockets)
+        session = facts.get("session") or next(iter(sessions), None)
+        if session is None and "folder" in facts:
+            session = ray_session.session_begun(Path(facts["folder"]), facts["before"], facts["starter"])
+        if session is not None:
+            ray_session.clean(Path(session), facts.get("gcs", ""))
+
+    def remove_written() -> None:
+        with contextlib.suppress(OSError):
+            manifest.remove_written(facts.get("written", {}))
+
+    bounded(say, tell, remove_session, remove_written)
+
+
+def bounded(*tasks: Callable[[], None]) -> None:
+    """Run all at once, and go on when they are done, or hang: a folder whose server is gone, a reader that sleeps."""
+    threads = [threading.Thread(target=task, daemon=True) for task in tasks]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + _PATIENCE
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+
+
+def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:
+    """The child's whole life. A session of its own: Ctrl-C reaches the supervisor alone, and is passed on once."""
+    status = 70
+    try:
+        os.setsid()
+        status = agent(alive)
+    finally:
+        flush()
+        # No interpreter shutdown: a thread that is stuck in getaddrinfo(3) would hold the node for its time-out.
+        os._exit(status)
+
+
+def _wait_for(agent: int) -> int:
+    """Forward signals and reap (also strangers, as PID 1 must) until the agent has ended; its wait status."""
+    waited = heard() | {signal.SIGCHLD}
+    while True:
+        info = signal.sigwaitinfo(waited)
+        if info.si_signo != signal.SIGCHLD:
+            os.kill(agent, info.si_signo)
+            continue
+        while True:
+            try:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == agent:
+                return wait_status
+            if pid == 0:
+                break

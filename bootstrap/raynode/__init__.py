@@ -1,0 +1,1 @@
+"""Ray on this node: its command line, ports, start and session."""

@@ -1,0 +1,141 @@
+"""The only ``import ray``: a child process that warms up early, starts Ray when told to, and answers what GCS knows.
+
+It imports Ray (0.5-0.8 s) while the agent is still finding out where it is, then runs ``ray start`` in-process, so that
+no time goes into a second interpreter. It reads one JSON command a line from standard input and writes one JSON answer
+a line to the file descriptor named by its first argument:
+
+    (at first)                                 → {"ready": true, "ray": "2.60.0", "python": "3.11.7"}
+    {"do": "start", "argv": [...], "env": {…}} → {"started": true} or {"started": false, "error": "…"}
+    {"do": "nodes", "address": "ip:port"}      → {"nodes": [{"id", "ip", "alive", "labels", "resources"}, …]}
+                                                 or {"error": "…"}
+    {"do": "drain", "address": …, "labels": {…}, "seconds": n} → {"drained": true} or {"error": "…"}
+
+End of file ends it. What Ray prints goes to its standard output and error, which the agent keeps for a failure.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from bootstrap.raynode.prefill import announce
+
+_INHERITED = frozenset(os.environ)
+"""Of which the agent leaves out in ``env`` what Ray must not see (node.py)."""
+
+
+def main() -> None:
+    """Serve commands until end of file."""
+    answers = os.fdopen(int(sys.argv[1]), "w", buffering=1, encoding="utf-8")
+    os.set_inheritable(answers.fileno(), False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def answer(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
+
+    try:
+        ray = _import_ray()
+    except ImportError as error:
+        answer({"ready": False, "error": f"{type(error).__name__}: {error}"})
+        return
+    answer({"ready": True, "ray": ray.__version__, "python": platform.python_version()})
+    commands: dict[str, Callable[..., dict[str, Any]]] = {"start": _start, "nodes": _nodes, "drain": _drain}
+    for line in sys.stdin:
+        command = json.loads(line)
+        answer(commands[command.pop("do")](**command))
+    os._exit(0)  # Ray's own threads take up to seconds to wind down, while the workload waits
+
+
+_NOT_NEEDED = ("ray.util.state.state_cli", "ray.dashboard.modules.job.cli", "ray.serve.scripts")
+"""Groups of commands that Ray's scripts.py adds to ``ray start``'s neighbours if they can be imported, and goes on if
+not. They bring Serve, FastAPI and pandas: 1 s of CPU on every node (docs/performance.md)."""
+
+
+def _import_ray() -> Any:
+    for name in _NOT_NEEDED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None: "cannot be imported" (import system, 5.3.1)
+    ray = importlib.import_module("ray")
+    importlib.import_module("ray.scripts.scripts")
+    for name in _NOT_NEEDED:
+        if sys.modules[name] is None:
+            del sys.modules[name]
+    return ray
+
+
+def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
+    """``ray start ARGV...`` without ``--block``: returns when this node is registered; its daemons live on."""
+    for name in _INHERITED - env.keys():
+        os.environ.pop(name, None)
+    os.environ.update(env)
+    try:
+        raylet = importlib.import_module("ray._raylet")
+        raylet.Config.initialize("")  # RAY_AUTH_MODE was read at import; authentication_token_setup.py does the same
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+        announce()
+        scripts = importlib.import_module("ray.scripts.scripts")
+        scripts.start.main(args=argv, prog_name="ray start", standalone_mode=False)
+    except BaseException as error:  # noqa: BLE001 (click's Abort and sys.exit included: every way not to start)
+        return {"started": False, "error": f"{type(error).__name__}: {error}".rstrip(": ")}
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return {"started": True}
+
+
+def _nodes(address: str) -> dict[str, Any]:
+    """GCS's node table, dead nodes included."""
+    global _state  # noqa: PLW0603 (one connection for the life of this process)
+    try:
+        if _state is None:
+            raylet = importlib.import_module("ray._raylet")
+            options = raylet.GcsClientOptions.create(
+                address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
+            )
+            _state = importlib.import_module("ray._private.state").GlobalState()
+            _state._initialize_global_state(options)
+        table = _state.node_table()
+    except Exception as error:  # noqa: BLE001 (Ray raises RuntimeError, ConnectionError, RpcError and its own)
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {
+        "nodes": [
+            {
+                "id": node["NodeID"],
+                "ip": node["NodeManagerAddress"],
+                "alive": node["Alive"],
+                "labels": node.get("Labels") or {},
+                "resources": node.get("Resources") or {},
+            }
+            for node in table
+        ]
+    }
+
+
+def _drain(address: str, labels: dict[str, str], seconds: int) -> dict[str, Any]:
+    """Tell Ray that the node with these labels is preempted; its raylet leaves by itself as soon as it is idle.
+
+    Ray Train hears of it by ``ray.train.get_preemption_info()``; no new work is scheduled there.
+    """
+    table = _nodes(address)
+    mine = [n for n in table.get("nodes", ()) if n["alive"] and labels.items() <= n["labels"].items()]
+    if len(mine) != 1:
+        return {"error": table.get("error", f"{len(mine)} nodes of this rank in GCS")}
+    argv = [f"--address={address}", f"--node-id={mine[0]['id']}", f"--deadline-remaining-seconds={seconds}"]
+    argv += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=the node's agent was told to stop"]
+    try:
+        scripts = importlib.import_module("ray.scripts.scripts")
+        scripts.drain_node.main(args=argv, prog_name="ray drain-node", standalone_mode=False)
+    except BaseException as error:  # noqa: BLE001 (as in _start)
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"drained": True}
+
+
+_state: Any = None
+
+if __name__ == "__main__":
+    main()

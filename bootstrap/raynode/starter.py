@@ -1,0 +1,109 @@
+"""The process that starts Ray, seen from the agent, and what it printed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from bootstrap.errors import RayStartFailed
+from bootstrap.process.children import Child, Children
+from bootstrap.raynode.session import causes, sessions
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass
+class Starter:
+    """The process of :mod:`bootstrap.raynode.child_main`, seen from the agent; one question at a time."""
+
+    child: Child
+    commands: IO[bytes]
+    answers: asyncio.StreamReader
+    transport: asyncio.BaseTransport
+    output: int
+    """A memfd with all that Ray printed; Ray's daemons may hold it too, which disturbs nobody."""
+    versions: Mapping[str, str] | None = None
+
+    @classmethod
+    async def spawn(cls, children: Children, env: Mapping[str, str]) -> Starter:
+        """Start the child, which begins to import Ray at once."""
+        output = os.memfd_create("ray-start")
+        reading, writing = os.pipe()
+        in_read, in_write = os.pipe()
+        # Not -m, which would put the working directory before Ray's own modules: a user's queue.py, say.
+        program = (
+            "import sys; '' in sys.path and sys.path.remove(''); from bootstrap.raynode.child_main import main; main()"
+        )
+        argv = [sys.executable, "-c", program, str(writing)]
+        child = children.spawn(argv, env, stdin=in_read, stdout=output, stderr=output, pass_fds=(writing,))
+        os.close(writing)
+        os.close(in_read)
+        loop, answers = asyncio.get_running_loop(), asyncio.StreamReader(limit=64 * 1024 * 1024)
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(answers), os.fdopen(reading, "rb", buffering=0)
+        )
+        return cls(child, os.fdopen(in_write, "wb", buffering=0), answers, transport, output)
+
+    async def ready(self) -> Mapping[str, str]:
+        """The versions of Ray and Python, once Ray is imported. :raises RayStartFailed: if it cannot be."""
+        if self.versions is None:
+            self.versions = await self._answer()
+            if not self.versions.get("ready"):
+                hint = "pip install 'ray[default]' into the Python that runs ray-bootstrap"
+                raise RayStartFailed(f"Ray cannot be imported: {self.versions.get('error')}", hint=hint)
+        return self.versions
+
+    async def ask(self, do: str, **arguments: object) -> dict[str, Any]:
+        """Send one command and wait for its answer."""
+        await self.ready()
+        with contextlib.suppress(BrokenPipeError):
+            self.commands.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        return await self._answer()
+
+    async def _answer(self) -> dict[str, Any]:
+        line = await self.answers.readline()
+        if line:
+            return dict(json.loads(line))
+        status = await self.child.exited
+        raise RayStartFailed(f"the process that starts Ray ended with status {status}\n{self.printed()}".rstrip())
+
+    def printed(self, lines: int = 20) -> str:
+        """The last lines of what Ray printed."""
+        size = os.fstat(self.output).st_size
+        text = os.pread(self.output, 64 * 1024, max(0, size - 64 * 1024)).decode(errors="replace")
+        return "\n".join(_COLOUR.sub("", text).splitlines()[-lines:])
+
+    async def end(self) -> None:
+        """Let it go: it is needed no more (65 MB), and Ray's daemons become the agent's children."""
+        self.commands.close()
+        self.transport.close()
+        await asyncio.wait([self.child.exited], timeout=2)
+        if not self.child.exited.done():
+            os.kill(self.child.pid, signal.SIGKILL)  # it alone: Ray's daemons are in its process group
+        os.close(self.output)
+
+
+async def start(ray: Starter, argv: Sequence[str], env: Mapping[str, str], folder: Path, before: float) -> None:
+    """Run ``ray start`` and return when this node is registered in GCS.
+
+    :param before: time (epoch) before which logs in ``folder`` are another run's.
+    :raises RayStartFailed: with what Ray printed and the last errors in its log files.
+    """
+    answer = await ray.ask("start", argv=list(argv), env=dict(env))
+    if not answer["started"]:
+        cause = [
+            f"`ray start` failed: {answer['error']}",
+            *(line for s in sessions(folder, before) for line in causes(s)),
+        ]
+        if len(cause) == 1:
+            cause.append(ray.printed())
+        raise RayStartFailed("\n".join(cause), hint="the cause is above; Ray's logs, in the last line, have the rest")

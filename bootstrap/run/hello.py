@@ -1,0 +1,49 @@
+"""What this node says of itself in the roll call."""
+
+from __future__ import annotations
+
+import platform
+import time
+
+from bootstrap import __version__
+from bootstrap.errors import BootstrapError
+from bootstrap.host import Host
+from bootstrap.model import NodeIdentity
+from bootstrap.node.address import node_address
+from bootstrap.node.inspection import Node
+from bootstrap.rollcall.wire import Hello
+from bootstrap.settings import Settings
+
+
+def make_hello(settings: Settings, host: Host, identity: NodeIdentity, node: Node | None) -> Hello:
+    """What this node says of itself in the roll call; without ``node``, as one that is unfit."""
+    from importlib import metadata  # noqa: PLC0415 (10 ms that the first child need not wait for)
+
+    try:
+        ray_version = metadata.version("ray")
+    except metadata.PackageNotFoundError:
+        ray_version = "none"
+    gpus = node.resources.gpus if node else ()
+    return Hello(
+        run=identity.run_id,
+        attempt=identity.attempt,
+        rank=identity.rank,
+        size=identity.size,
+        host=host.hostname,
+        ip=node.address.ip if node else _address(settings, host),
+        agent=__version__,
+        ray=ray_version,
+        python=platform.python_version(),
+        cpus=node.resources.cpus if node else 0,
+        gpus=node.resources.num_gpus if node else 0,
+        gpu_model=gpus[0].name if gpus else "",
+        time=time.time(),
+    )
+
+
+def _address(settings: Settings, host: Host) -> str:
+    """Where others may reach a node that could not be inspected: to tell them so, the best guess will do."""
+    try:
+        return node_address(settings, host, None).ip
+    except BootstrapError:
+        return settings.node_ip or host.hostname

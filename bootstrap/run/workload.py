@@ -1,0 +1,68 @@
+"""The user's command on the head: its environment, its start and its status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bootstrap.process.children import Child, Children
+from bootstrap.process.table import DEADLINE, LOOK_AGAIN, is_alive, send
+
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+"""A shell's statuses for a command that cannot be started (POSIX 2.8.2)."""
+
+
+def environment(run_id: str, gcs_address: str, nodes: int, gpus: float) -> dict[str, str]:
+    """What the workload finds in its environment beside ours; documented in docs/workload.md."""
+    return {
+        "RAY_ADDRESS": gcs_address,
+        "RAY_BOOTSTRAP_RUN_ID": run_id,
+        "RAY_BOOTSTRAP_CLUSTER_NODES": str(nodes),
+        "RAY_BOOTSTRAP_CLUSTER_GPUS": f"{gpus:g}",
+    }
+
+
+def fault(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str] | None:
+    """Why it cannot be started, as far as that is seen without starting it; None if it may be."""
+    path = os.pathsep.join(os.get_exec_path(env)) or os.pathsep  # as execvpe(3): empty means this folder
+    if not argv or shutil.which(argv[0], path=path) is not None:
+        return None
+    if shutil.which(argv[0], os.F_OK, path) is not None or ("/" in argv[0] and Path(argv[0]).exists()):
+        return NOT_EXECUTABLE, f"{argv[0]!r} cannot be executed: it is a folder, or lacks the permission"
+    return NOT_FOUND, f"{argv[0]!r} is not found on PATH"
+
+
+def start(children: Children, argv: Sequence[str], env: Mapping[str, str]) -> Child | tuple[int, str]:
+    """Start it with our standard input, output and error; or say with which status it could not be, and why."""
+    try:
+        return children.spawn(argv, env, stdin=None)
+    except FileNotFoundError:
+        if Path(argv[0]).exists():
+            return NOT_FOUND, f"the interpreter that {argv[0]!r} names in its first line is not there"
+        return NOT_FOUND, f"{argv[0]!r} is not found on PATH"
+    except OSError as error:
+        return NOT_EXECUTABLE, f"{argv[0]!r} cannot be executed: {error.strerror}"
+
+
+async def finish(children: Children, child: Child, signum: int, grace: float, hurry: asyncio.Event) -> int:
+    """Pass a signal on to its group, and give it and all that it started ``grace`` seconds, less if ``hurry`` is set.
+
+    Not only it: ``sh -c 'python train.py; ...'`` ends of SIGTERM at once, while the program below it saves its work.
+
+    :returns: its status.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + grace
+    started = children.below(child)
+    child.signal(signum)
+    child.signal(signal.SIGCONT)  # a stopped process would hear of it only when it goes on
+    while (left := [p for p in started if is_alive(p)]) and loop.time() < deadline and not hurry.is_set():
+        await asyncio.sleep(LOOK_AGAIN)  # a grandchild's end is no event
+    for process in left:
+        send(process, signal.SIGKILL)
+    await asyncio.wait([child.exited], timeout=DEADLINE)
+    return child.exited.result() if child.exited.done() else 128 + signal.SIGKILL

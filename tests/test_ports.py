@@ -1,0 +1,160 @@
+"""Which TCP ports Ray gets on a node."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootstrap.errors import PreflightFailed
+from bootstrap.host import Host
+from bootstrap.model import Role
+from bootstrap.raynode import ports
+from bootstrap.settings import Settings
+
+HOST = Host({}, "node")
+RANGE = "proc/sys/net/ipv4/ip_local_port_range"
+
+
+def choose(settings: Settings, role: Role = Role.HEAD, host: Host = HOST) -> dict[str, int]:
+    return ports.choose(settings, role, host)
+
+
+def given_away(root: Path, low: int, high: int) -> Host:
+    """A host whose kernel gives these ports to outgoing connections."""
+    (root / RANGE).parent.mkdir(parents=True)
+    (root / RANGE).write_text(f"{low}\t{high}\n")
+    return Host({}, "node", root)
+
+
+@pytest.fixture
+def taken() -> Any:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_a_port_on_which_somebody_listens_is_not_free(taken: int) -> None:
+    assert not ports.is_free(taken)
+
+
+def test_a_port_that_was_just_given_up_is_free() -> None:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        port = listener.getsockname()[1]
+    assert ports.is_free(port)
+
+
+EVERY_NODE = {
+    "dashboard_agent_listen_port",
+    "dashboard_agent_grpc_port",
+    "metrics_export_port",
+    "runtime_env_agent_port",
+}
+
+
+@pytest.mark.parametrize(
+    ("role", "names"),
+    [
+        (Role.HEAD, {"gcs_port", "dashboard_port", "ray_client_server_port", *EVERY_NODE}),
+        (Role.WORKER, EVERY_NODE),
+    ],
+)
+def test_ports_that_are_chosen(role: Role, names: set[str]) -> None:
+    ports = choose(Settings(), role)
+    assert set(ports) == names
+    assert all(ports.is_free(port) for port in ports.values())
+    assert len(set(ports.values())) == len(ports)
+
+
+def test_the_users_ports_are_taken_as_they_are(taken: int) -> None:
+    settings = Settings(gcs_port=taken, object_manager_port=8076, min_worker_port=1, max_worker_port=2)
+    ports = choose(settings, Role.HEAD)
+    assert (ports["gcs_port"], ports["object_manager_port"], ports["max_worker_port"]) == (taken, 8076, 2)
+
+
+def test_a_standard_port_that_is_taken_gives_way(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_STANDARD", {"gcs_port": taken})
+    port = choose(Settings(), Role.HEAD)["gcs_port"]
+    assert port != taken
+    assert ports.is_free(port)
+
+
+CLAIM = """
+import sys
+from bootstrap.raynode import ports as ray_ports
+print(ray_ports.claim(int(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.requires("linux")
+def test_a_port_is_chosen_by_one_agent_only_while_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setattr(ports, "_STANDARD", {"gcs_port": port})
+    other = subprocess.Popen([sys.executable, "-c", CLAIM, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"True\n"
+        assert ports.is_free(port)  # nobody has bound it yet
+        assert not ports.claim(port)
+        assert choose(Settings(), Role.HEAD)["gcs_port"] != port
+        other.communicate()
+    assert choose(Settings(), Role.HEAD)["gcs_port"] == port
+    assert ports.claim(port)
+
+
+@pytest.mark.requires("linux")
+def test_a_standard_port_that_the_user_replaces_stays_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_claims", {})
+    monkeypatch.setattr(ports, "_STANDARD", {"gcs_port": 1})
+    assert choose(Settings(gcs_port=7000), Role.HEAD)["gcs_port"] == 7000
+    assert not {1, 7000} & ports._claims.keys()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (32768, 60999, lambda port: not 30000 <= port <= 60999),
+        (15000, 62000, lambda port: port > 62000),
+        (1024, 65535, lambda port: port >= 20000),  # nothing else is left
+    ],
+)
+def test_a_port_that_the_kernel_does_not_give_away(tmp_path: Path, low: int, high: int, expected: Any) -> None:
+    host = given_away(tmp_path, low, high)
+    for _ in range(20):
+        ports = choose(Settings(), Role.WORKER, host)
+        ports.pop("dashboard_agent_listen_port")  # Ray's standard one
+        assert [port for port in ports.values() if not expected(port)] == []
+
+
+def test_no_file_says_which_ports_the_kernel_gives_away(tmp_path: Path) -> None:
+    assert not ports.ephemeral(Host({}, "node", tmp_path))
+    assert choose(Settings(), Role.HEAD, Host({}, "node", tmp_path))
+
+
+def test_workers_that_leave_no_port_are_an_error_and_not_a_search_without_end() -> None:
+    # The standard ports of a head may be free or not, as another test has it; those of a worker are in the range.
+    with pytest.raises(PreflightFailed) as failure:
+        choose(Settings(min_worker_port=20000, max_worker_port=65535), Role.WORKER)
+    assert "outside of the workers' 20000-65535" in failure.value.message
+    assert "--dashboard-agent-listen-port=PORT" in failure.value.hint
+
+
+def test_a_claim_that_fails_for_another_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(socket.socket):
+        def bind(self, _address: Any) -> None:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    monkeypatch.setattr(ports, "_claims", {})
+    monkeypatch.setattr(socket, "socket", Full)
+    with pytest.raises(OSError, match="buffer"):
+        ports.claim(7000)

@@ -1,0 +1,266 @@
+"""Ray on one node: its command line, the cause of a failure, and what is cleared away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootstrap.model import Gpu, NodeAddress, NodeIdentity, Resources, Role
+from bootstrap.process.table import Process, read_process
+from bootstrap.raynode import command
+from bootstrap.raynode import session as ray_session
+from bootstrap.raynode.command import start_argv
+from bootstrap.settings import Settings
+
+MIB, GIB = 1 << 20, 1 << 30
+HEAD = NodeIdentity("explicit", Role.HEAD, 0, 2, "my run")
+WORKER = NodeIdentity("explicit", Role.WORKER, 1, 2, "my run")
+ADDRESS = NodeAddress("10.0.0.7", "eth0", "node-7")
+PORTS = {"gcs_port": 6379, "dashboard_port": 8265, "ray_client_server_port": 10001, "dashboard_agent_listen_port": 9}
+
+
+def argv(
+    identity: NodeIdentity = HEAD,
+    *,
+    ports: Mapping[str, int] = PORTS,
+    resources: Resources | None = None,
+    shm: int = 0,
+    **options: Any,
+) -> list[str]:
+    resources, settings = resources or Resources(4, 16 * GIB), Settings(**options)
+    gcs = None if identity.role is Role.HEAD else "10.0.0.1:6379"
+    return start_argv(settings, identity, ADDRESS, resources, command.temp_dir(settings, identity), ports, gcs, shm)
+
+
+def test_a_head() -> None:
+    labels = f"--labels=ray-bootstrap/rank=0,ray-bootstrap/run={command.run_hash('my run')}"
+    assert argv() == [
+        "--head",
+        "--port=6379",
+        "--node-ip-address=10.0.0.7",
+        f"--temp-dir=/tmp/ray-{command.run_hash('my run')[:8]}-0",
+        "--num-cpus=4",
+        "--num-gpus=0",
+        labels,
+        "--dashboard-host=127.0.0.1",
+        "--dashboard-port=8265",
+        "--ray-client-server-port=10001",
+        "--dashboard-agent-listen-port=9",
+        "--disable-usage-stats",
+    ]
+
+
+def test_a_worker() -> None:
+    labels = f"--labels=ray-bootstrap/rank=1,ray-bootstrap/run={command.run_hash('my run')}"
+    assert argv(WORKER, temp_dir="/t") == [
+        "--address=10.0.0.1:6379",
+        "--node-ip-address=10.0.0.7",
+        "--temp-dir=/t",
+        "--num-cpus=4",
+        "--num-gpus=0",
+        labels,
+        "--dashboard-agent-listen-port=9",
+    ]
+
+
+GPU = Gpu(0, "GPU-1", "NVIDIA X", 80 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"resources": Resources(0, 0, (GPU,), num_gpus=1)}, ["--num-cpus=0", "--num-gpus=1"]),
+        ({"resources": Resources(1, 0, custom={"b": 2, "a": 0.5})}, ['--resources={"a": 0.5, "b": 2}']),
+        ({"labels": {"zone": "a", "a": ""}}, ["--labels=a=,ray-bootstrap/rank=0,ray-bootstrap/run=", ",zone=a"]),
+        ({"dashboard_host": "0.0.0.0"}, ["--dashboard-host=0.0.0.0"]),
+        (
+            {"ports": {**PORTS, "min_worker_port": 1, "max_worker_port": 2}},
+            ["--min-worker-port=1", "max-worker-port=2"],
+        ),
+        ({"ray_start_arg": ("--verbose", "--x=a b")}, ["--verbose", "--x=a b"]),
+        # The object store: Ray's share of what was granted, bounded by what /dev/shm really has.
+        ({"shm": 100 * GIB}, [f"--object-store-memory={int(16 * GIB * 0.3)}", f"--memory={16 * GIB - 5153960755}"]),
+        ({"shm": GIB}, [f"--object-store-memory={int(GIB * 0.95)}"]),
+        ({"shm": 80 * MIB}, [f"--object-store-memory={int(80 * MIB * 0.95)}"]),
+        (
+            {"shm": 10**13, "resources": Resources(1, 10**13)},
+            ["--object-store-memory=200000000000", "--memory=9800000000000"],
+        ),
+        ({"shm": GIB, "object_store_memory": 5 * GIB}, [f"--object-store-memory={5 * GIB}", f"--memory={11 * GIB}"]),
+        ({"object_store_memory": 17 * GIB}, [f"--object-store-memory={17 * GIB}", "--memory=1"]),
+        ({"memory": 3 * GIB}, [f"--memory={3 * GIB}"]),
+    ],
+)
+def test_words_of_the_command_line(changes: dict[str, Any], words: list[str]) -> None:
+    line = "\n".join(["", *argv(**changes), ""])
+    assert [word for word in words if word not in line] == []
+
+
+@pytest.mark.parametrize("shm", [0, 79 * MIB])
+def test_a_shm_that_is_too_small_leaves_the_choice_to_ray(shm: int) -> None:
+    assert [word for word in argv(shm=shm) if "memory" in word] == []
+
+
+@given(st.text() | st.just("\udcff"), st.integers(0, 10**6))
+def test_any_run_id_makes_valid_labels_and_a_short_folder(run_id: str, rank: int) -> None:
+    identity = NodeIdentity("explicit", Role.WORKER, rank, None, run_id)
+    (labels,) = [word for word in argv(identity) if word.startswith("--labels=")]
+    found = dict(label.split("=") for label in labels.removeprefix("--labels=").split(","))
+    assert found == {command.RUN_LABEL: command.run_hash(run_id), command.RANK_LABEL: str(rank)}
+    assert found[command.RUN_LABEL].isalnum()
+    assert len(str(command.temp_dir(Settings(), identity))) <= len("/tmp/ray-01234567-1000000")
+
+
+def test_two_nodes_without_a_rank_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = NodeIdentity("address", Role.WORKER, None, None, "run")
+    mine = command.temp_dir(Settings(), identity)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert command.temp_dir(Settings(), identity) != mine
+
+
+def test_another_run_has_another_hash() -> None:
+    assert command.run_hash("a") != command.run_hash("b")
+    assert command.run_hash("a") == command.run_hash("a")
+
+
+@pytest.mark.parametrize(("ip", "expected"), [("10.0.0.1", "10.0.0.1:6379"), ("fd00::1", "[fd00::1]:6379")])
+def test_the_address_of_gcs(ip: str, expected: str) -> None:
+    assert command.gcs_address(NodeAddress(ip, None, "h"), PORTS) == expected
+
+
+SESSION = "session_2026-01-01_00-00-00_000000_7"
+
+
+def log(folder: Path, name: str, text: str, session: str = SESSION) -> Path:
+    path = folder / session / "logs" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+CHECK = "[2026-11-20 22:39:00,123 C 12 12] (gcs_server) grpc_server.cc:122:  Check failed: server_ Failed to bind"
+
+
+@pytest.mark.parametrize(
+    ("logs", "expected"),
+    [
+        ({}, []),
+        ({"gcs_server.out": "all is well\n"}, []),
+        ({"gcs_server.out": f"start\n{CHECK}\nstack\n"}, [f"gcs_server.out: {CHECK}"]),
+        ({"raylet.err": "OSError: [Errno 98] Address already in use"}, ["raylet.err: OSError: [Errno 98] Address"]),
+        ({"monitor.log": CHECK, "raylet.log": CHECK}, []),
+        ({"raylet.out": "\n".join(f"[x E 1] {n}" for n in range(9))}, [f"raylet.out: [x E 1] {n}" for n in (6, 7, 8)]),
+        ({"raylet.out": f"[x E 1] {'y' * 1000}"}, [f"raylet.out: [x E 1] {'y' * 292}"]),
+    ],
+)
+def test_the_cause_out_of_rays_logs(tmp_path: Path, logs: dict[str, str], expected: list[str]) -> None:
+    for name, text in logs.items():
+        log(tmp_path, name, text)
+    found = ray_session.causes(tmp_path / SESSION)
+    assert len(found) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+
+
+def test_the_logs_of_an_earlier_run_are_no_cause(tmp_path: Path) -> None:
+    old = log(tmp_path, "raylet.out", "[x E 1] old", "session_2025-01-01_00-00-00_000000_7")
+    os.utime(old, (1000, 1000))
+    log(tmp_path, "raylet.out", "[x E 1] new")
+    os.utime(old.parent.parent, (1000, 1000))
+    assert ray_session.sessions(tmp_path, 2000) == [tmp_path / SESSION]
+    assert ray_session.causes(tmp_path / SESSION) == ["raylet.out: [x E 1] new"]
+
+
+def test_causes_are_few_and_logs_may_be_no_text(tmp_path: Path) -> None:
+    for name in ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log"):
+        log(tmp_path, name, "[x E 1] a\n" * 1000)
+    assert len(ray_session.causes(tmp_path / SESSION)) == 8
+    (tmp_path / SESSION / "logs" / "raylet.out").write_bytes(b"\xff\xfe E \x00\n")
+    assert ray_session.causes(tmp_path / SESSION)
+
+
+def test_no_folder_no_causes(tmp_path: Path) -> None:
+    assert ray_session.causes(tmp_path / "none", 0) == []
+
+
+def test_which_processes_are_daemons() -> None:
+    processes = [
+        Process(n, 1, "S", name, n, 1)
+        for n, name in enumerate(["gcs_server", "raylet", "python", "ray::IDLE", "my raylet"])
+    ]
+    assert [process.name for process in ray_session.daemons(processes)] == ["gcs_server", "raylet"]
+
+
+def test_the_session_of_a_raylet(tmp_path: Path) -> None:
+    session = tmp_path / "session_x"
+    words = [sys.executable, "-c", "print(); input()", "--a", f"--raylet_socket_name={session}/sockets/raylet"]
+    child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()  # until then it may still be a fork of ours
+    process = read_process(child.pid)
+    assert process is not None
+    assert ray_session.session_folder(process) == session
+    child.communicate(b"\n")
+    assert ray_session.session_folder(process) is None
+
+
+def test_the_session_of_a_head_that_failed_half_way(tmp_path: Path) -> None:
+    earlier, ours = (f"session_2026-01-01_00-00-0{second}_000000_17" for second in range(2))
+    log(tmp_path, "raylet.out", "", earlier)  # of another container, whose process ids are the same
+    before = ray_session.session_names(tmp_path)
+    log(tmp_path, "raylet.out", "", ours)
+    assert ray_session.session_begun(tmp_path, before, 7) is None
+    assert ray_session.session_begun(tmp_path, before, 17) == tmp_path / ours
+    assert ray_session.session_begun(tmp_path, ray_session.session_names(tmp_path), 17) is None
+
+
+@pytest.mark.requires("root")
+@pytest.mark.parametrize("swapped", ["link", "folder"])
+def test_what_somebody_has_put_in_a_sessions_place_is_not_cleared_up(tmp_path: Path, swapped: str) -> None:
+    """Ray lets every user write in its ``--temp-dir``."""
+    kept = log(tmp_path, "raylet.out", "text")
+    session = kept.parent.parent
+    home = tmp_path / "home"
+    (home / "folder").mkdir(parents=True)
+    (home / "file").touch()
+    session.rename(tmp_path / "away")
+    if swapped == "link":
+        session.symlink_to(home)
+    else:
+        home.rename(session)
+        os.chown(session, 65534, 65534)
+    ray_session.clean(session, "")
+    assert {path.name for path in session.iterdir()} == {"folder", "file"}
+    assert ray_session.logs_of(session) is None
+    assert ray_session.logs_of(tmp_path / "away") == tmp_path / "away" / "logs"
+
+
+def test_clearing_up_leaves_the_logs_and_what_is_not_ours(tmp_path: Path) -> None:
+    kept = log(tmp_path, "raylet.out", "text")
+    session = kept.parent.parent
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "precious").write_text("")
+    for name in ("sockets", "runtime_resources/deep"):
+        (session / name).mkdir(parents=True)
+        (session / name / "file").write_text("")
+    (session / "link").symlink_to(foreign)
+    (session / "node_ip_address.json").write_text("")
+    (tmp_path / "ray_current_cluster").write_text("10.0.0.1:6379")
+    ray_session.clean(session, "10.0.0.1:6379")
+    assert sorted(tmp_path.rglob("*")) == sorted([foreign, foreign / "precious", session, kept.parent, kept])
+    ray_session.clean(session, "10.0.0.1:6379")
+
+
+def test_the_note_of_another_cluster_stays(tmp_path: Path) -> None:
+    session = log(tmp_path, "raylet.out", "").parent.parent
+    (tmp_path / "ray_current_cluster").write_text("10.0.0.9:6379")
+    ray_session.clean(session, "10.0.0.1:6379")
+    assert (tmp_path / "ray_current_cluster").read_text() == "10.0.0.9:6379"

@@ -1,0 +1,300 @@
+"""The end of a run: the status stays the verdict's, whatever goes wrong on the way out; and the record of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from namespaces import wait_for
+
+from bootstrap import settings
+from bootstrap.files import result, runtime_dir
+from bootstrap.host import Host
+from bootstrap.log import Log
+from bootstrap.model import NodeIdentity, Role, Verdict
+from bootstrap.raynode import command
+from bootstrap.run import shutdown
+from bootstrap.run.context import Run
+
+if TYPE_CHECKING:
+    from agents import Site
+
+pytest_plugins = ["agents"]
+pytestmark = pytest.mark.requires("linux")
+
+
+class NoChildren:
+    """In the place of :class:`bootstrap.children.Children`, which would end pytest's."""
+
+    fault: Exception | None = None
+
+    def alive(self) -> list[Any]:
+        return []
+
+    async def end_all(self, _grace: float, _last_look: Any = None) -> list[Any]:
+        if self.fault:
+            raise self.fault
+        return []
+
+
+class Meeting:
+    """A rendezvous whose folder does what ``does`` does."""
+
+    ignored: tuple[str, ...] = ()
+    secret_path = None
+
+    def __init__(self, does: Any = lambda: None) -> None:
+        self.does = does
+        self.withdrawn = False
+
+    def withdraw(self) -> None:
+        self.withdrawn = True
+        self.does()
+
+
+@pytest.fixture
+def hung() -> Iterator[threading.Event]:
+    """To wait on for ever; set at the end, since pytest would wait for the thread."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(runtime_dir, "folder", lambda: tmp_path / "states")
+    monkeypatch.setattr(shutdown, "_FOLDER", 0.1)
+    monkeypatch.setattr(shutdown, "_HURRY", 0.1)
+    return tmp_path
+
+
+def ended(folder: Path, status: int = 0, **parts: Any) -> tuple[int, str, dict[str, Any]]:
+    """The status, standard error and the record of a run whose workload ended with this status."""
+    flags = {"status_file": [str(folder / "status.json")], **parts.pop("flags", {})}
+    hurry, logs = parts.pop("hurry", None), parts.pop("logs", None)
+
+    async def run() -> int:
+        asked = settings.load(flags, {}, [], [])
+        with (folder / "err").open("w") as err:
+            me = Run(asked, Host({}, "here"), Log(stream=err), parts.pop("children", NoChildren()), **parts)
+            me.line = asyncio.ensure_future(asyncio.sleep(0, Verdict(status, "the workload ended")))
+            me.session.path = logs and logs.parent
+            await asyncio.wait([me.line])
+            if hurry is not None:
+                asyncio.get_running_loop().call_later(hurry, me.hurry.set)
+            return await shutdown.end(me)
+
+    loop = asyncio.new_event_loop()
+    found = loop.run_until_complete(run())  # as the agent: no wait for a thread that hangs
+    loop.close()
+    text = (folder / "status.json").read_text() if (folder / "status.json").is_file() else "{}"
+    return found, (folder / "err").read_text(), json.loads(text)
+
+
+def fails(error: Exception) -> Any:
+    def does() -> None:
+        raise error
+
+    return does
+
+
+@pytest.mark.parametrize("error", [OSError(30, "Read-only file system"), PermissionError(13, "no"), KeyError("bug")])
+def test_a_folder_that_fails_at_the_end_is_a_warning(folder: Path, error: Exception) -> None:
+    status, err, entry = ended(folder, 3, meeting=Meeting(fails(error)))
+    assert (status, entry["status"], entry["source"]) == (3, 3, "workload")
+    assert "warning: removing this run's files: " in err
+    assert "status 3, the workload's own" in err
+
+
+def test_children_that_cannot_be_ended_are_a_warning(folder: Path) -> None:
+    children, meeting = NoChildren(), Meeting()
+    children.fault = OSError(24, "Too many open files")
+    status, err, _ = ended(folder, children=children, meeting=meeting)
+    assert status == 0
+    assert "ending what was started: [Errno 24] Too many open files" in err
+    assert meeting.withdrawn
+
+
+def test_a_secret_that_cannot_be_removed_does_not_keep_the_record(folder: Path) -> None:
+    (folder / "no-folder").write_text("")
+    meeting = Meeting()
+    status, err, _ = ended(folder, meeting=meeting, made_secret={str(folder / "no-folder" / "secret"): "s"})
+    assert status == 0
+    assert "Not a directory" in err
+    assert meeting.withdrawn
+
+
+def test_a_folder_that_hangs_is_not_waited_for(folder: Path, hung: threading.Event) -> None:
+    flags = {"shared_dir": [str(folder)]}
+    status, err, entry = ended(folder, 4, meeting=Meeting(hung.wait), flags=flags)
+    assert (status, entry["status"]) == (4, 4)
+    assert f"warning: removing this run's files: {folder} has not answered for 0.1 s" in err
+
+
+def test_a_status_file_that_hangs_is_not_waited_for(folder: Path) -> None:
+    fifo = folder / "fifo"
+    os.mkfifo(fifo)
+    try:
+        status, err, _ = ended(folder, 5, flags={"status_file": [str(fifo)]})
+    finally:
+        os.close(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))  # lets the thread go
+    assert status == 5
+    assert f"writing how it ended: {fifo} has not answered for 0.1 s" in err
+
+
+@pytest.fixture
+def logs(folder: Path) -> Path:
+    path = folder / "session_2" / "logs"
+    path.mkdir(parents=True)
+    (path / "raylet.out").write_text("line")
+    return path
+
+
+WHO = NodeIdentity("local", Role.HEAD, 0, 1, "run")
+
+
+def test_logs_are_copied(folder: Path, logs: Path) -> None:
+    copies = folder / "copies"
+    status, err, entry = ended(folder, identity=WHO, logs=logs, flags={"log_dir": [str(copies)]})
+    assert status == 0
+    assert (Path(entry["logs"]) / "raylet.out").read_text() == "line"
+    assert Path(entry["logs"]) == copies / command.run_hash("run") / "rank-unnumbered"
+    assert "warning" not in err
+
+
+@pytest.mark.parametrize("hurry", [None, 0.05])
+def test_copying_logs_ends_after_its_time_or_a_second_signal(
+    folder: Path, logs: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch, hurry: float | None
+) -> None:
+    monkeypatch.setattr(shutdown, "_COPY", 600 if hurry else 0.1)
+    monkeypatch.setattr("shutil.copytree", lambda *_args, **_options: hung.wait())
+    begun = time.monotonic()
+    flags = {"log_dir": ["/slow"]}
+    status, err, entry = ended(folder, 6, identity=WHO, logs=logs, flags=flags, hurry=hurry)
+    assert time.monotonic() - begun < 30
+    assert (status, entry["logs"]) == (6, str(logs))
+    assert "not all of Ray's logs are copied: /slow/" in err
+
+
+def test_a_shared_folder_that_is_lost_does_not_change_the_status(site: Site) -> None:
+    args = ["--nodes=2", f"--shared-dir={site.shared}"]
+    workload = ["sh", "-c", "echo up; until test -e ../go; do sleep 0.02; done"]
+    head, worker = (site.run(f"--rank={rank}", *args, "--", *workload) for rank in range(2))
+    head.says("up", where="out")
+    folder = site.shared / f"ray-bootstrap-{os.geteuid()}"
+    folder.rename(site.folder / "away")
+    folder.write_text("no folder")
+    (site.folder / "go").touch()
+    assert (head.wait(), worker.wait()) == (0, 0), head.err
+    assert head.verdict["status"] == 0
+    assert "warning: removing this run's files: " in head.err
+
+
+def test_an_agent_that_is_killed_leaves_a_record(site: Site) -> None:
+    node = site.run("--", "sleep", "600")
+    node.is_in("running")
+    agent = node.agent
+    assert runtime_dir.path_of(agent, "token").exists()
+    os.kill(agent, signal.SIGKILL)
+    assert node.wait() == 137
+    assert (node.verdict["status"], node.verdict["source"], node.verdict["retryable"]) == (137, "killed", True)
+    assert "SIGKILL" in node.verdict["reason"]
+    assert list(runtime_dir.folder().glob(f"*-{agent}.*")) == []
+
+
+def test_the_record_of_an_earlier_run_is_cleared_at_the_start(site: Site) -> None:
+    old = site.folder / "status.json"
+    old.write_text('{"status": 0}')
+    node = site.run(f"--status-file={old}", "--", "sleep", "600")
+    node.is_in("running")
+    assert not old.exists()
+    node.send(signal.SIGTERM)
+    assert node.wait() == 143
+    assert json.loads(old.read_text())["status"] == 143
+
+
+def test_only_a_regular_file_is_cleared(tmp_path: Path) -> None:
+    target, link, fifo = tmp_path / "target", tmp_path / "link", tmp_path / "fifo"
+    target.write_text("somebody's")
+    link.symlink_to(target)
+    os.mkfifo(fifo)
+    for path in (link, fifo, tmp_path / "none", tmp_path / "no" / "folder"):
+        result.clear(str(path), Host({}, "here"))
+    assert (target.read_text(), link.is_symlink(), fifo.exists()) == ("somebody's", True, True)
+
+
+KUBERNETES = Host({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "here")
+
+
+@pytest.fixture
+def termination_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "termination-log"
+    path.write_text("old")
+    monkeypatch.setattr(result, "_TERMINATION_LOG", path)
+    return path
+
+
+def test_the_termination_log_is_cleared_in_place(termination_log: Path) -> None:
+    inode = termination_log.stat().st_ino
+    result.clear(None, KUBERNETES)
+    assert (termination_log.read_text(), termination_log.stat().st_ino) == ("", inode)
+    assert result.write(None, KUBERNETES, {"reason": "r"}) == ""
+    assert termination_log.read_text() == '{"reason": "r"}\n'
+
+
+LONG = st.builds(lambda text, times: text * times, st.text(max_size=8), st.integers(0, 3000))
+
+
+@given(LONG, LONG, LONG)
+def test_the_termination_log_is_whole_however_long_its_texts(reason: str, hint: str, run_id: str) -> None:
+    entry = {"status": 70, "reason": reason, "hint": hint, "retryable": True, "run_id": run_id, "logs": None}
+    text = result._fitted(entry)
+    assert len(text.encode()) <= 4000
+    found = json.loads(text)
+    assert (found["status"], found["retryable"]) == (70, True)
+    assert {name: bool(found[name]) for name in ("reason", "hint")} == {"reason": bool(reason), "hint": bool(hint)}
+
+
+def test_a_long_reason_keeps_its_start_its_end_and_the_hint(termination_log: Path) -> None:
+    entry = {"reason": "Traceback" + "é" * 9000 + "KeyError: 'x'", "hint": "please report this", "retryable": False}
+    assert result.write(None, KUBERNETES, entry) == ""
+    assert 3500 < termination_log.stat().st_size <= 4000
+    found = json.loads(termination_log.read_text())
+    assert found["reason"].startswith("Traceback")
+    assert found["reason"].endswith("KeyError: 'x'")
+    assert (found["hint"], found["retryable"]) == ("please report this", False)
+
+
+LONG_NAME = f"--temp-dir=/tmp/{'x' * 60}"
+UNREAD = [(["--help"], 0), (["--version"], 0), (["detect"], 0), (["detect", "--json"], 0), (["check"], 0)]
+UNREAD += [(["check", LONG_NAME], 78), (["status", "--run-id=none"], 1)]
+
+
+@pytest.mark.parametrize(("args", "status"), UNREAD)
+def test_nobody_reads_standard_output(site: Site, args: list[str], status: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    node = site.run(*args, stdout=writing)
+    os.close(writing)
+    assert node.wait() == status, node.err
+    assert "Traceback" not in node.err
+    assert "BrokenPipe" not in node.err
+
+
+def test_nobody_reads_standard_error(site: Site) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    node = site.run("--num-cpus=x", stderr=writing)
+    os.close(writing)
+    assert node.wait() == 64
+    wait_for(lambda: node.verdict["status"] == 64, 5)
