@@ -8,10 +8,10 @@ import sys
 
 def main() -> None:
     """Keep signals pending first of all (PID 1 would lose them), then load the rest."""
-    from bootstrap.process.supervisor import block_signals, flush, hold_standard_streams  # noqa: PLC0415
+    from bootstrap.process.supervisor import block_signals, flush, open_std_fds  # noqa: PLC0415
 
     block_signals()
-    hold_standard_streams()
+    open_std_fds()
     from bootstrap.cli import main as cli  # noqa: PLC0415
 
     status = cli(sys.argv[1:])

@@ -170,10 +170,10 @@ def _run(asked: Settings, host: Host) -> int:
 
     def ended(status: int, source: str, reason: str, *, retryable: bool) -> None:
         entry = {"status": status, "source": source, "reason": reason, "hint": "", "retryable": retryable}
-        if fault := result.write(asked.status_file, host, {**entry, "host": host.hostname}):
+        if fault := result.write(asked.result_file, host, {**entry, "host": host.hostname}):
             _say(f"ray-bootstrap: {fault}")
 
-    bounded(lambda: result.clear(asked.status_file, host))
+    bounded(lambda: result.clear(asked.result_file, host))
     return supervise(agent, killed)
 
 
@@ -232,7 +232,7 @@ def _render(error: BootstrapError) -> None:
     for line in error.message.splitlines():
         _say(f"ray-bootstrap: {line}")
     if error.hint:
-        _say(f"ray-bootstrap: to mend it: {error.hint}")
+        _say(f"ray-bootstrap: fix: {error.hint}")
     _say(f"ray-bootstrap: status {error.status} ({error.name})")
 
 
@@ -240,11 +240,11 @@ def _record(error: BootstrapError, argv: Sequence[str]) -> None:
     """What a run leaves behind that was refused before its settings were known."""
     if argv and argv[0] in _COMMANDS and argv[0] != "run":
         return  # its record, if there is one, is of the run that somebody looks at
-    host, name = this_host(), settings.flag("status_file")
+    host, name = this_host(), settings.flag("result_file")
     ours = list(itertools.takewhile(lambda argument: argument != "--", argv))
     given = [after for argument, after in itertools.pairwise(ours) if argument == name]
     given += [argument.partition("=")[2] for argument in ours if argument.startswith(f"{name}=")]
     entry = {"status": error.status, "source": error.name, "reason": error.message, "hint": error.hint}
-    path = given[-1] if given else host.get(settings.variable("status_file"))
+    path = given[-1] if given else host.get(settings.variable("result_file"))
     if fault := result.write(path, host, {**entry, "retryable": error.retryable, "host": host.hostname}):
         _say(f"ray-bootstrap: {fault}")

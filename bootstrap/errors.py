@@ -114,7 +114,7 @@ def retryable(name: str) -> bool:
     return any(error.retryable for error in BootstrapError.__subclasses__() if error.name == name)
 
 
-def of_another_node(name: str, message: str, *, hint: str) -> BootstrapError:
+def remote_error(name: str, message: str, *, hint: str) -> BootstrapError:
     """The error of this name that another node has told of, with the same status; internal if there is none."""
     error = BootstrapError(message, hint=hint)
     for kind in BootstrapError.__subclasses__():

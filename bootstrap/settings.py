@@ -96,7 +96,7 @@ class Settings:
     secret_file: str | None = _option(parsers.text, None, "File with the secret that the nodes share [default: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH]", group=_HOW, metavar="FILE")
     ignore_check: tuple[str, ...] = _option(parsers.text, (), "Report this preflight check's findings but go on; `check` lists their names; may be repeated", group=_HOW, metavar="NAME", many=True)
     log_format: str = _option(parsers.choice("text", "json"), "text", "Of our own lines on standard error", group=_HOW, metavar="text|json")
-    status_file: str | None = _option(parsers.text, None, "Write how it ended here, as JSON [default in Kubernetes: /dev/termination-log]", group=_HOW, metavar="FILE")
+    result_file: str | None = _option(parsers.text, None, "Write how it ended here, as JSON [default in Kubernetes: /dev/termination-log]", group=_HOW, metavar="FILE")
 
     # fmt: on
     workload: tuple[str, ...] = ()

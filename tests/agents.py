@@ -78,7 +78,7 @@ class Node:
 
     @property
     def verdict(self) -> dict[str, Any]:
-        """The record that --status-file names."""
+        """The record that --result-file names."""
         return dict(json.loads((self.folder / "status.json").read_text()))
 
     @property
@@ -190,7 +190,7 @@ class Site:
             "FAKE_RAY_CLUSTER": str(self.folder / "cluster"),
             "FAKE_RAY_RECORD": str(folder / "record"),
             "RAY_BOOTSTRAP_TEMP_DIR": str(folder / "ray"),
-            "RAY_BOOTSTRAP_STATUS_FILE": str(folder / "status.json"),
+            "RAY_BOOTSTRAP_RESULT_FILE": str(folder / "status.json"),
             "RAY_BOOTSTRAP_NODE_IP": f"127.0.0.{number}",
             "RAY_BOOTSTRAP_HOSTS": "off",  # the machine's own file is nothing to test with
             "RAY_BOOTSTRAP_IGNORE_CHECK": "node-address",

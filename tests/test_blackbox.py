@@ -36,7 +36,7 @@ def test_the_workloads_status_is_the_commands(site: Site, workload: list[str], s
     node = site.run("--", *workload)
     assert node.wait() == status
     assert node.out == ""
-    assert f"status {status}, the workload's own ({reason}" in node.err.splitlines()[-1]
+    assert f"exit status {status} (from the workload): {reason}" in node.err.splitlines()[-1]
     assert (node.verdict["status"], node.verdict["source"]) == (status, "workload")
     assert node.verdict["reason"].startswith(reason)
     assert node.verdict["run_id"] == site.run_id
@@ -58,7 +58,7 @@ def test_a_workload_that_cannot_be_started_is_told_before_ray_starts(
 ) -> None:
     node = site.run("--", workload)
     assert node.wait() == status
-    told = f"status {status}, the workload's own (the workload could not be started: {reason}"
+    told = f"exit status {status} (from the workload): the workload could not be started: {reason}"
     assert told in node.err.splitlines()[-1]
     assert (node.verdict["status"], node.verdict["source"]) == (status, "workload")
     assert node.starts == []

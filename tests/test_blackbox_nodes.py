@@ -32,7 +32,7 @@ def test_all_nodes_end_with_the_workloads_status(site: Site, workload: list[str]
     assert [node.verdict["source"] for node in nodes] == ["workload"] * 3
     assert [node.verdict["rank"] for node in nodes] == [0, 1, 2]
     assert "the quorum stands: 3 nodes" in nodes[0].err
-    assert "(the head says: the workload " in nodes[2].err.splitlines()[-1]
+    assert "the head says: the workload " in nodes[2].err.splitlines()[-1]
 
 
 def test_a_workload_that_is_not_there_is_told_before_ray_starts(site: Site) -> None:

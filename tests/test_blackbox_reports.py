@@ -249,32 +249,32 @@ def test_every_line_of_ours_may_be_json(site: Site, where: str) -> None:
         assert len(lines) > 3
         assert {frozenset(line) for line in lines} == {frozenset(("time", "level", "rank", "message"))}
         assert lines[-1]["rank"] == rank
-        assert lines[-1]["message"].startswith("status 0, the workload's own")
+        assert lines[-1]["message"].startswith("exit status 0 (from the workload)")
         assert any("RAY_BOOTSTRAP_MIN_NODES" in line["message"] for line in lines)
 
 
-def test_a_status_file_that_cannot_be_written_is_told(site: Site) -> None:
-    node = site.run("--status-file=/no/such/folder/status.json", "--", "sh", "-c", "exit 3")
+def test_a_result_file_that_cannot_be_written_is_told(site: Site) -> None:
+    node = site.run("--result-file=/no/such/folder/status.json", "--", "sh", "-c", "exit 3")
     assert node.wait() == 3
-    assert "--status-file=/no/such/folder/status.json: No such file or directory" in node.err
+    assert "--result-file=/no/such/folder/status.json: No such file or directory" in node.err
 
 
-@pytest.mark.parametrize("args", [["--status-file=own.json"], ["--status-file", "own.json"]])
-def test_the_status_file_of_a_usage_error_may_be_named_by_the_flag(site: Site, args: list[str]) -> None:
-    node = site.run(*args, "--num-cpus=x", "--", "true", "--status-file=workloads.json")
+@pytest.mark.parametrize("args", [["--result-file=own.json"], ["--result-file", "own.json"]])
+def test_the_result_file_of_a_usage_error_may_be_named_by_the_flag(site: Site, args: list[str]) -> None:
+    node = site.run(*args, "--num-cpus=x", "--", "true", "--result-file=workloads.json")
     assert node.wait() == 64
     assert json.loads((node.folder / "own.json").read_text())["status"] == 64
     assert not (node.folder / "status.json").exists()
 
 
-def test_a_report_leaves_the_runs_status_file_alone(site: Site) -> None:
+def test_a_report_leaves_the_runs_result_file_alone(site: Site) -> None:
     node = site.run("check", f"--temp-dir=/tmp/{'x' * 60}")
     assert node.wait() == 78
     assert not (node.folder / "status.json").exists()
 
 
-def test_a_usage_error_with_a_status_file_that_cannot_be_written(site: Site) -> None:
-    node = site.run("--status-file=/no/such/folder/status.json", "--num-cpus=x")
+def test_a_usage_error_with_a_result_file_that_cannot_be_written(site: Site) -> None:
+    node = site.run("--result-file=/no/such/folder/status.json", "--num-cpus=x")
     assert node.wait() == 64
     assert "--num-cpus='x': expected" in node.err
-    assert "--status-file=/no/such/folder/status.json: No such file or directory" in node.err
+    assert "--result-file=/no/such/folder/status.json: No such file or directory" in node.err

@@ -229,7 +229,7 @@ def test_a_signal_to_a_head_whose_workers_wait_for_their_release(site: Site) -> 
     worker.is_in("waiting for the head's Ray")
     head.send(TERM)
     assert (head.wait(), worker.wait()) == (143, 143)
-    assert "(the head says: stopped by SIGTERM)" in worker.err
+    assert "the head says: stopped by SIGTERM" in worker.err
     assert worker.starts == []
 
 
@@ -322,7 +322,7 @@ def test_killing_one_of_the_heads_two_processes_leaves_nothing(site: Site, victi
     assert "without a verdict" in worker.err or "was killed" in worker.err
     assert head.wait(within=5) == 137
     if victim == "agent":
-        assert "was killed by SIGKILL, most likely for want of memory; ended the" in head.err
+        assert "was killed by SIGKILL, likely OOM-killed; ended the" in head.err
 
 
 def test_killing_the_agent_while_ray_starts_leaves_nothing_of_the_session(site: Site) -> None:
@@ -337,7 +337,7 @@ def test_killing_the_agent_while_ray_starts_leaves_nothing_of_the_session(site: 
 def test_killing_the_agent_while_the_file_of_its_record_hangs(site: Site) -> None:
     nobody_reads = site.folder / "fifo"
     os.mkfifo(nobody_reads)
-    node = site.run(f"--status-file={nobody_reads}", "--", *STAY)
+    node = site.run(f"--result-file={nobody_reads}", "--", *STAY)
     node.says("up", where="out")
     os.kill(node.agent, KILL)
     assert node.wait() == 137

@@ -33,7 +33,7 @@ def folder(path: Path) -> SharedFolder:
 
 def drawn(path: Path) -> Secret:
     """A secret for this run, in its file."""
-    made = secret.draw(path)
+    made = secret.generate(path)
     made.save()
     return made
 
@@ -71,36 +71,36 @@ def hanging(hung: threading.Event, heads: Sequence[HeadAddress] = ()) -> Meeting
 
 def test_a_rendezvous_that_hangs_does_not_hold_a_worker_beyond_its_timeout(hung: threading.Event) -> None:
     @looped
-    async def scene() -> None:
+    async def context() -> None:
         try:
-            with pytest.raises(HeadNotFound, match="the head's address has not answered for 1 s"):
+            with pytest.raises(HeadNotFound, match="the head's address timed out after 1 s"):
                 await find(hanging(hung), timeout=0.2)
         finally:
             hung.set()  # the loop waits for its threads
 
-    scene()
+    context()
 
 
 def test_a_secret_that_hangs_does_not_either(
     tmp_path: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(secret, "find_made", lambda _path: hung.wait(30))
+    monkeypatch.setattr(secret, "load_generated", lambda _path: hung.wait(30))
 
     @looped
-    async def scene() -> None:
+    async def context() -> None:
         try:
-            with pytest.raises(HeadNotFound, match=f"the folder {tmp_path} has not answered for 1 s"):
+            with pytest.raises(HeadNotFound, match=f"the folder {tmp_path} timed out after 1 s"):
                 await find(folder(tmp_path), timeout=0.2)
         finally:
             hung.set()
 
-    scene()
+    context()
 
 
 def test_a_secret_that_was_read_too_early_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting = folder(tmp_path)
     assert meeting.lookup() == []
-    old, looks, real = drawn(meeting.secret_path), 0, secret.find_made
+    old, looks, real = drawn(meeting.secret_path), 0, secret.load_generated
     new = drawn(meeting.secret_path)
 
     def stale(path: Path) -> Secret | None:
@@ -108,35 +108,35 @@ def test_a_secret_that_was_read_too_early_is_read_again(tmp_path: Path, monkeypa
         looks += 1
         return old if looks < 3 else real(path)
 
-    monkeypatch.setattr(secret, "find_made", stale)
+    monkeypatch.setattr(secret, "load_generated", stale)
 
     @looped
-    async def scene() -> None:
+    async def context() -> None:
         async with a_head(new.value) as head:
             meeting.announce(head.address)
             membership, shared = await find(meeting)
             assert (membership.rank, shared.value, looks) == (1, new.value, 3)
             membership.close()
 
-    scene()
+    context()
 
 
 def test_a_secret_that_was_made_after_the_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting = folder(tmp_path)
     assert meeting.lookup() == []
-    made, real = drawn(meeting.secret_path), secret.find_made
+    made, real = drawn(meeting.secret_path), secret.load_generated
     looks = iter([None])
-    monkeypatch.setattr(secret, "find_made", lambda path: next(looks, real(path)))
+    monkeypatch.setattr(secret, "load_generated", lambda path: next(looks, real(path)))
 
     @looped
-    async def scene() -> None:
+    async def context() -> None:
         async with a_head(made.value) as head:
             meeting.announce(head.address)
             membership, shared = await find(meeting)
             assert shared == made
             membership.close()
 
-    scene()
+    context()
 
 
 def test_a_secret_that_cannot_be_read_is_told_and_may_be_mended(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_secret_that_cannot_be_read_is_told_and_may_be_mended(tmp_path: Path) 
     meeting.secret_path.chmod(0o666)
 
     @looped
-    async def scene() -> None:
+    async def context() -> None:
         async with a_head(made.value) as head:
             meeting.announce(head.address)
             with pytest.raises(
@@ -157,7 +157,7 @@ def test_a_secret_that_cannot_be_read_is_told_and_may_be_mended(tmp_path: Path) 
             membership, _ = await find(meeting)
             membership.close()
 
-    scene()
+    context()
 
 
 def test_a_secret_that_only_the_head_was_given_is_refused_at_once(tmp_path: Path) -> None:
@@ -165,13 +165,13 @@ def test_a_secret_that_only_the_head_was_given_is_refused_at_once(tmp_path: Path
     assert meeting.lookup() == []
 
     @looped
-    async def scene() -> None:
+    async def context() -> None:
         async with a_head(SECRET) as head:
             meeting.announce(head.address)
             with pytest.raises(Refused, match="the head has a secret, this node has none"):
                 await find(meeting)
 
-    scene()
+    context()
 
 
 def test_a_secret_that_stays_another_is_told(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_secret_that_stays_another_is_told(tmp_path: Path) -> None:
     drawn(meeting.secret_path)
 
     @looped
-    async def scene() -> None:
+    async def context() -> None:
         async with a_head(SECRET) as head:
             meeting.announce(head.address)
             with pytest.raises(HeadNotFound, match="its secret differs from the one in the folder"):
@@ -188,14 +188,14 @@ def test_a_secret_that_stays_another_is_told(tmp_path: Path) -> None:
             with pytest.raises(Refused, match="differ"):
                 await find(meeting, Secret(b"of the user", "RAY_AUTH_TOKEN"))
 
-    scene()
+    context()
 
 
 def test_the_second_address_of_a_name_whose_first_is_a_black_hole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(net, "look_up", lambda _name: ["192.0.2.1", "127.0.0.1"])
 
     @looped
-    async def scene() -> None:
+    async def context() -> None:
         loop = asyncio.get_running_loop()
         connect, tried = loop.create_connection, []
 
@@ -212,7 +212,7 @@ def test_the_second_address_of_a_name_whose_first_is_a_black_hole(monkeypatch: p
             assert tried == ["192.0.2.1", "127.0.0.1"]
             membership.close()
 
-    scene()
+    context()
 
 
 # ------------------------------------------------------------------------------------------------- a head's
@@ -225,29 +225,29 @@ OTHER = "127.0.0.2"
 @pytest.mark.parametrize("theirs", [None, SECRET])
 def test_another_head_of_this_run_is_found_by_its_name(theirs: bytes | None) -> None:
     @looped
-    async def scene() -> None:
+    async def context() -> None:
         async with a_head(theirs) as other:
             meeting = Static(("127.0.0.3", OTHER), (free_port(), other.port))
             with pytest.raises(IdentityError, match=f"claimed by two nodes: 127.0.0.[23]:{other.port} leads it"):
-                await discovery.no_other_head(meeting, ME, NONE)
+                await discovery.check_no_other_head(meeting, ME, NONE)
 
-    scene()
+    context()
 
 
 def test_this_machine_a_head_of_another_run_and_other_programs_are_no_other_head() -> None:
     @looped
-    async def scene() -> None:
+    async def context() -> None:
         async with a_head() as here, a_head(run="another") as other, a_program(lambda _: asyncio.sleep(30)) as silent:
-            await discovery.no_other_head(
+            await discovery.check_no_other_head(
                 Static(("127.0.0.1", "localhost", "no-such-name.invalid"), (here.port,)), ME, NONE
             )
             begin = asyncio.get_running_loop().time()
-            await discovery.no_other_head(
+            await discovery.check_no_other_head(
                 Static((OTHER, "127.0.0.1"), (other.port, silent.port, free_port())), ME, NONE
             )
             assert asyncio.get_running_loop().time() - begin < 1.0 + 1.0
 
-    scene()
+    context()
 
 
 def test_a_rendezvous_that_hangs_does_not_hold_a_head(
@@ -257,31 +257,31 @@ def test_a_rendezvous_that_hangs_does_not_hold_a_head(
     monkeypatch.setattr(net, "own_addresses", frozenset)
 
     @looped
-    async def scene() -> None:
+    async def context() -> None:
         with contextlib.ExitStack() as end:
             end.callback(hung.set)
-            await discovery.no_other_head(hanging(hung), ME, NONE)
+            await discovery.check_no_other_head(hanging(hung), ME, NONE)
             monkeypatch.setattr(SharedFolder, "lookup", lambda _self: hung.wait(30))
-            await discovery.still_the_head(folder(tmp_path), ME, NONE, HeadAddress(OTHER, 1))
+            await discovery.check_still_head(folder(tmp_path), ME, NONE, HeadAddress(OTHER, 1))
 
-    scene()
+    context()
 
 
 def test_of_two_heads_that_started_at_once_the_record_tells_the_one_that_goes(tmp_path: Path) -> None:
     first, second = folder(tmp_path), folder(tmp_path)
 
     @looped
-    async def scene() -> None:
-        await discovery.no_other_head(first, ME, NONE)
-        await discovery.no_other_head(second, ME, NONE)
+    async def context() -> None:
+        await discovery.check_no_other_head(first, ME, NONE)
+        await discovery.check_no_other_head(second, ME, NONE)
         async with a_head() as one, a_head(SECRET) as two:
             first.announce(one.address)
             second.announce(two.address)
-            await discovery.still_the_head(second, ME, Secret(SECRET, "test"), two.address)
+            await discovery.check_still_head(second, ME, Secret(SECRET, "test"), two.address)
             with pytest.raises(IdentityError, match=f"claimed by two nodes: 127.0.0.1:{two.port} leads it"):
-                await discovery.still_the_head(first, ME, NONE, one.address)
+                await discovery.check_still_head(first, ME, NONE, one.address)
         # The other has ended, and has left its record.
-        await discovery.still_the_head(first, ME, NONE, one.address)
-        await discovery.still_the_head(Static((OTHER,), (1,)), ME, NONE, one.address)
+        await discovery.check_still_head(first, ME, NONE, one.address)
+        await discovery.check_still_head(Static((OTHER,), (1,)), ME, NONE, one.address)
 
-    scene()
+    context()

@@ -73,7 +73,7 @@ def test_anything_else_than_kuberays_command_is_refused(
     assert main(["kuberay"]) == 65
     told = capsys.readouterr().err
     assert said in told
-    assert "to mend it" in told
+    assert "fix: " in told
 
 
 def pods(cluster: Any, hosts: Any) -> list[Pod]:

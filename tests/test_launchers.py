@@ -400,7 +400,7 @@ def test_what_cannot_go_over_the_wire_or_to_a_name_server_is_told_at_once(env: d
         who(env)
 
 
-VARIABLES = sorted({v for row in LAUNCHERS for v in (*row.signs, *row.rank, *row.size, *row.head, *row.local_rank)})
+VARIABLES = sorted({v for row in LAUNCHERS for v in (*row.any_of, *row.rank, *row.size, *row.head, *row.local_rank)})
 
 
 @given(st.dictionaries(st.sampled_from(VARIABLES), st.sampled_from(["", "0", "1", "2", "-1", "x", "a:1", "gpu[1-2]"])))

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap.files.manifest import digest, remove_written
+from bootstrap.files.manifest import digest, remove_owned_files
 
 
 def test_what_was_written_goes_with_its_folder(tmp_path: Path) -> None:
     mine = tmp_path / "folder" / "mine"
     mine.parent.mkdir()
     mine.write_bytes(b"mine")
-    remove_written({str(mine): digest(b"mine")})
+    remove_owned_files({str(mine): digest(b"mine")})
     assert not mine.parent.exists()
-    remove_written({str(mine): digest(b"mine")})
+    remove_owned_files({str(mine): digest(b"mine")})
 
 
 def test_what_another_head_has_put_in_its_place_stays(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_what_another_head_has_put_in_its_place_stays(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     target.write_bytes(b"mine")
     link.symlink_to(target)
-    remove_written({str(path): digest(b"mine") for path in (mine, fifo)})
+    remove_owned_files({str(path): digest(b"mine") for path in (mine, fifo)})
     with pytest.raises(OSError, match="symbolic links"):
-        remove_written({str(link): digest(b"mine")})
+        remove_owned_files({str(link): digest(b"mine")})
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "fifo", "link", "target"}

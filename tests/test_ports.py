@@ -67,16 +67,16 @@ EVERY_NODE = {
     ],
 )
 def test_ports_that_are_chosen(role: Role, names: set[str]) -> None:
-    ports = choose(Settings(), role)
-    assert set(ports) == names
-    assert all(ports.is_free(port) for port in ports.values())
-    assert len(set(ports.values())) == len(ports)
+    chosen = choose(Settings(), role)
+    assert set(chosen) == names
+    assert all(ports.is_free(port) for port in chosen.values())
+    assert len(set(chosen.values())) == len(chosen)
 
 
 def test_the_users_ports_are_taken_as_they_are(taken: int) -> None:
     settings = Settings(gcs_port=taken, object_manager_port=8076, min_worker_port=1, max_worker_port=2)
-    ports = choose(settings, Role.HEAD)
-    assert (ports["gcs_port"], ports["object_manager_port"], ports["max_worker_port"]) == (taken, 8076, 2)
+    chosen = choose(settings, Role.HEAD)
+    assert (chosen["gcs_port"], chosen["object_manager_port"], chosen["max_worker_port"]) == (taken, 8076, 2)
 
 
 def test_a_standard_port_that_is_taken_gives_way(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,9 +131,9 @@ def test_a_standard_port_that_the_user_replaces_stays_for_others(monkeypatch: py
 def test_a_port_that_the_kernel_does_not_give_away(tmp_path: Path, low: int, high: int, expected: Any) -> None:
     host = given_away(tmp_path, low, high)
     for _ in range(20):
-        ports = choose(Settings(), Role.WORKER, host)
-        ports.pop("dashboard_agent_listen_port")  # Ray's standard one
-        assert [port for port in ports.values() if not expected(port)] == []
+        chosen = choose(Settings(), Role.WORKER, host)
+        chosen.pop("dashboard_agent_listen_port")  # Ray's standard one
+        assert [port for port in chosen.values() if not expected(port)] == []
 
 
 def test_no_file_says_which_ports_the_kernel_gives_away(tmp_path: Path) -> None:

@@ -201,15 +201,15 @@ WRAPPER = [
 
 def test_ending_a_workload(run: Any) -> None:
     async def body(children: Children) -> list[int]:
-        hurry = asyncio.Event()
+        force_stop = asyncio.Event()
         obedient = children.spawn(SLEEP, dict(os.environ))
         stubborn, _ = await started(children, STUBBORN)
         stopped = children.spawn(SLEEP, dict(os.environ))
         stopped.signal(signal.SIGSTOP)
         statuses = [
-            await workload.finish(children, obedient, signal.SIGTERM, 10, hurry),
-            await workload.finish(children, stubborn, signal.SIGTERM, 0.1, hurry),
-            await workload.finish(children, stopped, signal.SIGTERM, 10, hurry),
+            await workload.finish(children, obedient, signal.SIGTERM, 10, force_stop),
+            await workload.finish(children, stubborn, signal.SIGTERM, 0.1, force_stop),
+            await workload.finish(children, stopped, signal.SIGTERM, 10, force_stop),
         ]
         await children.end_all(0)
         return statuses

@@ -46,7 +46,7 @@ def member(rank: int, phase: str, since: float, detail: str = "") -> Member:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "expect_gpus", "standing", "short"),
+    ("nodes", "expect_gpus", "ready", "short"),
     [
         ([], None, [], []),
         ([node(0), node(1)], None, [0, 1], []),
@@ -60,19 +60,17 @@ def member(rank: int, phase: str, since: float, detail: str = "") -> Member:
         ([node(0, gpus=8), node(1)], 0, [0, 1], []),
     ],
 )
-def test_who_counts(
-    nodes: list[dict[str, Any]], expect_gpus: int | None, standing: list[int], short: list[int]
-) -> None:
+def test_who_counts(nodes: list[dict[str, Any]], expect_gpus: int | None, ready: list[int], short: list[int]) -> None:
     found = quorum.count(nodes, goal(expect_gpus=expect_gpus))
-    assert (sorted(found.standing), sorted(found.short)) == (standing, short)
+    assert (sorted(found.ready), sorted(found.short)) == (ready, short)
 
 
 @pytest.mark.parametrize(
-    ("size", "least", "standing", "expected"),
+    ("size", "least", "ready", "expected"),
     [(4, 4, [0, 2], [1, 3]), (4, 2, [0, 1], [2, 3]), (None, 3, [0], [1, 2]), (None, 1, [0, 5], [])],
 )
-def test_who_is_missing(size: int | None, least: int, standing: list[int], expected: list[int]) -> None:
-    now = quorum.count([node(rank) for rank in standing], goal(size=size, least=least))
+def test_who_is_missing(size: int | None, least: int, ready: list[int], expected: list[int]) -> None:
+    now = quorum.count([node(rank) for rank in ready], goal(size=size, least=least))
     assert quorum.missing(goal(size=size, least=least), now) == expected
 
 
@@ -115,7 +113,7 @@ def during(steps: Sequence[Sequence[Mapping[str, Any]]], body: Callable[[Cluster
 def test_it_stands_at_once_when_all_are_there() -> None:
     async def body(cluster: Cluster) -> None:
         found = await cluster.wait(goal())
-        assert sorted(found.standing) == [0, 1]
+        assert sorted(found.ready) == [0, 1]
         assert (cluster.asked, cluster.said.getvalue()) == (1, "")
 
     during([[node(0), node(1)]], body)
@@ -150,7 +148,7 @@ def test_the_least_that_will_do_wait_for_the_last_call(size: int | None, last_ca
         begin = asyncio.get_running_loop().time()
         found = await cluster.wait(goal(size=size, least=2, last_call=last_call, timeout=30))
         took = asyncio.get_running_loop().time() - begin
-        assert sorted(found.standing) == [0, 1]
+        assert sorted(found.ready) == [0, 1]
         assert took >= last_call if size else took < 0.1
 
     during([[node(0), node(1)]], body)
@@ -159,7 +157,7 @@ def test_the_least_that_will_do_wait_for_the_last_call(size: int | None, last_ca
 def test_the_last_call_ends_early_when_all_are_there() -> None:
     async def body(cluster: Cluster) -> None:
         found = await cluster.wait(goal(size=3, least=1, last_call=30, timeout=30))
-        assert len(found.standing) == 3
+        assert len(found.ready) == 3
 
     during([[node(0)], [node(0), node(1)], [node(0), node(1), node(2)]], body)
 

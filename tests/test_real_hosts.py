@@ -35,7 +35,7 @@ def test_a_cluster_forms_and_ends_with_the_workloads_status(make_hosts, nodes, m
     assert all(agents.out(rank) == "" for rank in range(1, nodes))
     assert max(agents.ended.values()) - agents.ended[0] < RELEASE
     for rank in range(nodes):
-        assert f"status {status}, the workload's own" in agents.err(rank).splitlines()[-1]
+        assert f"exit status {status} (from the workload)" in agents.err(rank).splitlines()[-1]
     nothing_left(hosts)
 
 

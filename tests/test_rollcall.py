@@ -247,7 +247,7 @@ async def test_what_does_not_fit_the_run_is_an_identity_error(
         assert caught.value.message.startswith("refused by the head head-host: ")
         assert caught.value.message.endswith(complaint)
         assert not head.call.members
-        assert complaint in head.call.strange[-1]
+        assert complaint in head.call.rejected[-1]
 
 
 @pytest.mark.parametrize(("theirs", "mine"), [(None, 4), (4, None), (None, None), (4, 4)])
@@ -299,7 +299,7 @@ async def test_another_protocol_is_refused_with_both_versions(monkeypatch: pytes
         monkeypatch.setattr(client, "VERSION", 2)
         with pytest.raises(Refused, match=r"protocol 2 on 127\.0\.0\.1, 1 on head-host"):
             await join(head.address, hello())
-        assert head.call.strange == ["127.0.0.1: protocol 2 on 127.0.0.1, 1 on head-host"]
+        assert head.call.rejected == ["127.0.0.1: protocol 2 on 127.0.0.1, 1 on head-host"]
 
 
 @looped
@@ -688,9 +688,10 @@ async def test_a_stranger_that_talks_nonsense_is_cut_off_and_nobody_else(bad: by
         peer.send(bad)
         assert await peer.gone()
         assert (
-            "does not speak the roll call's protocol" in head.call.strange[-1] or "line's end" in head.call.strange[-1]
+            "does not speak the roll call's protocol" in head.call.rejected[-1]
+            or "line's end" in head.call.rejected[-1]
         )
-        assert len(head.call.strange[-1]) < 400
+        assert len(head.call.rejected[-1]) < 400
         assert not worker.ended.done()
         assert head.call.present == 1
         worker.close()
@@ -703,7 +704,7 @@ async def test_a_hello_that_makes_no_sense_is_cut_off(bad: bytes) -> None:
         await peer.prove()
         peer.send(bad)
         assert await peer.gone()
-        assert "does not speak the roll call's protocol: " in head.call.strange[-1]
+        assert "does not speak the roll call's protocol: " in head.call.rejected[-1]
         assert not head.call.members
 
 
@@ -765,7 +766,7 @@ async def test_a_stranger_that_drips_or_says_nothing_is_cut_off_in_time_and_nobo
         assert await loris.gone()
         dripping.cancel()
         assert time.monotonic() - began < 1.2 * SHORT + SLACK
-        assert head.call.strange[-2:] == ["127.0.0.1: it never said who it is"] * 2
+        assert head.call.rejected[-2:] == ["127.0.0.1: it never said who it is"] * 2
         assert not worker.ended.done()
         worker.close()
 
@@ -800,7 +801,7 @@ async def test_a_flood_of_connections_costs_the_oldest_of_them_and_no_member(mon
                 each.recv(1)
         assert head.call.present == 2
         assert not worker.ended.done()
-        assert len(head.call.strange) == 20
+        assert len(head.call.rejected) == 20
         for each in flood:
             each.close()
         worker.close()

@@ -195,9 +195,9 @@ def test_any_bytes_into_the_head(stream: Stream, with_secret: bool) -> None:
         await stranger.feed(pieces(stream))
         assert len(stranger.written) <= _MOST_SAID
         assert call.present == 0
-        assert not {**call._strangers, **call._joined}
+        assert not {**call._unauthenticated, **call._joined}
         assert len(call.members) <= 1
-        assert all(len(line) < 2 * MAX_LINE for line in call.strange)
+        assert all(len(line) < 2 * MAX_LINE for line in call.rejected)
         call.close()
 
     looped(scenario())
@@ -221,7 +221,7 @@ def test_any_bytes_from_a_member_into_the_head(stream: Stream) -> None:
         assert len(loud.written) <= _MOST_SAID
         call.close()
         await asyncio.sleep(0)
-        assert not {**call._strangers, **call._joined}
+        assert not {**call._unauthenticated, **call._joined}
 
     looped(scenario())
 

@@ -130,7 +130,7 @@ def test_a_dead_agents_files_go_and_what_it_said_is_known(folder: Path) -> None:
     runtime_dir.path_of(77, "new").write_text("{")
     runtime_dir.path_of(78, "token").write_text("another's")
     (folder / "1-77.token").write_text("one's in another container")
-    assert runtime_dir.bury(77)["session"] == "/s"
+    assert runtime_dir.remove_dead_agent(77)["session"] == "/s"
     assert set(folder.iterdir()) == {runtime_dir.path_of(78, "token"), folder / "1-77.token"}
 
 
@@ -157,7 +157,7 @@ def test_a_dead_agent_in_somebody_elses_folder_said_nothing(folder: Path, tmp_pa
     theirs.mkdir()
     folder.symlink_to(theirs)
     runtime_dir.path_of(77, "json").write_text(json.dumps({"pid": 77, "since": 1.0, "session": "/home"}))
-    assert runtime_dir.bury(77) == {}
+    assert runtime_dir.remove_dead_agent(77) == {}
     assert runtime_dir.path_of(77, "json").exists()
 
 
@@ -195,7 +195,7 @@ def test_an_odd_file_is_passed_over(folder: Path, text: str) -> None:
     runtime_dir.path_of(6, "json").mkdir()
     assert len(runtime_dir.running()) == 1
     assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), False) == 0
-    assert runtime_dir.bury(5).get("phase") in (None, "running")
+    assert runtime_dir.remove_dead_agent(5).get("phase") in (None, "running")
 
 
 def test_an_odd_phase_is_not_ready(folder: Path) -> None:

@@ -21,7 +21,7 @@ def host(**env: str) -> Host:
 
 def drawn(path: Path) -> Secret:
     """A secret for this run, in its file."""
-    made = secret.draw(path)
+    made = secret.generate(path)
     made.save()
     return made
 
@@ -118,7 +118,7 @@ def test_a_made_secret_on_a_file_system_that_shows_another_owner(
     made, real = drawn(tmp_path / "folder" / "secret"), os.fstat
     os.chown(tmp_path / "folder" / "secret", 65534, 65534)
     with pytest.raises(ValueError, match="it belongs to uid 65534"):
-        secret.find_made(tmp_path / "folder" / "secret")
+        secret.load_generated(tmp_path / "folder" / "secret")
 
     def squashed(fd: int) -> os.stat_result:
         fields = list(real(fd))
@@ -127,7 +127,7 @@ def test_a_made_secret_on_a_file_system_that_shows_another_owner(
 
     monkeypatch.setattr(os, "fstat", squashed)
     monkeypatch.setattr(ownership, "_shown", {})
-    assert secret.find_made(tmp_path / "folder" / "secret") == made
+    assert secret.load_generated(tmp_path / "folder" / "secret") == made
 
 
 def test_a_mounted_secret_is_a_link_and_may_be_read_by_others(files: Path) -> None:
@@ -192,14 +192,14 @@ def test_a_file_system_that_keeps_no_modes_cannot_hold_one(tmp_path: Path, monke
 
 def test_one_that_is_made_is_found_and_ours_alone(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "secret"
-    assert secret.find_made(path) is None
+    assert secret.load_generated(path) is None
     old_mask = os.umask(0)
     try:
         made = drawn(path)
         again = drawn(path)
     finally:
         os.umask(old_mask)
-    assert secret.find_made(path) == again
+    assert secret.load_generated(path) == again
     assert made.value != again.value
     assert len(made.value or b"") == 64
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -209,14 +209,14 @@ def test_one_that_is_made_is_found_and_ours_alone(tmp_path: Path) -> None:
 def test_a_link_where_the_made_secret_should_be_is_not_followed(files: Path) -> None:
     (files / "secret").symlink_to(files / "a")
     with pytest.raises(OSError, match="symbolic links"):
-        secret.find_made(files / "secret")
+        secret.load_generated(files / "secret")
     drawn(files / "secret")
     assert (files / "a").read_text() == " a\n"
-    assert secret.find_made(files / "secret") is not None
+    assert secret.load_generated(files / "secret") is not None
 
 
 @pytest.mark.requires("root")
 def test_somebody_elses_file_where_the_made_secret_should_be(files: Path) -> None:
     os.chown(files / "a", 1234, 1234)
     with pytest.raises(ValueError, match="it belongs to uid 1234"):
-        secret.find_made(files / "a")
+        secret.load_generated(files / "a")

@@ -80,8 +80,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def ended(folder: Path, status: int = 0, **parts: Any) -> tuple[int, str, dict[str, Any]]:
     """The status, standard error and the record of a run whose workload ended with this status."""
-    flags = {"status_file": [str(folder / "status.json")], **parts.pop("flags", {})}
-    hurry, logs = parts.pop("hurry", None), parts.pop("logs", None)
+    flags = {"result_file": [str(folder / "status.json")], **parts.pop("flags", {})}
+    force_stop, logs = parts.pop("force_stop", None), parts.pop("logs", None)
 
     async def run() -> int:
         asked = settings.load(flags, {}, [], [])
@@ -90,8 +90,8 @@ def ended(folder: Path, status: int = 0, **parts: Any) -> tuple[int, str, dict[s
             me.line = asyncio.ensure_future(asyncio.sleep(0, Verdict(status, "the workload ended")))
             me.session.path = logs and logs.parent
             await asyncio.wait([me.line])
-            if hurry is not None:
-                asyncio.get_running_loop().call_later(hurry, me.hurry.set)
+            if force_stop is not None:
+                asyncio.get_running_loop().call_later(force_stop, me.force_stop.set)
             return await shutdown.end(me)
 
     loop = asyncio.new_event_loop()
@@ -113,7 +113,7 @@ def test_a_folder_that_fails_at_the_end_is_a_warning(folder: Path, error: Except
     status, err, entry = ended(folder, 3, meeting=Meeting(fails(error)))
     assert (status, entry["status"], entry["source"]) == (3, 3, "workload")
     assert "warning: removing this run's files: " in err
-    assert "status 3, the workload's own" in err
+    assert "exit status 3 (from the workload)" in err
 
 
 def test_children_that_cannot_be_ended_are_a_warning(folder: Path) -> None:
@@ -128,7 +128,7 @@ def test_children_that_cannot_be_ended_are_a_warning(folder: Path) -> None:
 def test_a_secret_that_cannot_be_removed_does_not_keep_the_record(folder: Path) -> None:
     (folder / "no-folder").write_text("")
     meeting = Meeting()
-    status, err, _ = ended(folder, meeting=meeting, made_secret={str(folder / "no-folder" / "secret"): "s"})
+    status, err, _ = ended(folder, meeting=meeting, generated_secret={str(folder / "no-folder" / "secret"): "s"})
     assert status == 0
     assert "Not a directory" in err
     assert meeting.withdrawn
@@ -138,18 +138,18 @@ def test_a_folder_that_hangs_is_not_waited_for(folder: Path, hung: threading.Eve
     flags = {"shared_dir": [str(folder)]}
     status, err, entry = ended(folder, 4, meeting=Meeting(hung.wait), flags=flags)
     assert (status, entry["status"]) == (4, 4)
-    assert f"warning: removing this run's files: {folder} has not answered for 0.1 s" in err
+    assert f"warning: removing this run's files: {folder} timed out after 0.1 s" in err
 
 
-def test_a_status_file_that_hangs_is_not_waited_for(folder: Path) -> None:
+def test_a_result_file_that_hangs_is_not_waited_for(folder: Path) -> None:
     fifo = folder / "fifo"
     os.mkfifo(fifo)
     try:
-        status, err, _ = ended(folder, 5, flags={"status_file": [str(fifo)]})
+        status, err, _ = ended(folder, 5, flags={"result_file": [str(fifo)]})
     finally:
         os.close(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))  # lets the thread go
     assert status == 5
-    assert f"writing how it ended: {fifo} has not answered for 0.1 s" in err
+    assert f"writing how it ended: {fifo} timed out after 0.1 s" in err
 
 
 @pytest.fixture
@@ -172,15 +172,15 @@ def test_logs_are_copied(folder: Path, logs: Path) -> None:
     assert "warning" not in err
 
 
-@pytest.mark.parametrize("hurry", [None, 0.05])
+@pytest.mark.parametrize("force_stop", [None, 0.05])
 def test_copying_logs_ends_after_its_time_or_a_second_signal(
-    folder: Path, logs: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch, hurry: float | None
+    folder: Path, logs: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch, force_stop: float | None
 ) -> None:
-    monkeypatch.setattr(shutdown, "_COPY", 600 if hurry else 0.1)
+    monkeypatch.setattr(shutdown, "_COPY", 600 if force_stop else 0.1)
     monkeypatch.setattr("shutil.copytree", lambda *_args, **_options: hung.wait())
     begun = time.monotonic()
     flags = {"log_dir": ["/slow"]}
-    status, err, entry = ended(folder, 6, identity=WHO, logs=logs, flags=flags, hurry=hurry)
+    status, err, entry = ended(folder, 6, identity=WHO, logs=logs, flags=flags, force_stop=force_stop)
     assert time.monotonic() - begun < 30
     assert (status, entry["logs"]) == (6, str(logs))
     assert "not all of Ray's logs are copied: /slow/" in err
@@ -215,7 +215,7 @@ def test_an_agent_that_is_killed_leaves_a_record(site: Site) -> None:
 def test_the_record_of_an_earlier_run_is_cleared_at_the_start(site: Site) -> None:
     old = site.folder / "status.json"
     old.write_text('{"status": 0}')
-    node = site.run(f"--status-file={old}", "--", "sleep", "600")
+    node = site.run(f"--result-file={old}", "--", "sleep", "600")
     node.is_in("running")
     assert not old.exists()
     node.send(signal.SIGTERM)

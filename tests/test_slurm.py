@@ -106,7 +106,7 @@ def test_a_job_completes(slurm):
     said = slurm.output(job)
     assert "attempt 0 with 4 nodes, 8 CPUs" in said
     assert "token 64 PMI []" in said
-    assert said.count("status 0, the workload's own") == 4
+    assert said.count("exit status 0 (from the workload)") == 4
     assert "error" not in said
     print(f"the job was gone {gone:.2f} s after the workload's end")
     assert gone < GONE
@@ -119,7 +119,7 @@ def test_the_workloads_status_is_the_jobs(slurm):
     gone = time.time() - float(slurm.output(job).partition("ended at ")[2].split()[0])
     assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "3:0"), slurm.output(job)
     # Each agent came to its last line: nobody was killed in the midst of clearing up, although the site would.
-    assert slurm.output(job).count("status 3, the workload's own") == 2
+    assert slurm.output(job).count("exit status 3 (from the workload)") == 2
     print(f"the job was gone {gone:.2f} s after the workload's end")
     assert gone < GONE
     slurm.nothing_left()
@@ -135,7 +135,7 @@ def test_without_srun_it_is_refused(slurm):
     slurm.nothing_left()
 
 
-STOPPED = "status 143, ray-bootstrap's 'stopped'"
+STOPPED = "exit status 143 (from ray-bootstrap: stopped)"
 SAVE = 'trap "echo saved; exit 0" TERM; echo it runs; while :; do sleep 0.1; done'
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 _MOST = 64 * 1024
 """Bytes of a file that we wrote, generously."""
 
-Written = Mapping[str, str]
+FileDigests = Mapping[str, str]
 """Files that a run wrote where a later try of the same run writes, too: path → SHA-256 of the content."""
 
 
 def digest(content: bytes) -> str:
-    """Of a file's content, for :data:`Written`."""
+    """Of a file's content, for :data:`FileDigests`."""
     return hashlib.sha256(content).hexdigest()
 
 
-def remove_written(files: Written) -> None:
+def remove_owned_files(files: FileDigests) -> None:
     """Remove them, but not what another head has put in their place, and their folders when they are empty.
 
     What goes is told by its content: the inode numbers of network and FUSE file systems may change. A newer head may

@@ -1,4 +1,4 @@
-"""How a run ended, as JSON, for machines: in ``--status-file``, else in Kubernetes' termination log."""
+"""How a run ended, as JSON, for machines: in ``--result-file``, else in Kubernetes' termination log."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MOST_OF_ANOTHER = 600
 """Of them, for each text but the reason."""
 
 
-def clear(status_file: str | None, host: Host) -> None:
+def clear(result_file: str | None, host: Host) -> None:
     """Remove what an earlier run has left, so that one that is killed does not seem to have ended that way."""
-    path = _path(status_file, host)
+    path = _path(result_file, host)
     # What is no regular file has nothing to clear, and must stay: a FIFO, or the symbolic link /dev/stderr.
     with contextlib.suppress(OSError):
         if path is not None and stat.S_ISREG(path.lstat().st_mode):
@@ -29,20 +29,20 @@ def clear(status_file: str | None, host: Host) -> None:
                 path.unlink()
 
 
-def write(status_file: str | None, host: Host, record: Mapping[str, object]) -> str:
+def write(result_file: str | None, host: Host, record: Mapping[str, object]) -> str:
     """Write how it ended; returns what went wrong."""
-    path = _path(status_file, host)
+    path = _path(result_file, host)
     if path is not None:
         try:
             path.write_text(_fitted(record) if path == _TERMINATION_LOG else json.dumps(record) + "\n")  # in place
         except OSError as error:
-            return f"--status-file={path}: {error.strerror}"
+            return f"--result-file={path}: {error.strerror}"
     return ""
 
 
-def _path(status_file: str | None, host: Host) -> Path | None:
-    if status_file:
-        return Path(status_file)
+def _path(result_file: str | None, host: Host) -> Path | None:
+    if result_file:
+        return Path(result_file)
     return _TERMINATION_LOG if host.get("KUBERNETES_SERVICE_HOST") and _TERMINATION_LOG.exists() else None
 
 

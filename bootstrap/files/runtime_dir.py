@@ -65,7 +65,7 @@ def _made() -> bool:
 
 @dataclass
 class StateFile:
-    """Written by one agent."""
+    """FileDigests by one agent."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     _pending: asyncio.TimerHandle | None = None
@@ -84,7 +84,7 @@ class StateFile:
         self.facts.update(supervisor=os.getppid())
         for facts in _states():
             if not _lives(facts) and not Path(f"/proc/{facts.get('supervisor')}").exists():
-                bury(facts["pid"])
+                remove_dead_agent(facts["pid"])
         try:
             ours = _made()
         except OSError as error:
@@ -136,7 +136,7 @@ class StateFile:
                 folder().rmdir()
 
 
-def bury(agent: int) -> Mapping[str, Any]:
+def remove_dead_agent(agent: int) -> Mapping[str, Any]:
     """Remove the files of an agent that is dead and could not; returns what its state file said."""
     facts: Mapping[str, Any] = {}
     with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bootstrap.errors import PreflightFailed, UsageError
 from bootstrap.files import ownership
-from bootstrap.files.manifest import Written, digest
+from bootstrap.files.manifest import FileDigests, digest
 from bootstrap.host import Host
 from bootstrap.settings import Settings
 
@@ -64,7 +64,7 @@ class Secret:
                 " or --secret-file=FILE, RAY_AUTH_TOKEN, --auth=off",
             ) from error
 
-    def written(self) -> Written:
+    def written(self) -> FileDigests:
         """The file that :meth:`save` makes, under its name and the one that it has until it is whole."""
         if self.value is None or self.path is None:
             return {}
@@ -112,7 +112,7 @@ def required(secret: Secret, settings: Settings) -> None:
         )
 
 
-def draw(path: Path) -> Secret:
+def generate(path: Path) -> Secret:
     """A new secret for this run, whose file is to be ``path``; see :meth:`Secret.save`."""
     return Secret(random.token_hex(32).encode(), "made for this run", path)
 
@@ -131,7 +131,7 @@ def _write(path: Path, value: bytes) -> None:
         os.fsync(fd)
 
 
-def find_made(path: Path) -> Secret | None:
+def load_generated(path: Path) -> Secret | None:
     """The secret that the head made for this run, or None if there is none yet.
 
     :raises OSError, ValueError: saying what is wrong with the one that is there.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from bootstrap import net, parsers
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
-from bootstrap.launchers.derived import Fact, Facts, Scene, is_loopback
+from bootstrap.launchers.derived import Context, Fact, Facts, is_loopback
 from bootstrap.launchers.table import LAUNCHERS, Launcher
 from bootstrap.model import NodeIdentity, Role
 from bootstrap.rendezvous import static
@@ -41,11 +41,11 @@ def identify(
 ) -> tuple[NodeIdentity, list[str]]:
     """This node's identity, with the source of each value, and notes for the log.
 
-    :param own_addresses: asked only if ``--head-address`` alone says who is who; ``resolve`` likewise.
+    :param own_addresses: called only if ``--head-address`` alone says who is who; ``resolve`` likewise.
     :raises IdentityError: if rank, size, role or run id are missing, contradict each other or are out of range.
     """
     row, source, notes = _choose(settings, host)
-    found = _facts(row, Scene(settings, host, own_addresses, resolve))
+    found = _facts(row, Context(settings, host, own_addresses, resolve))
     _refuse_second_process(row, host)
     _refuse_half(row, found, settings)
     rank, size = _number(found, "rank", 0), _number(found, "size", 1)
@@ -72,7 +72,7 @@ def _choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
         if settings.launcher not in rows:
             raise IdentityError(f"--launcher={settings.launcher!r} is unknown", hint=f"one of {', '.join(rows)}")
         row = rows[settings.launcher]
-        if row.asked is None and not row.matches(settings, host):
+        if row.when is None and not row.matches(settings, host):
             raise IdentityError(f"--launcher={row.name}: {_wanted(row)}", hint="--launcher=auto takes what is there")
         return row, "--launcher", []
     matching = [row for row in LAUNCHERS if row.matches(settings, host)]
@@ -80,16 +80,16 @@ def _choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
     if row.name == "local" and _asks_for_more(settings):
         # Options that make no whole identity and no launcher to complete it: the errors of "explicit" fit.
         row = rows["explicit"]
-    also = [other.name for other in others if other.asked is None]
+    also = [other.name for other in others if other.when is None]
     notes = [f"launcher {row.name}; also matches {', '.join(also)}; --launcher=NAME overrides"] if also else []
-    signs = [name for name in (*row.signs, *row.needs) if host.get(name)]
-    return row, signs[0] if signs else "options" if row.name in ("explicit", "address") else "nothing else", notes
+    found = [name for name in (*row.any_of, *row.all_of) if host.get(name)]
+    return row, found[0] if found else "options" if row.name in ("explicit", "address") else "nothing else", notes
 
 
 def _wanted(row: Launcher) -> str:
-    wanted = [f"one of {', '.join(row.signs)} set"] if row.signs else []
-    wanted += [f"all of {', '.join(row.needs)} set"] if row.needs else []
-    wanted += [f"none of {', '.join(row.without)} set"] if row.without else []
+    wanted = [f"one of {', '.join(row.any_of)} set"] if row.any_of else []
+    wanted += [f"all of {', '.join(row.all_of)} set"] if row.all_of else []
+    wanted += [f"none of {', '.join(row.none_of)} set"] if row.none_of else []
     return f"it goes by variables that are not like that here: {'; '.join(wanted)}"
 
 
@@ -99,9 +99,9 @@ def _asks_for_more(s: Settings) -> bool:
     return more or (s.role == "head" and (s.shared_dir or s.min_nodes) is not None)
 
 
-def _facts(row: Launcher, scene: Scene) -> Facts:
+def _facts(row: Launcher, context: Context) -> Facts:
     """What is known: variables, then what is derived from them, then options, each over the one before."""
-    get, found = scene.host.get, Facts()
+    get, found = context.host.get, Facts()
     for word in ("rank", "size", "head", "attempt"):
         names: tuple[str, ...] = getattr(row, word)
         for name in reversed(names):
@@ -112,11 +112,11 @@ def _facts(row: Launcher, scene: Scene) -> Facts:
         for template in reversed(getattr(row, word)):
             names = tuple(name for _, name, _, _ in string.Formatter().parse(template) if name)
             if all(map(get, names)):
-                found[word] = (template.format_map(scene.host.env), "+".join(names))
+                found[word] = (template.format_map(context.host.env), "+".join(names))
     if row.derive:
-        found |= row.derive(found, scene)
+        found |= row.derive(found, context)
     for word, option in _OPTIONS.items():
-        value = getattr(scene.settings, option)
+        value = getattr(context.settings, option)
         if value not in (None, "auto"):
             found[word] = (str(value), flag(option))
     if found.get("role", ("", ""))[0] == "head":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bootstrap.host import Host
 from bootstrap.launchers import derived
-from bootstrap.launchers.derived import Facts, Scene
+from bootstrap.launchers.derived import Context, Facts
 from bootstrap.settings import Settings
 
 Names = tuple[str, ...]
@@ -18,13 +18,13 @@ class Launcher:
     """One row. Where several variables are named, the first that is set counts."""
 
     name: str
-    signs: Names = ()
+    any_of: Names = ()
     """Any of them is set: this launcher started us ..."""
-    needs: Names = ()
+    all_of: Names = ()
     """... if all of these are set too ..."""
-    without: Names = ()
+    none_of: Names = ()
     """... and none of these is."""
-    asked: Callable[[Settings], bool] | None = None
+    when: Callable[[Settings], bool] | None = None
     """Instead of the three, for a row that goes by options."""
 
     rank: Names = ()
@@ -38,7 +38,7 @@ class Launcher:
     local_rank: Names = ()
     """Above 0: a second process on the same node, which must not start a second Ray."""
     rendezvous: str = "static"
-    derive: Callable[[Facts, Scene], Facts] | None = None
+    derive: Callable[[Facts, Context], Facts] | None = None
     """What is not simply in a variable, given what is."""
 
     size_hint: str = "--nodes=N, on all nodes"
@@ -47,12 +47,12 @@ class Launcher:
 
     def matches(self, settings: Settings, host: Host) -> bool:
         """Whether this launcher's variables are there, or its options."""
-        if self.asked is not None:
-            return self.asked(settings)
+        if self.when is not None:
+            return self.when(settings)
         return (
-            any(map(host.get, self.signs or self.needs))
-            and all(map(host.get, self.needs))
-            and not any(map(host.get, self.without))
+            any(map(host.get, self.any_of or self.all_of))
+            and all(map(host.get, self.all_of))
+            and not any(map(host.get, self.none_of))
         )
 
 
@@ -72,12 +72,12 @@ the number is in no variable of Kubernetes; --nodes=N, or in the manifest (as sp
 LAUNCHERS: tuple[Launcher, ...] = (
     Launcher(
         "explicit",
-        asked=lambda s: s.rank is not None and (s.nodes or s.min_nodes) is not None,
+        when=lambda s: s.rank is not None and (s.nodes or s.min_nodes) is not None,
         run_name=("default",),
     ),
     Launcher(
         "kubeflow-trainer",
-        signs=("PET_NODE_RANK", "PET_NNODES"),
+        any_of=("PET_NODE_RANK", "PET_NNODES"),
         rank=("PET_NODE_RANK",),
         size=("PET_NNODES",),
         head=("PET_MASTER_ADDR", "PET_RDZV_ENDPOINT"),
@@ -90,8 +90,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
     # JobSet sets no variables: a manifest gives these by the downward API, from the labels and annotations.
     Launcher(
         "jobset",
-        signs=("JOBSET_NAME", "JOBSET_UID", "JOBSET_RESTART_ATTEMPT", "JOBSET_COORDINATOR", "JOBSET_JOB_GLOBAL_INDEX"),
-        needs=("JOB_COMPLETION_INDEX",),
+        any_of=("JOBSET_NAME", "JOBSET_UID", "JOBSET_RESTART_ATTEMPT", "JOBSET_COORDINATOR", "JOBSET_JOB_GLOBAL_INDEX"),
+        all_of=("JOB_COMPLETION_INDEX",),
         rank=("JOB_COMPLETION_INDEX",),
         head=("JOBSET_COORDINATOR",),
         attempt=("JOBSET_RESTART_ATTEMPT",),
@@ -104,7 +104,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "leaderworkerset",
-        signs=("LWS_LEADER_ADDRESS", "LWS_GROUP_SIZE", "LWS_WORKER_INDEX"),
+        any_of=("LWS_LEADER_ADDRESS", "LWS_GROUP_SIZE", "LWS_WORKER_INDEX"),
         rank=("LWS_WORKER_INDEX",),
         size=("LWS_GROUP_SIZE",),
         head=("LWS_LEADER_ADDRESS",),
@@ -114,7 +114,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "kubernetes",
-        signs=("JOB_COMPLETION_INDEX",),
+        any_of=("JOB_COMPLETION_INDEX",),
         rank=("JOB_COMPLETION_INDEX",),
         rendezvous="dns",
         derive=derived.kubernetes,
@@ -123,7 +123,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "skypilot",
-        signs=("SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
+        any_of=("SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
         rank=("SKYPILOT_NODE_RANK",),
         size=("SKYPILOT_NUM_NODES",),
         run_id=("{SKYPILOT_TASK_ID}",),  # unique per task, but a recovery of the task keeps it
@@ -133,7 +133,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
     # their SLURM_NODEID to us, which counts other nodes than the ranks do.
     Launcher(
         "openmpi",
-        signs=("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        any_of=("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
         rank=("OMPI_COMM_WORLD_RANK",),
         size=("OMPI_COMM_WORLD_SIZE",),
         run_id=("openmpi-{PMIX_NAMESPACE}", "openmpi-{OMPI_MCA_ess_base_jobid}"),
@@ -144,7 +144,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "slurm",
-        signs=("SLURM_JOB_ID", "SLURM_STEP_ID"),
+        any_of=("SLURM_JOB_ID", "SLURM_STEP_ID"),
         rank=("SLURM_NODEID",),
         size=("SLURM_STEP_NUM_NODES", "SLURM_JOB_NUM_NODES"),
         attempt=("SLURM_RESTART_COUNT",),
@@ -157,9 +157,9 @@ LAUNCHERS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "pytorchjob",
-        signs=("RANK", "WORLD_SIZE"),
-        needs=("KUBERNETES_SERVICE_HOST",),
-        without=("GROUP_RANK", "NODE_RANK", "LOCAL_RANK"),
+        any_of=("RANK", "WORLD_SIZE"),
+        all_of=("KUBERNETES_SERVICE_HOST",),
+        none_of=("GROUP_RANK", "NODE_RANK", "LOCAL_RANK"),
         rank=("RANK",),
         size=("WORLD_SIZE",),
         head=("MASTER_ADDR",),
@@ -168,7 +168,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "torchrun",
-        signs=("GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK", "NNODES"),
+        any_of=("GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK", "NNODES"),
         rank=("GROUP_RANK", "NODE_RANK"),
         size=("GROUP_WORLD_SIZE", "NNODES", "AZUREML_NODE_COUNT"),
         head=("MASTER_ADDR",),
@@ -181,8 +181,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
     # The variables of torch.distributed's env://, set by hand; with LOCAL_RANK they would count processes.
     Launcher(
         "torch-env",
-        needs=("RANK", "WORLD_SIZE", "MASTER_ADDR"),
-        without=("LOCAL_RANK",),
+        all_of=("RANK", "WORLD_SIZE", "MASTER_ADDR"),
+        none_of=("LOCAL_RANK",),
         rank=("RANK",),
         size=("WORLD_SIZE",),
         head=("MASTER_ADDR",),
@@ -190,8 +190,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "address",
-        asked=lambda s: s.head_address is not None and s.rank is None,
+        when=lambda s: s.head_address is not None and s.rank is None,
         derive=derived.address,
     ),
-    Launcher("local", asked=lambda _: True, derive=derived.local),
+    Launcher("local", when=lambda _: True, derive=derived.local),
 )

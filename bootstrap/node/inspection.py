@@ -34,7 +34,7 @@ class Node:
     secret: Secret
 
     @property
-    def several(self) -> bool:
+    def multi_node(self) -> bool:
         """Whether the run has, or may get, more than this node."""
         asked = max(self.identity.size or 1, self.settings.min_nodes or 1)
         return asked > 1 or self.identity.role is Role.WORKER

@@ -20,7 +20,7 @@ __all__ = ["CHECKS", "Check", "Finding", "judge", "render", "run", "unknown_name
 
 def _several(node: Node) -> bool:
     # One node alone is its own peer, whatever its name means.
-    return node.several
+    return node.multi_node
 
 
 def _secret_in_file(node: Node) -> bool:

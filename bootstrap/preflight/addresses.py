@@ -93,7 +93,7 @@ def node_address(node: Node) -> Iterator[Finding]:
     address, remedy = node.address, "--node-ip=ADDRESS or --interface=NAME; `ip -brief address` lists them"
     given = f"the node address is {address.ip} ({address.sources.get('ip', 'the only one found')})"
     if ipaddress.ip_address(address.ip).is_loopback:
-        if node.several:
+        if node.multi_node:
             yield Finding("node-address", f"{given}, which no other node reaches", remedy)
     elif address.interface is None:
         yield Finding("node-address", f"{given}: Ray may not be able to bind it", remedy, fatal=False)

@@ -166,7 +166,7 @@ def shared_dir(node: Node) -> Iterator[Finding]:
     if node.identity.rendezvous == "file" and node.secret.value is None and node.settings.auth != "off":
         yield from _unsafe(given, status)
     kind, _ = mount_of(node.host, folder)
-    if node.several and kind in _OF_ONE_CONTAINER:
+    if node.multi_node and kind in _OF_ONE_CONTAINER:
         message = f"{given} is on {kind}, this container's own: is the volume mounted?"
         claim = "volumes: [{name: shared, persistentVolumeClaim: {claimName: NAME}}]"
         yield Finding("shared-dir", message, claim if node.in_pod else f"findmnt -T {folder}", fatal=False)

@@ -15,7 +15,7 @@ _LOOK_AGAIN = 0.01
 _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
-async def within(seconds: float, awaitable: Awaitable[T]) -> T:
+async def wait_for(seconds: float, awaitable: Awaitable[T]) -> T:
     """What ``awaitable`` returns. :raises asyncio.TimeoutError: if it takes longer; it is cancelled then.
 
     Not ``asyncio.wait_for``: before Python 3.12 that loses our own cancellation, and so a SIGTERM, if the awaitable has
@@ -33,7 +33,7 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
     return task.result()
 
 
-async def in_thread(seconds: float, function: Callable[[], T]) -> T:
+async def run_in_thread(seconds: float, function: Callable[[], T]) -> T:
     """What ``function`` returns, run in a thread. :raises asyncio.TimeoutError: if it takes longer; the thread stays.
 
     One of its own: asyncio's pool has a handful, and when they hang, whatever comes next waits for them. A thread that
@@ -52,10 +52,10 @@ async def in_thread(seconds: float, function: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(ended.set)
 
-    thread = threading.Thread(target=work, daemon=True, name="in_thread")
+    thread = threading.Thread(target=work, daemon=True, name="run_in_thread")
     _threads.add(thread)
     thread.start()
-    await within(seconds, ended.wait())
+    await wait_for(seconds, ended.wait())
     if errors:
         raise errors[0]
     return results[0]

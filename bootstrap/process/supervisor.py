@@ -29,7 +29,7 @@ _PATIENCE = 10.0
 """Seconds for what may hang for ever."""
 
 
-def heard() -> frozenset[signal.Signals]:
+def forwarded_signals() -> frozenset[signal.Signals]:
     """The signals that are passed on to the agent, and by it to the workload: not what nohup(1) has us ignore."""
     return frozenset(signum for signum in _FORWARDED if signal.getsignal(signum) is not signal.SIG_IGN)
 
@@ -38,15 +38,15 @@ def block_signals() -> None:
     """Keep signals pending until somebody is there to take them; the first thing that the program does."""
     # Ignored, as some parents leave it, our children would reap themselves.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_BLOCK, heard() | {signal.SIGCHLD})
+    signal.pthread_sigmask(signal.SIG_BLOCK, forwarded_signals() | {signal.SIGCHLD})
 
 
 def unblock_signals() -> None:
     """Back to the default actions, for the commands that need no supervisor and for the agent's own handlers."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, heard() | {signal.SIGCHLD})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, forwarded_signals() | {signal.SIGCHLD})
 
 
-def hold_standard_streams() -> None:
+def open_std_fds() -> None:
     """Put /dev/null where standard input, output or error are closed, or our next files would take their places."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -71,36 +71,36 @@ def supervise(agent: Callable[[int], int], killed: Callable[[int, str], None] = 
     """
     block_signals()
     # `something & exec ray-bootstrap ...` in a script: children, but not ours.
-    spared = {stranger.pid for stranger in table.descendants(os.getpid())}
+    excluded = {stranger.pid for stranger in table.descendants(os.getpid())}
     table.become_subreaper()
     alive, held = os.pipe()
     flush()
     pid = os.fork()
     if pid == 0:
         os.close(held)
-        _be_the_agent(agent, alive)
+        _run_agent_child(agent, alive)
     os.close(alive)
     wait_status = _wait_for(pid)
     status = table.exit_status(wait_status)
     if os.WIFSIGNALED(wait_status):  # the agent itself; that of a workload that was killed is an exit code by now
-        why = ", most likely for want of memory" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
+        why = ", likely OOM-killed" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
         reason = f"the agent (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{why}"
-        _bury(pid, reason, spared, lambda: killed(status, reason))
+        _remove_dead_agent(pid, reason, excluded, lambda: killed(status, reason))
     else:
-        table.kill_descendants(os.getpid(), spared)
+        table.kill_descendants(os.getpid(), excluded)
     return status
 
 
-def _bury(agent: int, reason: str, spared: Container[int], tell: Callable[[], None]) -> None:
+def _remove_dead_agent(agent: int, reason: str, excluded: Container[int], tell: Callable[[], None]) -> None:
     """End what a killed agent had started, say so, and remove what it left; a folder that hangs has its time."""
     from bootstrap.files import manifest, runtime_dir  # noqa: PLC0415 (only then; the supervisor stays small)
     from bootstrap.raynode import session as ray_session  # noqa: PLC0415
 
-    running = table.descendants(os.getpid(), spared)
+    running = table.descendants(os.getpid(), excluded)
     sockets = table.socket_files(running)
     sessions = [path for path in map(ray_session.session_folder, running) if path]
-    ended, _ = table.kill_descendants(os.getpid(), spared)
-    facts = runtime_dir.bury(agent)
+    ended, _ = table.kill_descendants(os.getpid(), excluded)
+    facts = runtime_dir.remove_dead_agent(agent)
 
     def say() -> None:
         # Not through sys.stderr, whose lock a stuck write would keep from the last flush.
@@ -116,11 +116,11 @@ def _bury(agent: int, reason: str, spared: Container[int], tell: Callable[[], No
         if session is not None:
             ray_session.clean(Path(session), facts.get("gcs", ""))
 
-    def remove_written() -> None:
+    def remove_owned_files() -> None:
         with contextlib.suppress(OSError):
-            manifest.remove_written(facts.get("written", {}))
+            manifest.remove_owned_files(facts.get("written", {}))
 
-    bounded(say, tell, remove_session, remove_written)
+    bounded(say, tell, remove_session, remove_owned_files)
 
 
 def bounded(*tasks: Callable[[], None]) -> None:
@@ -133,7 +133,7 @@ def bounded(*tasks: Callable[[], None]) -> None:
         thread.join(max(0, deadline - time.monotonic()))
 
 
-def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:
+def _run_agent_child(agent: Callable[[int], int], alive: int) -> None:
     """The child's whole life. A session of its own: Ctrl-C reaches the supervisor alone, and is passed on once."""
     status = 70
     try:
@@ -147,7 +147,7 @@ def _be_the_agent(agent: Callable[[int], int], alive: int) -> None:
 
 def _wait_for(agent: int) -> int:
     """Forward signals and reap (also strangers, as PID 1 must) until the agent has ended; its wait status."""
-    waited = heard() | {signal.SIGCHLD}
+    waited = forwarded_signals() | {signal.SIGCHLD}
     while True:
         info = signal.sigwaitinfo(waited)
         if info.si_signo != signal.SIGCHLD:

@@ -57,8 +57,8 @@ def read_process(pid: int) -> Process | None:
     return Process(pid, int(fields[1]), fields[0], head.partition("(")[2], int(fields[19]), int(fields[17]))
 
 
-def descendants(root: int, spared: Container[int] = ()) -> list[Process]:
-    """Every living process below ``root``, parents first; zombies are not alive, ``spared`` and theirs not ours."""
+def descendants(root: int, excluded: Container[int] = ()) -> list[Process]:
+    """Every living process below ``root``, parents first; zombies are not alive, ``excluded`` and theirs not ours."""
     children: dict[int, list[Process]] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal() and (process := read_process(int(entry.name))):
@@ -67,7 +67,7 @@ def descendants(root: int, spared: Container[int] = ()) -> list[Process]:
     parents = [root]
     while parents:
         for process in children.get(parents.pop(), ()):
-            if process.pid in spared:
+            if process.pid in excluded:
                 continue
             parents.append(process.pid)
             if process.lives:
@@ -109,14 +109,14 @@ def socket_files(processes: Sequence[Process]) -> list[str]:
     return [row[7].rstrip("\n") for row in rows if len(row) == 8 and row[7][0] == "/" and f"socket:[{row[6]}]" in held]
 
 
-def kill_descendants(root: int, spared: Container[int] = ()) -> tuple[int, list[Process]]:
-    """SIGKILL everything below ``root`` but ``spared`` and reap it; how many there were, and who would not die.
+def kill_descendants(root: int, excluded: Container[int] = ()) -> tuple[int, list[Process]]:
+    """SIGKILL everything below ``root`` but ``excluded`` and reap it; how many there were, and who would not die.
 
     Orphans of what was killed become children of ``root`` (a subreaper), so looking again finds them.
     """
     killed: set[int] = set()
     deadline = time.monotonic() + DEADLINE
-    while (victims := descendants(root, spared)) and time.monotonic() < deadline:
+    while (victims := descendants(root, excluded)) and time.monotonic() < deadline:
         for process in victims:
             send(process, signal.SIGKILL)
             killed.add(process.pid)

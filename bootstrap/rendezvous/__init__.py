@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from bootstrap.errors import UsageError
-from bootstrap.files.manifest import Written
+from bootstrap.files.manifest import FileDigests
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity
 from bootstrap.rendezvous import dns, shared_dir, slurm, static
@@ -37,7 +37,7 @@ class Rendezvous(Protocol):
     def secret_path(self) -> Path | None:
         """A file in a place that all nodes of the run see and nobody else does, for a secret; None if there is none."""
 
-    def traces(self, head: HeadAddress) -> Written:
+    def owned_files(self, head: HeadAddress) -> FileDigests:
         """The files that :meth:`announce` makes for that, for whoever clears up behind a dead agent."""
 
     def announce(self, head: HeadAddress) -> None:

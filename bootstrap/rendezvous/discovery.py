@@ -12,7 +12,7 @@ from bootstrap.files import secret as secrets
 from bootstrap.files.secret import Secret
 from bootstrap.log import Log
 from bootstrap.model import HeadAddress
-from bootstrap.process.bounded import in_thread
+from bootstrap.process.bounded import run_in_thread
 from bootstrap.rendezvous import Rendezvous
 from bootstrap.rollcall.client import Membership, NotThisHead
 from bootstrap.rollcall.wire import Hello
@@ -103,9 +103,9 @@ async def _answers(
             return [], given
 
     try:
-        return await in_thread(left, ask)
+        return await run_in_thread(left, ask)
     except asyncio.TimeoutError:
-        what = f"{meeting.place} has not answered for {left:.0f} s, and it says where the head is"
+        what = f"{meeting.place} timed out after {left:.0f} s, and it says where the head is"
         raise HeadNotFound(
             what, hint="does `ls` answer there, or the name server? --head-address=HOST names the head"
         ) from None
@@ -164,7 +164,7 @@ def _shared_secret(settings: Settings, meeting: Rendezvous, given: Secret) -> Se
     if given.value is not None or settings.auth == "off" or meeting.secret_path is None:
         secrets.required(given, settings)
         return given
-    return secrets.find_made(meeting.secret_path) or given
+    return secrets.load_generated(meeting.secret_path) or given
 
 
 def _in_brief(seen: dict[str, str]) -> str:
@@ -173,7 +173,7 @@ def _in_brief(seen: dict[str, str]) -> str:
     return "; ".join(f"{where}: {what}" for where, what in list(seen.items())[:6])
 
 
-async def no_other_head(meeting: Rendezvous, me: Hello, given: Secret) -> None:
+async def check_no_other_head(meeting: Rendezvous, me: Hello, given: Secret) -> None:
     """Make sure that no other node leads this run already, as far as the rendezvous shows one.
 
     Before this node listens or writes anything, so that what answers is another. A rendezvous that does not answer in
@@ -188,15 +188,15 @@ async def no_other_head(meeting: Rendezvous, me: Hello, given: Secret) -> None:
             return _elsewhere(found), given  # this node is where the head should be
         if given.value is None:
             with contextlib.suppress(OSError, ValueError):
-                return found, secrets.find_made(meeting.secret_path) or given
+                return found, secrets.load_generated(meeting.secret_path) or given
         return found, given
 
     with contextlib.suppress(asyncio.TimeoutError):
-        heads, shared = await in_thread(_ANSWER, ask)
+        heads, shared = await run_in_thread(_ANSWER, ask)
         await _refuse_two(heads, me, shared)
 
 
-async def still_the_head(meeting: Rendezvous, me: Hello, shared: Secret, own: HeadAddress) -> None:
+async def check_still_head(meeting: Rendezvous, me: Hello, shared: Secret, own: HeadAddress) -> None:
     """Make sure that no other node has announced itself for this run since, where a record would show that.
 
     Two heads that start in the same moment do not see each other before; the later record then stands.
@@ -206,7 +206,7 @@ async def still_the_head(meeting: Rendezvous, me: Hello, shared: Secret, own: He
     if meeting.secret_path is None:
         return
     with contextlib.suppress(asyncio.TimeoutError):
-        heads = await in_thread(_ANSWER, meeting.lookup)
+        heads = await run_in_thread(_ANSWER, meeting.lookup)
         await _refuse_two([head for head in heads if (head.host, head.port) != (own.host, own.port)], me, shared)
 
 

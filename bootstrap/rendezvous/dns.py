@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bootstrap import net
 from bootstrap.errors import IdentityError
-from bootstrap.files.manifest import Written
+from bootstrap.files.manifest import FileDigests
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity
 from bootstrap.rendezvous.static import host_of
@@ -44,7 +44,7 @@ class Dns:
         """The names."""
         return f"the name {', '.join(self.names)}"
 
-    def traces(self, _head: HeadAddress) -> Written:
+    def owned_files(self, _head: HeadAddress) -> FileDigests:
         """None."""
         return {}
 

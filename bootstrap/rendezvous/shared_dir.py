@@ -18,7 +18,7 @@ from typing import Any
 
 from bootstrap.errors import UsageError
 from bootstrap.files import ownership
-from bootstrap.files.manifest import Written, digest, remove_written
+from bootstrap.files.manifest import FileDigests, digest, remove_owned_files
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity
 from bootstrap.settings import Settings
@@ -46,9 +46,9 @@ class SharedFolder:
         self._temporary = f".{self.name}.{self._nonce}"
         self._time = time.time()
         self._seen = False
-        self._written: Written = {}
+        self._written: FileDigests = {}
 
-    def traces(self, head: HeadAddress) -> Written:
+    def owned_files(self, head: HeadAddress) -> FileDigests:
         """The record, under its name and the one that it has until it is whole."""
         content = digest(self._text(head))
         return {str(self.folder / name): content for name in (self.name, self._temporary)}
@@ -58,7 +58,7 @@ class SharedFolder:
 
         :raises UsageError: if the folder cannot be written.
         """
-        self._written = self.traces(head)
+        self._written = self.owned_files(head)
         try:
             self._store(self._text(head))
         except OSError as error:
@@ -95,7 +95,7 @@ class SharedFolder:
     def withdraw(self) -> None:
         """Remove the record if it is still the one that this node announced, and the folder if it is empty."""
         with contextlib.suppress(OSError):
-            remove_written(self._written)
+            remove_owned_files(self._written)
         with contextlib.suppress(OSError):
             self.folder.rmdir()  # a worker has made it, too
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bootstrap import parsers
 from bootstrap.errors import IdentityError
-from bootstrap.files.manifest import Written
+from bootstrap.files.manifest import FileDigests
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity, Role
 from bootstrap.settings import Settings
@@ -24,7 +24,7 @@ class Static:
     secret_path: None = None
     place: str = "the head's address"
 
-    def traces(self, _head: HeadAddress) -> Written:
+    def owned_files(self, _head: HeadAddress) -> FileDigests:
         """None."""
         return {}
 

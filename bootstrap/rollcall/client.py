@@ -10,7 +10,7 @@ from typing import Any
 from bootstrap import net
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
 from bootstrap.model import HeadAddress, Verdict
-from bootstrap.process.bounded import in_thread, within
+from bootstrap.process.bounded import run_in_thread, wait_for
 from bootstrap.rollcall.wire import (
     BEAT,
     BEATS,
@@ -74,7 +74,7 @@ class Membership:
 
     async def _within(self, timeout: float, step: Awaitable[None]) -> None:
         try:
-            await within(timeout, step)
+            await wait_for(timeout, step)
         except (OSError, UnicodeError, asyncio.TimeoutError) as error:  # UnicodeError: no name server can have it
             self.close()
             what = f"no answer within {timeout:g} s" if isinstance(error, asyncio.TimeoutError) else str(error)
@@ -91,12 +91,12 @@ class Membership:
     async def _connect(self, head: HeadAddress, timeout: float) -> Connection:
         """:raises OSError, UnicodeError: of the last address tried, if none answers; or of the name."""
         named = not net.is_address(head.host)
-        addresses = await in_thread(timeout, lambda: net.look_up(head.host)) if named else [head.host]
+        addresses = await run_in_thread(timeout, lambda: net.look_up(head.host)) if named else [head.host]
         loop, failure = asyncio.get_running_loop(), OSError(f"{head.host} has no address")
         for address in addresses:  # one may be a black hole, so that each has its share of the time
             try:
                 connecting = loop.create_connection(self._line, address, head.port)
-                return (await within(timeout / len(addresses), connecting))[1]
+                return (await wait_for(timeout / len(addresses), connecting))[1]
             except asyncio.TimeoutError:
                 failure = OSError(f"no answer from {address} within {timeout / len(addresses):g} s")
             except OSError as error:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 from bootstrap.errors import IdentityError, UsageError
 from bootstrap.model import Verdict
-from bootstrap.process.bounded import within
+from bootstrap.process.bounded import wait_for
 from bootstrap.rollcall import wire
 from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, version_clash
 from bootstrap.rollcall.wire import Connection, Hello, Message, encode, text
@@ -47,7 +47,7 @@ class Member:
 
 
 @dataclass(slots=True)
-class _Stranger:
+class _Unauthenticated:
     since: float
     tag: str = ""
     """Ours, for its challenge: so that a refusal can be believed."""
@@ -75,10 +75,10 @@ class RollCall:
     on_refused: Callable[[str], None] = lambda _who: None
     """Called with an address that knew this run and was turned away, and why, once for each of them."""
     members: dict[int, Member] = field(default_factory=dict)
-    strange: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
     """The last few connections that were turned away, in words."""
     _go: bytes = b""
-    _strangers: dict[Connection, _Stranger] = field(default_factory=dict)
+    _unauthenticated: dict[Connection, _Unauthenticated] = field(default_factory=dict)
     _joined: dict[Connection, Member] = field(default_factory=dict)
     _free: int = 1
     """No rank below is free."""
@@ -126,7 +126,7 @@ class RollCall:
         for connection in self._joined:
             self._conclude(connection)
         with contextlib.suppress(asyncio.TimeoutError):
-            await within(timeout, self._until_told(expected if self._server is not None else 0))
+            await wait_for(timeout, self._until_told(expected if self._server is not None else 0))
 
     async def _until_told(self, expected: int) -> None:
         while self._joined or self._told < expected:
@@ -153,7 +153,7 @@ class RollCall:
             self._timer.cancel()
         if self._server is not None:
             self._server.close()
-        for connection in [*self._strangers, *self._joined]:
+        for connection in [*self._unauthenticated, *self._joined]:
             connection.cut("the roll call is over")
 
     def _tick(self) -> None:
@@ -167,32 +167,32 @@ class RollCall:
                 connection.cut(f"silent for {self.heartbeat_timeout:g} s")
             elif member.rank % _SCANS == self._scan:
                 connection.send(wire.BEAT)
-        for connection, stranger in list(self._strangers.items()):
+        for connection, stranger in list(self._unauthenticated.items()):
             if stranger.since >= silent_since:
                 break  # the others are younger
             connection.cut("it never said who it is")
 
     def _meet(self) -> Connection:
         # A worker speaks at once and is a stranger for a round trip, so the oldest is the least likely to be one.
-        if len(self._strangers) >= max(_STRANGERS, 2 * (self.me.size or 0)):
-            oldest = next(iter(self._strangers))
+        if len(self._unauthenticated) >= max(_STRANGERS, 2 * (self.me.size or 0)):
+            oldest = next(iter(self._unauthenticated))
             oldest.cut(reason := "too many strangers at once")
-            self._turned_away(oldest, reason)
+            self._reject(oldest, reason)
         connection = Connection(self._hear, self._closed)
-        self._strangers[connection] = _Stranger(connection.last_heard)
+        self._unauthenticated[connection] = _Unauthenticated(connection.last_heard)
         return connection
 
     def _hear(self, connection: Connection, message: Message) -> None:
         if (member := self._joined.get(connection)) is not None:
             self._hear_member(connection, member, message)
-        elif (stranger := self._strangers[connection]).expected is None:
+        elif (stranger := self._unauthenticated[connection]).expected is None:
             self._challenge(connection, stranger, message)
         elif not stranger.proved:
             self._check_proof(connection, stranger, message)
         else:
             self._admit(connection, wire.parse_hello(message))
 
-    def _challenge(self, connection: Connection, stranger: _Stranger, message: Message) -> None:
+    def _challenge(self, connection: Connection, stranger: _Unauthenticated, message: Message) -> None:
         """First line: the client's protocol version and challenge; ours goes back with our proof."""
         if message["t"] != "hail":
             raise ValueError("no hail")
@@ -206,7 +206,7 @@ class RollCall:
         mine = wire.proof(self.secret, "head", ours, theirs)
         connection.send({"t": "challenge", "nonce": ours, "tag": tag, "proof": mine, "auth": self.secret is not None})
 
-    def _check_proof(self, connection: Connection, stranger: _Stranger, message: Message) -> None:
+    def _check_proof(self, connection: Connection, stranger: _Unauthenticated, message: Message) -> None:
         if message["t"] != "proof":
             raise ValueError("no proof")
         if stranger.expected is None or not wire.proves(message.get("proof"), stranger.expected):
@@ -232,7 +232,7 @@ class RollCall:
             self.on_change(refused, f"refused: {clash}")
             return
         member = Member(hello, rank, "waiting", connection.last_heard, connection=connection)
-        del self._strangers[connection]
+        del self._unauthenticated[connection]
         self._joined[connection] = self.members[rank] = member
         connection.send({"t": "welcome", "rank": rank, "head": me.host})
         if self._go:
@@ -259,12 +259,12 @@ class RollCall:
             self._refused.add(told)
             self.on_refused(told)
 
-    def _turned_away(self, connection: Connection, reason: str) -> None:
-        stranger = self._strangers.pop(connection, None)
+    def _reject(self, connection: Connection, reason: str) -> None:
+        stranger = self._unauthenticated.pop(connection, None)
         if stranger is not None:
             if stranger.expected is not None and not stranger.proved and reason == wire.LEFT:
                 reason = "asked whose head this is, and left: a node of another run, or a second rank 0"
-            self.strange = [*self.strange[-19:], f"{connection.peer}: {reason}"]
+            self.rejected = [*self.rejected[-19:], f"{connection.peer}: {reason}"]
 
     def _hear_member(self, connection: Connection, member: Member, message: Message) -> None:
         kind = message["t"]
@@ -284,7 +284,7 @@ class RollCall:
         self.on_change(member, f"{phase}: {detail}" if detail else phase)
 
     def _closed(self, connection: Connection, reason: str) -> None:
-        self._turned_away(connection, reason)
+        self._reject(connection, reason)
         member = self._joined.pop(connection, None)
         if member is None:
             return

@@ -12,9 +12,9 @@ from bootstrap.host import Host
 from bootstrap.launchers import identify
 from bootstrap.log import Log
 from bootstrap.model import Role, Verdict
-from bootstrap.process.bounded import in_thread
+from bootstrap.process.bounded import run_in_thread
 from bootstrap.process.children import Children
-from bootstrap.process.supervisor import heard, unblock_signals
+from bootstrap.process.supervisor import forwarded_signals, unblock_signals
 from bootstrap.raynode.starter import Starter
 from bootstrap.run import shutdown
 from bootstrap.run.context import Run
@@ -40,10 +40,10 @@ def run(settings: Settings, host: Host, supervisor: int) -> int:
 async def _run(settings: Settings, host: Host, supervisor: int) -> int:
     loop = asyncio.get_running_loop()
     me = Run(settings, host, Log(as_json=settings.log_format == "json", threaded=True), Children())
-    for signum in heard().intersection(_STOPPING):
+    for signum in forwarded_signals().intersection(_STOPPING):
         stopped = Stopped(signum, f"stopped by {signal.Signals(signum).name}")
         loop.add_signal_handler(signum, me.stop, stopped)
-    for signum in heard().intersection(_PASSED_ON):
+    for signum in forwarded_signals().intersection(_PASSED_ON):
         loop.add_signal_handler(signum, _pass_on, me, signum)
     loop.add_reader(supervisor, _supervisor_gone, me, supervisor)
     unblock_signals()
@@ -64,7 +64,7 @@ def _pass_on(me: Run, signum: int) -> None:
 def _supervisor_gone(me: Run, supervisor: int) -> None:
     asyncio.get_running_loop().remove_reader(supervisor)
     me.stop(RayDied(f"the agent on {me.host.hostname} was killed (SIGKILL to its process that the launcher sees)"))
-    me.hurry.set()
+    me.force_stop.set()
 
 
 async def _line(me: Run) -> Verdict:
@@ -73,7 +73,7 @@ async def _line(me: Run) -> Verdict:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        identity, notes = await in_thread(_IDENTITY, lambda: identify(me.settings, me.host))
+        identity, notes = await run_in_thread(_IDENTITY, lambda: identify(me.settings, me.host))
     except asyncio.TimeoutError:
         what = f"who this node is has not been found out after {_IDENTITY:g} s: a name server hangs"
         raise IdentityError(what, hint="--head-address=ADDRESS instead of a name, or --rank and --nodes") from None

@@ -24,7 +24,7 @@ from bootstrap.node import hosts_file
 from bootstrap.node import inspection as nodes
 from bootstrap.node.inspection import Node
 from bootstrap.process import table
-from bootstrap.process.bounded import in_thread, within
+from bootstrap.process.bounded import run_in_thread, wait_for
 from bootstrap.process.children import Child, Children
 from bootstrap.process.table import Process
 from bootstrap.raynode import session as ray_session
@@ -89,16 +89,16 @@ class Run:
     line: asyncio.Task[Verdict] | None = None
     reason: BootstrapError | None = None
     """Why the line was cancelled; the first one wins."""
-    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    force_stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by a second signal: no more grace."""
-    ray_gone: asyncio.Event = field(default_factory=asyncio.Event)
+    daemon_exited: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when one of Ray's daemons on this node has ended."""
     stopped_at: float = 0.0
     identity: NodeIdentity | None = None
     workload: Child | None = None
     call: RollCall | None = None
     membership: Membership | None = None
-    made_secret: manifest.Written = field(default_factory=dict)
+    generated_secret: manifest.FileDigests = field(default_factory=dict)
     """The file of the secret that was made for this run."""
     session: Session = field(default_factory=Session)
 
@@ -119,7 +119,7 @@ class Run:
         elif isinstance(reason, Stopped):  # we are ending already
             same = isinstance(self.reason, Stopped) and self.reason.status == reason.status
             if not (same and now - self.stopped_at < _ONE_SIGNAL):
-                self.hurry.set()
+                self.force_stop.set()
 
     def phase(self, name: str, **facts: object) -> None:
         """Note how far this node is, for ``ray-bootstrap status``."""
@@ -147,7 +147,7 @@ async def _inspect(me: Run, identity: NodeIdentity) -> Node:
         return node, outcome, preflight.run(dataclasses.replace(node, host=told))
 
     try:
-        node, outcome, findings = await in_thread(_INSPECTION, work)
+        node, outcome, findings = await run_in_thread(_INSPECTION, work)
     except asyncio.TimeoutError:
         raise PreflightFailed(
             f"the inspection of this node has not ended after {_INSPECTION:g} s: NVML, a name server or a folder hangs",
@@ -185,7 +185,7 @@ async def start_ray(
     argv = node.start_argv(ports, gcs_to_join)
     starting = start(ray, argv, me.session.env, node.temp_dir, time.time())
     try:
-        await within(me.settings.quorum_timeout, starting)
+        await wait_for(me.settings.quorum_timeout, starting)
     except asyncio.TimeoutError:
         what = f"`ray start` did not end within {me.settings.quorum_timeout:g} s\n{ray.printed()}"
         raise RayStartFailed(what, hint="--quorum-timeout waits longer; is a file system slow?") from None
@@ -212,7 +212,7 @@ async def end_all(me: Run, grace: float) -> Sequence[str]:
 
 
 def _daemon_ended(me: Run, name: str) -> None:
-    me.ray_gone.set()
+    me.daemon_exited.set()
     # If a signal to all processes ended it, ours is on its way, and is the reason.
     asyncio.get_running_loop().call_later(_SIGNAL_DELAY, lambda: me.stop(_daemon_died(me, name)))
 

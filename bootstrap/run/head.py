@@ -16,13 +16,13 @@ from bootstrap.errors import (
     RayStartFailed,
     Refused,
     Stopped,
-    of_another_node,
+    remote_error,
 )
 from bootstrap.files import runtime_dir, secret
 from bootstrap.model import HeadAddress, NodeIdentity, Role, Verdict, join_host_port
 from bootstrap.node.inspection import Node
 from bootstrap.parsers import host_port
-from bootstrap.process.bounded import in_thread, within
+from bootstrap.process.bounded import run_in_thread, wait_for
 from bootstrap.raynode import command
 from bootstrap.raynode import ports as ray_ports
 from bootstrap.raynode.session import remove_sockets
@@ -51,29 +51,29 @@ async def run_head(me: Run, identity: NodeIdentity, ray: Starter) -> Verdict:
     if isinstance(node, BootstrapError):
         with contextlib.suppress(BootstrapError, asyncio.TimeoutError):
             timeout = min(discovery.TO_REPORT, me.settings.head_timeout)
-            given = await in_thread(timeout, lambda: secret.load(me.settings, me.host))
+            given = await run_in_thread(timeout, lambda: secret.load(me.settings, me.host))
             hello = make_hello(me.settings, me.host, identity, None)
-            await _call_the_roll(me, identity, hello, given, changed, timeout)
+            await _open_roll_call(me, identity, hello, given, changed, timeout)
         raise node  # in :mod:`bootstrap.run.shutdown`, its workers are told
     hello, timeout = make_hello(me.settings, me.host, identity, node), me.settings.head_timeout
-    call, shared, here = await _call_the_roll(me, identity, hello, node.secret, changed, timeout)
+    call, shared, here = await _open_roll_call(me, identity, hello, node.secret, changed, timeout)
     me.session.env = {**me.session.env, **shared.env()}
     if fault := workload.fault(me.settings.workload, me.session.env):
         return _not_started(*fault)  # nobody need wait, and pay, for that
     gcs, dashboard, ray = await _start_head(me, node, ray)
     if here is not None:
-        await discovery.still_the_head(me.meeting, hello, shared, here)
+        await discovery.check_still_head(me.meeting, hello, shared, here)
     call.release(gcs)
     me.phase("waiting for nodes", gcs=gcs)
     me.log.say(f"the Ray head is up at {gcs} after {me.seconds:.1f} s; its dashboard comes up at {dashboard}")
     count = await _wait_for_quorum(me, identity, call, ray, changed, gcs)
     if me.settings.dashboard_wait:
         await _wait_for_dashboard(me, dashboard)
-    gpus = sum(presence.gpus for presence in count.standing.values())
-    return await _work(me, identity, gcs, len(count.standing), gpus)
+    gpus = sum(presence.gpus for presence in count.ready.values())
+    return await _work(me, identity, gcs, len(count.ready), gpus)
 
 
-async def _call_the_roll(
+async def _open_roll_call(
     me: Run, identity: NodeIdentity, hello: Hello, given: secret.Secret, changed: asyncio.Event, timeout: float
 ) -> tuple[RollCall, secret.Secret, HeadAddress | None]:
     """Open the roll call, unless this node is the only one, and tell where it is.
@@ -81,16 +81,16 @@ async def _call_the_roll(
     :param changed: set at each news of a node.
     :param timeout: seconds for a folder that all nodes see, which may hang.
     """
-    await discovery.no_other_head(me.meeting, hello, given)
+    await discovery.check_no_other_head(me.meeting, hello, given)
     try:
         shared = await _share_secret(me, identity, given, timeout)
         any_patch = me.host.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL") == "minor"
         call = me.call = RollCall(hello, shared.value, me.settings.heartbeat_timeout, any_patch)
         call.on_change = lambda member, what: _node_changed(me, changed, member, what)
         call.on_refused = lambda who: me.log.warn(f"turned away {who}")
-        here = None if identity.size == 1 else await _open_roll_call(me, call, identity, shared, timeout)
+        here = None if identity.size == 1 else await _listen_and_announce(me, call, identity, shared, timeout)
     except asyncio.TimeoutError:
-        what = f"{me.meeting.place} has not answered for {timeout:g} s"
+        what = f"{me.meeting.place} timed out after {timeout:g} s"
         raise HeadNotFound(what, hint="is its server there?") from None
     return call, shared, here
 
@@ -99,22 +99,22 @@ async def _share_secret(me: Run, identity: NodeIdentity, given: secret.Secret, t
     """What the nodes share; made for this run where only they can see it: in their folder, or on the only node."""
     path = runtime_dir.path_of(os.getpid(), "token") if identity.size == 1 else me.meeting.secret_path
     if given.value is None and me.settings.auth != "off" and path is not None:
-        given = secret.draw(path)
-        me.made_secret = given.written()
-        me.state.update(written=me.made_secret)
-        await in_thread(timeout, given.save)
+        given = secret.generate(path)
+        me.generated_secret = given.written()
+        me.state.update(written=me.generated_secret)
+        await run_in_thread(timeout, given.save)
     secret.required(given, me.settings)
     return given
 
 
-async def _open_roll_call(
+async def _listen_and_announce(
     me: Run, call: RollCall, identity: NodeIdentity, shared: secret.Secret, timeout: float
 ) -> HeadAddress:
     port = await call.listen(rendezvous.rollcall_ports(me.settings, identity))
     here = HeadAddress(call.me.ip, port)
-    await discovery.still_the_head(me.meeting, call.me, shared, here)
-    me.state.update(written={**me.made_secret, **me.meeting.traces(here)})
-    await in_thread(timeout, lambda: me.meeting.announce(here))
+    await discovery.check_still_head(me.meeting, call.me, shared, here)
+    me.state.update(written={**me.generated_secret, **me.meeting.owned_files(here)})
+    await run_in_thread(timeout, lambda: me.meeting.announce(here))
     me.log.say(f"the roll call is open at {here} (rendezvous {identity.rendezvous})")
     return here
 
@@ -163,16 +163,16 @@ async def _wait_for_quorum(
             me.log.say("\n".join(["so far:", *quorum.table(call.members, ranks, asyncio.get_running_loop().time())]))
         raise
     except QuorumTimeout as error:
-        if not call.strange:
+        if not call.rejected:
             raise
         # Who came, but was no node of this run: another run's, one with another secret, a program that erred.
-        away = "\n".join(["turned away:", *call.strange[-_TURNED_AWAY:]])
+        away = "\n".join(["turned away:", *call.rejected[-_TURNED_AWAY:]])
         hint = f"first see to those that were turned away, if they are this run's; or {error.hint}"
         raise QuorumTimeout(f"{error.message}\n{away}", hint=hint) from None
     me.session.quorum = True
     await ray.end()
-    me.phase("running", nodes=len(count.standing))
-    nodes_in_words = "1 node" if len(count.standing) == 1 else f"{len(count.standing)} nodes"
+    me.phase("running", nodes=len(count.ready))
+    nodes_in_words = "1 node" if len(count.ready) == 1 else f"{len(count.ready)} nodes"
     me.log.say(f"the quorum stands: {nodes_in_words} after {me.seconds:.1f} s")
     return count
 
@@ -193,7 +193,7 @@ async def _wait_for_dashboard(me: Run, address: str) -> None:
 
     me.phase("waiting for the dashboard")
     try:
-        await within(me.settings.dashboard_wait, answers())
+        await wait_for(me.settings.dashboard_wait, answers())
     except asyncio.TimeoutError:
         what = f"Ray's dashboard does not answer at {address} after --dashboard-wait={me.settings.dashboard_wait:g}"
         raise RayStartFailed(what, hint="see dashboard.log in the folder that the last line names") from None
@@ -211,7 +211,7 @@ def _node_changed(me: Run, changed: asyncio.Event, member: Member, what: str) ->
     name = f"rank {member.rank} ({member.hello.host})"
     if member.phase in ("waiting", "starting-ray", "joined"):
         if member.phase == "waiting":
-            me.log.say(f"rank {member.rank}: {what}{_unlike(me, member)}")
+            me.log.say(f"rank {member.rank}: {what}{describe_mismatch(me, member)}")
         return
     identity = me.identity
     if identity is None or me.reason is not None or me.call is None or me.call.concluded:
@@ -228,10 +228,10 @@ def _node_changed(me: Run, changed: asyncio.Event, member: Member, what: str) ->
         me.stop(Refused(f"{name}: {member.detail}", hint="give all nodes the same image, or the same environment"))
     elif member.phase == "failed" and _least(me.settings, identity) == identity.size:
         hint = f"its own output says more; without {name} there are too few nodes"
-        me.stop(of_another_node(member.error, f"{name}: {member.detail}", hint=hint))
+        me.stop(remote_error(member.error, f"{name}: {member.detail}", hint=hint))
 
 
-def _unlike(me: Run, member: Member) -> str:
+def describe_mismatch(me: Run, member: Member) -> str:
     """How a node's GPUs and CPUs differ from the head's, since that is seldom meant."""
     if me.call is None or member.hello.cpus == 0:
         return ""
@@ -267,7 +267,7 @@ async def _work(me: Run, identity: NodeIdentity, gcs: str, count: int, gpus: flo
     except asyncio.CancelledError:
         signum = me.reason.signum if isinstance(me.reason, Stopped) else signal.SIGTERM
         me.log.say(f"passing {signal.Signals(signum).name} on to the workload; {me.settings.grace:g} s of grace")
-        ended = await workload.finish(me.children, started, signum, me.settings.grace, me.hurry)
+        ended = await workload.finish(me.children, started, signum, me.settings.grace, me.force_stop)
         me.log.say(f"the workload ended with status {ended}")
         raise
     killed = f" (signal {status - 128})" if status > 128 else ""

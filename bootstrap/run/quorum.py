@@ -13,7 +13,7 @@ from typing import Any
 
 from bootstrap.errors import QuorumTimeout
 from bootstrap.log import Log
-from bootstrap.process.bounded import within
+from bootstrap.process.bounded import wait_for
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
 from bootstrap.rollcall.server import Member
 
@@ -51,13 +51,13 @@ class Presence:
 class Count:
     """The ranks that stand, and those that are in the table but have too few GPUs."""
 
-    standing: Mapping[int, Presence]
+    ready: Mapping[int, Presence]
     short: Mapping[int, Presence]
 
 
 def count(nodes: Sequence[Mapping[str, Any]], goal: Goal) -> Count:
     """Match GCS's table to ranks; dead nodes and those of other runs do not count."""
-    standing: dict[int, Presence] = {}
+    ready: dict[int, Presence] = {}
     short: dict[int, Presence] = {}
     for node in nodes:
         labels = node["labels"]
@@ -65,8 +65,8 @@ def count(nodes: Sequence[Mapping[str, Any]], goal: Goal) -> Count:
             continue
         here = Presence(int(labels[RANK_LABEL]), node["ip"], float(node["resources"].get("GPU", 0)))
         lacking = goal.expect_gpus is not None and here.gpus < goal.expect_gpus
-        (short if lacking else standing)[here.rank] = here
-    return Count(standing, short)
+        (short if lacking else ready)[here.rank] = here
+    return Count(ready, short)
 
 
 async def wait(
@@ -92,7 +92,7 @@ async def wait(
         answer = await _answer(ask, goal, begin)
         now = count(answer.get("nodes", ()), goal)
         rest = (loop.time() - asked) * _REST if len(members) > _MANY else 0.0
-        there, clock = len(now.standing), loop.time()
+        there, clock = len(now.ready), loop.time()
         if there >= (goal.size or goal.least):
             return now
         if there >= goal.least:
@@ -119,16 +119,16 @@ async def _answer(ask: Callable[[], Awaitable[Mapping[str, Any]]], goal: Goal, b
     """GCS's answer. :raises QuorumTimeout: if it does not come before the time is up."""
     left = max(1.0, begin + goal.timeout - asyncio.get_running_loop().time())
     try:
-        return await within(left, ask())
+        return await wait_for(left, ask())
     except asyncio.TimeoutError:
         raise QuorumTimeout(
-            f"GCS on this node has not answered for {left:.0f} s", hint="its log is below Ray's logs, in the last line"
+            f"GCS on this node timed out after {left:.0f} s", hint="its log is below Ray's logs, in the last line"
         ) from None
 
 
 def missing(goal: Goal, now: Count) -> list[int]:
     """Ranks that do not stand; where nobody said how many there are, those up to the least."""
-    return [rank for rank in range(goal.size or goal.least) if rank not in now.standing]
+    return [rank for rank in range(goal.size or goal.least) if rank not in now.ready]
 
 
 def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member]) -> str:
@@ -159,8 +159,8 @@ def table(members: Mapping[int, Member], ranks: Sequence[int], clock: float) -> 
 
 def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: float) -> str:
     ranks = missing(goal, now)
-    joined = ", ".join(map(str, sorted(now.standing))) or "none"
-    head = f"{len(now.standing)} of {goal.least} nodes after {goal.timeout:g} s; joined: rank {joined}"
+    joined = ", ".join(map(str, sorted(now.ready))) or "none"
+    head = f"{len(now.ready)} of {goal.least} nodes after {goal.timeout:g} s; joined: rank {joined}"
     lines = table(members, ranks[:32], clock)
     for position, rank in enumerate(ranks[:32]):
         if rank in now.short:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from bootstrap.errors import INTERNAL_STATUS, BootstrapError, QuorumTimeout, retryable
 from bootstrap.files import manifest, result, runtime_dir
 from bootstrap.model import Role, Verdict
-from bootstrap.process.bounded import in_thread, threads_end, within
+from bootstrap.process.bounded import run_in_thread, threads_end, wait_for
 from bootstrap.raynode import command
 from bootstrap.raynode.session import remove_sockets
 from bootstrap.run.context import Run, end_all, remove_session
@@ -45,29 +45,29 @@ async def end(me: Run) -> int:
     verdict, error = _verdict(me)
     me.phase("ending", status=verdict.status)
     _, sockets, _ = await asyncio.gather(
-        _try(me, "telling the other nodes", _tell(me, verdict, error)),
-        _try(me, "ending what was started", end_all(me, 0 if me.hurry.is_set() else _RAY_GRACE)),
-        threads_end(0 if me.hurry.is_set() else _WRITING),
+        best_effort(me, "telling the other nodes", _tell(me, verdict, error)),
+        best_effort(me, "ending what was started", end_all(me, 0 if me.force_stop.is_set() else _RAY_GRACE)),
+        threads_end(0 if me.force_stop.is_set() else _WRITING),
     )
     shared = me.settings.shared_dir or str(runtime_dir.folder())
-    await _try(me, "removing this run's files", in_thread(_FOLDER, lambda: _withdraw(me)), shared)
-    logs = await _clear_up(me, sockets or ())
+    await best_effort(me, "removing this run's files", run_in_thread(_FOLDER, lambda: _remove_run_files(me)), shared)
+    logs = await _clean_up(me, sockets or ())
     me.state.remove()
-    _last_words(me, verdict, error, logs)
+    _log_result(me, verdict, error, logs)
     entry = _record(me, verdict, error, logs)
-    writing = in_thread(_FOLDER, lambda: result.write(me.settings.status_file, me.host, entry))
-    if fault := await _try(me, "writing how it ended", writing, me.settings.status_file or ""):
+    writing = run_in_thread(_FOLDER, lambda: result.write(me.settings.result_file, me.host, entry))
+    if fault := await best_effort(me, "writing how it ended", writing, me.settings.result_file or ""):
         me.log.warn(fault)
     return verdict.status
 
 
-async def _try(me: Run, what: str, awaitable: Awaitable[T], folder: str = "") -> T | None:
+async def best_effort(me: Run, what: str, awaitable: Awaitable[T], folder: str = "") -> T | None:
     """What ``awaitable`` returns; None, with a warning, if it goes wrong or ``folder`` hangs."""
     begun = me.seconds
     try:
         return await awaitable
     except asyncio.TimeoutError:
-        me.log.warn(f"{what}: {folder or 'it'} has not answered for {me.seconds - begun:.1f} s")
+        me.log.warn(f"{what}: {folder or 'it'} timed out after {me.seconds - begun:.1f} s")
     except (OSError, BootstrapError) as error:
         me.log.warn(f"{what}: {str(error)[:300]}")
     except Exception:  # noqa: BLE001 (a bug here must not take the place of the workload's status)
@@ -75,14 +75,14 @@ async def _try(me: Run, what: str, awaitable: Awaitable[T], folder: str = "") ->
     return None
 
 
-async def _patiently(me: Run, function: Callable[[], T]) -> T:
+async def interruptible(me: Run, function: Callable[[], T]) -> T:
     """What ``function`` returns, run in a thread that has its time; not after a second signal."""
-    working = asyncio.ensure_future(in_thread(_COPY, function))
-    hurry = asyncio.ensure_future(me.hurry.wait())
-    either: set[asyncio.Future[Any]] = {working, hurry}
+    working = asyncio.ensure_future(run_in_thread(_COPY, function))
+    force_stop = asyncio.ensure_future(me.force_stop.wait())
+    either: set[asyncio.Future[Any]] = {working, force_stop}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    hurry.cancel()
-    return await within(_HURRY, working)
+    force_stop.cancel()
+    return await wait_for(_HURRY, working)
 
 
 def _verdict(me: Run) -> tuple[Verdict, BootstrapError | None]:
@@ -116,44 +116,45 @@ async def _tell(me: Run, verdict: Verdict, error: BootstrapError | None) -> None
     me.call.close()
 
 
-def _withdraw(me: Run) -> None:
+def _remove_run_files(me: Run) -> None:
     """Remove the secret that was made for this run, and where its head was."""
     try:
-        manifest.remove_written(me.made_secret)
+        manifest.remove_owned_files(me.generated_secret)
     finally:
         me.meeting.withdraw()
 
 
-async def _clear_up(me: Run, sockets: Sequence[str]) -> Path | None:
+async def _clean_up(me: Run, sockets: Sequence[str]) -> Path | None:
     """Remove Ray's session but its logs, which are copied if that was asked for; returns where they are."""
 
     def remove() -> Path | None:
         remove_sockets(sockets)
         return remove_session(me.session)
 
-    logs = await _try(me, "removing what Ray left", _patiently(me, remove), str(me.session.folder))
+    logs = await best_effort(me, "removing what Ray left", interruptible(me, remove), str(me.session.folder))
     if logs is None or me.settings.log_dir is None or me.identity is None:
         return logs
     rank = "unnumbered" if me.log.rank is None else me.log.rank
     copy = Path(me.settings.log_dir) / command.run_hash(me.identity.run_id) / f"rank-{rank}"
-    copying = _patiently(me, lambda: shutil.copytree(logs, copy, symlinks=True, dirs_exist_ok=True))
-    return await _try(me, "not all of Ray's logs are copied", copying, str(copy)) or logs
+    copying = interruptible(me, lambda: shutil.copytree(logs, copy, symlinks=True, dirs_exist_ok=True))
+    return await best_effort(me, "not all of Ray's logs are copied", copying, str(copy)) or logs
 
 
-def _last_words(me: Run, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> None:
+def _log_result(me: Run, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> None:
     """The last line on standard error: which status, whose it is, why, and where to look."""
     took = me.seconds
     where = f"; Ray's logs: {logs}" if logs else ""
     if error is not None:
         me.log.error(error.message)
         if error.hint:
-            me.log.error(f"to mend it: {error.hint}")
+            me.log.error(f"fix: {error.hint}")
     told = me.identity is not None and me.identity.role is Role.WORKER and error is None
     if told and verdict.source != "workload":
         me.log.error("the head says: " + "\n".join(verdict.reason.splitlines()[:_REASON_LINES]))
-    whose = "the workload's own" if verdict.source == "workload" else f"ray-bootstrap's {verdict.source!r}"
-    said = f" ({'the head says: ' if told else ''}{verdict.reason.splitlines()[0] if verdict.reason else ''})"
-    me.log.say(f"status {verdict.status}, {whose}{said if error is None else ''}, after {took:.1f} s{where}")
+    whose = "the workload" if verdict.source == "workload" else f"ray-bootstrap: {verdict.source}"
+    first = verdict.reason.splitlines()[0] if verdict.reason else ""
+    said = "" if error is not None else f": {'the head says: ' if told else ''}{first}"
+    me.log.say(f"exit status {verdict.status} (from {whose}){said}, after {took:.1f} s{where}")
 
 
 def _record(me: Run, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> Mapping[str, object]:

@@ -11,7 +11,7 @@ from bootstrap.errors import BootstrapError, RayStartFailed, Stopped
 from bootstrap.files import secret
 from bootstrap.model import NodeIdentity, Role, Verdict
 from bootstrap.node.inspection import Node
-from bootstrap.process.bounded import in_thread
+from bootstrap.process.bounded import run_in_thread
 from bootstrap.raynode import command
 from bootstrap.raynode.ports import choose
 from bootstrap.raynode.starter import Starter
@@ -44,7 +44,7 @@ async def _report_unfit(me: Run, identity: NodeIdentity, why: BootstrapError) ->
     timeout = min(discovery.TO_REPORT, me.settings.head_timeout)
     hello = make_hello(me.settings, me.host, identity, None)
     with contextlib.suppress(BootstrapError, asyncio.TimeoutError):
-        given = await in_thread(timeout, lambda: secret.load(me.settings, me.host))
+        given = await run_in_thread(timeout, lambda: secret.load(me.settings, me.host))
         me.membership, _ = await discovery.find_head(me.settings, me.meeting, hello, given, timeout, me.log)
         me.membership.report("failed", why.message, why.name)
 
@@ -84,10 +84,10 @@ async def _leave_in_peace(me: Run, identity: NodeIdentity, membership: Membershi
     me.phase("draining")
     me.log.say(f"{me.reason}: draining Ray; {grace:g} s of grace")
     draining = asyncio.ensure_future(_drain(me, identity, grace))
-    hurry, gone = (asyncio.ensure_future(event.wait()) for event in (me.hurry, me.ray_gone))
-    either: set[asyncio.Future[Any]] = {hurry, gone, membership.ended}
+    force_stop, gone = (asyncio.ensure_future(event.wait()) for event in (me.force_stop, me.daemon_exited))
+    either: set[asyncio.Future[Any]] = {force_stop, gone, membership.ended}
     await asyncio.wait(either, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-    for task in (hurry, gone, draining):
+    for task in (force_stop, gone, draining):
         task.cancel()
 
 

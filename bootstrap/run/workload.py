@@ -48,8 +48,8 @@ def start(children: Children, argv: Sequence[str], env: Mapping[str, str]) -> Ch
         return NOT_EXECUTABLE, f"{argv[0]!r} cannot be executed: {error.strerror}"
 
 
-async def finish(children: Children, child: Child, signum: int, grace: float, hurry: asyncio.Event) -> int:
-    """Pass a signal on to its group, and give it and all that it started ``grace`` seconds, less if ``hurry`` is set.
+async def finish(children: Children, child: Child, signum: int, grace: float, force_stop: asyncio.Event) -> int:
+    """Pass a signal on to its group; it and all that it started have ``grace`` seconds, less if ``force_stop`` is set.
 
     Not only it: ``sh -c 'python train.py; ...'`` ends of SIGTERM at once, while the program below it saves its work.
 
@@ -60,7 +60,7 @@ async def finish(children: Children, child: Child, signum: int, grace: float, hu
     started = children.below(child)
     child.signal(signum)
     child.signal(signal.SIGCONT)  # a stopped process would hear of it only when it goes on
-    while (left := [p for p in started if is_alive(p)]) and loop.time() < deadline and not hurry.is_set():
+    while (left := [p for p in started if is_alive(p)]) and loop.time() < deadline and not force_stop.is_set():
         await asyncio.sleep(LOOK_AGAIN)  # a grandchild's end is no event
     for process in left:
         send(process, signal.SIGKILL)
