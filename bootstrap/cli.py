@@ -8,17 +8,21 @@ import io
 import itertools
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import click
 
-from bootstrap import __version__, settings
+from bootstrap import __version__, settings, timeouts
 from bootstrap.errors import INTERNAL_STATUS, BootstrapError, UsageError
-from bootstrap.files import result
+from bootstrap.files import result, runtime_dir
+from bootstrap.files.manifest import Manifest
+from bootstrap.files.result import Result
 from bootstrap.host import Host, this_host
 from bootstrap.log import Log
-from bootstrap.process.supervisor import bounded, supervise, unblock_signals
+from bootstrap.process.bounded import TimedOut, run_bounded
+from bootstrap.process.supervisor import supervise, unblock_signals
+from bootstrap.process.table import Process
 from bootstrap.settings import Settings
 
 _COMMANDS = {
@@ -83,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
         return _main(list(argv))
     except BootstrapError as error:
         _render(error)
-        _record(error, argv)
+        _write_refusal(error, argv)
         return error.status
     except Exception:  # noqa: BLE001 (the one place; a bug of ours)
         _say(traceback.format_exc().rstrip())
@@ -155,26 +159,31 @@ def _printed() -> Iterator[None]:
 
 
 def _run(asked: Settings, host: Host) -> int:
+    runtime = runtime_dir.make()
+
     def agent(supervisor: int) -> int:
         try:
-            from bootstrap.run.agent import run  # noqa: PLC0415 (in the child only: the supervisor stays small)
+            from bootstrap.run.agent import run_agent  # noqa: PLC0415 (in the child only: the supervisor stays small)
 
-            return run(asked, host, supervisor)
+            return run_agent(asked, host, runtime, supervisor)
         except Exception:  # noqa: BLE001 (as in main; this is another process)
-            _say(traceback.format_exc().rstrip())
-            ended(INTERNAL_STATUS, "internal", traceback.format_exc(), retryable=False)
+            text = traceback.format_exc()
+            _say(text.rstrip())
+            _write(asked.result_file, result.of_bug(text, host))
             return INTERNAL_STATUS
 
-    def killed(status: int, why: str) -> None:
-        ended(status, "killed", why, retryable=True)
+    def on_killed(status: int, reason: str, running: Sequence[Process]) -> Iterable[Callable[[], object]]:
+        from bootstrap import cleanup  # noqa: PLC0415 (only then; the supervisor stays small)
+        from bootstrap.raynode.session import observe  # noqa: PLC0415
 
-    def ended(status: int, source: str, reason: str, *, retryable: bool) -> None:
-        entry = {"status": status, "source": source, "reason": reason, "hint": "", "retryable": retryable}
-        if fault := result.write(asked.result_file, host, {**entry, "host": host.hostname}):
-            _say(f"ray-bootstrap: {fault}")
+        held = observe(running)
+        ended = Result(status=status, source="killed", reason=reason, retryable=True, host=host.hostname)
+        manifest = Manifest.load(runtime.path / runtime_dir.MANIFEST)
+        return [lambda: _write(asked.result_file, ended), lambda: cleanup.remove(runtime.path, manifest, held)]
 
-    bounded(lambda: result.clear(asked.result_file, host))
-    return supervise(agent, killed)
+    with contextlib.suppress(TimedOut):
+        run_bounded(timeouts.SHARED_FOLDER_S, lambda: result.clear(asked.result_file, host))
+    return supervise(agent, on_killed)
 
 
 def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]] | None, bool, list[str]]:
@@ -236,15 +245,17 @@ def _render(error: BootstrapError) -> None:
     _say(f"ray-bootstrap: status {error.status} ({error.name})")
 
 
-def _record(error: BootstrapError, argv: Sequence[str]) -> None:
-    """What a run leaves behind that was refused before its settings were known."""
+def _write_refusal(error: BootstrapError, argv: Sequence[str]) -> None:
+    """Write the result of a run that was refused before its settings were known."""
     if argv and argv[0] in _COMMANDS and argv[0] != "run":
-        return  # its record, if there is one, is of the run that somebody looks at
+        return  # the result, if there is one, is of the run that is looked at
     host, name = this_host(), settings.flag("result_file")
     ours = list(itertools.takewhile(lambda argument: argument != "--", argv))
     given = [after for argument, after in itertools.pairwise(ours) if argument == name]
     given += [argument.partition("=")[2] for argument in ours if argument.startswith(f"{name}=")]
-    entry = {"status": error.status, "source": error.name, "reason": error.message, "hint": error.hint}
-    path = given[-1] if given else host.get(settings.variable("result_file"))
-    if fault := result.write(path, host, {**entry, "retryable": error.retryable, "host": host.hostname}):
+    _write(given[-1] if given else host.get(settings.variable("result_file")), result.of_error(error, host))
+
+
+def _write(result_file: str | None, outcome: Result) -> None:
+    if fault := result.write(result_file, this_host(), outcome):
         _say(f"ray-bootstrap: {fault}")

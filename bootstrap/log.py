@@ -16,6 +16,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from bootstrap import timeouts
+
 _MOST_WAITING = 10_000
 """Lines kept for a reader that stalls; later ones are lost."""
 
@@ -32,7 +34,7 @@ class Log:
     _lines: queue.SimpleQueue[str | None] = field(default_factory=queue.SimpleQueue)
     _writer: threading.Thread | None = None
 
-    def close(self, timeout: float = 1.0) -> None:
+    def close(self, timeout: float = timeouts.LOG_FLUSH_S) -> None:
         """Write what is still to be written, for ``timeout`` seconds at most."""
         if self._writer is not None:
             self._lines.put(None)

@@ -6,6 +6,7 @@ came from, under the name of its field: ``identity.sources["rank"] == "SLURM_NOD
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -18,6 +19,45 @@ class Role(str, Enum):
 
     HEAD = "head"
     WORKER = "worker"
+
+
+class Phase(str, Enum):
+    """How far a node is: in the roll call, in the state file and in ``status``. docs/design.md draws it."""
+
+    PREPARING = "preparing"
+    """Finding out who and what this node is, and whether it is fit."""
+    SEARCHING = "searching"
+    """A worker looks for the head."""
+    WAITING = "waiting"
+    """A worker is in the roll call and waits for the head's Ray; the head waits for enough nodes."""
+    STARTING_RAY = "starting-ray"
+    JOINED = "joined"
+    """A worker's Ray is in the cluster."""
+    WAITING_FOR_DASHBOARD = "waiting-for-dashboard"
+    RUNNING = "running"
+    """The head runs the workload."""
+    LEAVING = "leaving"
+    """A worker was stopped: Ray drains, within ``--grace``."""
+    ENDING = "ending"
+    """The verdict is out; all is taken down."""
+    LEFT = "left"
+    """In the roll call alone, as are the next three: it said good-bye."""
+    LOST = "lost"
+    """Its connection broke, or it was silent for ``--heartbeat-timeout``."""
+    REFUSED = "refused"
+    """The head will not have it."""
+    FAILED = "failed"
+    """It cannot take part, and has said why."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether ``ray-bootstrap status`` takes this node for ready."""
+        return self in (Phase.JOINED, Phase.RUNNING)
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the head does without a node in this phase."""
+        return self in (Phase.LEAVING, Phase.LEFT, Phase.LOST, Phase.REFUSED, Phase.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +80,11 @@ class NodeIdentity:
     head_hints: tuple[str, ...] = ()
     """Host names or addresses under which the launcher says that the head can be found, best first."""
     sources: Sources = field(default_factory=dict)
+
+    @property
+    def run_hash(self) -> str:
+        """Return 16 hex digits that stand for the run id where free text cannot."""
+        return hashlib.sha256(self.run_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

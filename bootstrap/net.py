@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import queue
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from bootstrap import timeouts
+from bootstrap.process.bounded import TimedOut, run_bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +74,16 @@ def look_up(name: str) -> list[str]:
     return list(dict.fromkeys(address for address in scoped))
 
 
-def resolve(name: str, timeout: float = 2.0) -> tuple[str, ...]:
-    """The addresses of ``name``, in the resolver's order; none if it gives none within ``timeout`` seconds.
+def resolve(name: str, timeout: float = timeouts.RESOLVE_S) -> tuple[str, ...]:
+    """Return the addresses of ``name`` in the resolver's order; none if it gives none within ``timeout`` seconds.
 
-    getaddrinfo cannot be cancelled and a dead name server holds it for half a minute, so it is asked in a daemon
-    thread, which ends by itself when the resolver gives up.
+    getaddrinfo(3) cannot be cancelled, and a dead name server holds it for half a minute.
     """
-    answers: queue.SimpleQueue[tuple[str, ...]] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers.put(tuple(dict.fromkeys(address.partition("%")[0] for address in look_up(name))))
-        except (OSError, UnicodeError):
-            answers.put(())
-
-    threading.Thread(target=ask, name=f"resolve {name}", daemon=True).start()
     try:
-        return answers.get(timeout=timeout)
-    except queue.Empty:
+        found = run_bounded(timeout, lambda: look_up(name))
+    except (TimedOut, OSError, UnicodeError):
         return ()
+    return tuple(dict.fromkeys(address.partition("%")[0] for address in found))
 
 
 def is_address(text: str) -> bool:

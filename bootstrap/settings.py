@@ -80,8 +80,9 @@ class Settings:
     runtime_env_agent_port: int | None = _option(parsers.port, None, "[default: any free one]", group=_RAY, metavar="PORT")
     min_worker_port: int | None = _option(parsers.port, None, "First port of Ray's worker processes [default: Ray's, 10002]", group=_RAY, metavar="PORT")
     max_worker_port: int | None = _option(parsers.port, None, "Last port of Ray's worker processes [default: Ray's, 19999]", group=_RAY, metavar="PORT")
-    temp_dir: str | None = _option(parsers.text, None, "Ray's folder for sockets and logs, on a local disk [default: /tmp/ray-<hash of the run id>-<rank>]", group=_RAY, metavar="DIR")
+    temp_dir: str | None = _option(parsers.text, None, "Ray's folder for sockets and logs, on a local disk [default: below /tmp/ray-bootstrap.<random>]", group=_RAY, metavar="DIR")
     log_dir: str | None = _option(parsers.text, None, "Copy Ray's logs here at the end, to <hash of the run id>/rank-<N>", group=_RAY, metavar="DIR")
+    keep_logs: int = _option(parsers.integer(0), 5, "Keep Ray's logs of so many ended runs of this user on this node, the newest; 0 keeps all [default: 5]", group=_RAY, metavar="N")
     ray_start_arg: tuple[str, ...] = _option(parsers.text, (), "Passed to `ray start` as it is; may be repeated", group=_RAY, metavar="ARG", many=True)
 
     head_timeout: float = _option(parsers.duration_from(0.1), 600.0, "For a worker to find the head [default: 10m]", group=_WHEN, metavar="TIME")

@@ -25,7 +25,6 @@ from namespaces import wait_for
 from survivors import describe, marked
 
 FAKE_RAY = Path(__file__).parent / "fake_ray"
-STATES = Path(f"/tmp/ray-bootstrap-{os.geteuid()}")
 _MARK = "RB_TEST_NODE"
 _SECONDS = 20.0
 """For anything that a test waits for."""
@@ -33,11 +32,12 @@ _SECONDS = 20.0
 
 def states() -> list[dict[str, Any]]:
     """What the agents of this user say of themselves, those in other containers left out."""
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
     found = []
-    for path in STATES.glob(f"{Path('/proc/self/ns/pid').stat().st_ino}-*.json"):
+    for path in Path("/tmp").glob("ray-bootstrap.*/state.json"):
         with contextlib.suppress(OSError):  # its agent has just ended
-            found.append(json.loads(path.read_text()))
-    return found
+            found.append({**json.loads(path.read_text()), "folder": str(path.parent)})
+    return [state for state in found if state["pid_namespace"] == namespace]
 
 
 class Node:

@@ -112,5 +112,5 @@ def nothing_left(hosts: Sequence[Host], *, shared: bool = True) -> None:
         # What a host sees of the machine's own /tmp (the checkout, perhaps, and pytest's folders) is mounted there.
         mounts = [line.split()[1] for line in host.read("/proc/self/mounts").splitlines()]
         foreign = {name for name in found if any(f"{mount}/".startswith(f"{name}/") for mount in mounts)}
-        kept = re.compile(r"/tmp/ray[^/]*(/session_[^/]*(/logs(/.*)?)?)?|/tmp/home.*")
+        kept = re.compile(r"/tmp/ray-bootstrap\.[^/]*(/ray(/session_[^/]*(/logs(/.*)?)?)?)?|/tmp/home.*")
         assert [name for name in found if name not in foreign and not kept.fullmatch(name)] == []

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from bootstrap.model import HeadAddress
+from bootstrap.model import HeadAddress, Phase
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.server import Member, RollCall
 from bootstrap.rollcall.wire import Hello
@@ -88,8 +88,8 @@ class Head:
             self.changed.clear()
             await asyncio.wait_for(self.changed.wait(), PATIENCE)
 
-    def phase(self, rank: int) -> str:
-        return self.call.members[rank].phase if rank in self.call.members else "never seen"
+    def phase(self, rank: int) -> Phase | None:
+        return self.call.members[rank].phase if rank in self.call.members else None
 
 
 @contextlib.asynccontextmanager

@@ -266,7 +266,7 @@ FAKE_CAUSE = "gcs_server.out: [2026-01-01 00:00:00,000 C 1 1] fake_main.cc:1: Ch
         ("refuse", ["`ray start` failed: SystemExit: 1", FAKE_CAUSE]),
         ("mute-refuse", ["`ray start` failed: SystemExit: 1", "the fake Ray does not want to"]),
         ("dies", ["the process that starts Ray ended with status 137"]),
-        ("no-raylet", ["`ray start` said that it succeeded, but there is no raylet"]),
+        ("no-raylet", ["`ray start` reported success, but there is no raylet"]),
     ],
 )
 def test_a_ray_that_does_not_start(site: Site, words: str, told: list[str]) -> None:
@@ -288,7 +288,7 @@ def test_a_ray_that_cannot_be_imported(site: Site) -> None:
 
 def test_a_port_that_is_taken_while_ray_starts(site: Site) -> None:
     node = site.run("--", "true", env={"FAKE_RAY": "gate refuse-first"})
-    node.is_in("starting Ray")
+    node.is_in("starting-ray")
     node.appears("record")
     first = dict(argument.split("=") for argument in node.argv if "port=" in argument)
     with socket.socket() as taker:

@@ -31,7 +31,7 @@ def test_all_nodes_end_with_the_workloads_status(site: Site, workload: list[str]
     assert statuses(*nodes) == [status] * 3
     assert [node.verdict["source"] for node in nodes] == ["workload"] * 3
     assert [node.verdict["rank"] for node in nodes] == [0, 1, 2]
-    assert "the quorum stands: 3 nodes" in nodes[0].err
+    assert "quorum reached: 3 nodes" in nodes[0].err
     assert "the head says: the workload " in nodes[2].err.splitlines()[-1]
 
 
@@ -66,7 +66,7 @@ def test_a_worker_starts_ray_only_when_the_heads_is_up(site: Site) -> None:
 
 def test_a_worker_that_comes_first_finds_the_head_later(site: Site) -> None:
     worker = site.rank(1, 2)
-    worker.is_in("looking for the head")
+    worker.is_in("searching")
     assert statuses(site.rank(0, 2), worker) == [0, 0]
 
 
@@ -74,16 +74,21 @@ def test_a_shared_folder_carries_the_address_and_a_secret(site: Site) -> None:
     shared = [f"--shared-dir={site.shared}", "--nodes=2"]
     head, worker = (site.run(*shared, f"--rank={rank}", "--", *UNTIL_TOLD) for rank in range(2))
     head.says("up", where="out")
-    (secret,) = site.shared.rglob("secret-*")
-    (record,) = site.shared.rglob("head-*")
-    assert (secret.stat().st_mode & 0o777, record.stat().st_mode & 0o777) == (0o600, 0o600)
+    (record,) = (path for path in site.shared.rglob("*") if path.is_file())
+    assert record.stat().st_mode & 0o777 == 0o600
+    secret = json.loads(record.read_text())["secret"]
+    tokens = []
     for node in (head, worker):
         (start,) = node.starts
-        assert (start["env"]["RAY_AUTH_MODE"], start["env"]["RAY_AUTH_TOKEN_PATH"]) == ("token", str(secret))
-        assert secret.read_text() not in json.dumps(start) + node.err
+        tokens.append(Path(start["env"]["RAY_AUTH_TOKEN_PATH"]))
+        assert start["env"]["RAY_AUTH_MODE"] == "token"
+        assert (tokens[-1].read_text(), tokens[-1].stat().st_mode & 0o777) == (secret, 0o600)
+        assert secret not in json.dumps(start) + node.err
+    assert tokens[0] != tokens[1]  # each reads its own, and not over the network
     (site.folder / "go").touch()
     assert statuses(head, worker) == [0, 0]
     assert list(site.shared.rglob("*")) == []
+    assert not any(path.exists() for path in tokens)
 
 
 def test_a_killed_head_leaves_nothing_in_the_shared_folder(site: Site) -> None:
@@ -131,7 +136,7 @@ def test_a_node_that_is_stuck_is_named_with_its_phase(site: Site) -> None:
 def test_the_least_number_of_nodes_and_the_last_call(site: Site) -> None:
     head, worker = (site.rank(rank, 3, "--min-nodes=2", "--last-call=0.5", workload=UNTIL_TOLD) for rank in range(2))
     head.says("up", where="out")
-    assert "the quorum stands: 2 nodes" in head.err
+    assert "quorum reached: 2 nodes" in head.err
     late = site.rank(2, 3)
     late.is_in("joined")
     (site.folder / "go").touch()
@@ -237,7 +242,7 @@ def test_a_time_out_tells_who_was_turned_away(site: Site) -> None:
         stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
         stranger.recv(1)
     assert head.wait() == 75
-    assert "turned away:" in head.err
+    assert "rejected:" in head.err
     assert "127.0.0.1: it does not speak the roll call's protocol" in head.err
 
 

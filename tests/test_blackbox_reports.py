@@ -219,7 +219,7 @@ def test_status_follows_a_run(site: Site) -> None:
     before = site.run("status", *mine)
     assert (before.wait(), json.loads(before.out)) == (1, [])
     head = site.rank(0, 2, workload=["sh", "-c", "echo up; exec sleep 600"])
-    head.is_in("waiting for nodes")
+    head.is_in("waiting")
     waiting = site.run("status", *mine)
     assert waiting.wait() == 2
     worker = site.rank(1, 2)

@@ -95,7 +95,7 @@ def test_a_user_signal_without_a_workload_is_told(site: Site) -> None:
     node = site.run()
     node.says("no workload was given")
     node.send(signal.SIGUSR1)
-    node.says("SIGUSR1 ignored: there is no workload on this node to pass it on to")
+    node.says("SIGUSR1 ignored: this node has no workload to pass it on to")
     node.send(TERM)
     assert node.wait() == 143
 
@@ -132,10 +132,11 @@ def preloaded(site: Site, code: str) -> dict[str, str]:
 FOLDER_THAT_IS_SLOW = """
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
-int rename(const char *from, const char *to) {
+int renameat(int from_dir, const char *from, int to_dir, const char *to) {
     if (strstr(to, "SLOW")) { fprintf(stderr, "it takes its time\\n"); usleep(MILLISECONDS * 1000); }
-    return renameat(-100, from, -100, to);
+    return syscall(SYS_renameat2, from_dir, from, to_dir, to, 0);
 }
 """
 
@@ -146,7 +147,7 @@ def slow(what: str, milliseconds: int) -> str:
 
 @pytest.mark.requires("cc")
 def test_a_signal_while_the_shared_folder_hangs(site: Site) -> None:
-    env = preloaded(site, slow("/secret-", 600_000))
+    env = preloaded(site, slow("head-", 600_000))
     node = site.run("--rank=0", "--nodes=2", f"--shared-dir={site.shared}", env=env)
     node.says("it takes its time")
     node.send(TERM)
@@ -155,8 +156,8 @@ def test_a_signal_while_the_shared_folder_hangs(site: Site) -> None:
 
 @pytest.mark.requires("cc")
 @pytest.mark.parametrize("signum", [TERM, KILL])
-def test_a_signal_while_the_secret_is_written_leaves_nothing_of_it(site: Site, signum: int) -> None:
-    env = preloaded(site, slow("/secret-", 500))
+def test_a_signal_while_the_record_is_written_leaves_nothing_of_it(site: Site, signum: int) -> None:
+    env = preloaded(site, slow("head-", 500))
     node = site.run("--rank=0", "--nodes=2", f"--shared-dir={site.shared}", env=env)
     node.says("it takes its time")
     os.kill(node.agent, signum)
@@ -204,7 +205,7 @@ def test_a_signal_while_ray_starts(site: Site, signum: int) -> None:
 
 def test_a_signal_to_a_worker_that_looks_for_the_head(site: Site) -> None:
     node = site.rank(1, 2)
-    node.is_in("looking for the head")
+    node.is_in("searching")
     node.send(TERM)
     assert node.wait() == 143
 
@@ -212,13 +213,13 @@ def test_a_signal_to_a_worker_that_looks_for_the_head(site: Site) -> None:
 def test_a_signal_to_a_worker_that_waits_for_its_release(site: Site) -> None:
     head = site.rank(0, 2, env={"FAKE_RAY": "gate"})
     worker = site.rank(1, 2)
-    worker.is_in("waiting for the head's Ray")
+    worker.is_in("waiting")
     worker.send(TERM)
     assert worker.wait() == 143
     assert worker.starts == []
     head.says("rank 1 (", "left: stopped by SIGTERM")
     instead = site.rank(1, 2)
-    instead.is_in("waiting for the head's Ray")
+    instead.is_in("waiting")
     (head.folder / "record.go").touch()
     assert (head.wait(), instead.wait()) == (0, 0)
 
@@ -226,7 +227,7 @@ def test_a_signal_to_a_worker_that_waits_for_its_release(site: Site) -> None:
 def test_a_signal_to_a_head_whose_workers_wait_for_their_release(site: Site) -> None:
     head = site.rank(0, 2, env={"FAKE_RAY": "hang"})
     worker = site.rank(1, 2)
-    worker.is_in("waiting for the head's Ray")
+    worker.is_in("waiting")
     head.send(TERM)
     assert (head.wait(), worker.wait()) == (143, 143)
     assert "the head says: stopped by SIGTERM" in worker.err
@@ -252,7 +253,8 @@ def test_a_signal_to_an_idle_worker_during_the_workload(site: Site) -> None:
     assert worker.wait() == 143
     drain = json.loads((worker.folder / "record.drain").read_text())
     assert int(drain["node-id"], 16) == raylet
-    assert (drain["reason"], drain["deadline-remaining-seconds"]) == ("DRAIN_NODE_REASON_PREEMPTION", "20")
+    assert drain["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
+    assert 1 <= int(drain["deadline-remaining-seconds"]) < 20  # what is left of the grace, less what the end takes
     head.says("rank 1 (", "left: stopped by SIGTERM")
     head.send(TERM)
     assert head.wait() == 143
@@ -274,7 +276,7 @@ def test_a_signal_to_all_agents_leaves_the_workload_its_cluster(site: Site) -> N
     for node in reversed(nodes):
         node.send(TERM)
     nodes[0].says("saving", where="out")
-    nodes[2].is_in("draining")
+    nodes[2].is_in("leaving")
     (site.folder / "go").touch()
     assert [node.wait() for node in nodes] == [143, 143, 143]
     assert nodes[0].out == "up\nsaving\nsaved\n"
@@ -282,7 +284,7 @@ def test_a_signal_to_all_agents_leaves_the_workload_its_cluster(site: Site) -> N
 
 @pytest.mark.parametrize("how", ["grace", "signal"])
 def test_the_grace_of_a_busy_worker_ends(site: Site, how: str) -> None:
-    grace = "--grace=0.5" if how == "grace" else "--grace=1h"
+    grace = "--grace=6" if how == "grace" else "--grace=1h"
     head, worker = site.several(2, grace, workload=STAY, env={"FAKE_RAY": "busy"})
     head.says("up", where="out")
     worker.send(TERM)
@@ -290,6 +292,17 @@ def test_the_grace_of_a_busy_worker_ends(site: Site, how: str) -> None:
     if how == "signal":
         worker.send(INT)
     assert worker.wait() == 143
+    head.send(TERM)
+    assert head.wait() == 143
+
+
+def test_a_grace_that_is_too_short_to_drain_says_so(site: Site) -> None:
+    head, worker = site.several(2, "--grace=0.5", workload=STAY, env={"FAKE_RAY": "busy"})
+    head.says("up", where="out")
+    worker.send(TERM)
+    assert worker.wait() == 143
+    assert "--grace=0.5 leaves no time to drain Ray, tasks here are killed; fix: --grace=2 or more" in worker.err
+    assert not (worker.folder / "record.drain").exists()
     head.send(TERM)
     assert head.wait() == 143
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import dataclasses
+import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rollcall_peers import ME, SECRET, a_head, a_program, free_port, hello, looped
 
-from bootstrap import net
-from bootstrap.errors import HeadNotFound, IdentityError, Refused
-from bootstrap.files import secret
-from bootstrap.files.secret import Secret
+from bootstrap import net, timeouts
+from bootstrap.errors import HeadNotFound, IdentityError, Refused, UsageError
+from bootstrap.files.secret import Secret, generate
+from bootstrap.host import Host
 from bootstrap.log import Log
-from bootstrap.model import HeadAddress
-from bootstrap.rendezvous import discovery
+from bootstrap.model import HeadAddress, NodeIdentity, Role
+from bootstrap.rendezvous import Rendezvous, discovery, make
+from bootstrap.rendezvous.dns import Dns
+from bootstrap.rendezvous.protocol import Lookup
 from bootstrap.rendezvous.shared_dir import SharedFolder
 from bootstrap.rendezvous.static import Static
 from bootstrap.rollcall.client import Membership
@@ -28,28 +31,16 @@ NONE = Secret(None, "none given")
 
 
 def folder(path: Path) -> SharedFolder:
-    return SharedFolder(str(path), ME.run, 0, "host")
-
-
-def drawn(path: Path) -> Secret:
-    """A secret for this run, in its file."""
-    made = secret.generate(path)
-    made.save()
+    identity = NodeIdentity("test", Role.WORKER, 1, 2, ME.run, ME.attempt, "file")
+    made = make(Settings(shared_dir=str(path)), identity, Host({}, "host"))
+    assert isinstance(made, SharedFolder)
     return made
 
 
-async def find(meeting: Any, given: Secret = NONE, timeout: float = 5.0) -> tuple[Membership, Secret]:
-    return await discovery.find_head(Settings(), meeting, hello(), given, timeout, Log())
-
-
-class Meeting(Static):
-    """A static one whose look-ups first do something."""
-
-    before: Callable[[], object] = staticmethod(lambda: None)
-
-    def lookup(self) -> Sequence[HeadAddress]:
-        self.before()
-        return super().lookup()
+async def find(
+    rendezvous: Rendezvous, given: Secret = NONE, timeout: float = 5.0, **changes: Any
+) -> tuple[Membership, Secret]:
+    return await discovery.find_head(Settings(**changes), rendezvous, hello(), given, timeout, Log())
 
 
 @pytest.fixture
@@ -60,10 +51,15 @@ def hung() -> Iterator[threading.Event]:
     event.set()
 
 
-def hanging(hung: threading.Event, heads: Sequence[HeadAddress] = ()) -> Meeting:
-    meeting = Meeting(tuple(head.host for head in heads), tuple(head.port for head in heads))
-    object.__setattr__(meeting, "before", lambda: hung.wait(30))
-    return meeting
+@dataclasses.dataclass(frozen=True)
+class Hanging(Static):
+    """A static one whose look-ups hang."""
+
+    hung: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    def lookup(self) -> Lookup:
+        self.hung.wait(30)
+        return super().lookup()
 
 
 # ------------------------------------------------------------------------------------------------- a worker's
@@ -71,131 +67,192 @@ def hanging(hung: threading.Event, heads: Sequence[HeadAddress] = ()) -> Meeting
 
 def test_a_rendezvous_that_hangs_does_not_hold_a_worker_beyond_its_timeout(hung: threading.Event) -> None:
     @looped
-    async def context() -> None:
-        try:
-            with pytest.raises(HeadNotFound, match="the head's address timed out after 1 s"):
-                await find(hanging(hung), timeout=0.2)
-        finally:
-            hung.set()  # the loop waits for its threads
+    async def scenario() -> None:
+        with pytest.raises(HeadNotFound, match="the head's address timed out after 1 s"):
+            await find(Hanging((), (), hung=hung), timeout=0.2)
 
-    context()
+    scenario()
 
 
-def test_a_secret_that_hangs_does_not_either(
+def test_a_name_server_that_hangs_does_not_either(hung: threading.Event) -> None:
+    def resolve(_name: str) -> list[str]:
+        hung.wait(30)
+        return []
+
+    @looped
+    async def scenario() -> None:
+        with pytest.raises(HeadNotFound, match=r"the name head\.svc timed out after 1 s"):
+            await find(Dns(("head.svc",), (7000,), resolve), timeout=0.2)
+
+    scenario()
+
+
+def test_a_record_that_hangs_does_not_either(
     tmp_path: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(secret, "load_generated", lambda _path: hung.wait(30))
+    rendezvous, real = folder(tmp_path), os.open
+    rendezvous.announce(HeadAddress("127.0.0.1", free_port()), generate().value)
+
+    def hanging(path: Any, *args: Any, **kwargs: Any) -> int:
+        if path == rendezvous.name:
+            hung.wait(30)
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", hanging)
 
     @looped
-    async def context() -> None:
-        try:
-            with pytest.raises(HeadNotFound, match=f"the folder {tmp_path} timed out after 1 s"):
-                await find(folder(tmp_path), timeout=0.2)
-        finally:
-            hung.set()
+    async def scenario() -> None:
+        with pytest.raises(HeadNotFound, match=f"the folder {tmp_path} timed out after 1 s"):
+            await find(rendezvous, timeout=0.2)
 
-    context()
+    scenario()
 
 
-def test_a_secret_that_was_read_too_early_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    meeting = folder(tmp_path)
-    assert meeting.lookup() == []
-    old, looks, real = drawn(meeting.secret_path), 0, secret.load_generated
-    new = drawn(meeting.secret_path)
-
-    def stale(path: Path) -> Secret | None:
-        nonlocal looks
-        looks += 1
-        return old if looks < 3 else real(path)
-
-    monkeypatch.setattr(secret, "load_generated", stale)
+def test_the_secret_in_the_record_is_used_where_none_was_given(tmp_path: Path) -> None:
+    rendezvous, made = folder(tmp_path), generate()
 
     @looped
-    async def context() -> None:
-        async with a_head(new.value) as head:
-            meeting.announce(head.address)
-            membership, shared = await find(meeting)
-            assert (membership.rank, shared.value, looks) == (1, new.value, 3)
+    async def scenario() -> None:
+        async with a_head(made.value) as head:
+            rendezvous.announce(head.address, made.value)
+            for auth in ("auto", "required"):
+                membership, shared = await find(folder(tmp_path), auth=auth)
+                assert (shared.value, shared.generated) == (made.value, True)
+                await membership.leave("test")
+            with pytest.raises(Refused, match="differ"):
+                await find(folder(tmp_path), Secret(b"of the user", "RAY_AUTH_TOKEN"))
+            with pytest.raises(Refused, match="the head has a secret, this node has none"):
+                await find(folder(tmp_path), Secret(None, "--auth=off"), auth="off")
+
+    scenario()
+
+
+def test_a_required_secret_may_come_with_the_record_and_from_nowhere_else(tmp_path: Path) -> None:
+    rendezvous = folder(tmp_path)
+
+    @looped
+    async def scenario() -> None:
+        with pytest.raises(HeadNotFound, match="no address was found"):
+            await find(rendezvous, timeout=0.2, auth="required")
+        async with a_head() as head:
+            rendezvous.announce(head.address, None)
+            with pytest.raises((UsageError, HeadNotFound)):
+                await find(rendezvous, timeout=0.5, auth="required")
+            for hosts in ((), ("127.0.0.1",)):
+                with pytest.raises(UsageError, match="--auth=required, but the nodes share no secret"):
+                    await find(Static(hosts, (head.port,)), auth="required")
+            assert not head.call.members
+
+    scenario()
+
+
+def replaced_at_the_third_look(
+    rendezvous: SharedFolder, record: tuple[HeadAddress, bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> list[Lookup]:
+    """Has the next head announce itself while ``rendezvous`` is being looked at; returns what the looks show."""
+    looks: list[Lookup] = []
+    real = rendezvous.lookup
+
+    def lookup() -> Lookup:
+        if len(looks) == 2:
+            folder(rendezvous.shared_dir).announce(*record)
+        looks.append(real())
+        return looks[-1]
+
+    monkeypatch.setattr(rendezvous, "lookup", lookup)
+    return looks
+
+
+def test_a_secret_from_an_older_heads_record_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendezvous, old, new = folder(tmp_path), generate().value, generate().value
+
+    @looped
+    async def scenario() -> None:
+        async with a_head(new) as head:
+            folder(tmp_path).announce(head.address, old)
+            looks = replaced_at_the_third_look(rendezvous, (head.address, new), monkeypatch)
+            membership, shared = await find(rendezvous)
+            assert (membership.rank, shared.value) == (1, new)
+            assert [look.secret for look in looks] == [old, old, new]
             membership.close()
 
-    context()
+    scenario()
 
 
-def test_a_secret_that_was_made_after_the_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    meeting = folder(tmp_path)
-    assert meeting.lookup() == []
-    made, real = drawn(meeting.secret_path), secret.load_generated
-    looks = iter([None])
-    monkeypatch.setattr(secret, "load_generated", lambda path: next(looks, real(path)))
+@pytest.mark.parametrize("auth", ["auto", "required"])
+def test_an_older_heads_record_without_a_secret_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auth: str
+) -> None:
+    rendezvous, new = folder(tmp_path), generate().value
 
     @looped
-    async def context() -> None:
-        async with a_head(made.value) as head:
-            meeting.announce(head.address)
-            membership, shared = await find(meeting)
-            assert shared == made
+    async def scenario() -> None:
+        async with a_head(new) as head:
+            folder(tmp_path).announce(head.address, None)
+            replaced_at_the_third_look(rendezvous, (head.address, new), monkeypatch)
+            membership, shared = await find(rendezvous, auth=auth)
+            assert shared.value == new
             membership.close()
 
-    context()
+    scenario()
 
 
-def test_a_secret_that_cannot_be_read_is_told_and_may_be_mended(tmp_path: Path) -> None:
-    meeting = folder(tmp_path)
-    assert meeting.lookup() == []
-    made = drawn(meeting.secret_path)
-    meeting.secret_path.chmod(0o666)
+def test_a_record_that_cannot_be_believed_is_reported_and_may_be_mended(tmp_path: Path) -> None:
+    rendezvous, made = folder(tmp_path), generate()
+    record = rendezvous.folder / rendezvous.name
 
     @looped
-    async def context() -> None:
+    async def scenario() -> None:
         async with a_head(made.value) as head:
-            meeting.announce(head.address)
+            rendezvous.announce(head.address, made.value)
+            record.chmod(0o666)
             with pytest.raises(
-                HeadNotFound, match=rf"{meeting.secret_path}: others may write it \(mode 666\): ignored"
-            ):
-                await find(meeting, timeout=0.3)
-            asyncio.get_running_loop().call_later(0.2, meeting.secret_path.chmod, 0o600)
-            membership, _ = await find(meeting)
+                HeadNotFound,
+                match=rf"{record}: others may write it \(mode 666\), so its secret is worth nothing: ignored",
+            ) as caught:
+                await find(rendezvous, timeout=0.3)
+            assert (made.value or b"").decode() not in str(caught.value)
+            asyncio.get_running_loop().call_later(0.2, record.chmod, 0o600)
+            membership, _ = await find(rendezvous)
             membership.close()
 
-    context()
+    scenario()
 
 
 def test_a_secret_that_only_the_head_was_given_is_refused_at_once(tmp_path: Path) -> None:
-    meeting = folder(tmp_path)
-    assert meeting.lookup() == []
+    rendezvous = folder(tmp_path)
 
     @looped
-    async def context() -> None:
+    async def scenario() -> None:
         async with a_head(SECRET) as head:
-            meeting.announce(head.address)
+            rendezvous.announce(head.address, None)
             with pytest.raises(Refused, match="the head has a secret, this node has none"):
-                await find(meeting)
+                await find(rendezvous)
 
-    context()
+    scenario()
 
 
-def test_a_secret_that_stays_another_is_told(tmp_path: Path) -> None:
-    meeting = folder(tmp_path)
-    assert meeting.lookup() == []
-    drawn(meeting.secret_path)
+def test_a_record_whose_secret_stays_wrong_is_reported(tmp_path: Path) -> None:
+    rendezvous, other = folder(tmp_path), generate().value
 
     @looped
-    async def context() -> None:
+    async def scenario() -> None:
         async with a_head(SECRET) as head:
-            meeting.announce(head.address)
-            with pytest.raises(HeadNotFound, match="its secret differs from the one in the folder"):
-                await find(meeting, timeout=0.3)
+            rendezvous.announce(head.address, other)
+            with pytest.raises(HeadNotFound, match="its secret differs from the one in its record") as caught:
+                await find(rendezvous, timeout=0.3)
+            assert (other or b"").decode() not in str(caught.value)
             with pytest.raises(Refused, match="differ"):
-                await find(meeting, Secret(b"of the user", "RAY_AUTH_TOKEN"))
+                await find(rendezvous, Secret(b"of the user", "RAY_AUTH_TOKEN"))
 
-    context()
+    scenario()
 
 
 def test_the_second_address_of_a_name_whose_first_is_a_black_hole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(net, "look_up", lambda _name: ["192.0.2.1", "127.0.0.1"])
 
     @looped
-    async def context() -> None:
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
         connect, tried = loop.create_connection, []
 
@@ -207,12 +264,12 @@ def test_the_second_address_of_a_name_whose_first_is_a_black_hole(monkeypatch: p
 
         loop.create_connection = create_connection  # type: ignore[method-assign,assignment]
         async with a_head(SECRET) as head:
-            meeting = Static(("head.example",), (head.address.port,))
-            membership, _ = await find(meeting, Secret(SECRET, "RAY_AUTH_TOKEN"), timeout=10)
+            rendezvous = Static(("head.example",), (head.address.port,))
+            membership, _ = await find(rendezvous, Secret(SECRET, "RAY_AUTH_TOKEN"), timeout=10)
             assert tried == ["192.0.2.1", "127.0.0.1"]
             membership.close()
 
-    context()
+    scenario()
 
 
 # ------------------------------------------------------------------------------------------------- a head's
@@ -225,18 +282,18 @@ OTHER = "127.0.0.2"
 @pytest.mark.parametrize("theirs", [None, SECRET])
 def test_another_head_of_this_run_is_found_by_its_name(theirs: bytes | None) -> None:
     @looped
-    async def context() -> None:
+    async def scenario() -> None:
         async with a_head(theirs) as other:
-            meeting = Static(("127.0.0.3", OTHER), (free_port(), other.port))
+            rendezvous = Static(("127.0.0.3", OTHER), (free_port(), other.port))
             with pytest.raises(IdentityError, match=f"claimed by two nodes: 127.0.0.[23]:{other.port} leads it"):
-                await discovery.check_no_other_head(meeting, ME, NONE)
+                await discovery.check_no_other_head(rendezvous, ME, NONE)
 
-    context()
+    scenario()
 
 
 def test_this_machine_a_head_of_another_run_and_other_programs_are_no_other_head() -> None:
     @looped
-    async def context() -> None:
+    async def scenario() -> None:
         async with a_head() as here, a_head(run="another") as other, a_program(lambda _: asyncio.sleep(30)) as silent:
             await discovery.check_no_other_head(
                 Static(("127.0.0.1", "localhost", "no-such-name.invalid"), (here.port,)), ME, NONE
@@ -247,41 +304,48 @@ def test_this_machine_a_head_of_another_run_and_other_programs_are_no_other_head
             )
             assert asyncio.get_running_loop().time() - begin < 1.0 + 1.0
 
-    context()
+    scenario()
 
 
 def test_a_rendezvous_that_hangs_does_not_hold_a_head(
     tmp_path: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "_ANSWER", 0.2)
+    monkeypatch.setattr(timeouts, "CANDIDATE_S", 0.2)
     monkeypatch.setattr(net, "own_addresses", frozenset)
 
     @looped
-    async def context() -> None:
-        with contextlib.ExitStack() as end:
-            end.callback(hung.set)
-            await discovery.check_no_other_head(hanging(hung), ME, NONE)
-            monkeypatch.setattr(SharedFolder, "lookup", lambda _self: hung.wait(30))
-            await discovery.check_still_head(folder(tmp_path), ME, NONE, HeadAddress(OTHER, 1))
+    async def scenario() -> None:
+        await discovery.check_no_other_head(Hanging((), (), hung=hung), ME, NONE)
+        monkeypatch.setattr(SharedFolder, "lookup", lambda _self: hung.wait(30))
+        await discovery.check_no_other_head(folder(tmp_path), ME, NONE)
+        await discovery.check_still_head(folder(tmp_path), ME, NONE, HeadAddress(OTHER, 1))
 
-    context()
+    scenario()
 
 
-def test_of_two_heads_that_started_at_once_the_record_tells_the_one_that_goes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("made", [None, generate()])
+def test_of_two_heads_that_started_at_once_the_record_tells_the_one_that_goes(
+    tmp_path: Path, made: Secret | None
+) -> None:
     first, second = folder(tmp_path), folder(tmp_path)
+    theirs = made or Secret(SECRET, "test")
 
     @looped
-    async def context() -> None:
+    async def scenario() -> None:
         await discovery.check_no_other_head(first, ME, NONE)
         await discovery.check_no_other_head(second, ME, NONE)
-        async with a_head() as one, a_head(SECRET) as two:
-            first.announce(one.address)
-            second.announce(two.address)
-            await discovery.check_still_head(second, ME, Secret(SECRET, "test"), two.address)
-            with pytest.raises(IdentityError, match=f"claimed by two nodes: 127.0.0.1:{two.port} leads it"):
+        async with a_head() as one, a_head(theirs.value) as two:
+            first.announce(one.address, None)
+            second.announce(two.address, made.value if made else None)
+            await discovery.check_still_head(second, ME, theirs, two.address)
+            two_nodes = f"claimed by two nodes: 127.0.0.1:{two.port} leads it"
+            with pytest.raises(IdentityError, match=two_nodes):
                 await discovery.check_still_head(first, ME, NONE, one.address)
+            with pytest.raises(IdentityError, match=two_nodes):
+                await discovery.check_no_other_head(folder(tmp_path), ME, NONE)
         # The other has ended, and has left its record.
         await discovery.check_still_head(first, ME, NONE, one.address)
+        await discovery.check_no_other_head(folder(tmp_path), ME, NONE)
         await discovery.check_still_head(Static((OTHER,), (1,)), ME, NONE, one.address)
 
-    context()
+    scenario()

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from bootstrap import timeouts
 from bootstrap.errors import HostsError
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress
@@ -168,7 +169,7 @@ def machine(root: Path, text: str | None = None, **env: str) -> Host:
 
 
 def by_file(host: Host, dns: Collection[str] = ()) -> Callable[[str], Collection[str]]:
-    """A resolver that reads the host's file first, then `knows` the DNS."""
+    """A resolver that reads the host's file first, then asks the DNS."""
 
     def resolves(name: str) -> Collection[str]:
         return [a for held, a in pairs(host.read("/etc/hosts") or "") if held == name] or list(dns)
@@ -348,7 +349,7 @@ def test_two_agents_take_turns(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_never_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts_file, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(timeouts, "HOSTS_FILE_LOCK_S", 0.05)
     host = machine(tmp_path, DEBIAN)
     with (tmp_path / "etc/hosts").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)

@@ -177,7 +177,7 @@ def test_the_pods_of_a_leaderworkerset_stay_until_they_are_stopped(make_hosts):
     made = controllers.leaderworkerset_pods(kubelet.only(objects, "LeaderWorkerSet"), hosts)
     service = controllers.headless("ray", {"leaderworkerset.sigs.k8s.io/name": "ray"})
     agents = kubelet.start([*objects, service], made, hosts, IMAGE)
-    agents.says(0, "the quorum stands: 2 nodes")
+    agents.says(0, "quorum reached: 2 nodes")
     assert "launcher leaderworkerset" in agents.err(1)
     agents.signal(0, signal.SIGTERM)
     assert agents.wait() == [143, 143]

@@ -1,4 +1,4 @@
-"""Who stands, who is missing, and when the workload may start."""
+"""Who is ready, who is missing, and when the workload may start."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from bootstrap.errors import QuorumTimeout
 from bootstrap.log import Log
+from bootstrap.model import Phase
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
 from bootstrap.rollcall.server import Member
 from bootstrap.rollcall.wire import Hello
@@ -25,7 +26,7 @@ def goal(**changes: Any) -> Goal:
         **{
             "run_hash": RUN,
             "size": 2,
-            "least": 2,
+            "minimum": 2,
             "expect_gpus": None,
             "timeout": 0.2,
             "last_call": 0.1,
@@ -40,13 +41,13 @@ def node(rank: object, *, alive: bool = True, run: str = RUN, gpus: float | None
     return {"id": "n", "ip": f"10.0.0.{rank}", "alive": alive, "labels": labels, "resources": resources}
 
 
-def member(rank: int, phase: str, since: float, detail: str = "") -> Member:
+def member(rank: int, phase: Phase, since: float, detail: str = "") -> Member:
     hello = Hello("run", 0, rank, 4, f"host{rank}", f"10.0.0.{rank}", "0.1.0", "2.60.0", "3.11.7", 1, 0, "", 0.0)
     return Member(hello, rank, phase, since, detail)
 
 
 @pytest.mark.parametrize(
-    ("nodes", "expect_gpus", "ready", "short"),
+    ("nodes", "expect_gpus", "ready", "underprovisioned"),
     [
         ([], None, [], []),
         ([node(0), node(1)], None, [0, 1], []),
@@ -60,22 +61,24 @@ def member(rank: int, phase: str, since: float, detail: str = "") -> Member:
         ([node(0, gpus=8), node(1)], 0, [0, 1], []),
     ],
 )
-def test_who_counts(nodes: list[dict[str, Any]], expect_gpus: int | None, ready: list[int], short: list[int]) -> None:
+def test_who_counts(
+    nodes: list[dict[str, Any]], expect_gpus: int | None, ready: list[int], underprovisioned: list[int]
+) -> None:
     found = quorum.count(nodes, goal(expect_gpus=expect_gpus))
-    assert (sorted(found.ready), sorted(found.short)) == (ready, short)
+    assert (sorted(found.ready), sorted(found.underprovisioned)) == (ready, underprovisioned)
 
 
 @pytest.mark.parametrize(
-    ("size", "least", "ready", "expected"),
+    ("size", "minimum", "ready", "expected"),
     [(4, 4, [0, 2], [1, 3]), (4, 2, [0, 1], [2, 3]), (None, 3, [0], [1, 2]), (None, 1, [0, 5], [])],
 )
-def test_who_is_missing(size: int | None, least: int, ready: list[int], expected: list[int]) -> None:
-    now = quorum.count([node(rank) for rank in ready], goal(size=size, least=least))
-    assert quorum.missing(goal(size=size, least=least), now) == expected
+def test_who_is_missing(size: int | None, minimum: int, ready: list[int], expected: list[int]) -> None:
+    now = quorum.count([node(rank) for rank in ready], goal(size=size, minimum=minimum))
+    assert quorum.missing(goal(size=size, minimum=minimum), now) == expected
 
 
 def test_the_table_of_members() -> None:
-    members = {1: member(1, "starting-ray", 95.0), 2: member(2, "failed", 90.5, "no space left")}
+    members = {1: member(1, Phase.STARTING_RAY, 95.0), 2: member(2, Phase.FAILED, 90.5, "no space left")}
     assert quorum.table(members, [1, 2, 3], 100.0) == [
         "rank 1: host1 (10.0.0.1) starting-ray 5 s ago",
         "rank 2: host2 (10.0.0.2) failed 10 s ago: no space left",
@@ -90,7 +93,7 @@ class Cluster:
         self.steps = list(steps)
         self.asked = 0
         self.changed = asyncio.Event()
-        self.said = io.StringIO()
+        self.logged = io.StringIO()
 
     async def ask(self) -> Mapping[str, Any]:
         self.asked += 1
@@ -100,7 +103,7 @@ class Cluster:
         return {"nodes": step}
 
     async def wait(self, wanted: Goal, members: Mapping[int, Member] | None = None) -> quorum.Count:
-        return await quorum.wait(wanted, self.ask, self.changed, members or {}, Log(stream=self.said))
+        return await quorum.wait(wanted, self.ask, self.changed, members or {}, Log(stream=self.logged))
 
 
 def during(steps: Sequence[Sequence[Mapping[str, Any]]], body: Callable[[Cluster], Any]) -> Any:
@@ -110,22 +113,22 @@ def during(steps: Sequence[Sequence[Mapping[str, Any]]], body: Callable[[Cluster
     return asyncio.run(main())
 
 
-def test_it_stands_at_once_when_all_are_there() -> None:
+def test_the_quorum_is_reached_at_once_when_all_are_ready() -> None:
     async def body(cluster: Cluster) -> None:
         found = await cluster.wait(goal())
         assert sorted(found.ready) == [0, 1]
-        assert (cluster.asked, cluster.said.getvalue()) == (1, "")
+        assert (cluster.asked, cluster.logged.getvalue()) == (1, "")
 
     during([[node(0), node(1)]], body)
 
 
-def test_news_of_the_roll_call_make_it_ask_again() -> None:
+def test_news_of_the_roll_call_makes_it_ask_again() -> None:
     async def body(cluster: Cluster) -> None:
         begin = asyncio.get_running_loop().time()
-        await cluster.wait(goal(size=3, least=3, timeout=30))
+        await cluster.wait(goal(size=3, minimum=3, timeout=30))
         assert asyncio.get_running_loop().time() - begin < 0.5  # without news it would ask once a second
-        told = [line.partition(": ")[2] for line in cluster.said.getvalue().splitlines()]
-        assert told == [
+        lines = [line.partition(": ")[2] for line in cluster.logged.getvalue().splitlines()]
+        assert lines == [
             "1 of 3 nodes; waiting for rank 1 (not seen), 2 (not seen)",
             "2 of 3 nodes; waiting for rank 2 (not seen)",
         ]
@@ -133,20 +136,20 @@ def test_news_of_the_roll_call_make_it_ask_again() -> None:
     during([[node(0)], [node(0)], [node(0), node(1)], [node(0), node(1), node(2)]], body)
 
 
-def test_a_line_is_said_once() -> None:
+def test_a_line_is_logged_once() -> None:
     async def body(cluster: Cluster) -> None:
         with pytest.raises(QuorumTimeout):
             await cluster.wait(goal(timeout=0.05))
-        assert len(cluster.said.getvalue().splitlines()) == 1
+        assert len(cluster.logged.getvalue().splitlines()) == 1
 
     during([[node(0)]], body)
 
 
 @pytest.mark.parametrize(("size", "last_call"), [(4, 0.1), (None, 0.1), (4, 0)])
-def test_the_least_that_will_do_wait_for_the_last_call(size: int | None, last_call: float) -> None:
+def test_the_minimum_waits_for_the_last_call(size: int | None, last_call: float) -> None:
     async def body(cluster: Cluster) -> None:
         begin = asyncio.get_running_loop().time()
-        found = await cluster.wait(goal(size=size, least=2, last_call=last_call, timeout=30))
+        found = await cluster.wait(goal(size=size, minimum=2, last_call=last_call, timeout=30))
         took = asyncio.get_running_loop().time() - begin
         assert sorted(found.ready) == [0, 1]
         assert took >= last_call if size else took < 0.1
@@ -154,9 +157,9 @@ def test_the_least_that_will_do_wait_for_the_last_call(size: int | None, last_ca
     during([[node(0), node(1)]], body)
 
 
-def test_the_last_call_ends_early_when_all_are_there() -> None:
+def test_the_last_call_ends_early_when_all_are_ready() -> None:
     async def body(cluster: Cluster) -> None:
-        found = await cluster.wait(goal(size=3, least=1, last_call=30, timeout=30))
+        found = await cluster.wait(goal(size=3, minimum=1, last_call=30, timeout=30))
         assert len(found.ready) == 3
 
     during([[node(0)], [node(0), node(1)], [node(0), node(1), node(2)]], body)
@@ -173,7 +176,7 @@ SHORTFALLS = [
     (
         {},
         [],
-        {1: member(1, "waiting", 0.0)},
+        {1: member(1, Phase.WAITING, 0.0)},
         ["0 of 2 nodes after 0.2 s; joined: rank none", "rank 0: never seen", "rank 1: host1 (10.0.0.1) waiting"],
         "see what the missing ranks say",
     ),
@@ -184,22 +187,22 @@ SHORTFALLS = [
         ["1 of 2 nodes after 0.2 s; joined: rank 0", "rank 1: 10.0.0.1 has 4 GPUs, 8 expected"],
         "lower --expect-gpus",
     ),
-    ({"size": 100, "least": 100}, [node(0)], {}, ["1 of 100 nodes", "rank 32: never seen"], "--min-nodes"),
+    ({"size": 100, "minimum": 100}, [node(0)], {}, ["1 of 100 nodes", "rank 32: never seen"], "--min-nodes"),
 ]
 
 
-@pytest.mark.parametrize(("changes", "nodes", "members", "told", "remedy"), SHORTFALLS)
+@pytest.mark.parametrize(("changes", "nodes", "members", "lines", "remedy"), SHORTFALLS)
 def test_the_timeout_names_who_is_missing(
     changes: dict[str, Any],
     nodes: list[dict[str, Any]],
     members: dict[int, Member],
-    told: list[str],
+    lines: list[str],
     remedy: str,
 ) -> None:
     async def body(cluster: Cluster) -> None:
         with pytest.raises(QuorumTimeout) as error:
             await cluster.wait(goal(**changes), members)
-        assert [line for line in told if line not in error.value.message] == []
+        assert [line for line in lines if line not in error.value.message] == []
         assert remedy in error.value.hint
         assert len(error.value.message.splitlines()) <= 33
 

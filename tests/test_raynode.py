@@ -13,7 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bootstrap.files.manifest import Manifest
+from bootstrap.files.secret import Secret
+from bootstrap.host import Host
 from bootstrap.model import Gpu, NodeAddress, NodeIdentity, Resources, Role
+from bootstrap.node.inspection import Node
 from bootstrap.process.table import Process, read_process
 from bootstrap.raynode import command
 from bootstrap.raynode import session as ray_session
@@ -37,16 +41,19 @@ def argv(
 ) -> list[str]:
     resources, settings = resources or Resources(4, 16 * GIB), Settings(**options)
     gcs = None if identity.role is Role.HEAD else "10.0.0.1:6379"
-    return start_argv(settings, identity, ADDRESS, resources, command.temp_dir(settings, identity), ports, gcs, shm)
+    node = Node(settings, Host({}, "node-7"), identity, ADDRESS, resources, Path("/tmp/ray"), Secret(None, ""))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "shm_free", lambda: shm)
+        return start_argv(node, ports, gcs)
 
 
 def test_a_head() -> None:
-    labels = f"--labels=ray-bootstrap/rank=0,ray-bootstrap/run={command.run_hash('my run')}"
+    labels = f"--labels=ray-bootstrap/rank=0,ray-bootstrap/run={HEAD.run_hash}"
     assert argv() == [
         "--head",
         "--port=6379",
         "--node-ip-address=10.0.0.7",
-        f"--temp-dir=/tmp/ray-{command.run_hash('my run')[:8]}-0",
+        "--temp-dir=/tmp/ray",
         "--num-cpus=4",
         "--num-gpus=0",
         labels,
@@ -59,11 +66,11 @@ def test_a_head() -> None:
 
 
 def test_a_worker() -> None:
-    labels = f"--labels=ray-bootstrap/rank=1,ray-bootstrap/run={command.run_hash('my run')}"
-    assert argv(WORKER, temp_dir="/t") == [
+    labels = f"--labels=ray-bootstrap/rank=1,ray-bootstrap/run={HEAD.run_hash}"
+    assert argv(WORKER) == [
         "--address=10.0.0.1:6379",
         "--node-ip-address=10.0.0.7",
-        "--temp-dir=/t",
+        "--temp-dir=/tmp/ray",
         "--num-cpus=4",
         "--num-gpus=0",
         labels,
@@ -110,25 +117,18 @@ def test_a_shm_that_is_too_small_leaves_the_choice_to_ray(shm: int) -> None:
 
 
 @given(st.text() | st.just("\udcff"), st.integers(0, 10**6))
-def test_any_run_id_makes_valid_labels_and_a_short_folder(run_id: str, rank: int) -> None:
+def test_any_run_id_makes_valid_labels(run_id: str, rank: int) -> None:
     identity = NodeIdentity("explicit", Role.WORKER, rank, None, run_id)
     (labels,) = [word for word in argv(identity) if word.startswith("--labels=")]
     found = dict(label.split("=") for label in labels.removeprefix("--labels=").split(","))
-    assert found == {command.RUN_LABEL: command.run_hash(run_id), command.RANK_LABEL: str(rank)}
+    assert found == {command.RUN_LABEL: identity.run_hash, command.RANK_LABEL: str(rank)}
     assert found[command.RUN_LABEL].isalnum()
-    assert len(str(command.temp_dir(Settings(), identity))) <= len("/tmp/ray-01234567-1000000")
-
-
-def test_two_nodes_without_a_rank_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    identity = NodeIdentity("address", Role.WORKER, None, None, "run")
-    mine = command.temp_dir(Settings(), identity)
-    monkeypatch.setattr(os, "getpid", lambda: 1)
-    assert command.temp_dir(Settings(), identity) != mine
 
 
 def test_another_run_has_another_hash() -> None:
-    assert command.run_hash("a") != command.run_hash("b")
-    assert command.run_hash("a") == command.run_hash("a")
+    other = NodeIdentity("explicit", Role.HEAD, 0, 2, "another run")
+    assert HEAD.run_hash != other.run_hash
+    assert HEAD.run_hash == WORKER.run_hash
 
 
 @pytest.mark.parametrize(("ip", "expected"), [("10.0.0.1", "10.0.0.1:6379"), ("fd00::1", "[fd00::1]:6379")])
@@ -174,7 +174,7 @@ def test_the_logs_of_an_earlier_run_are_no_cause(tmp_path: Path) -> None:
     os.utime(old, (1000, 1000))
     log(tmp_path, "raylet.out", "[x E 1] new")
     os.utime(old.parent.parent, (1000, 1000))
-    assert ray_session.sessions(tmp_path, 2000) == [tmp_path / SESSION]
+    assert ray_session.sessions_since(tmp_path, 2000) == [tmp_path / SESSION]
     assert ray_session.causes(tmp_path / SESSION) == ["raylet.out: [x E 1] new"]
 
 
@@ -187,7 +187,7 @@ def test_causes_are_few_and_logs_may_be_no_text(tmp_path: Path) -> None:
 
 
 def test_no_folder_no_causes(tmp_path: Path) -> None:
-    assert ray_session.causes(tmp_path / "none", 0) == []
+    assert ray_session.causes(tmp_path / "none") == []
 
 
 def test_which_processes_are_daemons() -> None:
@@ -206,9 +206,9 @@ def test_the_session_of_a_raylet(tmp_path: Path) -> None:
     child.stdout.readline()  # until then it may still be a fork of ours
     process = read_process(child.pid)
     assert process is not None
-    assert ray_session.session_folder(process) == session
+    assert ray_session.session_of(process) == session
     child.communicate(b"\n")
-    assert ray_session.session_folder(process) is None
+    assert ray_session.session_of(process) is None
 
 
 def test_the_session_of_a_head_that_failed_half_way(tmp_path: Path) -> None:
@@ -216,9 +216,15 @@ def test_the_session_of_a_head_that_failed_half_way(tmp_path: Path) -> None:
     log(tmp_path, "raylet.out", "", earlier)  # of another container, whose process ids are the same
     before = ray_session.session_names(tmp_path)
     log(tmp_path, "raylet.out", "", ours)
-    assert ray_session.session_begun(tmp_path, before, 7) is None
-    assert ray_session.session_begun(tmp_path, before, 17) == tmp_path / ours
-    assert ray_session.session_begun(tmp_path, ray_session.session_names(tmp_path), 17) is None
+
+    def own(starter: int, earlier: list[str], private: Path = tmp_path / "another") -> set[Path]:
+        manifest = Manifest(ray_dir=str(tmp_path), starter=starter, earlier_sessions=earlier)
+        return ray_session.own_sessions(manifest, ray_session.Held(), private)
+
+    assert own(7, before) == set()
+    assert own(17, before) == {tmp_path / ours}
+    assert own(17, ray_session.session_names(tmp_path)) == set()
+    assert own(7, [], private=tmp_path) == {tmp_path / earlier, tmp_path / ours}
 
 
 @pytest.mark.requires("root")
@@ -236,10 +242,9 @@ def test_what_somebody_has_put_in_a_sessions_place_is_not_cleared_up(tmp_path: P
     else:
         home.rename(session)
         os.chown(session, 65534, 65534)
-    ray_session.clean(session, "")
+    assert ray_session.remove_session(session, "") is None
     assert {path.name for path in session.iterdir()} == {"folder", "file"}
-    assert ray_session.logs_of(session) is None
-    assert ray_session.logs_of(tmp_path / "away") == tmp_path / "away" / "logs"
+    assert ray_session.remove_session(tmp_path / "away", "") == tmp_path / "away" / "logs"
 
 
 def test_clearing_up_leaves_the_logs_and_what_is_not_ours(tmp_path: Path) -> None:
@@ -254,13 +259,13 @@ def test_clearing_up_leaves_the_logs_and_what_is_not_ours(tmp_path: Path) -> Non
     (session / "link").symlink_to(foreign)
     (session / "node_ip_address.json").write_text("")
     (tmp_path / "ray_current_cluster").write_text("10.0.0.1:6379")
-    ray_session.clean(session, "10.0.0.1:6379")
+    ray_session.remove_session(session, "10.0.0.1:6379")
     assert sorted(tmp_path.rglob("*")) == sorted([foreign, foreign / "precious", session, kept.parent, kept])
-    ray_session.clean(session, "10.0.0.1:6379")
+    ray_session.remove_session(session, "10.0.0.1:6379")
 
 
 def test_the_note_of_another_cluster_stays(tmp_path: Path) -> None:
     session = log(tmp_path, "raylet.out", "").parent.parent
     (tmp_path / "ray_current_cluster").write_text("10.0.0.9:6379")
-    ray_session.clean(session, "10.0.0.1:6379")
+    ray_session.remove_session(session, "10.0.0.1:6379")
     assert (tmp_path / "ray_current_cluster").read_text() == "10.0.0.9:6379"

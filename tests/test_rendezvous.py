@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootstrap.errors import IdentityError, UsageError
+from bootstrap.files import ownership
+from bootstrap.files.manifest import Manifest, remove_owned_files
+from bootstrap.files.secret import generate
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity, Role
-from bootstrap.rendezvous import BACK_ENDS, Rendezvous, make, rollcall_ports
+from bootstrap.rendezvous import BACK_ENDS, Lookup, Rendezvous, make, rollcall_ports
 from bootstrap.rendezvous.dns import Dns
 from bootstrap.rendezvous.shared_dir import RECORD_MAX, SharedFolder
 from bootstrap.rendezvous.slurm import expand, first
 from bootstrap.settings import Settings
 
 HEAD = "127.0.0.1"
+SECRET = "5ec2e7" * 10
+"""As a head makes it, in the text of its record."""
 SLURM_ENV = {"SLURM_STEP_NODELIST": "127.0.0.[1-3]", "SLURM_JOB_NODELIST": "other[1-9]"}
 
 
@@ -39,37 +45,60 @@ def node(tmp_path: Path, rendezvous: str, env: dict[str, str] | None = None, **c
     return make(settings, identity(rendezvous, **changes), Host(SLURM_ENV if env is None else env, "node"))
 
 
+def remove(rendezvous: Rendezvous, head: HeadAddress, secret: bytes | None = None) -> None:
+    """Do what the clean-up does with what the manifest names."""
+    remove_owned_files(Manifest(owned_files=rendezvous.owned_files(head, secret), owned_dirs=rendezvous.owned_dirs))
+
+
 # --- the contract
 
 
 @pytest.mark.parametrize("name", BACK_ENDS)
-def test_a_worker_finds_the_head_that_announced(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("secret", [None, SECRET.encode()])
+def test_a_worker_finds_the_head_that_announced(tmp_path: Path, name: str, secret: bytes | None) -> None:
     head, worker = node(tmp_path, name, role=Role.HEAD, rank=0), node(tmp_path, name)
     assert worker.place
-    before = list(worker.lookup())
-    port = rollcall_ports(Settings(), identity())[0]
+    before = worker.lookup()
+    assert before.secret is None
+    address = HeadAddress(HEAD, rollcall_ports(Settings(), identity())[0])
     for _ in range(2):
-        head.announce(HeadAddress(HEAD, port))
+        head.announce(address, secret)
         found = worker.lookup()
-        assert (HEAD, port) in [(c.host, c.port) for c in found]
-        assert all(c.source and 0 < c.port < 65536 for c in found)
-        assert list(worker.ignored) == []
-    worker.withdraw()
-    assert worker.lookup()
+        assert (address.host, address.port) in [(c.host, c.port) for c in found.candidates]
+        assert all(c.source and 0 < c.port < 65536 for c in found.candidates)
+        assert list(found.ignored) == []
+        assert found.secret == (secret if worker.has_record else None)
+    remove_owned_files(Manifest(owned_dirs=worker.owned_dirs))
+    assert worker.lookup() == found
     for _ in range(2):
-        head.withdraw()
-        assert list(worker.lookup()) == before
-    worker.withdraw()
-    head.withdraw()
-    assert list(tmp_path.rglob("head-*")) == []
+        remove(head, address, secret)
+        assert list(tmp_path.iterdir()) == []
+    assert worker.lookup() == before
+    remove_owned_files(Manifest(owned_dirs=worker.owned_dirs))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", BACK_ENDS)
+def test_only_a_record_makes_files(tmp_path: Path, name: str) -> None:
+    rendezvous = node(tmp_path, name)
+    files = rendezvous.owned_files(HeadAddress(HEAD, 1), SECRET.encode())
+    assert bool(files) == bool(rendezvous.owned_dirs) == rendezvous.has_record == (name == "file")
+    assert all(str(Path(path).parent) in rendezvous.owned_dirs for path in files)
+    assert SECRET not in repr((files, rendezvous))
+
+
+def test_a_lookup_never_shows_its_secret() -> None:
+    assert SECRET not in repr(Lookup(secret=SECRET.encode()))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Lookup().secret = b""  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", BACK_ENDS)
 def test_a_run_of_one_node_needs_no_rendezvous(name: str) -> None:
     alone = identity(name, role=Role.HEAD, rank=0, size=1, head_hints=())
     rendezvous = make(Settings(), alone, Host({}, "node"))
-    rendezvous.announce(HeadAddress(HEAD, 1))
-    assert list(rendezvous.lookup()) == []
+    rendezvous.announce(HeadAddress(HEAD, 1), SECRET.encode())
+    assert list(rendezvous.lookup().candidates) == []
 
 
 @pytest.mark.parametrize(
@@ -90,7 +119,7 @@ def test_without_any_word_of_the_head_it_says_what_to_give(name: str, error: typ
 
 def test_a_static_head_needs_no_address_of_itself() -> None:
     head = identity("static", role=Role.HEAD, rank=0, head_hints=())
-    assert list(make(Settings(), head, Host({}, "node")).lookup()) == []
+    assert list(make(Settings(), head, Host({}, "node")).lookup().candidates) == []
 
 
 # --- the roll call's ports
@@ -117,13 +146,13 @@ def test_runs_differ_in_their_ports_and_an_option_decides() -> None:
 )
 def test_a_hint_keeps_its_name_and_loses_its_gcs_port(hint: str, host: str) -> None:
     found = make(Settings(rollcall_port=7000), identity("static", head_hints=(hint,)), Host({}, "n")).lookup()
-    assert [(c.host, c.port) for c in found] == [(host, 7000)]
+    assert [(c.host, c.port) for c in found.candidates] == [(host, 7000)]
 
 
 def test_the_likeliest_port_is_tried_on_every_host_first() -> None:
     rendezvous = make(Settings(), identity("static", head_hints=("a", "b")), Host({}, "n"))
     ports = rollcall_ports(Settings(), identity())
-    assert [(c.host, c.port) for c in rendezvous.lookup()] == [(h, p) for p in ports for h in ("a", "b")]
+    assert [(c.host, c.port) for c in rendezvous.lookup().candidates] == [(h, p) for p in ports for h in ("a", "b")]
 
 
 def test_dns_asks_anew_and_takes_both_families() -> None:
@@ -141,13 +170,14 @@ def test_dns_asks_anew_and_takes_both_families() -> None:
         return answer
 
     dns = Dns(("head.svc",), (7000, 7001), resolve)
-    assert dns.lookup() == []
-    assert dns.ignored == ["head.svc: Name or service not known"]
-    assert dns.lookup() == []
-    assert dns.ignored == ["head.svc: Temporary failure in name resolution"]
-    assert list(map(str, dns.lookup())) == ["10.0.0.1:7000", "[fd00::1]:7000", "10.0.0.1:7001", "[fd00::1]:7001"]
-    assert [c.host for c in dns.lookup()] == ["10.0.0.2", "10.0.0.2"]
-    assert dns.ignored == []
+    for reason in ("Name or service not known", "Temporary failure in name resolution"):
+        found = dns.lookup()
+        assert list(found.candidates) == []
+        assert list(found.ignored) == [f"head.svc: {reason}"]
+    found = dns.lookup()
+    assert list(map(str, found.candidates)) == ["10.0.0.1:7000", "[fd00::1]:7000", "10.0.0.1:7001", "[fd00::1]:7001"]
+    assert list(found.ignored) == []
+    assert [c.host for c in dns.lookup().candidates] == ["10.0.0.2", "10.0.0.2"]
 
 
 def test_a_name_that_no_server_can_have_is_an_error_at_once() -> None:
@@ -257,16 +287,34 @@ def test_any_text_expands_or_is_refused(nodelist: str) -> None:
 
 
 def folder(tmp_path: Path, run_id: str = "run/7 ü", attempt: int = 0) -> SharedFolder:
-    return SharedFolder(str(tmp_path), run_id, attempt, "node")
+    run_hash = identity(run_id=run_id).run_hash
+    return SharedFolder(tmp_path, run_id, attempt, run_hash, "node")
 
 
 def record(of: SharedFolder) -> Path:
     return of.folder / of.name
 
 
-def test_a_record_is_private_whole_and_says_whose_it_is(tmp_path: Path) -> None:
+def hosts(found: Lookup) -> list[str]:
+    return [candidate.host for candidate in found.candidates]
+
+
+FIRST, SECOND = HeadAddress("10.0.0.1", 7000), HeadAddress("10.0.0.2", 7000)
+
+
+@pytest.fixture(params=[0, 0o022, 0o077])
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    """From letting others do everything to letting them do nothing."""
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize("secret", [None, SECRET])
+def test_a_record_is_private_and_whole_and_says_whose_it_is(tmp_path: Path, secret: str | None) -> None:
     head = folder(tmp_path)
-    head.announce(HeadAddress("10.0.0.1", 7000))
+    head.announce(FIRST, secret.encode() if secret else None)
     assert [path.name for path in head.folder.iterdir()] == [head.name]
     assert hashlib.sha256("run/7 ü".encode()).hexdigest()[:16] in head.name
     assert stat.S_IMODE(record(head).stat().st_mode) == 0o600
@@ -275,28 +323,66 @@ def test_a_record_is_private_whole_and_says_whose_it_is(tmp_path: Path) -> None:
     assert {"host": "10.0.0.1", "port": 7000, "run_id": "run/7 ü", "attempt": 0, "hostname": "node"}.items() <= (
         content.items()
     )
-    assert set(content) == {"host", "port", "run_id", "attempt", "hostname", "time", "nonce"}
+    always = {"host", "port", "run_id", "attempt", "hostname", "time", "nonce"}
+    assert set(content) == (always if secret is None else always | {"secret"})
+    assert content.get("secret") == secret
+
+
+def test_a_secret_that_is_made_fits_into_the_record(tmp_path: Path) -> None:
+    made = generate().value
+    folder(tmp_path).announce(FIRST, made)
+    assert folder(tmp_path).lookup().secret == made is not None
+
+
+def test_the_next_head_of_a_run_replaces_the_secret_with_the_address(tmp_path: Path) -> None:
+    worker = folder(tmp_path)
+    folder(tmp_path).announce(FIRST, SECRET.encode())
+    assert (hosts(worker.lookup()), worker.lookup().secret) == (["10.0.0.1"], SECRET.encode())
+    folder(tmp_path).announce(SECOND, b"another")
+    assert (hosts(worker.lookup()), worker.lookup().secret) == (["10.0.0.2"], b"another")
+    folder(tmp_path).announce(SECOND, None)
+    assert worker.lookup().secret is None
+    assert [path.name for path in worker.folder.iterdir()] == [worker.name]
 
 
 @pytest.mark.parametrize("other", [("another", 0), ("run/7 ü", 1), ("run/7", 0)])
 def test_other_runs_in_the_same_folder_are_not_seen(tmp_path: Path, other: tuple[str, int]) -> None:
     mine, theirs = folder(tmp_path), folder(tmp_path, *other)
-    theirs.announce(HeadAddress("10.0.0.2", 7000))
-    assert mine.lookup() == []
-    mine.announce(HeadAddress("10.0.0.1", 7000))
-    assert [c.host for c in folder(tmp_path).lookup()] == ["10.0.0.1"]
-    mine.withdraw()
-    assert [c.host for c in theirs.lookup()] == ["10.0.0.2"]
+    theirs.announce(SECOND, SECRET.encode())
+    assert mine.lookup() == Lookup()
+    mine.announce(FIRST, None)
+    assert hosts(folder(tmp_path).lookup()) == ["10.0.0.1"]
+    assert folder(tmp_path).lookup().secret is None
+    remove(mine, FIRST)
+    assert hosts(theirs.lookup()) == ["10.0.0.2"]
 
 
-def test_an_old_head_does_not_withdraw_the_record_of_a_newer_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", [FIRST, SECOND])
+def test_an_old_head_does_not_remove_the_record_of_a_newer_one(tmp_path: Path, address: HeadAddress) -> None:
     old, new = folder(tmp_path), folder(tmp_path)
-    old.announce(HeadAddress("10.0.0.1", 7000))
-    assert [c.host for c in new.lookup()] == ["10.0.0.1"], "a stale record is a candidate: the roll call judges it"
-    new.announce(HeadAddress("10.0.0.2", 7000))
-    old.withdraw()
-    assert [c.host for c in new.lookup()] == ["10.0.0.2"]
-    new.withdraw()
+    old.announce(FIRST, SECRET.encode())
+    assert hosts(new.lookup()) == ["10.0.0.1"], "a stale record is a candidate: the roll call judges it"
+    new.announce(address, SECRET.encode())
+    remove(old, FIRST, SECRET.encode())
+    assert hosts(new.lookup()) == [address.host]
+    remove(new, address, SECRET.encode())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_that_is_killed_before_it_renames_its_record_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    head = folder(tmp_path)
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        head.announce(FIRST, SECRET.encode())
+    (left,) = head.folder.iterdir()
+    assert stat.S_IMODE(left.stat().st_mode) == 0o600
+    assert folder(tmp_path).lookup() == Lookup()
+    remove(head, FIRST, SECRET.encode())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -307,7 +393,16 @@ def _fifo(path: Path) -> None:
 def _link(path: Path) -> None:
     target = path.parent / "target"
     target.write_text(GOOD)
+    target.chmod(0o600)
     path.symlink_to(target)
+
+
+def _written_by(mode: int) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_text(altered(secret=SECRET))
+        path.chmod(mode)
+
+    return write
 
 
 GOOD = json.dumps({"host": "10.0.0.1", "port": 7000, "run_id": "run/7 ü", "attempt": 0})
@@ -317,14 +412,15 @@ def altered(**changes: object) -> str:
     return json.dumps({**json.loads(GOOD), **changes})
 
 
+NO_SECRET = "its secret is not what a head makes"
 BAD: list[tuple[str, str | Callable[[Path], None], str]] = [
     ("symlink", _link, "symbolic link"),
-    ("fifo", _fifo, "no regular file"),
-    ("directory", Path.mkdir, "no regular file"),
-    ("empty", "", "no JSON"),
-    ("cut off", GOOD[:-5], "no JSON"),
-    ("deep", "[" * 50000, "no JSON"),
-    ("no object", "[1]", "no JSON object"),
+    ("fifo", _fifo, "not a regular file"),
+    ("directory", Path.mkdir, "not a regular file"),
+    ("empty", "", "not JSON"),
+    ("cut off", GOOD[:-5], "not JSON"),
+    ("deep", "[" * 50000, "not JSON"),
+    ("no object", "[1]", "not a JSON object"),
     ("too long", GOOD + " " * RECORD_MAX, f"more than {RECORD_MAX}"),
     ("other run of the same hash", altered(run_id="x"), "run_id is 'x'"),
     ("other attempt", altered(attempt=1), "attempt is 1"),
@@ -335,6 +431,13 @@ BAD: list[tuple[str, str | Callable[[Path], None], str]] = [
     ("port out of range", altered(port=65536), "port 65536"),
     ("port is text", altered(port="7000"), "port '7000'"),
     ("port is true", altered(port=True), "port True"),
+    ("secret is empty", altered(secret=""), NO_SECRET),
+    ("secret is a number", altered(secret=12345), NO_SECRET),
+    ("secret is false", altered(secret=False), NO_SECRET),
+    ("secret with a line break", altered(secret=f"{SECRET}\n"), NO_SECRET),
+    ("secret beyond ASCII", altered(secret="ü" * 64), NO_SECRET),
+    ("a secret that its group may write", _written_by(0o620), "others may write it (mode 620)"),
+    ("a secret that everybody may write", _written_by(0o602), "others may write it (mode 602)"),
 ]
 
 
@@ -343,34 +446,57 @@ def test_what_cannot_be_believed_is_ignored_with_its_reason(
     tmp_path: Path, content: str | Callable[[Path], None], reason: str
 ) -> None:
     worker = folder(tmp_path)
-    assert worker.lookup() == []
+    assert worker.lookup() == Lookup()
     if isinstance(content, str):
         record(worker).write_text(content)
+        record(worker).chmod(0o600)
     else:
         content(record(worker))
-    assert worker.lookup() == []
-    assert len(worker.ignored) == 1
-    assert reason in worker.ignored[0]
+    found = worker.lookup()
+    assert (list(found.candidates), found.secret) == ([], None)
+    (line,) = found.ignored
+    assert line.startswith(f"{record(worker)}: ")
+    assert reason in line
+    assert SECRET not in line
 
 
-def test_the_good_record_of_these_tests_is_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("secret", "modes"), [(None, (0o600, 0o666)), (SECRET, (0o600, 0o644))])
+def test_the_good_record_of_these_tests_is_believed(tmp_path: Path, secret: str | None, modes: tuple[int, ...]) -> None:
     worker = folder(tmp_path)
     worker.lookup()
-    record(worker).write_text(GOOD)
-    assert [str(c) for c in worker.lookup()] == ["10.0.0.1:7000"]
+    record(worker).write_text(GOOD if secret is None else altered(secret=secret))
+    for mode in modes:
+        record(worker).chmod(mode)
+        found = worker.lookup()
+        assert [str(candidate) for candidate in found.candidates] == ["10.0.0.1:7000"]
+        assert found.secret == (secret.encode() if secret else None)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_somebody_elses_record_and_folder_are_refused(tmp_path: Path) -> None:
+@pytest.mark.requires("root")
+def test_another_users_record_and_folder_are_refused(tmp_path: Path) -> None:
     head, worker = folder(tmp_path), folder(tmp_path)
-    head.announce(HeadAddress("10.0.0.1", 7000))
+    head.announce(FIRST, SECRET.encode())
     os.chown(record(head), 12345, -1)
-    assert worker.lookup() == []
-    assert "belongs to uid 12345" in worker.ignored[0]
+    found = worker.lookup()
+    assert (list(found.candidates), found.secret) == ([], None)
+    assert "belongs to uid 12345" in found.ignored[0]
     os.chown(head.folder, 12345, -1)
     with pytest.raises(UsageError, match="belongs to uid 12345"):
         worker.lookup()
-    assert not list(head.folder.glob(".*")), "the question whose files these are leaves nothing"
+    with pytest.raises(UsageError, match="belongs to uid 12345"):
+        folder(tmp_path).announce(SECOND, SECRET.encode())
+    assert [path.name for path in head.folder.iterdir()] == [head.name], "finding out who owns files leaves nothing"
+
+
+def test_a_link_in_place_of_the_record_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    head, target = folder(tmp_path), tmp_path / "target"
+    target.write_text("mine")
+    head.folder.mkdir()
+    record(head).symlink_to(target)
+    head.announce(FIRST, SECRET.encode())
+    assert target.read_text() == "mine"
+    assert stat.S_ISREG(record(head).lstat().st_mode)
+    assert folder(tmp_path).lookup().secret == SECRET.encode()
 
 
 def test_a_shared_folder_that_is_not_there_can_never_succeed(tmp_path: Path) -> None:
@@ -378,30 +504,57 @@ def test_a_shared_folder_that_is_not_there_can_never_succeed(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="nowhere: no such folder"):
         missing.lookup()
     with pytest.raises(UsageError, match="nowhere: no such folder"):
-        missing.announce(HeadAddress("10.0.0.1", 7000))
-    missing.withdraw()
+        missing.announce(FIRST, SECRET.encode())
+    remove(missing, FIRST, SECRET.encode())
 
 
 def test_a_shared_folder_that_is_gone_for_a_moment_may_come_back(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     worker, head = folder(shared), folder(shared)
-    assert worker.lookup() == []
+    assert worker.lookup() == Lookup()
     shared.rename(tmp_path / "away")
-    assert worker.lookup() == []
-    assert "No such file" in worker.ignored[0]
+    found = worker.lookup()
+    assert list(found.candidates) == []
+    assert "No such file" in found.ignored[0]
     (tmp_path / "away").rename(shared)
-    head.announce(HeadAddress("10.0.0.1", 7000))
-    assert [c.host for c in worker.lookup()] == ["10.0.0.1"]
+    head.announce(FIRST, None)
+    assert worker.lookup() == Lookup([dataclasses.replace(FIRST, source=str(record(head)))])
 
 
 def test_a_folder_in_place_of_the_record_is_named(tmp_path: Path) -> None:
     head = folder(tmp_path)
     record(head).mkdir(parents=True)
     with pytest.raises(UsageError, match=f"{head.name}: Is a directory"):
-        head.announce(HeadAddress("10.0.0.1", 7000))
-    assert head.lookup() == []
-    assert "is no regular file" in head.ignored[0]
+        head.announce(FIRST, SECRET.encode())
+    assert [path.name for path in head.folder.iterdir()] == [head.name]
+    found = head.lookup()
+    assert list(found.candidates) == []
+    assert "not a regular file" in found.ignored[0]
+
+
+def test_a_file_in_place_of_our_folder_is_named(tmp_path: Path) -> None:
+    head = folder(tmp_path)
+    head.folder.write_text("")
+    with pytest.raises(UsageError, match=f"{head.folder}: Not a directory"):
+        head.announce(FIRST, SECRET.encode())
+    with pytest.raises(UsageError, match=f"{head.folder}: Not a directory"):
+        head.lookup()
+    assert list(tmp_path.iterdir()) == [head.folder]
+
+
+def test_a_full_disk_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder(tmp_path).announce(FIRST, SECRET.encode())
+    head = folder(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UsageError, match="No space left on device"):
+            head.announce(SECOND, b"another")
+    assert [path.name for path in head.folder.iterdir()] == [head.name]
+    assert hosts(head.lookup()) == ["10.0.0.1"]
 
 
 def test_a_link_in_place_of_our_folder_is_not_followed(tmp_path: Path) -> None:
@@ -409,7 +562,7 @@ def test_a_link_in_place_of_our_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     worker.folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="ray-bootstrap"):
-        worker.announce(HeadAddress("10.0.0.1", 7000))
+        worker.announce(FIRST, SECRET.encode())
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -423,26 +576,51 @@ def test_a_folder_removed_by_another_run_is_made_again(tmp_path: Path, monkeypat
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", racing)
-    head.announce(HeadAddress("10.0.0.1", 7000))
-    assert [c.host for c in folder(tmp_path).lookup()] == ["10.0.0.1"]
-    head.withdraw()
+    head.announce(FIRST, SECRET.encode())
+    assert hosts(folder(tmp_path).lookup()) == ["10.0.0.1"]
+    remove(head, FIRST, SECRET.encode())
     removals = iter([True])
-    worker = folder(tmp_path)
-    assert worker.lookup() == []
-    assert "No such file" in worker.ignored[0]
+    found = folder(tmp_path).lookup()
+    assert list(found.candidates) == []
+    assert "No such file" in found.ignored[0]
 
 
-def test_a_file_system_that_shows_every_file_as_nobodys_is_usable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def showing(monkeypatch: pytest.MonkeyPatch, *, mode: int | None = None, uid: int | None = None) -> None:
+    """A file system that shows this mode or this owner for all files."""
     real = os.fstat
 
-    def squashed(fd: int) -> os.stat_result:
-        return os.stat_result((*real(fd)[:4], 65534, *real(fd)[5:]))
+    def changed(fd: int) -> os.stat_result:
+        shown, *fields = real(fd)[:10]
+        fields[3] = fields[3] if uid is None else uid
+        return os.stat_result([shown if mode is None else stat.S_IFMT(shown) | mode, *fields])
 
+    monkeypatch.setattr(os, "fstat", changed)
+    monkeypatch.setattr(ownership, "_shown", {})
+
+
+@pytest.mark.parametrize("secret", [None, SECRET.encode()])
+def test_a_file_system_that_shows_every_file_as_nobodys_is_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: bytes | None
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
-    monkeypatch.setattr(os, "fstat", squashed)
+    showing(monkeypatch, uid=65534)
     head = folder(tmp_path)
-    head.announce(HeadAddress("10.0.0.1", 7000))
-    assert [c.host for c in folder(tmp_path).lookup()] == ["10.0.0.1"]
+    head.announce(FIRST, secret)
+    found = folder(tmp_path).lookup()
+    assert (hosts(found), found.secret) == (["10.0.0.1"], secret)
     assert [path.name for path in head.folder.iterdir()] == [head.name]
+
+
+@pytest.mark.parametrize(("mode", "believed"), [(0o777, False), (0o660, False), (0o755, True), (0o644, True)])
+def test_a_file_system_that_keeps_no_modes_holds_no_secret_that_others_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, believed: bool
+) -> None:
+    showing(monkeypatch, mode=mode)
+    head, worker = folder(tmp_path), folder(tmp_path)
+    head.announce(FIRST, SECRET.encode())
+    found = worker.lookup()
+    assert (hosts(found), found.secret) == ((["10.0.0.1"], SECRET.encode()) if believed else ([], None))
+    line = f"{record(head)}: others may write it (mode {mode:o}), so its secret is worth nothing"
+    assert list(found.ignored) == ([] if believed else [line])
+    head.announce(FIRST, None)
+    assert hosts(worker.lookup()) == ["10.0.0.1"], "without a secret, a record is believed whatever its mode"

@@ -8,6 +8,7 @@ import dataclasses
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from rollcall_peers import (
 )
 
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused, UsageError
-from bootstrap.model import HeadAddress, Verdict
+from bootstrap.model import HeadAddress, Phase, Verdict
 from bootstrap.rollcall import client, server, wire
 from bootstrap.rollcall.admission import MOST_NODES, rank_for
 from bootstrap.rollcall.client import Membership, NotThisHead
@@ -62,9 +63,9 @@ async def test_a_worker_is_welcomed_by_its_head() -> None:
     async with a_head() as head:
         worker = await join(head.address, hello(3))
         assert (worker.rank, worker.head) == (3, ME.host)
-        assert head.call.members[3].here
+        assert head.call.members[3].connected
         assert head.call.present == 1
-        assert head.news == ["3: host-3 (10.0.0.13) is here"]
+        assert head.news == ["3: host-3 (10.0.0.13) connected"]
         worker.close()
 
 
@@ -265,7 +266,7 @@ async def test_unnumbered_nodes_get_the_lowest_free_rank_and_that_of_one_who_was
         with pytest.raises(IdentityError, match="all 4 of the run"):
             await join(head.address, hello(None))
         one.close()
-        await head.until(lambda: head.phase(1) == "lost")
+        await head.until(lambda: head.phase(1) is Phase.LOST)
         new = await join(head.address, hello(None, host="new"))
         assert new.rank == 1
         assert head.call.members[1].hello.host == "new"
@@ -284,19 +285,24 @@ async def test_a_rank_taken_over_in_the_moment_of_its_release_stays_with_the_new
         new.send({"t": "hello", **dataclasses.asdict(hello(1, host="new"))})
         assert (await new.hear())["t"] == "welcome"
         assert await old.gone()
-        assert head.call.members[1].here
+        assert head.call.members[1].connected
         assert head.call.members[1].hello.host == "new"
-        assert head.phase(1) == "waiting"
+        assert head.phase(1) is Phase.WAITING
         third.close()
 
 
 # --------------------------------------------------------------------------------------------- agreement before Ray
 
 
+def speak_protocol_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has workers, but not the head, speak another version of the protocol."""
+    monkeypatch.setattr(client, "wire", SimpleNamespace(**{**vars(wire), "VERSION": 2}))
+
+
 @looped
 async def test_another_protocol_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_head() as head:
-        monkeypatch.setattr(client, "VERSION", 2)
+        speak_protocol_2(monkeypatch)
         with pytest.raises(Refused, match=r"protocol 2 on 127\.0\.0\.1, 1 on head-host"):
             await join(head.address, hello())
         assert head.call.rejected == ["127.0.0.1: protocol 2 on 127.0.0.1, 1 on head-host"]
@@ -305,7 +311,7 @@ async def test_another_protocol_is_refused_with_both_versions(monkeypatch: pytes
 @looped
 async def test_another_protocol_of_another_run_is_just_not_this_head(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_head() as head:
-        monkeypatch.setattr(client, "VERSION", 2)
+        speak_protocol_2(monkeypatch)
         with pytest.raises(NotThisHead):
             await join(head.address, hello(run="other"))
 
@@ -325,7 +331,7 @@ async def test_versions_that_ray_would_reject_are_refused_with_both(theirs: dict
         with pytest.raises(Refused) as caught:
             await join(head.address, hello(1, **theirs))
         assert caught.value.message == f"refused by the head head-host: {complaint}"
-        assert head.phase(1) == "refused"
+        assert head.phase(1) is Phase.REFUSED
         assert head.news == [f"1: refused: {complaint}"]
         mended = await join(head.address, hello(1))
         assert mended.rank == 1
@@ -345,7 +351,7 @@ async def test_pythons_patch_level_may_differ_where_ray_is_told_so(python: str, 
 async def test_a_clock_that_differs_is_told() -> None:
     async with a_head() as head:
         worker = await join(head.address, hello(1, time=time.time() - 90))
-        assert head.news == ["1: host-1 (10.0.0.11) is here; its clock differs by -90 s"]
+        assert head.news == ["1: host-1 (10.0.0.11) connected; its clock differs by -90 s"]
         worker.close()
 
 
@@ -485,15 +491,15 @@ async def test_the_release_reaches_those_who_wait_and_those_who_come_later() -> 
 async def test_the_head_knows_how_far_each_is() -> None:
     async with a_head() as head:
         worker = await join(head.address, hello(1))
-        worker.report("starting-ray")
-        await head.until(lambda: head.phase(1) == "starting-ray")
-        worker.report("failed", "raylet:\n\x1b[31mno space\x1b[0m", "ray-start")
-        await head.until(lambda: head.phase(1) == "failed")
+        worker.report(Phase.STARTING_RAY)
+        await head.until(lambda: head.phase(1) is Phase.STARTING_RAY)
+        worker.report(Phase.FAILED, "raylet:\n\x1b[31mno space\x1b[0m", "ray-start")
+        await head.until(lambda: head.phase(1) is Phase.FAILED)
         assert head.call.members[1].error == "ray-start"
         assert head.call.members[1].detail == "raylet:\n\ufffd[31mno space\ufffd[0m"  # a terminal is not moved by it
         await worker.leave("Ray did not start")
-        await head.until(lambda: not head.call.members[1].here)
-        assert head.phase(1) == "failed"
+        await head.until(lambda: not head.call.members[1].connected)
+        assert head.phase(1) is Phase.FAILED
 
 
 @looped
@@ -501,7 +507,7 @@ async def test_who_says_good_bye_is_not_lost() -> None:
     async with a_head() as head:
         worker = await join(head.address, hello(1))
         await worker.leave("got SIGTERM")
-        await head.until(lambda: head.phase(1) == "left")
+        await head.until(lambda: head.phase(1) is Phase.LEFT)
         assert head.call.members[1].detail == "got SIGTERM"
         assert head.call.present == 0
 
@@ -516,7 +522,7 @@ async def test_the_verdict_reaches_all_at_once_and_the_head_may_go() -> None:
         assert time.monotonic() - began < 1
         assert head.call.concluded
         assert [await worker.ended for worker in workers] == [DONE] * 5
-        assert {member.phase for member in head.call.members.values()} == {"left"}
+        assert {member.phase for member in head.call.members.values()} == {Phase.LEFT}
         for worker in workers:
             await worker.leave("verdict received")
 
@@ -592,10 +598,10 @@ async def test_silence_is_noticed_on_both_sides_within_the_heartbeat_timeout() -
         with pytest.raises(RayDied, match=f"it was silent for {SHORT} s"):
             await asyncio.wait_for(asyncio.shield(cut_off.ended), PATIENCE)
         assert SHORT / 2 < time.monotonic() - began < SHORT + SLACK
-        await head.until(lambda: head.phase(1) == "lost")
+        await head.until(lambda: head.phase(1) is Phase.LOST)
         assert time.monotonic() - began < 1.2 * SHORT + SLACK
         assert head.call.members[1].detail == f"silent for {SHORT} s"
-        assert head.phase(2) == "waiting"
+        assert head.phase(2) is Phase.WAITING
         assert not other.ended.done()
         other.close()
 
@@ -605,10 +611,10 @@ async def test_a_worker_that_says_nothing_is_lost_and_one_that_only_beats_stays(
     async with a_head(heartbeat_timeout=SHORT) as head, a_peer(head.port) as mute:
         worker = await join(head.address, hello(2), heartbeat_timeout=SHORT)
         assert (await mute.enrol(hello(1)))["t"] == "welcome"
-        await head.until(lambda: head.phase(1) == "lost")
+        await head.until(lambda: head.phase(1) is Phase.LOST)
         assert await mute.gone()
         again = await join(head.address, hello(1), heartbeat_timeout=SHORT)  # and its rank is free
-        assert head.phase(2) == "waiting"
+        assert head.phase(2) is Phase.WAITING
         worker.close()
         again.close()
 
@@ -630,7 +636,7 @@ async def test_a_heartbeat_may_be_written_in_other_ways() -> None:
         assert (await peer.enrol(hello(1)))["t"] == "welcome"
         peer.send(b'{ "t": "beat" }\r\n{"t":"beat"}\n')
         peer.send({"t": "phase", "phase": "joined", "detail": "", "error": ""})
-        await head.until(lambda: head.phase(1) == "joined")
+        await head.until(lambda: head.phase(1) is Phase.JOINED)
 
 
 # ----------------------------------------------------------------------------------------------------- hostile company
@@ -673,7 +679,10 @@ NO_HELLO = {
 }
 AFTER_WELCOME = {
     "another hello": _hello_but(),
-    "a phase that is none": b'{"t":"phase","phase":{},"detail":"","error":""}\n',
+    "a phase that is no text": b'{"t":"phase","phase":{},"detail":"","error":""}\n',
+    "an unknown phase": b'{"t":"phase","phase":"dancing","detail":"","error":""}\n',
+    "a phase in capitals": b'{"t":"phase","phase":"JOINED","detail":"","error":""}\n',
+    "an empty phase": b'{"t":"phase","phase":"","detail":"","error":""}\n',
     "a phase too long": b'{"t":"phase","phase":"joined","error":"","detail":"' + b"x" * wire.MAX_LINE + b'"}\n',
     "a phase without detail": b'{"t":"phase","phase":"joined","error":""}\n',
     "a verdict": b'{"t":"verdict","status":0,"reason":"","source":"workload"}\n',
@@ -717,10 +726,41 @@ async def test_a_member_that_talks_nonsense_is_lost_and_nobody_else(bad: bytes) 
         worker = await join(head.address, hello(2))
         assert (await peer.enrol(hello(1)))["t"] == "welcome"
         peer.send(bad)
-        await head.until(lambda: head.phase(1) == "lost")
-        assert head.phase(2) == "waiting"
+        await head.until(lambda: head.phase(1) is Phase.LOST)
+        assert head.phase(2) is Phase.WAITING
         assert not worker.ended.done()
         worker.close()
+
+
+@pytest.mark.parametrize("phase", ["dancing", "\x1b[2J", "d" * 10_000])
+@looped
+async def test_an_unknown_phase_cuts_the_connection_and_is_named(phase: str) -> None:
+    async with a_head() as head, a_peer(head.port) as peer:
+        assert (await peer.enrol(hello(1)))["t"] == "welcome"
+        peer.send({"t": "phase", "phase": phase, "detail": "", "error": ""})
+        assert await peer.gone()
+        await head.until(lambda: head.phase(1) is Phase.LOST)
+        member = head.call.members[1]
+        assert not member.connected
+        assert member.detail.startswith("it does not speak the roll call's protocol: ")
+        assert ("dancing" in member.detail) == (phase == "dancing")
+        assert len(member.detail) < 400
+        assert member.detail.isprintable()
+        assert head.news[-1] == f"1: lost: {member.detail}"
+        again = await join(head.address, hello(1))  # its rank is free
+        again.close()
+
+
+@pytest.mark.parametrize("phase", Phase)
+@looped
+async def test_every_phase_is_known_on_the_wire_by_its_value(phase: Phase) -> None:
+    async with a_head() as head, a_peer(head.port) as peer:
+        assert (await peer.enrol(hello(1)))["t"] == "welcome"
+        peer.send({"t": "phase", "phase": phase.value, "detail": "why", "error": ""})
+        await head.until(lambda: head.call.members[1].detail == "why")
+        assert head.phase(1) is phase
+        assert head.call.members[1].connected
+        assert head.news[-1] == f"1: {phase.value}: why"
 
 
 BAD_HEADS = {
@@ -818,8 +858,8 @@ async def test_a_port_scanner_changes_nothing() -> None:
             if abort:
                 scanner.writer.transport.abort()
             scanner.close()
-        worker.report("joined")
-        await head.until(lambda: head.phase(1) == "joined")
+        worker.report(Phase.JOINED)
+        await head.until(lambda: head.phase(1) is Phase.JOINED)
         assert head.news == [*news, "1: joined"]
         worker.close()
 
@@ -838,7 +878,7 @@ async def test_a_head_that_never_reads_is_cut_off_before_it_costs_memory() -> No
         for _ in range(10_000):  # 160 MB, far beyond what the kernel takes
             if worker.ended.done():
                 break
-            worker.report("failed", "x" * 16_000)
+            worker.report(Phase.FAILED, "x" * 16_000)
             await asyncio.sleep(0)
         with pytest.raises(RayDied, match="does not read what it is sent"):
             await asyncio.wait_for(worker.ended, 1)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rollcall_peers import ME, RUN, SECRET, hello, proof, tag
 
 from bootstrap.errors import BootstrapError
-from bootstrap.model import HeadAddress, Verdict
+from bootstrap.model import HeadAddress, Phase, Verdict
 from bootstrap.rollcall.client import Membership, NotThisHead
 from bootstrap.rollcall.server import RollCall
 from bootstrap.rollcall.wire import BEAT, MAX_LINE, Connection, decode, encode
@@ -142,9 +142,10 @@ _GOOD: list[dict[str, Any]] = [
 ]
 _FIELDS = sorted({name for message in _GOOD for name in message})
 _KINDS = [message["t"] for message in _GOOD]
+_PHASES = [phase.value for phase in Phase]
 _NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([0, 1, -1, 1 << 53, 1 << 2000]))
 _SCALARS = st.one_of(
-    st.none(), st.booleans(), _NUMBERS, st.text(max_size=40), st.sampled_from([*_KINDS, RUN, "0" * 32])
+    st.none(), st.booleans(), _NUMBERS, st.text(max_size=40), st.sampled_from([*_KINDS, *_PHASES, RUN, "0" * 32])
 )
 _VALUES = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2)
@@ -216,8 +217,8 @@ def test_any_bytes_from_a_member_into_the_head(stream: Stream) -> None:
         assert call.present == 2
         await loud.feed(pieces(stream))
         assert call.present == 1
-        assert call.members[2].phase in {"lost", "left", "failed"}
-        assert (call.members[1].phase, call.members[1].here) == ("waiting", True)
+        assert call.members[2].phase in {Phase.LOST, Phase.LEFT, Phase.FAILED}
+        assert (call.members[1].phase, call.members[1].connected) == (Phase.WAITING, True)
         assert len(loud.written) <= _MOST_SAID
         call.close()
         await asyncio.sleep(0)

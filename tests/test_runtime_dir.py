@@ -1,10 +1,11 @@
-"""The state file: where there is no place for it, who may remove its folder, and what else may lie there."""
+"""The runtime directory: who may use it, who holds it, and what the state files in it say."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -13,200 +14,155 @@ import pytest
 
 from bootstrap import settings
 from bootstrap.commands import reports
-from bootstrap.errors import PreflightFailed
 from bootstrap.files import runtime_dir
-from bootstrap.files.runtime_dir import StateFile
+from bootstrap.files.manifest import Manifest
+from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
-from bootstrap.process.table import read_process
 
 pytestmark = pytest.mark.requires("linux")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In the place of that in /tmp; not made yet."""
-    path = tmp_path / "states"
-    monkeypatch.setattr(runtime_dir, "folder", lambda: path)
+def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the place of /tmp."""
+    monkeypatch.setattr(runtime_dir, "PARENT", tmp_path)
+    return tmp_path
+
+
+def opened(**facts: Any) -> RuntimeDir:
+    """That of an agent in this process, which holds its lock for as long as the tests run."""
+    made = runtime_dir.make()
+    assert made.fault == ""
+    made.set_state(**{"pid": os.getpid(), "pid_namespace": runtime_dir.pid_namespace(), "phase": "running", **facts})
+    return made
+
+
+def left(parent: Path, name: str = "00000001", **files: Any) -> Path:
+    """That of an agent that has ended."""
+    path = parent / f"{runtime_dir.PREFIX}{name}"
+    path.mkdir(mode=0o700)
+    for file, content in files.items():
+        (path / f"{file}.json").write_text(json.dumps(content))
     return path
 
 
-def opened() -> StateFile:
-    file = StateFile()
-    assert file.open() == ""
-    file.update(phase="running")
-    return file
+def paths_of_ended() -> list[Path]:
+    with runtime_dir.ended() as found:
+        return [path for path, _ in found]
 
 
-def test_it_is_there_while_the_agent_is(folder: Path) -> None:
-    file = opened()
-    assert [facts["phase"] for facts in runtime_dir.running()] == ["running"]
-    assert folder.stat().st_mode & 0o777 == 0o700
-    file.remove()
-    assert not folder.exists()
+def test_it_is_closed_to_others_and_its_name_is_short_enough_for_sockets_below_it(parent: Path) -> None:
+    old_mask = os.umask(0)
+    try:
+        made = opened()
+        token = made.write_token(b"secret")
+    finally:
+        os.umask(old_mask)
+    assert token is not None
+    assert (stat.S_IMODE(made.path.stat().st_mode), stat.S_IMODE(token.stat().st_mode)) == (0o700, 0o600)
+    assert len(f"/tmp/{made.path.name}") <= 30
+    assert made.ray_dir.parent == made.path
 
 
-def test_where_the_folder_cannot_be_made_there_is_no_state_file(folder: Path, tmp_path: Path) -> None:
-    tmp_path.rmdir()
-    file = StateFile()
-    assert str(folder) in file.open()
-    file.update(phase="running")
-    file.remove()
-    assert not tmp_path.exists()
-    tmp_path.mkdir()
+def test_two_agents_have_folders_of_their_own(parent: Path) -> None:
+    assert opened().path != opened().path
+    assert len(runtime_dir.running()) == 2
 
 
-def test_somebody_elses_folder_is_an_error_and_stays_as_it_is(folder: Path, tmp_path: Path) -> None:
-    theirs = tmp_path / "theirs"
-    theirs.mkdir()
-    folder.symlink_to(theirs)
-    file = StateFile()
-    with pytest.raises(PreflightFailed):
-        file.open()
-    file.path.write_text("{}")
-    file.update(phase="ending")
-    file.remove()
-    assert file.path.read_text() == "{}"
+def test_where_it_cannot_be_made_nothing_is_written(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_dir, "PARENT", parent / "absent")
+    made = runtime_dir.make()
+    assert "No such file" in made.fault
+    made.set_state(phase="running")
+    made.note(Manifest(gcs="x"))
+    assert made.write_token(b"secret") is None
+    assert list(parent.iterdir()) == []
 
 
-def test_a_folder_that_was_removed_is_made_again(folder: Path) -> None:
-    file = opened()
-    file.path.unlink()
-    folder.rmdir()
-    file.update(phase="waiting")
-    assert [facts["phase"] for facts in runtime_dir.running()] == ["waiting"]
+def test_a_name_that_is_taken_is_not_used(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = iter(["00000001", "00000001", "00000002"])
+    monkeypatch.setattr(runtime_dir.secrets, "token_hex", lambda _: next(names))
+    assert opened().path.name.endswith("1")
+    assert opened().path.name.endswith("2")
 
 
-def test_nothing_is_written_where_somebody_else_has_put_a_folder_meanwhile(folder: Path, tmp_path: Path) -> None:
-    file = opened()
-    file.path.unlink()
-    folder.rmdir()
-    theirs = tmp_path / "theirs"
-    theirs.mkdir()
-    folder.symlink_to(theirs)
-    file.update(phase="waiting")
-    assert list(theirs.iterdir()) == []
+def test_an_agent_is_running_while_it_holds_its_lock(parent: Path) -> None:
+    opened(run_id="mine")
+    over = left(parent, state={"pid": os.getpid(), "since": 1.0, "pid_namespace": runtime_dir.pid_namespace()})
+    assert [state["run_id"] for state in runtime_dir.running()] == ["mine"]
+    assert paths_of_ended() == [over]
 
 
-@pytest.mark.parametrize("losses", [1, 3])
-def test_another_agents_end_while_the_folder_is_made(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, losses: int
-) -> None:
-    """It removes the folder when it is empty: here, each time between our mkdir and our look at it."""
-    lost: list[Path] = []
-    lstat = Path.lstat
-
-    def removed_first(path: Path) -> os.stat_result:
-        if path == folder and len(lost) < losses:
-            lost.append(path)
-            folder.rmdir()
-        return lstat(path)
-
-    monkeypatch.setattr(Path, "lstat", removed_first)
-    file = opened()
-    assert len(lost) == losses
-    assert file.path.exists()
+def test_what_ended_is_held_while_it_is_looked_at(parent: Path) -> None:
+    left(parent)
+    with runtime_dir.ended() as first, runtime_dir.ended() as second:
+        assert (len(first), second) == (1, [])
 
 
-def test_what_was_to_be_written_soon_is_not_written_after_the_end(folder: Path) -> None:
+def test_the_newest_is_first_and_its_manifest_is_read(parent: Path) -> None:
+    old = left(parent, "00000001", manifest={"gcs": "old"})
+    new = left(parent, "00000002", manifest={"gcs": "new"})
+    left(parent, "00000003", manifest=["damaged"])
+    os.utime(old, (1000, 1000))
+    os.utime(new, (2000, 2000))
+    with runtime_dir.ended() as found:
+        assert [manifest.gcs for _, manifest in found] == ["", "new", "old"]
+
+
+@pytest.mark.requires("root")
+def test_folders_of_others_and_open_ones_are_left_alone(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    theirs, wide, link = left(parent, "1"), left(parent, "2"), parent / f"{runtime_dir.PREFIX}3"
+    os.chown(theirs, 1234, 1234)
+    wide.chmod(0o777)
+    link.symlink_to(left(tmp_path_factory.mktemp("elsewhere")))
+    assert paths_of_ended() == []
+    assert runtime_dir.running() == []
+
+
+def test_what_was_to_be_written_soon_is_not_written_after_the_end(parent: Path) -> None:
     async def run() -> None:
-        file = opened()
-        file.soon(seen=2)
-        pending = file._pending
+        made = opened()
+        made.set_state_soon(seen=2)
+        pending = made._pending
         assert pending is not None
-        file.remove()
+        made.close()
         assert pending.cancelled()
-        file.soon(seen=3)
-        assert file._pending is None
-        file.update(seen=4)
+        made.set_state(seen=3)
+        assert "seen" not in json.loads((made.path / "state.json").read_text())
 
     asyncio.run(run())
-    assert not folder.exists()
 
 
-def test_a_dead_agents_files_go_and_what_it_said_is_known(folder: Path) -> None:
-    folder.mkdir()
-    runtime_dir.path_of(77, "json").write_text(json.dumps({"pid": 77, "since": 1.0, "session": "/s"}))
-    runtime_dir.path_of(77, "token").write_text("secret")
-    runtime_dir.path_of(77, "new").write_text("{")
-    runtime_dir.path_of(78, "token").write_text("another's")
-    (folder / "1-77.token").write_text("one's in another container")
-    assert runtime_dir.remove_dead_agent(77)["session"] == "/s"
-    assert set(folder.iterdir()) == {runtime_dir.path_of(78, "token"), folder / "1-77.token"}
-
-
-def test_what_was_killed_with_its_supervisor_is_cleared_up_by_the_next_agent(folder: Path) -> None:
-    folder.mkdir()
-    dead = {"pid": os.getppid(), "started": 1, "since": 1.0}  # an earlier process of that number
-    runtime_dir.path_of(dead["pid"], "json").write_text(json.dumps({**dead, "supervisor": 2**30}))
-    runtime_dir.path_of(dead["pid"], "token").write_text("secret")
-    (folder / "1-77.json").write_text(json.dumps({**dead, "supervisor": 2**30}))
-    waits = {**dead, "pid": 2**30 + 1, "supervisor": os.getpid()}  # its supervisor is about to
-    runtime_dir.path_of(2**30 + 1, "json").write_text(json.dumps(waits))
-    file = opened()
-    assert set(folder.iterdir()) == {file.path, runtime_dir.path_of(2**30 + 1, "json"), folder / "1-77.json"}
-
-
-def test_agents_of_other_containers_are_not_seen_as_ours(folder: Path) -> None:
-    folder.mkdir()
-    (folder / f"1-{os.getpid()}.json").write_text(mine())
+def test_agents_of_other_containers_are_not_seen_as_ours(parent: Path) -> None:
+    opened(pid_namespace=1)
     assert runtime_dir.running() == []
 
 
-def test_a_dead_agent_in_somebody_elses_folder_said_nothing(folder: Path, tmp_path: Path) -> None:
-    theirs = tmp_path / "theirs"
-    theirs.mkdir()
-    folder.symlink_to(theirs)
-    runtime_dir.path_of(77, "json").write_text(json.dumps({"pid": 77, "since": 1.0, "session": "/home"}))
-    assert runtime_dir.remove_dead_agent(77) == {}
-    assert runtime_dir.path_of(77, "json").exists()
+ODD: list[Any] = [[1], 1, None, "[" * 100_000, *({"pid": pid} for pid in (None, "x", float("inf")))]
+ODD += [{"since": since} for since in (None, "now")]
 
 
-def mine(**changes: Any) -> str:
-    process = read_process(os.getpid())
-    assert process is not None
-    facts = {"pid": process.pid, "started": process.started, "since": time.time(), "phase": "running", **changes}
-    return json.dumps({name: value for name, value in facts.items() if value != "missing"})
-
-
-ODD = [
-    "[1]",
-    "1",
-    "null",
-    "",
-    "{",
-    "[" * 100_000,
-    "\udcff",
-    mine(pid=None),
-    mine(pid="missing"),
-    mine(pid="x"),
-    mine(pid=10**30),
-    mine(pid=float("inf")),
-    mine(since="missing"),
-    mine(since=None),
-    mine(since="now"),
-    mine(started="missing"),
-]
-
-
-@pytest.mark.parametrize("text", ODD, ids=map(str, range(len(ODD))))
-def test_an_odd_file_is_passed_over(folder: Path, text: str) -> None:
+@pytest.mark.parametrize("content", ODD, ids=map(str, range(len(ODD))))
+def test_a_damaged_state_file_is_passed_over(parent: Path, content: Any) -> None:
     opened()
-    runtime_dir.path_of(5, "json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    runtime_dir.path_of(6, "json").mkdir()
+    damaged = opened()
+    facts = {**damaged.state, **content} if isinstance(content, dict) else content
+    (damaged.path / "state.json").write_text(content if isinstance(content, str) else json.dumps(facts))
     assert len(runtime_dir.running()) == 1
     assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), False) == 0
-    assert runtime_dir.remove_dead_agent(5).get("phase") in (None, "running")
+    (damaged.path / "state.json").unlink()
+    (damaged.path / "state.json").mkdir()
+    assert len(runtime_dir.running()) == 1
 
 
-def test_an_odd_phase_is_not_ready(folder: Path) -> None:
-    folder.mkdir()
-    runtime_dir.path_of(5, "json").write_text(mine(phase=["running"]))
-    assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), False) == reports.NOT_READY
+@pytest.mark.parametrize(("phase", "ready"), [("running", 0), ("joined", 0), ("waiting", 2), (["running"], 2)])
+def test_ready_or_not(parent: Path, phase: object, ready: int) -> None:
+    opened(phase=phase)
+    assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), False) == ready
 
 
-def test_the_states_in_somebody_elses_folder_are_not_ours(folder: Path, tmp_path: Path) -> None:
-    theirs = tmp_path / "theirs"
-    theirs.mkdir()
-    folder.symlink_to(theirs)
-    runtime_dir.path_of(5, "json").write_text(mine())
-    assert runtime_dir.running() == []
+def test_since_is_the_time_of_the_last_phase(parent: Path) -> None:
+    made = opened()
+    since = made.state["since"]
+    made.set_state(seen=3)
+    assert made.state["since"] == since <= time.time()

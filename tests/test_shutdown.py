@@ -13,18 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from agents import states
 from hypothesis import given
 from hypothesis import strategies as st
 from namespaces import wait_for
 
-from bootstrap import settings
-from bootstrap.files import result, runtime_dir
+from bootstrap import cleanup, settings, timeouts
+from bootstrap.files import result
+from bootstrap.files.manifest import Manifest, digest
+from bootstrap.files.result import Result
+from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
 from bootstrap.log import Log
-from bootstrap.model import NodeIdentity, Role, Verdict
-from bootstrap.raynode import command
+from bootstrap.model import Verdict
 from bootstrap.run import shutdown
-from bootstrap.run.context import Run
+from bootstrap.run.context import Context
 
 if TYPE_CHECKING:
     from agents import Site
@@ -34,7 +37,7 @@ pytestmark = pytest.mark.requires("linux")
 
 
 class NoChildren:
-    """In the place of :class:`bootstrap.children.Children`, which would end pytest's."""
+    """In the place of :class:`bootstrap.process.children.Children`, which would end pytest's."""
 
     fault: Exception | None = None
 
@@ -47,21 +50,6 @@ class NoChildren:
         return []
 
 
-class Meeting:
-    """A rendezvous whose folder does what ``does`` does."""
-
-    ignored: tuple[str, ...] = ()
-    secret_path = None
-
-    def __init__(self, does: Any = lambda: None) -> None:
-        self.does = does
-        self.withdrawn = False
-
-    def withdraw(self) -> None:
-        self.withdrawn = True
-        self.does()
-
-
 @pytest.fixture
 def hung() -> Iterator[threading.Event]:
     """To wait on for ever; set at the end, since pytest would wait for the thread."""
@@ -72,27 +60,27 @@ def hung() -> Iterator[threading.Event]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(runtime_dir, "folder", lambda: tmp_path / "states")
-    monkeypatch.setattr(shutdown, "_FOLDER", 0.1)
-    monkeypatch.setattr(shutdown, "_HURRY", 0.1)
+    (tmp_path / "runtime").mkdir()
+    monkeypatch.setattr(timeouts, "SHARED_FOLDER_S", 0.1)
+    monkeypatch.setattr(timeouts, "FORCED_S", 0.1)
     return tmp_path
 
 
 def ended(folder: Path, status: int = 0, **parts: Any) -> tuple[int, str, dict[str, Any]]:
-    """The status, standard error and the record of a run whose workload ended with this status."""
+    """The status, standard error and the result of a run whose workload ended with this status."""
     flags = {"result_file": [str(folder / "status.json")], **parts.pop("flags", {})}
-    force_stop, logs = parts.pop("force_stop", None), parts.pop("logs", None)
+    force_stop, who = parts.pop("force_stop", None), parts.pop("who", {})
 
     async def run() -> int:
         asked = settings.load(flags, {}, [], [])
         with (folder / "err").open("w") as err:
-            me = Run(asked, Host({}, "here"), Log(stream=err), parts.pop("children", NoChildren()), **parts)
-            me.line = asyncio.ensure_future(asyncio.sleep(0, Verdict(status, "the workload ended")))
-            me.session.path = logs and logs.parent
-            await asyncio.wait([me.line])
+            children, manifest = parts.pop("children", NoChildren()), parts.pop("manifest", Manifest())
+            runtime = RuntimeDir(folder / "runtime", manifest=manifest, state=dict(who))
+            context = Context(asked, Host({}, "here"), Log(stream=err), children, runtime)
+            line = await context.lifecycle.run(asyncio.sleep(0, Verdict(status, "the workload ended")))
             if force_stop is not None:
-                asyncio.get_running_loop().call_later(force_stop, me.force_stop.set)
-            return await shutdown.end(me)
+                asyncio.get_running_loop().call_later(force_stop, context.lifecycle.force_stop.set)
+            return await shutdown.end_run(context, line)
 
     loop = asyncio.new_event_loop()
     found = loop.run_until_complete(run())  # as the agent: no wait for a thread that hangs
@@ -101,44 +89,51 @@ def ended(folder: Path, status: int = 0, **parts: Any) -> tuple[int, str, dict[s
     return found, (folder / "err").read_text(), json.loads(text)
 
 
-def fails(error: Exception) -> Any:
-    def does() -> None:
-        raise error
-
-    return does
+def record(folder: Path) -> Manifest:
+    return Manifest(owned_files={str(folder / "shared" / "record"): digest(b"mine")})
 
 
 @pytest.mark.parametrize("error", [OSError(30, "Read-only file system"), PermissionError(13, "no"), KeyError("bug")])
-def test_a_folder_that_fails_at_the_end_is_a_warning(folder: Path, error: Exception) -> None:
-    status, err, entry = ended(folder, 3, meeting=Meeting(fails(error)))
+def test_a_folder_that_fails_at_the_end_is_a_warning(
+    folder: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_manifest: Manifest) -> None:
+        raise error
+
+    monkeypatch.setattr(cleanup, "remove_owned_files", fail)
+    status, err, entry = ended(folder, 3)
     assert (status, entry["status"], entry["source"]) == (3, 3, "workload")
     assert "warning: removing this run's files: " in err
     assert "exit status 3 (from the workload)" in err
 
 
 def test_children_that_cannot_be_ended_are_a_warning(folder: Path) -> None:
-    children, meeting = NoChildren(), Meeting()
+    children, mine = NoChildren(), folder / "shared" / "record"
     children.fault = OSError(24, "Too many open files")
-    status, err, _ = ended(folder, children=children, meeting=meeting)
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    status, err, _ = ended(folder, children=children, manifest=record(folder))
     assert status == 0
     assert "ending what was started: [Errno 24] Too many open files" in err
-    assert meeting.withdrawn
+    assert not mine.exists()
 
 
-def test_a_secret_that_cannot_be_removed_does_not_keep_the_record(folder: Path) -> None:
-    (folder / "no-folder").write_text("")
-    meeting = Meeting()
-    status, err, _ = ended(folder, meeting=meeting, generated_secret={str(folder / "no-folder" / "secret"): "s"})
+def test_a_record_that_cannot_be_removed_does_not_keep_the_rest(folder: Path) -> None:
+    (folder / "shared").write_text("")
+    (folder / "runtime" / "token").touch()
+    status, err, _ = ended(folder, manifest=record(folder))
     assert status == 0
     assert "Not a directory" in err
-    assert meeting.withdrawn
+    assert not (folder / "runtime" / "token").exists()
 
 
-def test_a_folder_that_hangs_is_not_waited_for(folder: Path, hung: threading.Event) -> None:
-    flags = {"shared_dir": [str(folder)]}
-    status, err, entry = ended(folder, 4, meeting=Meeting(hung.wait), flags=flags)
+def test_a_folder_that_hangs_is_not_waited_for(
+    folder: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleanup, "remove_owned_files", lambda _manifest: hung.wait())
+    status, err, entry = ended(folder, 4, manifest=record(folder))
     assert (status, entry["status"]) == (4, 4)
-    assert f"warning: removing this run's files: {folder} timed out after 0.1 s" in err
+    assert f"warning: removing this run's files: {folder}/shared timed out after 0.1 s" in err
 
 
 def test_a_result_file_that_hangs_is_not_waited_for(folder: Path) -> None:
@@ -149,38 +144,39 @@ def test_a_result_file_that_hangs_is_not_waited_for(folder: Path) -> None:
     finally:
         os.close(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))  # lets the thread go
     assert status == 5
-    assert f"writing how it ended: {fifo} timed out after 0.1 s" in err
+    assert f"writing the result: {fifo} timed out after 0.1 s" in err
 
 
 @pytest.fixture
 def logs(folder: Path) -> Path:
-    path = folder / "session_2" / "logs"
+    path = folder / "runtime" / "ray" / "session_2" / "logs"
     path.mkdir(parents=True)
     (path / "raylet.out").write_text("line")
     return path
 
 
-WHO = NodeIdentity("local", Role.HEAD, 0, 1, "run")
+def ray_in(folder: Path) -> dict[str, Any]:
+    return {"manifest": Manifest(ray_dir=str(folder / "runtime" / "ray")), "who": {"run_hash": "0123456789abcdef"}}
 
 
 def test_logs_are_copied(folder: Path, logs: Path) -> None:
     copies = folder / "copies"
-    status, err, entry = ended(folder, identity=WHO, logs=logs, flags={"log_dir": [str(copies)]})
+    status, err, entry = ended(folder, **ray_in(folder), flags={"log_dir": [str(copies)]})
     assert status == 0
     assert (Path(entry["logs"]) / "raylet.out").read_text() == "line"
-    assert Path(entry["logs"]) == copies / command.run_hash("run") / "rank-unnumbered"
+    assert Path(entry["logs"]) == copies / "0123456789abcdef" / "rank-unnumbered"
     assert "warning" not in err
 
 
-@pytest.mark.parametrize("force_stop", [None, 0.05])
+@pytest.mark.parametrize("force_stop", [None, 0.3])
 def test_copying_logs_ends_after_its_time_or_a_second_signal(
     folder: Path, logs: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch, force_stop: float | None
 ) -> None:
-    monkeypatch.setattr(shutdown, "_COPY", 600 if force_stop else 0.1)
+    monkeypatch.setattr(timeouts, "COPY_LOGS_S", 600 if force_stop else 0.1)
     monkeypatch.setattr("shutil.copytree", lambda *_args, **_options: hung.wait())
     begun = time.monotonic()
     flags = {"log_dir": ["/slow"]}
-    status, err, entry = ended(folder, 6, identity=WHO, logs=logs, flags=flags, force_stop=force_stop)
+    status, err, entry = ended(folder, 6, **ray_in(folder), flags=flags, force_stop=force_stop)
     assert time.monotonic() - begun < 30
     assert (status, entry["logs"]) == (6, str(logs))
     assert "not all of Ray's logs are copied: /slow/" in err
@@ -204,12 +200,13 @@ def test_an_agent_that_is_killed_leaves_a_record(site: Site) -> None:
     node = site.run("--", "sleep", "600")
     node.is_in("running")
     agent = node.agent
-    assert runtime_dir.path_of(agent, "token").exists()
+    (runtime,) = (Path(state["folder"]) for state in states() if state["pid"] == agent)
+    assert (runtime / "token").exists()
     os.kill(agent, signal.SIGKILL)
     assert node.wait() == 137
     assert (node.verdict["status"], node.verdict["source"], node.verdict["retryable"]) == (137, "killed", True)
     assert "SIGKILL" in node.verdict["reason"]
-    assert list(runtime_dir.folder().glob(f"*-{agent}.*")) == []
+    assert not runtime.exists()
 
 
 def test_the_record_of_an_earlier_run_is_cleared_at_the_start(site: Site) -> None:
@@ -248,8 +245,12 @@ def test_the_termination_log_is_cleared_in_place(termination_log: Path) -> None:
     inode = termination_log.stat().st_ino
     result.clear(None, KUBERNETES)
     assert (termination_log.read_text(), termination_log.stat().st_ino) == ("", inode)
-    assert result.write(None, KUBERNETES, {"reason": "r"}) == ""
-    assert termination_log.read_text() == '{"reason": "r"}\n'
+    assert result.write(None, KUBERNETES, ended_with("r")) == ""
+    assert json.loads(termination_log.read_text())["reason"] == "r"
+
+
+def ended_with(reason: str, **fields: Any) -> Result:
+    return Result(status=70, source="internal", reason=reason, host="here", **fields)
 
 
 LONG = st.builds(lambda text, times: text * times, st.text(max_size=8), st.integers(0, 3000))
@@ -266,7 +267,7 @@ def test_the_termination_log_is_whole_however_long_its_texts(reason: str, hint: 
 
 
 def test_a_long_reason_keeps_its_start_its_end_and_the_hint(termination_log: Path) -> None:
-    entry = {"reason": "Traceback" + "é" * 9000 + "KeyError: 'x'", "hint": "please report this", "retryable": False}
+    entry = ended_with("Traceback" + "é" * 9000 + "KeyError: 'x'", hint="please report this")
     assert result.write(None, KUBERNETES, entry) == ""
     assert 3500 < termination_log.stat().st_size <= 4000
     found = json.loads(termination_log.read_text())

@@ -7,7 +7,6 @@ With the annotation ``ray.io/overwrite-container-cmd: "true"`` KubeRay leaves a 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import resource
@@ -16,16 +15,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from bootstrap import preflight
 from bootstrap.errors import IdentityError
-from bootstrap.files import secret
 from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Resources, Role
-from bootstrap.node import hosts_file, resources
-from bootstrap.node.address import node_address
-from bootstrap.node.inspection import Node
-from bootstrap.raynode import command
+from bootstrap.preflight.prepare import judge, prepare
+from bootstrap.raynode.command import memory_argv, shm_free
+from bootstrap.raynode.environment import visible_gpus
 from bootstrap.settings import Settings
 
 COMMAND = "KUBERAY_GEN_RAY_START_CMD"
@@ -48,17 +44,22 @@ def hand_over(settings: Settings, host: Host) -> int:
     if line is None:
         raise IdentityError(f"{COMMAND} is not set: this is no pod of KubeRay, or it runs its own command", hint=_YAML)
     given = _options(line)
+    head_address = host.get("FQ_RAY_IP")
     identity = NodeIdentity(
         launcher="kuberay",
         role=Role.HEAD if "--head" in given else Role.WORKER,
         rank=None,
         size=None,
         run_id=host.get("RAY_CLUSTER_NAME") or "kuberay",
+        head_hints=(head_address,) if head_address else (),
     )
-    temp_dir = Path(settings.temp_dir or given.get("--temp-dir") or "/tmp/ray")  # noqa: S108 (Ray's own default)
-    measured, env = _check(settings, host, identity, temp_dir, log)
-    added = missing(given, measured, command.memory_argv(settings, measured, command.shm_free()))
-    _more_files(host)
+    ray_dir = Path(given.get("--temp-dir") or "/tmp/ray")  # noqa: S108 (Ray's own default)
+    prepared = prepare(settings, host, identity, ray_dir)
+    judge(prepared, log)
+    measured = prepared.node.resources
+    env = {**host.env, **prepared.hosts.env, **visible_gpus(measured)}
+    added = missing(given, measured, memory_argv(settings, measured, shm_free()))
+    _raise_nofile(host)
     plus = f", with {shlex.join(added)}" if added else ""
     log.say(f"fit, as {identity.role.value}; over to KubeRay's command{plus}")
     sys.stderr.flush()
@@ -66,27 +67,8 @@ def hand_over(settings: Settings, host: Host) -> int:
     os.execve("/bin/sh", ["sh", "-c", f"exec {line} {shlex.join(added)}"], env)  # noqa: S606
 
 
-def _check(
-    settings: Settings, host: Host, identity: NodeIdentity, temp_dir: Path, log: Log
-) -> tuple[Resources, dict[str, str]]:
-    """What this node has, and the environment for Ray. :raises PreflightFailed: with all that makes it unfit."""
-    address = node_address(settings, host, host.get("FQ_RAY_IP"))
-    measured = resources.measure(settings, host)
-    outcome = hosts_file.ensure(settings.hosts, address, host)
-    env = {**host.env, **outcome.env}
-    if measured.gpu_visibility is not None:
-        env["CUDA_VISIBLE_DEVICES"] = measured.gpu_visibility
-    told = dataclasses.replace(host, env=env)
-    findings = preflight.run(Node(settings, told, identity, address, measured, temp_dir, secret.load(settings, host)))
-    if outcome.note:
-        log.warn(outcome.note)
-    preflight.warn(findings, settings.ignore_check, log)
-    preflight.judge(findings, settings.ignore_check)
-    return measured, env
-
-
 def missing(given: Mapping[str, str], measured: Resources, memory: Iterable[str]) -> list[str]:
-    """What the command does not say and this node knows; whatever it says, stays as it is.
+    """Return what the command does not say and this node knows; whatever it says, stays as it is.
 
     KubeRay derives CPUs, memory and whole GPUs from the limits. It knows neither a MIG instance nor the size of
     /dev/shm, and where the object store does not fit in there, Ray puts it on disk.
@@ -104,7 +86,7 @@ def missing(given: Mapping[str, str], measured: Resources, memory: Iterable[str]
 
 
 def _options(line: str) -> dict[str, str]:
-    """The options of a ``ray start`` line, with their values. :raises IdentityError: if it is something else."""
+    """Return the options of a ``ray start`` line, with their values. :raises IdentityError: if it is something else."""
     try:
         words = shlex.split(line)
     except ValueError as error:
@@ -114,8 +96,8 @@ def _options(line: str) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words[2:])}
 
 
-def _more_files(host: Host) -> None:
-    """As ``ulimit -n`` in KubeRay's own command."""
+def _raise_nofile(host: Host) -> None:
+    """Raise the limit of open files, as ``ulimit -n`` does in KubeRay's own command."""
     asked = host.get("RAY_START_ULIMIT_OPEN_FILES") or ""
     wanted = int(asked) if asked.isdecimal() else _ENOUGH_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

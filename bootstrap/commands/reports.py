@@ -9,25 +9,29 @@ import sys
 import time
 from typing import Any
 
-from bootstrap import preflight, rendezvous
+from bootstrap import preflight, rendezvous, timeouts
 from bootstrap.errors import BootstrapError
 from bootstrap.files import runtime_dir
 from bootstrap.host import Host
-from bootstrap.launchers import identify
-from bootstrap.model import Role
-from bootstrap.node.inspection import Node, inspect
+from bootstrap.model import Phase, Role
+from bootstrap.node.inspection import Node
+from bootstrap.preflight.prepare import identify, inspect_only, prepare
+from bootstrap.process.bounded import TimedOut, run_bounded
+from bootstrap.raynode.command import start_argv
 from bootstrap.raynode.ports import choose
 from bootstrap.settings import Settings
 
 NOT_RUNNING, NOT_READY = 1, 2
 """Exit statuses of ``status`` beside 0."""
-_READY = {"running", "joined"}
+_READY = [phase.value for phase in Phase if phase.is_ready]
+RAY_DIR = runtime_dir.PARENT / f"{runtime_dir.PREFIX}XXXXXXXX" / runtime_dir.RAY
+"""In the place of the random one that a run makes."""
 
 
 def detect(settings: Settings, host: Host, as_json: bool) -> int:
-    """Who and what this node is, each value with its source."""
+    """Print who and what this node is, each value with its source; change nothing."""
     identity, notes = identify(settings, host)
-    node = inspect(settings, host, identity)
+    node = inspect_only(settings, host, identity, RAY_DIR)
     report = _describe(node, notes)
     if as_json:
         print(json.dumps(report, indent=2))
@@ -76,53 +80,52 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
         "num gpus": sourced(measured.num_gpus, what.get("num_gpus")),
         "resources": sourced(dict(measured.custom), what.get("custom")),
         "secret": sourced("yes" if node.secret.value is not None else "no", node.secret.source),
-        "ray start": shlex.join(["ray", "start", *node.start_argv(ports, gcs)]),
+        "ray start": shlex.join(["ray", "start", *start_argv(node, ports, gcs)]),
         "notes": notes,
     }
 
 
 def _candidates(node: Node) -> list[str]:
-    """Where the head would be looked for first; looking must not change anything, so a folder is only named."""
+    """Return where the head would be looked for first; looking must change nothing, so a folder is only named."""
     if node.identity.rendezvous == "file":
         return [f"record in {node.settings.shared_dir}"]
     try:
-        return [str(head) for head in rendezvous.make(node.settings, node.identity, node.host).lookup()]
+        meeting = rendezvous.make(node.settings, node.identity, node.host)
+        return [str(head) for head in run_bounded(timeouts.CANDIDATE_S, meeting.lookup).candidates]
     except BootstrapError as error:
         return [error.message]
+    except TimedOut:
+        return [f"{meeting.place} timed out after {timeouts.CANDIDATE_S:g} s"]
 
 
 def check(settings: Settings, host: Host, as_json: bool) -> int:
-    """All preflight checks and all their findings; :raises PreflightFailed: if one of them is fatal."""
+    """Print all preflight checks and all their findings; :raises PreflightFailed: if one of them is fatal."""
     identity, _ = identify(settings, host)
-    node = inspect(settings, host, identity)
-    findings = preflight.run(node)
+    prepared = prepare(settings, host, identity, RAY_DIR, repair=False)
+    findings = prepared.findings
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
-        for line in preflight.render(node, findings, settings.ignore_check):
+        for line in preflight.render(prepared.node, findings, settings.ignore_check):
             print(line)
     preflight.judge(findings, settings.ignore_check)
     return 0
 
 
 def status(settings: Settings, _host: Host, as_json: bool) -> int:
-    """What this user's agents on this machine are doing; 0 if one (of ``--run-id``, if given) is ready."""
-    told = (
-        {name: fact for name, fact in run.items() if name not in runtime_dir.OWN_AFFAIRS}
-        for run in runtime_dir.running()
-    )
-    found = [run for run in told if settings.run_id in (None, run.get("run_id"))]
+    """Print what this user's agents on this machine are doing; return 0 if one (of ``--run-id``, if given) is ready."""
+    found = [state for state in runtime_dir.running() if settings.run_id in (None, state.get("run_id"))]
     if as_json:
         print(json.dumps(found, indent=2))
-    for run in [] if as_json else found:
-        ago = time.time() - run["since"]
-        head = run.get("gcs") or run.get("head") or "-"
-        here = f" {run['seen']} of {run.get('size') or '?'} nodes here," if "seen" in run else ""
+    for state in [] if as_json else found:
+        seconds = time.time() - state["since"]
+        head = state.get("gcs") or state.get("head") or "-"
+        connected = f" {state['seen']} of {state.get('size') or '?'} nodes connected," if "seen" in state else ""
         print(
-            f"{run.get('phase', '?')} for {ago:.0f} s: {run.get('role', '?')}, rank {run.get('rank', '?')}"
-            f" of {run.get('size') or '?'}, run {run.get('run_id')!r}, head {head},{here} pid {run['pid']}"
+            f"{state.get('phase', '?')} for {seconds:.0f} s: {state.get('role', '?')}, rank {state.get('rank', '?')}"
+            f" of {state.get('size') or '?'}, run {state.get('run_id')!r}, head {head},{connected} pid {state['pid']}"
         )
     if not found:
         print("no agent of this user runs on this machine", file=sys.stderr)
         return NOT_RUNNING
-    return 0 if any(str(run.get("phase")) in _READY for run in found) else NOT_READY
+    return 0 if any(state.get("phase") in _READY for state in found) else NOT_READY

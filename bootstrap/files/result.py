@@ -1,27 +1,69 @@
-"""How a run ended, as JSON, for machines: in ``--result-file``, else in Kubernetes' termination log."""
+"""How a run ended on this node, as JSON: in ``--result-file``, else in Kubernetes' termination log."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from bootstrap.errors import INTERNAL_STATUS, BootstrapError
 from bootstrap.host import Host
 
 _TERMINATION_LOG = Path("/dev/termination-log")
-_MOST = 4000
-"""Bytes in the termination log: the kubelet cuts at 4096, in the midst of the JSON."""
-_MOST_OF_ANOTHER = 600
+_MAX_BYTES = 4000
+"""In the termination log: the kubelet cuts at 4096, in the midst of the JSON."""
+_MAX_BYTES_OF_OTHERS = 600
 """Of them, for each text but the reason."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Every field of the JSON object, in its order."""
+
+    status: int
+    """The exit status."""
+    source: str
+    """``workload``, ``killed``, or the name of one of our errors (:mod:`bootstrap.errors`)."""
+    reason: str
+    hint: str = ""
+    """The remedy for an error of ours."""
+    retryable: bool = False
+    """Whether trying again may help."""
+    host: str
+    rank: int | None = None
+    run_id: str | None = None
+    logs: str | None = None
+    """The folder of Ray's logs on this node, or of their copy."""
+    seconds: float | None = None
+    """From the agent's start to its end."""
+
+
+def of_error(error: BootstrapError, host: Host) -> Result:
+    """Return the result of a run that this error ended before anything was started."""
+    return Result(
+        status=error.status,
+        source=error.name,
+        reason=error.message,
+        hint=error.hint,
+        retryable=error.retryable,
+        host=host.hostname,
+    )
+
+
+def of_bug(text: str, host: Host) -> Result:
+    """Return the result of a run that a bug of ours ended."""
+    return Result(status=INTERNAL_STATUS, source="internal", reason=text, host=host.hostname)
+
+
 def clear(result_file: str | None, host: Host) -> None:
-    """Remove what an earlier run has left, so that one that is killed does not seem to have ended that way."""
+    """Remove the result of an earlier run, so that a run that is killed does not seem to have ended that way."""
     path = _path(result_file, host)
-    # What is no regular file has nothing to clear, and must stay: a FIFO, or the symbolic link /dev/stderr.
+    # Only a regular file holds an old result; a FIFO, or the symbolic link /dev/stderr, must stay.
     with contextlib.suppress(OSError):
         if path is not None and stat.S_ISREG(path.lstat().st_mode):
             os.truncate(path, 0)  # first, since a mount point such as the termination log cannot be removed
@@ -29,12 +71,13 @@ def clear(result_file: str | None, host: Host) -> None:
                 path.unlink()
 
 
-def write(result_file: str | None, host: Host, record: Mapping[str, object]) -> str:
-    """Write how it ended; returns what went wrong."""
+def write(result_file: str | None, host: Host, result: Result) -> str:
+    """Write the result; return what went wrong, or an empty string."""
     path = _path(result_file, host)
     if path is not None:
+        content = dataclasses.asdict(result)
         try:
-            path.write_text(_fitted(record) if path == _TERMINATION_LOG else json.dumps(record) + "\n")  # in place
+            path.write_text(_fitted(content) if path == _TERMINATION_LOG else json.dumps(content) + "\n")  # in place
         except OSError as error:
             return f"--result-file={path}: {error.strerror}"
     return ""
@@ -46,21 +89,21 @@ def _path(result_file: str | None, host: Host) -> Path | None:
     return _TERMINATION_LOG if host.get("KUBERNETES_SERVICE_HOST") and _TERMINATION_LOG.exists() else None
 
 
-def _fitted(record: Mapping[str, object]) -> str:
-    """The record as JSON of at most ``_MOST`` bytes: whole, or with its texts shortened, the reason last."""
-    text = json.dumps(record)
-    if len(text) >= _MOST:
+def _fitted(content: Mapping[str, object]) -> str:
+    """Return JSON of at most ``_MAX_BYTES`` bytes: whole, or with its texts shortened, the reason last."""
+    text = json.dumps(content)
+    if len(text) >= _MAX_BYTES:
         short = {
-            name: _shortened(value, _MOST_OF_ANOTHER) if isinstance(value, str) and name != "reason" else value
-            for name, value in record.items()
+            name: _shortened(value, _MAX_BYTES_OF_OTHERS) if isinstance(value, str) and name != "reason" else value
+            for name, value in content.items()
         }
-        room = _MOST - len(json.dumps({**short, "reason": ""})) + len('""') - len("\n")
-        text = json.dumps({**short, "reason": _shortened(str(record["reason"]), room)})
+        room = _MAX_BYTES - len(json.dumps({**short, "reason": ""})) + len('""') - len("\n")
+        text = json.dumps({**short, "reason": _shortened(str(content["reason"]), room)})
     return text + "\n"
 
 
 def _shortened(text: str, room: int) -> str:
-    """The start and the end of ``text`` (of a traceback, the end says it), as JSON ``room`` bytes at most."""
+    """Return the start and the end of ``text`` (a traceback's last line says it), as JSON ``room`` bytes at most."""
     short, half = text, len(text) // 2
     while half and len(json.dumps(short)) > room:
         half = half * 9 // 10

@@ -15,15 +15,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from bootstrap import net
+from bootstrap import net, timeouts
 from bootstrap.errors import HostsError
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress
 
 FILE = "/etc/hosts"
 MARK = "# ray-bootstrap"
-LOCK_TIMEOUT = 5.0
-"""Seconds to wait for another agent on this machine that is writing the file."""
 
 # What C's isspace() takes for a blank; str.split() would also split at U+00A0 or U+0085, which may be inside a comment
 # or, in a broken file, inside a name.
@@ -130,7 +128,7 @@ def _interface(address: NodeAddress, host: Host) -> tuple[dict[str, str], str]:
 def _write(host: Host, hostname: str, ip: str) -> bool:
     """Carry the plan out; whether anything was to be done.
 
-    :raises OSError: if the file is absent, not writable, or locked for longer than LOCK_TIMEOUT.
+    :raises OSError: if the file is absent, not writable, or locked for too long.
     """
     path = host.path(FILE)
     if plan(_decode(path.read_bytes()), hostname, ip) is None:
@@ -162,7 +160,7 @@ def _overwrite(file: BinaryIO, content: bytes) -> None:
 
 def _lock(file: BinaryIO) -> None:
     """Take the file's lock; closing the file gives it back."""
-    deadline = time.monotonic() + LOCK_TIMEOUT
+    deadline = time.monotonic() + timeouts.HOSTS_FILE_LOCK_S
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

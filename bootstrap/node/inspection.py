@@ -1,28 +1,22 @@
-"""This node before Ray is started on it: the first half of the line, shared by ``detect``, ``check`` and ``run``."""
+"""This node before Ray is started on it: the first half of the line, shared by every command."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap import parsers
-from bootstrap.files import secret
-from bootstrap.files.secret import Secret
+from bootstrap.files.secret import Secret, load_secret
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
-from bootstrap.node import hosts_file, resources
+from bootstrap.node import resources
 from bootstrap.node.address import node_address
-from bootstrap.raynode import command
 from bootstrap.settings import Settings
-
-_NOT_FOR_RAY = ("RAY_ADDRESS", "RAY_JOB_ID")
-"""Of an outer cluster (a shell in one, say); Ray would join it, or take us for one of its jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """All that is known of this node; nothing has been changed yet."""
+    """All that is known of this node."""
 
     settings: Settings
     host: Host
@@ -41,42 +35,19 @@ class Node:
 
     @property
     def in_pod(self) -> bool:
-        """Whether this is a Kubernetes pod: what to type is another thing there."""
+        """Whether this is a Kubernetes pod, where remedies differ."""
         return self.host.get("KUBERNETES_SERVICE_HOST") is not None
 
-    def environment(self, shared: Secret, outcome: hosts_file.HostsOutcome | None) -> dict[str, str]:
-        """For everything that is started here: ours, and what this node's GPUs, name and secret add to it."""
-        env = {name: value for name, value in self.host.env.items() if name not in _NOT_FOR_RAY}
-        if shared.path is not None:
-            env.pop("RAY_AUTH_TOKEN", None)  # Ray would prefer it to the file that was asked for
-        env.update(shared.env())
-        if outcome is not None:
-            env.update(outcome.env)
-        if self.resources.gpu_visibility is not None:
-            env["CUDA_VISIBLE_DEVICES"] = self.resources.gpu_visibility
-        return env
 
-    def start_argv(self, ports: Mapping[str, int], gcs_address: str | None) -> list[str]:
-        """What follows ``ray start`` on this node."""
-        return command.start_argv(
-            self.settings,
-            self.identity,
-            self.address,
-            self.resources,
-            self.temp_dir,
-            ports,
-            gcs_address,
-            command.shm_free(),
-        )
+def inspect(settings: Settings, host: Host, identity: NodeIdentity, ray_dir: Path) -> Node:
+    """Find out address, resources and secret of this node; change nothing. It takes NVML's time: bound it.
 
-
-def inspect(settings: Settings, host: Host, identity: NodeIdentity) -> Node:
-    """Address, resources and secret; takes NVML's time, and changes nothing.
-
+    :param ray_dir: Ray's folder unless ``--temp-dir`` names one.
     :raises BootstrapError: what is wrong with this node.
     """
     towards = identity.head_hints[0] if identity.head_hints else None
     address = node_address(settings, host, parsers.host_port(towards)[0] if towards else None)
-    shared = secret.load(settings, host)
+    secret = load_secret(settings, host)
     measured = resources.measure(settings, host)
-    return Node(settings, host, identity, address, measured, command.temp_dir(settings, identity), shared)
+    temp_dir = Path(settings.temp_dir) if settings.temp_dir else ray_dir
+    return Node(settings, host, identity, address, measured, temp_dir, secret)

@@ -18,36 +18,30 @@ from bootstrap.settings import Settings
 __all__ = ["CHECKS", "Check", "Finding", "judge", "render", "run", "unknown_names", "warn"]
 
 
-def _several(node: Node) -> bool:
-    # One node alone is its own peer, whatever its name means.
-    return node.multi_node
-
-
-def _secret_in_file(node: Node) -> bool:
-    return node.secret.path is not None
-
-
-def _shared(node: Node) -> bool:
-    return node.settings.shared_dir is not None
-
-
 CHECKS: tuple[Check, ...] = (
     Check("ray", "Ray is installed and supported", machine.ray),
     Check("memory", "there is memory for Ray and its object store", machine.memory),
     Check("shm", "the object store fits into /dev/shm", machine.shm),
     Check("nofile", "Ray may open enough files", machine.nofile),
     Check("mpi-variables", "no variable makes Ray's workers take themselves for MPI ranks", machine.mpi_variables),
-    Check("token-file", "nobody else can read the secret", machine.token_file, _secret_in_file),
+    Check(
+        "token-file", "nobody else can read the secret", machine.token_file, lambda node: node.secret.path is not None
+    ),
     Check("gpus", "there are as many GPUs as expected", machine.gpus),
     Check("gpu-health", "the GPUs are sound and free", machine.gpu_health),
     Check("ports", "the chosen ports are free", addresses.ports),
     Check("worker-ports", "each of Ray's processes gets a port", addresses.worker_ports),
     Check("node-address", "the node address is this machine's, and not loopback", addresses.node_address),
-    Check("own-name", "this node's name resolves to its address", addresses.own_name, _several),
+    Check("own-name", "this node's name resolves to its address", addresses.own_name, lambda node: node.multi_node),
     Check("socket-path", "the paths of Ray's sockets are short enough", folders.socket_path),
     Check("temp-dir", "Ray's folder is ours and can be written", folders.temp_dir),
     Check("temp-dir-disk", "Ray's folder is on a local disk with room", folders.temp_dir_disk),
-    Check("shared-dir", "the shared folder can be written and listed", folders.shared_dir, _shared),
+    Check(
+        "shared-dir",
+        "the shared folder can be written and listed",
+        folders.shared_dir,
+        lambda node: bool(node.settings.shared_dir),
+    ),
 )
 
 

@@ -11,16 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from bootstrap.process.table import (
-    DEADLINE,
-    LOOK_AGAIN,
-    Process,
-    become_subreaper,
-    descendants,
-    exit_status,
-    read_process,
-    send,
-)
+from bootstrap import timeouts
+from bootstrap.process import table
+from bootstrap.process.table import Process
 
 Stream = IO[bytes] | int | None
 
@@ -47,7 +40,7 @@ class Children:
         self._loop = asyncio.get_running_loop()
         self._known: dict[int, Child] = {}
         self._watched: dict[int, int] = {}
-        become_subreaper()
+        table.become_subreaper()
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
     def spawn(
@@ -106,16 +99,16 @@ class Children:
                     return
                 child = self._known.pop(pid, None)
                 if child is not None and not child.exited.done():
-                    child.exited.set_result(exit_status(wait_status))
+                    child.exited.set_result(table.exit_status(wait_status))
 
     def alive(self) -> list[Process]:
         """Everything below the agent that lives."""
-        return descendants(os.getpid())
+        return table.descendants(os.getpid())
 
     def below(self, child: Child) -> list[Process]:
         """The child, if it lives, and everything below it."""
-        itself = read_process(child.pid) if not child.exited.done() else None
-        return [*([itself] if itself else []), *descendants(child.pid)]
+        itself = table.read_process(child.pid) if not child.exited.done() else None
+        return [*([itself] if itself else []), *table.descendants(child.pid)]
 
     async def end_all(
         self, grace: float, last_look: Callable[[Sequence[Process]], None] = lambda _frozen: None
@@ -127,17 +120,17 @@ class Children:
         for pid in list(self._watched):
             self._unwatch(pid)
         for process in self.alive():
-            send(process, signal.SIGTERM)
+            table.send(process, signal.SIGTERM)
         deadline = self._loop.time() + grace
         while (remaining := self.alive()) and self._loop.time() < deadline:
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(timeouts.PROCESS_TABLE_LOOK_AGAIN_S)
         for process in remaining:
-            send(process, signal.SIGSTOP)
+            table.send(process, signal.SIGSTOP)
         last_look(remaining)
-        deadline = self._loop.time() + DEADLINE
+        deadline = self._loop.time() + timeouts.KILL_S
         while remaining and self._loop.time() < deadline:
             for process in remaining:
-                send(process, signal.SIGKILL)
-            await asyncio.sleep(LOOK_AGAIN)
+                table.send(process, signal.SIGKILL)
+            await asyncio.sleep(timeouts.PROCESS_TABLE_LOOK_AGAIN_S)
             remaining = self.alive()
         return remaining

@@ -16,17 +16,18 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Container
-from pathlib import Path
+from collections.abc import Callable, Container, Iterable, Sequence
 
+from bootstrap import timeouts
 from bootstrap.process import table
+from bootstrap.process.bounded import Call, TimedOut
+from bootstrap.process.table import Process
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
-_PATIENCE = 10.0
-"""Seconds for what may hang for ever."""
+OnKilled = Callable[[int, str, Sequence[Process]], Iterable[Callable[[], object]]]
+"""Given the agent's status, why it ended, and what it had started and still runs: what to do once that has ended."""
 
 
 def forwarded_signals() -> frozenset[signal.Signals]:
@@ -63,14 +64,14 @@ def flush() -> None:
             stream.flush()
 
 
-def supervise(agent: Callable[[int], int], killed: Callable[[int, str], None] = lambda _status, _why: None) -> int:
+def supervise(agent: Callable[[int], int], on_killed: OnKilled = lambda _status, _reason, _running: ()) -> int:
     """Run ``agent`` in a forked child and return its exit status; everything below is gone by then.
 
     :param agent: called with a file descriptor that becomes readable (end of file) when this process is gone.
-    :param killed: called with the status and the reason if a signal killed the agent.
+    :param on_killed: called if a signal killed the agent.
     """
     block_signals()
-    # `something & exec ray-bootstrap ...` in a script: children, but not ours.
+    # `something & exec ray-bootstrap ...` in a script: children, but not the agent's.
     excluded = {stranger.pid for stranger in table.descendants(os.getpid())}
     table.become_subreaper()
     alive, held = os.pipe()
@@ -83,24 +84,18 @@ def supervise(agent: Callable[[int], int], killed: Callable[[int, str], None] = 
     wait_status = _wait_for(pid)
     status = table.exit_status(wait_status)
     if os.WIFSIGNALED(wait_status):  # the agent itself; that of a workload that was killed is an exit code by now
-        why = ", likely OOM-killed" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
-        reason = f"the agent (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{why}"
-        _remove_dead_agent(pid, reason, excluded, lambda: killed(status, reason))
+        oom = ", likely OOM-killed" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
+        reason = f"the agent (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{oom}"
+        _end_dead_agent(status, reason, excluded, on_killed)
     else:
         table.kill_descendants(os.getpid(), excluded)
     return status
 
 
-def _remove_dead_agent(agent: int, reason: str, excluded: Container[int], tell: Callable[[], None]) -> None:
-    """End what a killed agent had started, say so, and remove what it left; a folder that hangs has its time."""
-    from bootstrap.files import manifest, runtime_dir  # noqa: PLC0415 (only then; the supervisor stays small)
-    from bootstrap.raynode import session as ray_session  # noqa: PLC0415
-
-    running = table.descendants(os.getpid(), excluded)
-    sockets = table.socket_files(running)
-    sessions = [path for path in map(ray_session.session_folder, running) if path]
+def _end_dead_agent(status: int, reason: str, excluded: Container[int], on_killed: OnKilled) -> None:
+    """End what a killed agent had started, say so, and have it cleaned up; what hangs is given up."""
+    clean_ups = on_killed(status, reason, table.descendants(os.getpid(), excluded))
     ended, _ = table.kill_descendants(os.getpid(), excluded)
-    facts = runtime_dir.remove_dead_agent(agent)
 
     def say() -> None:
         # Not through sys.stderr, whose lock a stuck write would keep from the last flush.
@@ -108,29 +103,11 @@ def _remove_dead_agent(agent: int, reason: str, excluded: Container[int], tell: 
         with contextlib.suppress(OSError):
             os.write(2, line.encode())
 
-    def remove_session() -> None:
-        ray_session.remove_sockets(sockets)
-        session = facts.get("session") or next(iter(sessions), None)
-        if session is None and "folder" in facts:
-            session = ray_session.session_begun(Path(facts["folder"]), facts["before"], facts["starter"])
-        if session is not None:
-            ray_session.clean(Path(session), facts.get("gcs", ""))
-
-    def remove_owned_files() -> None:
-        with contextlib.suppress(OSError):
-            manifest.remove_owned_files(facts.get("written", {}))
-
-    bounded(say, tell, remove_session, remove_owned_files)
-
-
-def bounded(*tasks: Callable[[], None]) -> None:
-    """Run all at once, and go on when they are done, or hang: a folder whose server is gone, a reader that sleeps."""
-    threads = [threading.Thread(target=task, daemon=True) for task in tasks]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + _PATIENCE
-    for thread in threads:
-        thread.join(max(0, deadline - time.monotonic()))
+    calls = [Call(task) for task in (say, *clean_ups)]
+    deadline = time.monotonic() + timeouts.DEAD_AGENT_S
+    for call in calls:
+        with contextlib.suppress(TimedOut):
+            call.result(max(0.0, deadline - time.monotonic()))
 
 
 def _run_agent_child(agent: Callable[[int], int], alive: int) -> None:

@@ -15,11 +15,9 @@ import time
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
+from bootstrap import timeouts
+
 _PR_SET_CHILD_SUBREAPER = 36
-DEADLINE = 5.0
-"""Seconds after which what SIGKILL has not ended is given up: another user's, or stuck in the kernel (state D)."""
-LOOK_AGAIN = 0.05
-"""Seconds between looks at the process table during teardown; a grandchild's end sends us no signal."""
 
 
 def become_subreaper() -> None:
@@ -115,13 +113,13 @@ def kill_descendants(root: int, excluded: Container[int] = ()) -> tuple[int, lis
     Orphans of what was killed become children of ``root`` (a subreaper), so looking again finds them.
     """
     killed: set[int] = set()
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + timeouts.KILL_S
     while (victims := descendants(root, excluded)) and time.monotonic() < deadline:
         for process in victims:
             send(process, signal.SIGKILL)
             killed.add(process.pid)
         reap_strangers()
-        signal.sigtimedwait([signal.SIGCHLD], LOOK_AGAIN)
+        signal.sigtimedwait([signal.SIGCHLD], timeouts.PROCESS_TABLE_LOOK_AGAIN_S)
     reap_strangers()
     return len(killed), victims
 

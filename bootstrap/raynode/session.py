@@ -7,45 +7,65 @@ import errno
 import os
 import shutil
 import socket
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap.process.table import Process
+from bootstrap.files.manifest import Manifest
+from bootstrap.process.table import Process, socket_files
 
 DAEMONS = ("gcs_server", "raylet")
 """Names in /proc/PID/stat of the processes whose end is the end of the node."""
-
-
-def sessions(folder: Path, since: float) -> list[Path]:
-    """Ray's sessions in its ``--temp-dir`` that were written to since then (epoch)."""
-    return [session for session in folder.glob("session_2*") if session.stat().st_mtime >= since]
-
-
-def causes(session: Path, most: int = 8) -> list[str]:
-    """The last error lines out of the log files of Ray's daemons, each with its file's name, for people."""
-    found: list[str] = []
-    names = ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log")
-    for log in (session / "logs" / name for name in names):
-        with contextlib.suppress(OSError):
-            lines = log.read_text(errors="replace").splitlines()[-200:]
-            telling = [line for line in lines if _tells(line)]
-            found += [f"{log.name}: {line.strip()[:300]}" for line in telling[-3:]]
-    return found[-most:]
-
-
-def _tells(line: str) -> bool:
-    return any(
-        word in line for word in (" C ", " E ", "ERROR", "Error:", "Check failed", "terminated", "already in use")
-    )
+_LOGS_WITH_CAUSES = ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log")
+_SIGNS_OF_ERRORS = (" C ", " E ", "ERROR", "Error:", "Check failed", "terminated", "already in use")
 
 
 def daemons(processes: Sequence[Process]) -> list[Process]:
-    """Those of ``processes`` whose end is the end of this Ray node."""
+    """Return those of ``processes`` whose end is the end of this Ray node."""
     return [p for p in processes if p.name in DAEMONS]
 
 
-def session_folder(daemon: Process) -> Path | None:
-    """The session that a raylet belongs to, off its command line (``--raylet_socket_name=SESSION/sockets/raylet``)."""
+def session_names(ray_dir: Path) -> list[str]:
+    """Return the names of the sessions in Ray's ``--temp-dir``."""
+    return sorted(path.name for path in ray_dir.glob("session_2*"))
+
+
+def sessions_since(ray_dir: Path, since: float) -> list[Path]:
+    """Return the sessions in Ray's ``--temp-dir`` that were written to since then (epoch)."""
+    return [session for session in ray_dir.glob("session_2*") if session.stat().st_mtime >= since]
+
+
+def causes(session: Path, maximum: int = 8) -> list[str]:
+    """Return the last error lines of the daemons' log files, each with its file's name."""
+    found: list[str] = []
+    for log in (session / "logs" / name for name in _LOGS_WITH_CAUSES):
+        with contextlib.suppress(OSError):
+            lines = log.read_text(errors="replace").splitlines()[-200:]
+            errors = [line for line in lines if any(sign in line for sign in _SIGNS_OF_ERRORS)]
+            found += [f"{log.name}: {line.strip()[:300]}" for line in errors[-3:]]
+    return found[-maximum:]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Files that running processes hold, and leave behind when they are killed."""
+
+    sockets: frozenset[str] = frozenset()
+    sessions: frozenset[Path] = frozenset()
+
+    def __or__(self, other: Held) -> Held:
+        """Return both."""
+        return Held(self.sockets | other.sockets, self.sessions | other.sessions)
+
+
+def observe(processes: Sequence[Process]) -> Held:
+    """Return what these processes, while they run, show of the files that they hold."""
+    sessions = filter(None, map(session_of, daemons(processes)))
+    return Held(frozenset(socket_files(processes)), frozenset(sessions))
+
+
+def session_of(daemon: Process) -> Path | None:
+    """Return a raylet's session, off its command line (``--raylet_socket_name=SESSION/sockets/raylet``)."""
     try:
         arguments = Path(f"/proc/{daemon.pid}/cmdline").read_text(errors="replace").split("\0")
     except OSError:
@@ -54,20 +74,18 @@ def session_folder(daemon: Process) -> Path | None:
     return Path(sockets[0]).parent.parent if sockets and sockets[0] else None
 
 
-def session_names(folder: Path) -> frozenset[str]:
-    """What Ray's sessions in its ``--temp-dir`` are called."""
-    return frozenset(path.name for path in folder.glob("session_2*"))
+def own_sessions(manifest: Manifest, held: Held, private: Path) -> set[Path]:
+    """Return the sessions that this run made: all in a ``private`` folder, and those known to be ours elsewhere.
 
-
-def session_begun(folder: Path, before: Container[str], starter: int) -> Path | None:
-    """The session of a ``ray start`` that failed half-way on the head.
-
-    :param before: the sessions that were there before it.
-    :param starter: the process that called it, with whose id the session's name ends (node.py): others may have begun
-        one in the same folder since.
+    In a folder of the user's, other runs may begin sessions beside ours. The name of a head's session ends with the
+    process id of the starter (node.py in Ray).
     """
-    begun = (name for name in session_names(folder) if name not in before and name.endswith(f"_{starter}"))
-    return next((folder / name for name in begun), None)
+    ours = {*held.sessions, *map(Path, filter(None, [manifest.session]))}
+    if manifest.ray_dir:
+        ray_dir = Path(manifest.ray_dir)
+        begun = (name for name in session_names(ray_dir) if name not in manifest.earlier_sessions)
+        ours |= {ray_dir / name for name in begun if ray_dir == private or name.endswith(f"_{manifest.starter}")}
+    return ours
 
 
 def remove_sockets(files: Sequence[str]) -> None:
@@ -80,18 +98,18 @@ def remove_sockets(files: Sequence[str]) -> None:
             try:
                 probe.connect(str(file))
             except ConnectionRefusedError:
-                file.unlink()  # nobody's; what answers, or is of another kind, is somebody else's of the same name
+                file.unlink()  # no process holds it; one that answers, or is of another kind, only has the same name
             if file.parent.name.startswith("pymp-"):
                 file.parent.rmdir()
 
 
-def clean(session: Path, gcs: str) -> None:
-    """Remove what this node's session left but its logs, and the notes on the current cluster if they are ours.
+def remove_session(session: Path, gcs: str) -> Path | None:
+    """Remove a session but its logs, and Ray's notes on the current cluster if they are ours; return the logs' folder.
 
-    Ray lets every user write in its folders (try_make_directory_shared in its utils.py), so somebody may have put a
+    Ray lets every user write in its folders (try_make_directory_shared in its utils.py), so another user may have put a
     link to another folder in their place, or another folder.
     """
-    with contextlib.suppress(OSError), _ours(session) as inside:
+    with contextlib.suppress(OSError), _opened(session) as inside:
         for entry in Path(inside).iterdir():
             if entry.is_symlink() or not entry.is_dir():
                 entry.unlink(missing_ok=True)
@@ -102,25 +120,21 @@ def clean(session: Path, gcs: str) -> None:
         if current.read_text() == gcs:
             current.unlink()
             (session.parent / "prom_metrics_service_discovery.json").unlink(missing_ok=True)
-
-
-def logs_of(session: Path) -> Path | None:
-    """Where the logs of a session are, if there are any."""
-    with contextlib.suppress(OSError), _ours(session) as inside, _ours(Path(inside, "logs")):
+    with contextlib.suppress(OSError), _opened(session) as inside, _opened(Path(inside, "logs")):
         return session / "logs"
     return None
 
 
 @contextlib.contextmanager
-def _ours(folder: Path) -> Iterator[str]:
-    """A path to a folder of ours that stays the same one whatever is put in its place.
+def _opened(folder: Path) -> Iterator[str]:
+    """Yield a path to a folder of ours that means the same folder whatever is put in its place.
 
-    :raises OSError: if it is none, or somebody else's.
+    :raises OSError: if it is not a folder, or another user's.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(fd).st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "it is somebody else's", str(folder))
+            raise PermissionError(errno.EPERM, "it belongs to another user", str(folder))
         yield f"/proc/self/fd/{fd}"
     finally:
         os.close(fd)

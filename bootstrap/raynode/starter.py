@@ -9,14 +9,16 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from bootstrap import timeouts
 from bootstrap.errors import RayStartFailed
 from bootstrap.process.children import Child, Children
-from bootstrap.raynode.session import causes, sessions
+from bootstrap.raynode.session import causes, sessions_since
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -54,7 +56,7 @@ class Starter:
         return cls(child, os.fdopen(in_write, "wb", buffering=0), answers, transport, output)
 
     async def ready(self) -> Mapping[str, str]:
-        """The versions of Ray and Python, once Ray is imported. :raises RayStartFailed: if it cannot be."""
+        """Return the versions of Ray and Python, once Ray is imported. :raises RayStartFailed: if it cannot be."""
         if self.versions is None:
             self.versions = await self._answer()
             if not self.versions.get("ready"):
@@ -63,7 +65,7 @@ class Starter:
         return self.versions
 
     async def ask(self, do: str, **arguments: object) -> dict[str, Any]:
-        """Send one command and wait for its answer."""
+        """Send one command and return its answer."""
         await self.ready()
         with contextlib.suppress(BrokenPipeError):
             self.commands.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
@@ -77,33 +79,31 @@ class Starter:
         raise RayStartFailed(f"the process that starts Ray ended with status {status}\n{self.printed()}".rstrip())
 
     def printed(self, lines: int = 20) -> str:
-        """The last lines of what Ray printed."""
+        """Return the last lines of what Ray printed."""
         size = os.fstat(self.output).st_size
         text = os.pread(self.output, 64 * 1024, max(0, size - 64 * 1024)).decode(errors="replace")
         return "\n".join(_COLOUR.sub("", text).splitlines()[-lines:])
 
     async def end(self) -> None:
-        """Let it go: it is needed no more (65 MB), and Ray's daemons become the agent's children."""
+        """End it once it is no longer needed (65 MB); Ray's daemons become the agent's children."""
         self.commands.close()
         self.transport.close()
-        await asyncio.wait([self.child.exited], timeout=2)
+        await asyncio.wait([self.child.exited], timeout=timeouts.STARTER_END_S)
         if not self.child.exited.done():
             os.kill(self.child.pid, signal.SIGKILL)  # it alone: Ray's daemons are in its process group
         os.close(self.output)
 
 
-async def start(ray: Starter, argv: Sequence[str], env: Mapping[str, str], folder: Path, before: float) -> None:
+async def start(starter: Starter, argv: Sequence[str], env: Mapping[str, str], ray_dir: Path) -> None:
     """Run ``ray start`` and return when this node is registered in GCS.
 
-    :param before: time (epoch) before which logs in ``folder`` are another run's.
     :raises RayStartFailed: with what Ray printed and the last errors in its log files.
     """
-    answer = await ray.ask("start", argv=list(argv), env=dict(env))
+    begun = time.time()
+    answer = await starter.ask("start", argv=list(argv), env=dict(env))
     if not answer["started"]:
-        cause = [
-            f"`ray start` failed: {answer['error']}",
-            *(line for s in sessions(folder, before) for line in causes(s)),
-        ]
-        if len(cause) == 1:
-            cause.append(ray.printed())
-        raise RayStartFailed("\n".join(cause), hint="the cause is above; Ray's logs, in the last line, have the rest")
+        logged = [line for session in sessions_since(ray_dir, begun) for line in causes(session)]
+        raise RayStartFailed(
+            "\n".join([f"`ray start` failed: {answer['error']}", *(logged or [starter.printed()])]),
+            hint="the cause is above; Ray's logs, in the last line, have the rest",
+        )

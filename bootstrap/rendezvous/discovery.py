@@ -5,60 +5,63 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 
-from bootstrap import net
+from bootstrap import net, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, IdentityError, Refused
-from bootstrap.files import secret as secrets
-from bootstrap.files.secret import Secret
+from bootstrap.files.secret import Secret, check_required
 from bootstrap.log import Log
 from bootstrap.model import HeadAddress
-from bootstrap.process.bounded import run_in_thread
-from bootstrap.rendezvous import Rendezvous
+from bootstrap.process.bounded import TimedOut, run_in_thread
+from bootstrap.rendezvous.protocol import Lookup, Rendezvous
 from bootstrap.rollcall.client import Membership, NotThisHead
 from bootstrap.rollcall.wire import Hello
 from bootstrap.settings import Settings
 
-TO_REPORT = 10.0
-"""Seconds that an unfit node spends on telling the head so."""
-_ANSWER = 5.0
-"""Seconds for one candidate to answer."""
-_ANSWER_OF_ANOTHER = 1.0
-"""Seconds that a head waits for another one; mostly there is none."""
-_LEAST_LOOK = 1.0
-"""Seconds that the last look may take beyond the time-out."""
-_FIRST_WAIT, _LEAST_CAP, _NODES_PER_SECOND = 0.05, 0.25, 1000
-"""Looks at the rendezvous get rarer up to 4 a second and node, or 1 000 a second and run, whichever is rarer."""
-_STILL_LOOKING = 30.0
+_LOOKS_PER_SECOND = 1000
+"""Of all nodes of a large run together, so as not to overload the file or name server."""
+_SHOWN = 6
+"""Candidates that a message names."""
 
 
 async def find_head(
-    settings: Settings, meeting: Rendezvous, hello: Hello, given: Secret, timeout: float, log: Log
+    settings: Settings, rendezvous: Rendezvous, hello: Hello, given: Secret, timeout: float, log: Log
 ) -> tuple[Membership, Secret]:
-    """The membership in this run's roll call, and the secret that proved right.
+    """Return the membership in this run's roll call, and the secret that proved right.
 
+    :param given: the secret that this node was given, if any; else the head's record may hold one.
     :raises HeadNotFound: after ``timeout`` seconds, with what was found instead; also if the rendezvous hangs.
     :raises IdentityError, Refused: as the head says.
     """
-    import tenacity  # noqa: PLC0415 (30 ms that the first child need not wait for)
+    import tenacity  # noqa: PLC0415 (30 ms that the starter need not wait for)
 
-    cap = max(_LEAST_CAP, (hello.size or 0) / _NODES_PER_SECOND)
+    cap = max(timeouts.LOOK_AGAIN_S, (hello.size or 0) / _LOOKS_PER_SECOND)
     seen: dict[str, str] = {}
     loop = asyncio.get_running_loop()
-    begin = told = loop.time()
+    begin = reported = loop.time()
     search = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(NotThisHead),
-        wait=tenacity.wait_exponential(multiplier=_FIRST_WAIT, max=cap) + tenacity.wait_random(0, cap / 4),
+        wait=tenacity.wait_exponential(multiplier=timeouts.FIRST_LOOK_AGAIN_S, max=cap)
+        + tenacity.wait_random(0, cap / 4),
         stop=tenacity.stop_after_delay(timeout),
         reraise=False,
     )
     try:
         async for attempt in search:
             with attempt:
-                if loop.time() - told > _STILL_LOOKING:
-                    told = loop.time()
-                    log.say(f"still looking for the head after {told - begin:.0f} s: {_in_brief(seen)}")
-                left = max(_LEAST_LOOK, begin + timeout - loop.time())
-                return await _look(settings, meeting, hello, given, left, seen)
+                if loop.time() - reported > timeouts.STILL_LOOKING_S:
+                    reported = loop.time()
+                    log.say(f"still looking for the head after {reported - begin:.0f} s: {_in_brief(seen)}")
+                left = max(timeouts.LAST_LOOK_S, begin + timeout - loop.time())
+                lookup = await _look(rendezvous, left)
+                seen = dict.fromkeys(lookup.ignored, "ignored")
+                secret = _secret_for(settings, rendezvous, given, lookup)
+                try:
+                    return await _join_one_of(lookup.candidates, hello, secret, settings, seen), secret
+                except Refused:
+                    if secret.value is None and (await _look(rendezvous, left)).secret is not None:
+                        raise NotThisHead from None  # the record that we read was still an earlier head's
+                    raise
     except tenacity.RetryError:
         pass
     raise HeadNotFound(
@@ -67,69 +70,44 @@ async def find_head(
     )
 
 
-async def _look(
-    settings: Settings, meeting: Rendezvous, hello: Hello, given: Secret, left: float, seen: dict[str, str]
-) -> tuple[Membership, Secret]:
-    """One look at the rendezvous and at all who are named there; ``seen`` becomes what they were instead.
-
-    :raises NotThisHead: if none of them leads this run now.
-    """
-    candidates, shared = await _answers(settings, meeting, given, left)
-    seen.clear()
-    seen.update(dict.fromkeys(meeting.ignored, "ignored"))
+async def _look(rendezvous: Rendezvous, seconds: float) -> Lookup:
+    """:raises HeadNotFound: if the rendezvous does not answer at all, such as a network file system that hangs."""
     try:
-        made = shared is not given
-        return await _try_all(candidates, hello, shared, made, settings.heartbeat_timeout, seen), shared
-    except Refused:
-        if shared.value is None and (await _answers(settings, meeting, given, left))[1].value is not None:
-            raise NotThisHead from None  # the head made it after our look
-        raise
-
-
-async def _answers(
-    settings: Settings, meeting: Rendezvous, given: Secret, left: float
-) -> tuple[Sequence[HeadAddress], Secret]:
-    """What the rendezvous says now: where the head may be, and the secret.
-
-    :raises HeadNotFound: if it says nothing at all for ``left`` seconds, such as a network file system that hangs.
-    """
-
-    def ask() -> tuple[Sequence[HeadAddress], Secret]:
-        candidates = meeting.lookup()
-        try:
-            return candidates, _shared_secret(settings, meeting, given)
-        except (OSError, ValueError) as error:  # without it no head believes us, but the next look may find it mended
-            meeting.ignored.append(f"{meeting.secret_path}: {error}")
-            return [], given
-
-    try:
-        return await run_in_thread(left, ask)
-    except asyncio.TimeoutError:
-        what = f"{meeting.place} timed out after {left:.0f} s, and it says where the head is"
+        return await run_in_thread(seconds, rendezvous.lookup)
+    except TimedOut:
         raise HeadNotFound(
-            what, hint="does `ls` answer there, or the name server? --head-address=HOST names the head"
+            f"{rendezvous.place} timed out after {seconds:.0f} s, and it says where the head is",
+            hint="does `ls` answer there, or the name server? --head-address=HOST names the head",
         ) from None
 
 
-async def _try_all(
-    candidates: Sequence[HeadAddress],
-    hello: Hello,
-    shared: Secret,
-    made: bool,
-    heartbeat_timeout: float,
-    seen: dict[str, str],
+def _secret_for(settings: Settings, rendezvous: Rendezvous, given: Secret, lookup: Lookup) -> Secret:
+    """Return the secret that this node was given, or the one in the head's record."""
+    if given.value is None and settings.auth != "off" and lookup.secret is not None:
+        return Secret(lookup.secret, "the head's record", generated=True)
+    if not rendezvous.has_record:  # else the next look may find one
+        check_required(given, settings)
+    return given
+
+
+async def _join_one_of(
+    candidates: Sequence[HeadAddress], hello: Hello, secret: Secret, settings: Settings, seen: dict[str, str]
 ) -> Membership:
-    """All candidates at once, the first that welcomes us wins. :raises NotThisHead: if none does."""
-    tries = [asyncio.ensure_future(_greet(hello, shared, made, heartbeat_timeout, head)) for head in candidates]
+    """Greet all candidates at once and join the first that is our head.
+
+    :param seen: receives what each of the others was instead.
+    :raises NotThisHead: if none is.
+    """
+    tries = [asyncio.ensure_future(_greet(hello, secret, settings.heartbeat_timeout, head)) for head in candidates]
     refusal: BootstrapError | None = None
     found: Membership | None = None
     try:
-        # All are greeted at once, as a black hole among them takes its time; but only one is told that we are here,
-        # as two addresses may be the same head's.
+        # All are greeted at once, as a black hole among them takes its time; but we join only one, as two addresses
+        # may be the same head's.
         for greeting in asyncio.as_completed(tries):
             try:
                 membership = await greeting
-                await membership.enrol(_ANSWER)
+                await membership.enrol(timeouts.CANDIDATE_S)
                 found = membership
                 return found
             except NotThisHead as answer:
@@ -145,80 +123,70 @@ async def _try_all(
     raise NotThisHead
 
 
-async def _greet(hello: Hello, shared: Secret, made: bool, heartbeat_timeout: float, head: HeadAddress) -> Membership:
-    membership = Membership(hello, shared.value, heartbeat_timeout)
+async def _greet(hello: Hello, secret: Secret, heartbeat_timeout: float, head: HeadAddress) -> Membership:
+    membership = Membership(hello, secret.value, heartbeat_timeout)
     try:
-        await membership.greet(head, _ANSWER)
+        await membership.greet(head, timeouts.CANDIDATE_S)
     except NotThisHead as answer:
         raise NotThisHead(head, str(answer)) from None
     except Refused:
-        if made and membership.secrets_differ:
-            # A head that has just started in place of another one: what we read in the folder was still the other's.
-            raise NotThisHead(head, "its secret differs from the one in the folder") from None
+        if secret.generated and membership.secrets_differ:
+            # A head that has just started in place of another one: the record that we read was still the other's.
+            raise NotThisHead(head, "its secret differs from the one in its record") from None
         raise
     return membership
 
 
-def _shared_secret(settings: Settings, meeting: Rendezvous, given: Secret) -> Secret:
-    """The secret given to this node, or the one that the head made. :raises OSError, ValueError: if that is bad."""
-    if given.value is not None or settings.auth == "off" or meeting.secret_path is None:
-        secrets.required(given, settings)
-        return given
-    return secrets.load_generated(meeting.secret_path) or given
-
-
 def _in_brief(seen: dict[str, str]) -> str:
     if not seen:
-        return "nobody has said where it is"
-    return "; ".join(f"{where}: {what}" for where, what in list(seen.items())[:6])
+        return "no address was found"
+    return "; ".join(f"{where}: {what}" for where, what in list(seen.items())[:_SHOWN])
 
 
-async def check_no_other_head(meeting: Rendezvous, me: Hello, given: Secret) -> None:
+async def check_no_other_head(rendezvous: Rendezvous, me: Hello, given: Secret) -> None:
     """Make sure that no other node leads this run already, as far as the rendezvous shows one.
 
     Before this node listens or writes anything, so that what answers is another. A rendezvous that does not answer in
-    time, or a secret that cannot be read, holds nothing up.
+    time holds nothing up.
 
     :raises IdentityError: naming the other head.
     """
 
-    def ask() -> tuple[Sequence[HeadAddress], Secret]:
-        found = meeting.lookup()
-        if meeting.secret_path is None:
-            return _elsewhere(found), given  # this node is where the head should be
-        if given.value is None:
-            with contextlib.suppress(OSError, ValueError):
-                return found, secrets.load_generated(meeting.secret_path) or given
-        return found, given
+    def look() -> tuple[Sequence[HeadAddress], bytes | None]:
+        lookup = rendezvous.lookup()
+        # Without a record, this node is where the head should be.
+        heads = lookup.candidates if rendezvous.has_record else _elsewhere(lookup.candidates)
+        return heads, given.value or lookup.secret
 
-    with contextlib.suppress(asyncio.TimeoutError):
-        heads, shared = await run_in_thread(_ANSWER, ask)
-        await _refuse_two(heads, me, shared)
+    with contextlib.suppress(TimedOut):
+        heads, secret = await run_in_thread(timeouts.CANDIDATE_S, look)
+        await _refuse_two(heads, me, secret)
 
 
-async def check_still_head(meeting: Rendezvous, me: Hello, shared: Secret, own: HeadAddress) -> None:
+async def check_still_head(rendezvous: Rendezvous, me: Hello, secret: Secret, own: HeadAddress) -> None:
     """Make sure that no other node has announced itself for this run since, where a record would show that.
 
     Two heads that start in the same moment do not see each other before; the later record then stands.
 
     :raises IdentityError: naming the other head.
     """
-    if meeting.secret_path is None:
+    if not rendezvous.has_record:
         return
-    with contextlib.suppress(asyncio.TimeoutError):
-        heads = await run_in_thread(_ANSWER, meeting.lookup)
-        await _refuse_two([head for head in heads if (head.host, head.port) != (own.host, own.port)], me, shared)
+    with contextlib.suppress(TimedOut):
+        lookup = await run_in_thread(timeouts.CANDIDATE_S, rendezvous.lookup)
+        others = [head for head in lookup.candidates if (head.host, head.port) != (own.host, own.port)]
+        await _refuse_two(others, me, secret.value)
 
 
 def _elsewhere(heads: Sequence[HeadAddress]) -> Sequence[HeadAddress]:
-    """Those that are not on this machine, as far as their names resolve."""
+    """Return those that are not on this machine, as far as their names resolve."""
     own = net.own_addresses()
     addresses = {host: net.resolve(host) for host in {head.host for head in heads}}
     return [head for head in heads if addresses[head.host] and own.isdisjoint(addresses[head.host])]
 
 
-async def _refuse_two(heads: Sequence[HeadAddress], me: Hello, shared: Secret) -> None:
-    answers = await asyncio.gather(*(_leads(head, me, shared) for head in heads))
+async def _refuse_two(heads: Sequence[HeadAddress], me: Hello, secret: bytes | None) -> None:
+    answers = await asyncio.gather(*map(partial(_leads, me, secret), heads))
     for head, leads in zip(heads, answers, strict=True):
         if leads:
             raise IdentityError(
@@ -227,11 +195,11 @@ async def _refuse_two(heads: Sequence[HeadAddress], me: Hello, shared: Secret) -
             )
 
 
-async def _leads(head: HeadAddress, me: Hello, shared: Secret) -> bool:
-    """Whether a head of this run is there, whatever its secret."""
-    membership = Membership(me, shared.value, _ANSWER)
+async def _leads(me: Hello, secret: bytes | None, head: HeadAddress) -> bool:
+    """Return whether a head of this run is there, whatever its secret."""
+    membership = Membership(me, secret, timeouts.CANDIDATE_S)
     try:
-        await membership.greet(head, _ANSWER_OF_ANOTHER)
+        await membership.greet(head, timeouts.OTHER_HEAD_S)
     except NotThisHead:
         return False
     except Refused:

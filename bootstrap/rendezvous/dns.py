@@ -7,13 +7,14 @@ It takes some 30 s until such a name answers, since resolvers cache the negative
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bootstrap import net
 from bootstrap.errors import IdentityError
 from bootstrap.files.manifest import FileDigests
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity
+from bootstrap.rendezvous.protocol import Lookup
 from bootstrap.rendezvous.static import host_of
 from bootstrap.settings import Settings
 
@@ -29,48 +30,44 @@ add a headless Service, or give --head-address=HOST or --shared-dir=DIR:
 and in the Job: spec.template.spec.subdomain: ray"""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Dns:
     """Asks anew at each call."""
 
     names: tuple[str, ...]
     ports: tuple[int, ...]
     resolve: net.Resolve = net.look_up
-    ignored: list[str] = field(default_factory=list)
-    secret_path: None = None
+    has_record: bool = False
+    owned_dirs: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
         """The names."""
         return f"the name {', '.join(self.names)}"
 
-    def owned_files(self, _head: HeadAddress) -> FileDigests:
-        """None."""
+    def owned_files(self, _head: HeadAddress, _secret: bytes | None) -> FileDigests:
+        """Return nothing."""
         return {}
 
-    def announce(self, _head: HeadAddress) -> None:
-        """Nothing to do: the platform publishes the name."""
+    def announce(self, head: HeadAddress, secret: bytes | None) -> None:
+        """Do nothing: the platform publishes the name."""
 
-    def lookup(self) -> Sequence[HeadAddress]:
-        """Every address of every name on every port; empty while none resolves.
+    def lookup(self) -> Lookup:
+        """Return every address of every name on every port; none while no name resolves.
 
         :raises IdentityError: if a name is malformed.
         """
-        self.ignored.clear()
-        found = [(address, name) for name in self.names for address in self._addresses(name)]
-        return [HeadAddress(address, port, f"DNS {name}") for port in self.ports for address, name in found]
-
-    def withdraw(self) -> None:
-        """Nothing was left."""
-
-    def _addresses(self, name: str) -> Sequence[str]:
-        try:
-            return self.resolve(name)
-        except UnicodeError as error:
-            raise IdentityError(f"{name!r} cannot be a host name: {error}", hint="--head-address=HOST") from None
-        except OSError as error:
-            self.ignored.append(f"{name}: {error.strerror or error}")
-            return ()
+        found: list[tuple[str, str]] = []
+        ignored: list[str] = []
+        for name in self.names:
+            try:
+                found += [(address, name) for address in self.resolve(name)]
+            except UnicodeError as error:
+                raise IdentityError(f"{name!r} cannot be a host name: {error}", hint="--head-address=HOST") from None
+            except OSError as error:
+                ignored.append(f"{name}: {error.strerror or error}")
+        candidates = [HeadAddress(address, port, f"DNS {name}") for port in self.ports for address, name in found]
+        return Lookup(candidates, ignored)
 
 
 def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequence[int]) -> Dns:

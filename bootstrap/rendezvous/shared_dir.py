@@ -1,7 +1,8 @@
 """The head leaves a record in a folder that all nodes see, such as NFS, Lustre or a shared volume.
 
-A record is one small JSON file, written whole or not at all (temporary name, fsync, rename), named after a hash of
-the run id, since a run id is free text. Several runs and several users may share the folder.
+A record is one small JSON file, mode 0600, written whole or not at all (temporary name, fsync, rename), named after a
+hash of the run id, since a run id is free text. It holds the head's address and, if the head made one, the run's
+secret. Several runs and several users may share the folder.
 """
 
 from __future__ import annotations
@@ -13,103 +14,103 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bootstrap.errors import UsageError
 from bootstrap.files import ownership
-from bootstrap.files.manifest import FileDigests, digest, remove_owned_files
+from bootstrap.files.manifest import FileDigests, digest
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity
+from bootstrap.rendezvous.protocol import Lookup
 from bootstrap.settings import Settings
 
 RECORD_MAX = 64 * 1024
-"""Bytes; a record has some 300."""
+"""Bytes; a record has some 400."""
 _TRIES = 3
 
 
+@dataclass
 class SharedFolder:
     """The record of one run and attempt below ``shared_dir``."""
 
-    def __init__(self, shared_dir: str, run_id: str, attempt: int, hostname: str) -> None:
-        run = digest(run_id.encode("utf-8", "surrogateescape"))[:16]
-        self.shared_dir = Path(shared_dir)
+    shared_dir: Path
+    run_id: str
+    attempt: int
+    run_hash: str
+    hostname: str
+    has_record: bool = True
+    _nonce: str = field(default_factory=lambda: secrets.token_hex(16))
+    _time: float = field(default_factory=time.time)
+    _seen: bool = False
+
+    def __post_init__(self) -> None:
         # One folder per user, since it is closed to the others.
         self.folder = self.shared_dir / f"ray-bootstrap-{os.geteuid()}"
-        self.name = f"head-{run}-{attempt}.json"
+        self.name = f"head-{self.run_hash}-{self.attempt}.json"
+        self.owned_dirs = (str(self.folder),)
         self.place = f"the folder {self.shared_dir}"
-        self.ignored: list[str] = []
-        self.secret_path = self.folder / f"secret-{run}-{attempt}"
-        self._key = {"run_id": run_id, "attempt": attempt}
-        self._hostname = hostname
-        self._nonce = secrets.token_hex(16)
-        self._temporary = f".{self.name}.{self._nonce}"
-        self._time = time.time()
-        self._seen = False
-        self._written: FileDigests = {}
 
-    def owned_files(self, head: HeadAddress) -> FileDigests:
-        """The record, under its name and the one that it has until it is whole."""
-        content = digest(self._text(head))
+    def owned_files(self, head: HeadAddress, secret: bytes | None) -> FileDigests:
+        """Return the record, under its name and the one that it has until it is whole."""
+        content = digest(self._text(head, secret))
         return {str(self.folder / name): content for name in (self.name, self._temporary)}
 
-    def announce(self, head: HeadAddress) -> None:
+    def announce(self, head: HeadAddress, secret: bytes | None) -> None:
         """Write the record; that of an earlier head of this run gives way.
 
         :raises UsageError: if the folder cannot be written.
         """
-        self._written = self.owned_files(head)
-        try:
-            self._store(self._text(head))
-        except OSError as error:
-            raise self._unusable(error) from error
+        text = self._text(head, secret)
+        for attempt in range(1, _TRIES + 1):
+            try:
+                with self._open() as folder:
+                    _replace(folder, self.name, text, self._temporary)
+                    faults = self._read(folder).ignored
+                break
+            except OSError as error:
+                # Another run's clean-up may have removed the empty folder before the record was in it.
+                if attempt == _TRIES or not isinstance(error, FileNotFoundError):
+                    raise self._unusable(error) from error
+        if faults:
+            hint = "a folder that keeps modes; or --secret-file=FILE, RAY_AUTH_TOKEN, --auth=off"
+            raise UsageError([f"no worker would believe {fault}" for fault in faults], hint=hint)
 
-    def _text(self, head: HeadAddress) -> bytes:
-        where = {"host": head.host, "port": head.port, "hostname": self._hostname}
-        return json.dumps({**self._key, **where, "time": self._time, "nonce": self._nonce}).encode()
+    def lookup(self) -> Lookup:
+        """Return the address and the secret in this run's record, if there is one that can be believed.
 
-    def lookup(self) -> Sequence[HeadAddress]:
-        """The address in this run's record, if there is one that can be believed.
-
-        :raises UsageError: if the folder is somebody else's; at the first look also if it is missing or closed to us.
+        :raises UsageError: if the folder is another user's; at the first look also if it is missing or closed to us.
         """
-        self.ignored.clear()
         try:
             with self._open() as folder:
                 self._seen = True
                 # Listing makes an NFS client ask its server. Opening a name that was missing a moment ago would
                 # be answered from the client's cache of negative look-ups for up to a minute.
                 with os.scandir(folder) as entries:
-                    listed = any(entry.name == self.name for entry in entries)
-                found = self._read(folder) if listed else None
+                    if not any(entry.name == self.name for entry in entries):
+                        return Lookup()
+                return self._read(folder)
         except OSError as error:
             closed = isinstance(error, NotADirectoryError | PermissionError) or not self.shared_dir.is_dir()
             if closed and not self._seen:
                 raise self._unusable(error) from error
-            # A stale NFS handle, an I/O error, a folder that another run's ``withdraw`` removed or that is being
-            # mounted anew: all may pass.
-            self.ignored.append(f"{self.folder}: {error.strerror}")
-            return []
-        return [HeadAddress(found["host"], found["port"], str(self.folder / self.name))] if found else []
+            # A stale NFS handle, an I/O error, a folder that another run's clean-up removed or that is being mounted
+            # anew: all may pass.
+            return Lookup(ignored=[f"{self.folder}: {error.strerror}"])
 
-    def withdraw(self) -> None:
-        """Remove the record if it is still the one that this node announced, and the folder if it is empty."""
-        with contextlib.suppress(OSError):
-            remove_owned_files(self._written)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()  # a worker has made it, too
+    @property
+    def _temporary(self) -> str:
+        return f".{self.name}.{self._nonce}"
 
-    def _store(self, text: bytes) -> None:
-        # Another run's ``withdraw`` may remove the empty folder before the record is in it.
-        for _ in range(_TRIES - 1):
-            with contextlib.suppress(FileNotFoundError), self._open() as folder:
-                return _replace(folder, self.name, text, self._temporary)
-        with self._open() as folder:
-            return _replace(folder, self.name, text, self._temporary)
+    def _text(self, head: HeadAddress, secret: bytes | None) -> bytes:
+        record = {"run_id": self.run_id, "attempt": self.attempt, "host": head.host, "port": head.port}
+        record |= {"hostname": self.hostname, "time": self._time, "nonce": self._nonce}
+        return json.dumps(record if secret is None else {**record, "secret": secret.decode()}).encode()
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[int]:
-        """A descriptor of our folder, which is made if it is missing.
+        """Yield a descriptor of our folder, which is made if it is missing.
 
         Workers make it too: mkdir goes to the file server, while looking for a missing folder would be answered
         from the client's cache.
@@ -128,39 +129,43 @@ class SharedFolder:
         finally:
             os.close(folder)
 
-    def _read(self, folder: int) -> Mapping[str, Any] | None:
-        """This run's record; None where it is gone, or not to be believed (then ``ignored`` says why)."""
+    def _read(self, folder: int) -> Lookup:
+        """Return what this run's record says; where it is not to be believed, why."""
         try:
             # O_NONBLOCK: opening a FIFO would wait for its writer.
             record = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         except FileNotFoundError:
-            return None
+            return Lookup()
         except OSError as error:
-            self.ignored.append(f"{self.folder / self.name}: {error.strerror}")
-            return None
+            return Lookup(ignored=[f"{self.folder / self.name}: {error.strerror}"])
         try:
-            content, fault = self._content(folder, record)
+            found = self._content(folder, record)
+        except ValueError as fault:
+            return Lookup(ignored=[f"{self.folder / self.name}: {fault}"])
         finally:
             os.close(record)
-        if fault:
-            self.ignored.append(f"{self.folder / self.name}: {fault}")
-        return content
+        secret = found.get("secret")
+        head = HeadAddress(found["host"], found["port"], str(self.folder / self.name))
+        return Lookup([head], secret=secret.encode() if secret else None)
 
-    def _content(self, folder: int, record: int) -> tuple[Mapping[str, Any] | None, str]:
+    def _content(self, folder: int, record: int) -> Mapping[str, Any]:
+        """Return the record. :raises ValueError: saying why it is not to be believed."""
         status = os.fstat(record)
         if not stat.S_ISREG(status.st_mode):
-            return None, "is no regular file"
+            raise ValueError("not a regular file")
         if not ownership.trusted(folder, status.st_uid):
-            return None, f"belongs to uid {status.st_uid}, not to {os.geteuid()}"
+            raise ValueError(f"belongs to uid {status.st_uid}, not to {os.geteuid()}")
         text = os.read(record, RECORD_MAX + 1)
         if len(text) > RECORD_MAX:
-            return None, f"has {status.st_size} bytes, more than {RECORD_MAX}"
+            raise ValueError(f"has {status.st_size} bytes, more than {RECORD_MAX}")
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
-            return None, "is no JSON"
-        fault = _fault(content, self._key)
-        return (None, fault) if fault else (content, "")
+            raise ValueError("not JSON") from None
+        _check(content, {"run_id": self.run_id, "attempt": self.attempt})
+        if content.get("secret") and status.st_mode & 0o022:
+            raise ValueError(f"others may write it (mode {status.st_mode & 0o777:o}), so its secret is worth nothing")
+        return dict(content)
 
     def _unusable(self, error: OSError) -> UsageError:
         missing = not self.shared_dir.is_dir()
@@ -173,19 +178,20 @@ class SharedFolder:
         )
 
 
-def _fault(content: Any, key: Mapping[str, Any]) -> str:
-    """What is wrong with a record; empty if nothing is."""
+def _check(content: Any, key: Mapping[str, Any]) -> None:
+    """:raises ValueError: saying what is wrong with a record."""
     if not isinstance(content, dict):
-        return "is no JSON object"
+        raise ValueError("not a JSON object")
     for name, value in key.items():
         if content.get(name) != value or isinstance(content.get(name), bool):
-            return f"{name} is {content.get(name)!r}, not {value!r}"
-    host, port = content.get("host"), content.get("port")
+            raise ValueError(f"{name} is {content.get(name)!r}, not {value!r}")
+    host, port, secret = content.get("host"), content.get("port"), content.get("secret")
     if not isinstance(host, str) or not host or not host.isprintable() or " " in host:
-        return f"host {host!r} is no name or address"
+        raise ValueError(f"host {host!r} is neither a name nor an address")
     if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
-        return f"port {port!r} is not in 1-65535"
-    return ""
+        raise ValueError(f"port {port!r} is not in 1-65535")
+    if secret is not None and not (isinstance(secret, str) and secret.isascii() and secret.isalnum()):
+        raise ValueError("its secret is not what a head makes")
 
 
 def _replace(folder: int, name: str, text: bytes, temporary: str) -> None:
@@ -207,13 +213,10 @@ def _replace(folder: int, name: str, text: bytes, temporary: str) -> None:
 
 
 def make(settings: Settings, identity: NodeIdentity, host: Host, _ports: Sequence[int]) -> SharedFolder:
-    """From ``--shared-dir``.
-
-    :raises UsageError: without one.
-    """
+    """Return the rendezvous in ``--shared-dir``. :raises UsageError: without one."""
     if settings.shared_dir is None:
         raise UsageError(
             [f"launcher {identity.launcher}: nothing says where the head is"],
             hint="--shared-dir=DIR with a folder that all nodes see, or --head-address=HOST",
         )
-    return SharedFolder(settings.shared_dir, identity.run_id, identity.attempt, host.hostname)
+    return SharedFolder(Path(settings.shared_dir), identity.run_id, identity.attempt, identity.run_hash, host.hostname)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bootstrap import parsers
 from bootstrap.errors import IdentityError
 from bootstrap.files.manifest import FileDigests
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity, Role
+from bootstrap.rendezvous.protocol import Lookup
 from bootstrap.settings import Settings
 
 
@@ -20,23 +21,20 @@ class Static:
     hosts: tuple[str, ...]
     ports: tuple[int, ...]
     source: str = "static"
-    ignored: list[str] = field(default_factory=list)
-    secret_path: None = None
     place: str = "the head's address"
+    has_record: bool = False
+    owned_dirs: tuple[str, ...] = ()
 
-    def owned_files(self, _head: HeadAddress) -> FileDigests:
-        """None."""
+    def owned_files(self, _head: HeadAddress, _secret: bytes | None) -> FileDigests:
+        """Return nothing."""
         return {}
 
-    def announce(self, _head: HeadAddress) -> None:
-        """Nothing to do: every node was told."""
+    def announce(self, head: HeadAddress, secret: bytes | None) -> None:
+        """Do nothing: every node was given the address."""
 
-    def lookup(self) -> Sequence[HeadAddress]:
-        """All hosts on the likeliest port first: the head takes the first one that is free."""
-        return [HeadAddress(host, port, self.source) for port in self.ports for host in self.hosts]
-
-    def withdraw(self) -> None:
-        """Nothing was left."""
+    def lookup(self) -> Lookup:
+        """Return all hosts on the likeliest port first: the head takes the first one that is free."""
+        return Lookup([HeadAddress(host, port, self.source) for port in self.ports for host in self.hosts])
 
 
 def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequence[int]) -> Static:

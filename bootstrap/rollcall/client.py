@@ -7,25 +7,12 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bootstrap import net
+from bootstrap import net, timeouts
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
-from bootstrap.model import HeadAddress, Verdict
-from bootstrap.process.bounded import run_in_thread, wait_for
-from bootstrap.rollcall.wire import (
-    BEAT,
-    BEATS,
-    VERSION,
-    Connection,
-    Hello,
-    Message,
-    challenge,
-    nonce,
-    number,
-    proof,
-    proves,
-    run_tag,
-    text,
-)
+from bootstrap.model import HeadAddress, Phase, Verdict
+from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
+from bootstrap.rollcall import wire
+from bootstrap.rollcall.wire import Connection, Hello, Message
 
 
 class NotThisHead(Exception):
@@ -51,7 +38,7 @@ class Membership:
     _welcomed: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _challenged: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _proof: str = ""
-    _nonce: str = field(default_factory=nonce)
+    _nonce: str = field(default_factory=wire.nonce)
     _connection: Connection | None = None
     _timer: asyncio.TimerHandle | None = None
     _trusted: bool = False
@@ -75,9 +62,9 @@ class Membership:
     async def _within(self, timeout: float, step: Awaitable[None]) -> None:
         try:
             await wait_for(timeout, step)
-        except (OSError, UnicodeError, asyncio.TimeoutError) as error:  # UnicodeError: no name server can have it
+        except (OSError, UnicodeError, TimedOut) as error:  # UnicodeError: no name server can have it
             self.close()
-            what = f"no answer within {timeout:g} s" if isinstance(error, asyncio.TimeoutError) else str(error)
+            what = f"no answer within {timeout:g} s" if isinstance(error, TimedOut) else str(error)
             raise NotThisHead(what) from None
         except BaseException:
             self.close()
@@ -85,7 +72,7 @@ class Membership:
 
     async def _greet(self, head: HeadAddress, timeout: float) -> None:
         self._connection = await self._connect(head, timeout)
-        self._connection.send({"t": "hail", "v": VERSION, "nonce": self._nonce})
+        self._connection.send({"t": "hail", "v": wire.VERSION, "nonce": self._nonce})
         self._proof = await self._challenged
 
     async def _connect(self, head: HeadAddress, timeout: float) -> Connection:
@@ -97,7 +84,7 @@ class Membership:
             try:
                 connecting = loop.create_connection(self._line, address, head.port)
                 return (await wait_for(timeout / len(addresses), connecting))[1]
-            except asyncio.TimeoutError:
+            except TimedOut:
                 failure = OSError(f"no answer from {address} within {timeout / len(addresses):g} s")
             except OSError as error:
                 failure = error
@@ -112,20 +99,20 @@ class Membership:
             self._connection.send(self.hello.message())
         await self._welcomed
         # Not all nodes at once: they were released, and so may have joined, in the same moment.
-        first = self.heartbeat_timeout / BEATS * (self.rank % 16) / 16
+        first = self.heartbeat_timeout / wire.BEATS * (self.rank % 16) / 16
         self._timer = asyncio.get_running_loop().call_later(first, self._tick)
 
-    def report(self, phase: str, detail: str = "", error: str = "") -> None:
+    def report(self, phase: Phase, detail: str = "", error: str = "") -> None:
         """Tell the head how far this node is; with ``failed``, the name of the error."""
         if self._connection is not None:
-            self._connection.send({"t": "phase", "phase": phase, "detail": detail, "error": error})
+            self._connection.send({"t": "phase", "phase": phase.value, "detail": detail, "error": error})
 
-    async def leave(self, reason: str, timeout: float = 0.5) -> None:
+    async def leave(self, reason: str) -> None:
         """Say good-bye, so that the head knows that this is no loss of contact."""
         if self._connection is not None and self._connection.open:
             self._connection.send({"t": "bye", "reason": reason})
             self._connection.close(reason)
-            await asyncio.wait([self.ended], timeout=timeout)
+            await asyncio.wait([self.ended], timeout=timeouts.LEAVE_S)
         self.close()
 
     def close(self) -> None:
@@ -149,8 +136,8 @@ class Membership:
             if left <= 0:
                 self._connection.cut(f"it was silent for {self.heartbeat_timeout:g} s")
                 return
-            self._connection.send(BEAT)
-        self._timer = loop.call_later(min(left, self.heartbeat_timeout / BEATS), self._tick)
+            self._connection.send(wire.BEAT)
+        self._timer = loop.call_later(min(left, self.heartbeat_timeout / wire.BEATS), self._tick)
 
     def _hear(self, connection: Connection, message: Message) -> None:
         kind = message["t"]
@@ -162,22 +149,22 @@ class Membership:
             raise ValueError(f"{kind!r} before a challenge")
         elif kind == "welcome":
             if not self._welcomed.done():
-                self.rank, self.head = number(message, "rank"), text(message, "head")
+                self.rank, self.head = wire.number(message, "rank"), wire.text(message, "head")
                 self._welcomed.set_result(None)
         elif kind == "go":
             if not self.released.done():
-                self.released.set_result(text(message, "gcs"))
+                self.released.set_result(wire.text(message, "gcs"))
         elif kind == "verdict":
             self._conclude(connection, message)
         else:
             raise ValueError(f"unknown message {kind!r}")
 
     def _answer(self, message: Message) -> None:
-        theirs, auth = challenge(message), message.get("auth") is True
+        theirs, auth = wire.challenge(message), message.get("auth") is True
         if not self._is_ours(message):
             self._fail(NotThisHead("another run's head"))
             return
-        if not proves(message.get("proof"), proof(self.secret, "head", theirs, self._nonce)):
+        if not wire.proves(message.get("proof"), wire.proof(self.secret, "head", theirs, self._nonce)):
             self.secrets_differ = auth and self.secret is not None
             if self.secrets_differ:
                 what = "the secrets of this node and of the head differ"
@@ -191,13 +178,15 @@ class Membership:
             return
         self._trusted = True
         if not self._challenged.done():
-            self._challenged.set_result(proof(self.secret, "worker", self._nonce, theirs))
+            self._challenged.set_result(wire.proof(self.secret, "worker", self._nonce, theirs))
 
     def _is_ours(self, message: Message) -> bool:
-        return proves(message.get("tag"), run_tag(self.hello.run, self.hello.attempt, self._nonce))
+        return wire.proves(message.get("tag"), wire.run_tag(self.hello.run, self.hello.attempt, self._nonce))
 
     def _conclude(self, connection: Connection, message: Message) -> None:
-        verdict = Verdict(number(message, "status") & 255, text(message, "reason"), text(message, "source"))
+        verdict = Verdict(
+            wire.number(message, "status") & 255, wire.text(message, "reason"), wire.text(message, "source")
+        )
         connection.send({"t": "bye", "reason": "verdict received"})
         if not self.ended.done():
             self.ended.set_result(verdict)
@@ -218,8 +207,8 @@ class Membership:
 
 
 def _refusal(message: Message) -> Exception:
-    kind, reason = text(message, "kind"), text(message, "reason")
+    kind, reason = wire.text(message, "kind"), wire.text(message, "reason")
     if kind == "other-run":
         return NotThisHead(reason)
     error: type[BootstrapError] = IdentityError if kind == "identity" else Refused
-    return error(f"refused by the head {text(message, 'head')}: {reason}")
+    return error(f"refused by the head {wire.text(message, 'head')}: {reason}")

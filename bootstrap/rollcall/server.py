@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from bootstrap.errors import IdentityError, UsageError
-from bootstrap.model import Verdict
-from bootstrap.process.bounded import wait_for
+from bootstrap.model import Phase, Verdict
+from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rollcall import wire
 from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, version_clash
 from bootstrap.rollcall.wire import Connection, Hello, Message, encode, text
@@ -21,7 +21,7 @@ _STRANGERS = 512
 """Connections that have not yet shown who they are, or twice the run's size; beyond it the oldest is cut off."""
 _SCANS = 4
 """Per heartbeat: each looks for silence everywhere and sends its share of the beats, so that these are no burst."""
-_TOLD_MOST = 20
+_MAX_REPORTED = 20
 """Nodes that were turned away of which the head tells; somebody may be trying secrets."""
 
 
@@ -31,8 +31,7 @@ class Member:
 
     hello: Hello
     rank: int
-    phase: str
-    """``waiting``, ``starting-ray``, ``joined``, ``leaving``, ``left``, ``lost``, ``refused`` or ``failed``."""
+    phase: Phase
     since: float
     """Monotonic time of the last change of phase."""
     detail: str = ""
@@ -41,7 +40,7 @@ class Member:
     connection: Connection | None = None
 
     @property
-    def here(self) -> bool:
+    def connected(self) -> bool:
         """Whether its agent is connected."""
         return self.connection is not None and self.connection.open
 
@@ -125,7 +124,7 @@ class RollCall:
             self._server.close()
         for connection in self._joined:
             self._conclude(connection)
-        with contextlib.suppress(asyncio.TimeoutError):
+        with contextlib.suppress(TimedOut):
             await wait_for(timeout, self._until_told(expected if self._server is not None else 0))
 
     async def _until_told(self, expected: int) -> None:
@@ -228,10 +227,10 @@ class RollCall:
             return
         if clash := version_clash(me, hello, any_python_patch=self.any_python_patch):
             self._refuse(connection, "refused", clash)
-            refused = self.members[rank] = Member(hello, rank, "refused", connection.last_heard, clash)
+            refused = self.members[rank] = Member(hello, rank, Phase.REFUSED, connection.last_heard, clash)
             self.on_change(refused, f"refused: {clash}")
             return
-        member = Member(hello, rank, "waiting", connection.last_heard, connection=connection)
+        member = Member(hello, rank, Phase.WAITING, connection.last_heard, connection=connection)
         del self._unauthenticated[connection]
         self._joined[connection] = self.members[rank] = member
         connection.send({"t": "welcome", "rank": rank, "head": me.host})
@@ -240,11 +239,11 @@ class RollCall:
         if self._verdict:
             self._conclude(connection)
         clock = clock_offset(hello, time.time())
-        self.on_change(member, f"{hello.host} ({hello.ip}) is here" + (f"; {clock}" if clock else ""))
+        self.on_change(member, f"{hello.host} ({hello.ip}) connected" + (f"; {clock}" if clock else ""))
 
     def _holder(self, rank: int) -> Hello | None:
         member = self.members.get(rank)
-        return member.hello if member is not None and member.here else None
+        return member.hello if member is not None and member.connected else None
 
     def _lowest_free(self) -> int:
         while self._holder(self._free) is not None:
@@ -255,7 +254,7 @@ class RollCall:
         connection.send({"t": "refuse", "kind": kind, "reason": reason, "head": self.me.host, "tag": tag})
         connection.close(reason)
         told = f"{connection.peer}: {reason}"
-        if kind != "other-run" and told not in self._refused and len(self._refused) < _TOLD_MOST:
+        if kind != "other-run" and told not in self._refused and len(self._refused) < _MAX_REPORTED:
             self._refused.add(told)
             self.on_refused(told)
 
@@ -270,18 +269,18 @@ class RollCall:
         kind = message["t"]
         if kind == "phase":
             member.error = text(message, "error")[:40]
-            self._turn(member, text(message, "phase")[:40], text(message, "detail"))
+            self._turn(member, Phase(text(message, "phase")), text(message, "detail"))
         elif kind == "bye":
-            if member.phase != "failed":  # why it failed says more than that it left
-                self._turn(member, "left", text(message, "reason"))
+            if member.phase is not Phase.FAILED:  # why it failed says more than that it left
+                self._turn(member, Phase.LEFT, text(message, "reason"))
             connection.close("said good-bye")
         else:
             raise ValueError(f"unknown message {kind!r}")
 
-    def _turn(self, member: Member, phase: str, detail: str) -> None:
+    def _turn(self, member: Member, phase: Phase, detail: str) -> None:
         member.phase, member.detail = phase, detail
         member.since = asyncio.get_running_loop().time()
-        self.on_change(member, f"{phase}: {detail}" if detail else phase)
+        self.on_change(member, f"{phase.value}: {detail}" if detail else phase.value)
 
     def _closed(self, connection: Connection, reason: str) -> None:
         self._reject(connection, reason)
@@ -291,5 +290,5 @@ class RollCall:
         member.connection = None
         self._free = min(self._free, member.rank)
         self._left.set()
-        if member.phase not in ("left", "failed"):
-            self._turn(member, "lost", reason)
+        if member.phase not in (Phase.LEFT, Phase.FAILED):
+            self._turn(member, Phase.LOST, reason)

@@ -3,91 +3,121 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import resource
 import signal
 
-from bootstrap import rendezvous
-from bootstrap.errors import IdentityError, RayDied, Stopped
+from bootstrap import cleanup, rendezvous
+from bootstrap.errors import RayDied, Stopped
+from bootstrap.files.runtime_dir import RuntimeDir, pid_namespace
 from bootstrap.host import Host
-from bootstrap.launchers import identify
 from bootstrap.log import Log
-from bootstrap.model import Role, Verdict
-from bootstrap.process.bounded import run_in_thread
+from bootstrap.model import NodeIdentity, Phase, Role, Verdict
+from bootstrap.preflight.prepare import identify
+from bootstrap.process.bounded import Call, run_in_thread
 from bootstrap.process.children import Children
 from bootstrap.process.supervisor import forwarded_signals, unblock_signals
 from bootstrap.raynode.starter import Starter
-from bootstrap.run import shutdown
-from bootstrap.run.context import Run
+from bootstrap.run.context import Context
 from bootstrap.run.head import run_head
+from bootstrap.run.shutdown import end_run
 from bootstrap.run.worker import run_worker
 from bootstrap.settings import Settings
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
-_IDENTITY = 60.0
-"""Seconds for a name server, as some launchers say a name; C's resolver gives up before."""
 
 
-def run(settings: Settings, host: Host, supervisor: int) -> int:
-    """Bring the cluster up, run the workload, take all down again; returns the exit status.
+def run_agent(settings: Settings, host: Host, runtime: RuntimeDir, supervisor: int) -> int:
+    """Bring the cluster up, run the workload, take all down again; return the exit status.
 
     :param supervisor: a file descriptor that becomes readable when our supervisor is gone.
     """
     # Not asyncio.run(): it would wait at the end for a thread that a resolver holds up for its own time-out.
-    return asyncio.new_event_loop().run_until_complete(_run(settings, host, supervisor))
+    return asyncio.new_event_loop().run_until_complete(_run(settings, host, runtime, supervisor))
 
 
-async def _run(settings: Settings, host: Host, supervisor: int) -> int:
-    loop = asyncio.get_running_loop()
-    me = Run(settings, host, Log(as_json=settings.log_format == "json", threaded=True), Children())
-    for signum in forwarded_signals().intersection(_STOPPING):
-        stopped = Stopped(signum, f"stopped by {signal.Signals(signum).name}")
-        loop.add_signal_handler(signum, me.stop, stopped)
-    for signum in forwarded_signals().intersection(_PASSED_ON):
-        loop.add_signal_handler(signum, _pass_on, me, signum)
-    loop.add_reader(supervisor, _supervisor_gone, me, supervisor)
-    unblock_signals()
-    me.line = asyncio.ensure_future(_line(me))
-    await asyncio.wait([me.line])
-    status = await shutdown.end(me)
-    me.log.close()
+async def _run(settings: Settings, host: Host, runtime: RuntimeDir, supervisor: int) -> int:
+    log = Log(as_json=settings.log_format == "json", threaded=True)
+    run = Context(settings, host, log, Children(), runtime)
+    handle_signals(run, supervisor)
+    line = await run.lifecycle.run(the_line(run))
+    status = await end_run(run, line)
+    log.close()
     return status
 
 
-def _pass_on(me: Run, signum: int) -> None:
-    if me.workload is not None:
-        me.workload.signal(signum)
-    else:
-        me.log.warn(f"{signal.Signals(signum).name} ignored: there is no workload on this node to pass it on to")
+def handle_signals(run: Context, supervisor: int) -> None:
+    """From now on signals, and the end of our supervisor, stop the run."""
+    loop, lifecycle = asyncio.get_running_loop(), run.lifecycle
+
+    def pass_on(signum: int) -> None:
+        if lifecycle.on_signal is not None:
+            lifecycle.on_signal(signum)
+        else:
+            name = signal.Signals(signum).name
+            run.log.warn(f"{name} ignored: this node has no workload to pass it on to")
+
+    def supervisor_gone() -> None:
+        loop.remove_reader(supervisor)
+        lifecycle.stop(
+            RayDied(f"the agent on {run.host.hostname} was killed (SIGKILL to its process that the launcher sees)")
+        )
+        lifecycle.force_stop.set()
+
+    for signum in forwarded_signals().intersection(_STOPPING):
+        stopped = Stopped(signum, f"stopped by {signal.Signals(signum).name}")
+        loop.add_signal_handler(signum, lifecycle.stop, stopped)
+    for signum in forwarded_signals().intersection(_PASSED_ON):
+        loop.add_signal_handler(signum, pass_on, signum)
+    loop.add_reader(supervisor, supervisor_gone)
+    unblock_signals()
 
 
-def _supervisor_gone(me: Run, supervisor: int) -> None:
-    asyncio.get_running_loop().remove_reader(supervisor)
-    me.stop(RayDied(f"the agent on {me.host.hostname} was killed (SIGKILL to its process that the launcher sees)"))
-    me.force_stop.set()
-
-
-async def _line(me: Run) -> Verdict:
-    if fault := me.state.open():
-        me.log.warn(fault)
+async def the_line(run: Context) -> Verdict:
+    """Find out who this node is, have Ray imported, and be head or worker to the verdict."""
+    if run.runtime.fault:
+        run.log.warn(f"`ray-bootstrap status` will not see this run: {run.runtime.fault}")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        identity, notes = await run_in_thread(_IDENTITY, lambda: identify(me.settings, me.host))
-    except asyncio.TimeoutError:
-        what = f"who this node is has not been found out after {_IDENTITY:g} s: a name server hangs"
-        raise IdentityError(what, hint="--head-address=ADDRESS instead of a name, or --rank and --nodes") from None
-    me.identity, me.log.rank = identity, identity.rank
-    me.phase("inspecting", run_id=identity.run_id, role=identity.role.value, rank=identity.rank, size=identity.size)
-    ray = await Starter.spawn(me.children, me.host.env)
-    me.session.ray = ray
+    identity, notes = await run_in_thread(None, lambda: identify(run.settings, run.host))
+    run.log.rank = identity.rank
+    run.enter(Phase.PREPARING, **_who(identity))
+    starter = await Starter.spawn(run.children, run.host.env)
+    Call(lambda: _remove_ended_runs(run))
     for note in notes:
-        me.log.warn(note)
+        run.log.warn(note)
+    _introduce(run, identity)
+    meeting = rendezvous.make(run.settings, identity, run.host)
+    run.note(owned_dirs=meeting.owned_dirs)
+    node_main = run_head if identity.role is Role.HEAD else run_worker
+    return await node_main(run, identity, meeting, starter)
+
+
+def _who(identity: NodeIdentity) -> dict[str, object]:
+    return {
+        "pid": os.getpid(),
+        "pid_namespace": pid_namespace(),
+        "run_id": identity.run_id,
+        "run_hash": identity.run_hash,
+        "role": identity.role.value,
+        "rank": identity.rank,
+        "size": identity.size,
+    }
+
+
+def _introduce(run: Context, identity: NodeIdentity) -> None:
     of = "" if identity.size is None else f" of {identity.size}"
     rank = "not numbered" if identity.rank is None else identity.rank
-    me.log.say(
-        f"{me.host.hostname} is {identity.role.value}, rank {rank}{of}, of run {identity.run_id!r}"
+    run.log.say(
+        f"{run.host.hostname} is {identity.role.value}, rank {rank}{of}, of run {identity.run_id!r}"
         f" (launcher {identity.launcher}; rank: {identity.sources.get('rank', '?')})"
     )
-    me.meeting = rendezvous.make(me.settings, identity, me.host)
-    return await (run_head(me, identity, ray) if identity.role is Role.HEAD else run_worker(me, identity, ray))
+
+
+def _remove_ended_runs(run: Context) -> None:
+    """Beside the line: another user's disk, or a shared folder of a run that was killed, may be slow."""
+    with contextlib.suppress(OSError):
+        if removed := cleanup.remove_ended_runs(run.settings.keep_logs):
+            run.log.say(removed)

@@ -1,4 +1,4 @@
-"""What this node says of itself in the roll call."""
+"""What this node says about itself in the roll call."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bootstrap.settings import Settings
 
 
 def make_hello(settings: Settings, host: Host, identity: NodeIdentity, node: Node | None) -> Hello:
-    """What this node says of itself in the roll call; without ``node``, as one that is unfit."""
-    from importlib import metadata  # noqa: PLC0415 (10 ms that the first child need not wait for)
+    """Return this node's hello; without ``node``, that of a node which is unfit."""
+    from importlib import metadata  # noqa: PLC0415 (10 ms that the starter need not wait for)
 
     try:
         ray_version = metadata.version("ray")
@@ -30,7 +30,7 @@ def make_hello(settings: Settings, host: Host, identity: NodeIdentity, node: Nod
         rank=identity.rank,
         size=identity.size,
         host=host.hostname,
-        ip=node.address.ip if node else _address(settings, host),
+        ip=node.address.ip if node else _best_guess(settings, host),
         agent=__version__,
         ray=ray_version,
         python=platform.python_version(),
@@ -41,8 +41,8 @@ def make_hello(settings: Settings, host: Host, identity: NodeIdentity, node: Nod
     )
 
 
-def _address(settings: Settings, host: Host) -> str:
-    """Where others may reach a node that could not be inspected: to tell them so, the best guess will do."""
+def _best_guess(settings: Settings, host: Host) -> str:
+    """Return where others may reach a node that could not be inspected."""
     try:
         return node_address(settings, host, None).ip
     except BootstrapError:

@@ -11,17 +11,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bootstrap import timeouts
 from bootstrap.errors import QuorumTimeout
 from bootstrap.log import Log
-from bootstrap.process.bounded import wait_for
+from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
 from bootstrap.rollcall.server import Member
 
-_ASK_AGAIN = 1.0
-"""Seconds after which GCS is asked even though no node said that it joined."""
-_MANY, _REST = 100, 4
+_MANY_NODES, _REST = 100, 4
 """With more nodes GCS's table is long and changes often: it then has that many times an answer's length in peace."""
-_STILL_WAITING = 30.0
+_SHOWN_IN_BRIEF, _SHOWN = 8, 32
+"""Missing ranks that a line, and the final error, name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,13 @@ class Goal:
 
     run_hash: str
     size: int | None
-    """Nodes asked for; None: as many as come, ``least`` at least."""
-    least: int
+    """Nodes asked for; None: as many as come, ``minimum`` at least."""
+    minimum: int
     expect_gpus: int | None
     timeout: float
+    """Seconds."""
     last_call: float
-    """Seconds to wait for the rest once ``least`` are there."""
+    """Seconds to wait for the rest once ``minimum`` are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +50,30 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The ranks that stand, and those that are in the table but have too few GPUs."""
+    """The ranks in GCS's table."""
 
     ready: Mapping[int, Presence]
-    short: Mapping[int, Presence]
+    underprovisioned: Mapping[int, Presence]
+    """Those with fewer GPUs than expected."""
+
+    @property
+    def gpus(self) -> float:
+        """Of all ready nodes."""
+        return sum(presence.gpus for presence in self.ready.values())
 
 
 def count(nodes: Sequence[Mapping[str, Any]], goal: Goal) -> Count:
     """Match GCS's table to ranks; dead nodes and those of other runs do not count."""
     ready: dict[int, Presence] = {}
-    short: dict[int, Presence] = {}
+    underprovisioned: dict[int, Presence] = {}
     for node in nodes:
         labels = node["labels"]
         if not node["alive"] or labels.get(RUN_LABEL) != goal.run_hash or not labels.get(RANK_LABEL, "").isdecimal():
             continue
         here = Presence(int(labels[RANK_LABEL]), node["ip"], float(node["resources"].get("GPU", 0)))
         lacking = goal.expect_gpus is not None and here.gpus < goal.expect_gpus
-        (short if lacking else ready)[here.rank] = here
-    return Count(ready, short)
+        (underprovisioned if lacking else ready)[here.rank] = here
+    return Count(ready, underprovisioned)
 
 
 async def wait(
@@ -76,38 +83,34 @@ async def wait(
     members: Mapping[int, Member],
     log: Log,
 ) -> Count:
-    """Wait until all nodes stand, or ``least`` of them ``last_call`` seconds after they do.
+    """Wait until all nodes are ready, or ``minimum`` of them ``last_call`` seconds after they are.
 
-    :param ask: GCS's node table, as :mod:`bootstrap.raynode.child_main` answers.
+    :param ask: returns GCS's node table, as :mod:`bootstrap.raynode.child_main` answers.
     :param changed: set by the roll call when there may be news.
     :raises QuorumTimeout: naming who is missing, how far each got, and what to do.
     """
     loop = asyncio.get_running_loop()
-    begin = told = loop.time()
+    begin = loop.time()
     enough_since: float | None = None
-    shown, now = "", Count({}, {})
+    progress = _Progress(log)
     while True:
         changed.clear()
         asked = loop.time()
         answer = await _answer(ask, goal, begin)
         now = count(answer.get("nodes", ()), goal)
-        rest = (loop.time() - asked) * _REST if len(members) > _MANY else 0.0
+        rest = (loop.time() - asked) * _REST if len(members) > _MANY_NODES else 0.0
         there, clock = len(now.ready), loop.time()
-        if there >= (goal.size or goal.least):
+        if there >= goal.minimum and enough_since is None:
+            enough_since = clock
+        if there >= (goal.size or goal.minimum):
             return now
-        if there >= goal.least:
-            enough_since = enough_since or clock
-            if clock - enough_since >= goal.last_call:
-                return now
+        if there >= goal.minimum and enough_since is not None and clock - enough_since >= goal.last_call:
+            return now
         if clock - begin >= goal.timeout:
-            said = f"GCS does not tell its nodes: {answer['error']}\n" if "error" in answer else ""
+            said = f"GCS does not list its nodes: {answer['error']}\n" if "error" in answer else ""
             raise QuorumTimeout(said + _shortfall(goal, now, members, clock), hint=_remedy(goal, now, members))
-        line = f"{there} of {goal.size or goal.least} nodes; {_missing_in_brief(goal, now, members)}"
-        if line != shown or clock - told >= _STILL_WAITING:
-            waited = f" after {clock - begin:.0f} s" if line == shown else ""
-            log.progress(line + waited)
-            shown, told = line, clock
-        ends = [begin + goal.timeout, clock + _ASK_AGAIN]
+        progress.show(f"{there} of {goal.size or goal.minimum} nodes; {_missing_in_brief(goal, now, members)}")
+        ends = [begin + goal.timeout, clock + timeouts.ASK_GCS_AGAIN_S]
         if enough_since is not None:
             ends.append(enough_since + goal.last_call)
         await asyncio.wait([changing := asyncio.ensure_future(changed.wait())], timeout=max(0.0, min(ends) - clock))
@@ -115,63 +118,82 @@ async def wait(
         await asyncio.sleep(rest)
 
 
+class _Progress:
+    """Says how many nodes there are: when that changes, and now and then when it does not."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._begin = self._said_at = asyncio.get_running_loop().time()
+        self._said = ""
+
+    def show(self, line: str) -> None:
+        clock = asyncio.get_running_loop().time()
+        if line != self._said:
+            self._log.progress(line)
+        elif clock - self._said_at >= timeouts.STILL_LOOKING_S:
+            self._log.progress(f"{line} after {clock - self._begin:.0f} s")
+        else:
+            return
+        self._said, self._said_at = line, clock
+
+
 async def _answer(ask: Callable[[], Awaitable[Mapping[str, Any]]], goal: Goal, begin: float) -> Mapping[str, Any]:
-    """GCS's answer. :raises QuorumTimeout: if it does not come before the time is up."""
+    """Return GCS's answer. :raises QuorumTimeout: if it does not come before the time is up."""
     left = max(1.0, begin + goal.timeout - asyncio.get_running_loop().time())
     try:
         return await wait_for(left, ask())
-    except asyncio.TimeoutError:
+    except TimedOut:
         raise QuorumTimeout(
             f"GCS on this node timed out after {left:.0f} s", hint="its log is below Ray's logs, in the last line"
         ) from None
 
 
 def missing(goal: Goal, now: Count) -> list[int]:
-    """Ranks that do not stand; where nobody said how many there are, those up to the least."""
-    return [rank for rank in range(goal.size or goal.least) if rank not in now.ready]
+    """Return the ranks that are not ready; of a run of unknown size, those up to the minimum."""
+    return [rank for rank in range(goal.size or goal.minimum) if rank not in now.ready]
 
 
 def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member]) -> str:
     def how_far(rank: int) -> str:
-        if rank in now.short:
-            return f"{rank} ({now.short[rank].gpus:g} of {goal.expect_gpus} GPUs)"
-        return (
-            f"{rank} ({members[rank].hello.host}: {members[rank].phase})" if rank in members else f"{rank} (not seen)"
-        )
+        if rank in now.underprovisioned:
+            return f"{rank} ({now.underprovisioned[rank].gpus:g} of {goal.expect_gpus} GPUs)"
+        if rank in members:
+            return f"{rank} ({members[rank].hello.host}: {members[rank].phase.value})"
+        return f"{rank} (not seen)"
 
     ranks = missing(goal, now)
-    more = f" and {len(ranks) - 8} more" if len(ranks) > 8 else ""
-    return "waiting for rank " + ", ".join(how_far(rank) for rank in ranks[:8]) + more
+    more = f" and {len(ranks) - _SHOWN_IN_BRIEF} more" if len(ranks) > _SHOWN_IN_BRIEF else ""
+    return "waiting for rank " + ", ".join(how_far(rank) for rank in ranks[:_SHOWN_IN_BRIEF]) + more
 
 
 def table(members: Mapping[int, Member], ranks: Sequence[int], clock: float) -> list[str]:
-    """One line per rank: host, address, last phase, how long ago, and what it said."""
+    """Return one line per rank: host, address, last phase, how long ago, and why."""
     lines = []
     for rank in ranks:
         if (member := members.get(rank)) is None:
             lines.append(f"rank {rank}: never seen")
             continue
         where = f"{member.hello.host} ({member.hello.ip})"
-        said = f": {member.detail}" if member.detail else ""
-        lines.append(f"rank {rank}: {where} {member.phase} {clock - member.since:.0f} s ago{said}")
+        detail = f": {member.detail}" if member.detail else ""
+        lines.append(f"rank {rank}: {where} {member.phase.value} {clock - member.since:.0f} s ago{detail}")
     return lines
 
 
 def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: float) -> str:
     ranks = missing(goal, now)
     joined = ", ".join(map(str, sorted(now.ready))) or "none"
-    head = f"{len(now.ready)} of {goal.least} nodes after {goal.timeout:g} s; joined: rank {joined}"
-    lines = table(members, ranks[:32], clock)
-    for position, rank in enumerate(ranks[:32]):
-        if rank in now.short:
-            gpus, ip = now.short[rank].gpus, now.short[rank].ip
-            lines[position] = f"rank {rank}: {ip} has {gpus:g} GPUs, {goal.expect_gpus} expected"
+    head = f"{len(now.ready)} of {goal.minimum} nodes after {goal.timeout:g} s; joined: rank {joined}"
+    lines = table(members, ranks[:_SHOWN], clock)
+    for position, rank in enumerate(ranks[:_SHOWN]):
+        if rank in now.underprovisioned:
+            lacking = now.underprovisioned[rank]
+            lines[position] = f"rank {rank}: {lacking.ip} has {lacking.gpus:g} GPUs, {goal.expect_gpus} expected"
     return "\n".join([head, *lines])
 
 
 def _remedy(goal: Goal, now: Count, members: Mapping[int, Member]) -> str:
     ranks = missing(goal, now)
-    if any(rank in now.short for rank in ranks):
+    if any(rank in now.underprovisioned for rank in ranks):
         return "run `ray-bootstrap detect` on the nodes that are short of GPUs, or lower --expect-gpus"
     if all(rank not in members for rank in ranks):
         return (

@@ -1,95 +1,58 @@
-"""The way out: whatever ended the line becomes a verdict, told to everybody; then nothing of this run is left here."""
+"""The way out: whatever ended the line becomes a verdict, all nodes learn it, and nothing of this run is left here."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bootstrap.errors import INTERNAL_STATUS, BootstrapError, QuorumTimeout, retryable
-from bootstrap.files import manifest, result, runtime_dir
-from bootstrap.model import Role, Verdict
-from bootstrap.process.bounded import run_in_thread, threads_end, wait_for
-from bootstrap.raynode import command
-from bootstrap.raynode.session import remove_sockets
-from bootstrap.run.context import Run, end_all, remove_session
+from bootstrap import cleanup, timeouts
+from bootstrap.cleanup import Removal
+from bootstrap.errors import INTERNAL_STATUS, BootstrapError, retryable
+from bootstrap.files import result
+from bootstrap.files.result import Result
+from bootstrap.model import Phase, Role, Verdict
+from bootstrap.process.bounded import TimedOut, join_abandoned, run_in_thread, wait_for
+from bootstrap.raynode.session import Held, observe
+from bootstrap.run.context import Context, Lifecycle
 
 T = TypeVar("T")
 
-_RAY_GRACE = 0.3
-"""Seconds between SIGTERM and SIGKILL for Ray's processes. A raylet that is told to end drains for 3 s and more
-(docs/ray.md), of use to nobody once the workload has ended; this is for the exit handlers of Ray's Python workers."""
-_TELL = 1.0
-"""Seconds for the workers to acknowledge the verdict."""
-_TELL_LATE = 10.0
-"""Seconds that a head which cannot lead stays to tell the workers why, which would otherwise look for it in vain."""
 _REASON_LINES = 12
 """Of the head's reason, on every worker: its own output has all of them."""
-_FOLDER = 5.0
-"""Seconds for a folder to answer: one on a network hangs for ever when its server is gone."""
-_WRITING = 2.0
-"""Seconds for a thread that was given up, and may be writing what is to be removed."""
-_COPY, _HURRY = 60.0, 1.0
-"""Seconds to remove Ray's session and to copy its logs; from a second signal on."""
 
 
-async def end(me: Run) -> int:
-    """Make the verdict, deliver it, end all processes, remove what is left, say the last line; returns the status.
+async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
+    """Make the verdict, deliver it, end all processes, remove what is left, log the result; return the exit status.
 
-    The verdict's, whatever else goes wrong from here on: it is a warning, and the rest is done.
+    It is the verdict's, whatever else goes wrong from here on: that is a warning, and the rest is done.
     """
-    verdict, error = _verdict(me)
-    me.phase("ending", status=verdict.status)
-    _, sockets, _ = await asyncio.gather(
-        best_effort(me, "telling the other nodes", _tell(me, verdict, error)),
-        best_effort(me, "ending what was started", end_all(me, 0 if me.force_stop.is_set() else _RAY_GRACE)),
-        threads_end(0 if me.force_stop.is_set() else _WRITING),
+    verdict, error = make_verdict(run.lifecycle, line)
+    run.enter(Phase.ENDING, status=verdict.status)
+    forced = run.lifecycle.force_stop.is_set()
+    _, held, _ = await asyncio.gather(
+        best_effort(run, "telling the other nodes", run.lifecycle.tell(verdict, error)),
+        best_effort(run, "ending what was started", end_all(run, 0 if forced else timeouts.RAY_GRACE_S)),
+        run_in_thread(None, lambda: join_abandoned(0 if forced else timeouts.ABANDONED_CALLS_S)),
     )
-    shared = me.settings.shared_dir or str(runtime_dir.folder())
-    await best_effort(me, "removing this run's files", run_in_thread(_FOLDER, lambda: _remove_run_files(me)), shared)
-    logs = await _clean_up(me, sockets or ())
-    me.state.remove()
-    _log_result(me, verdict, error, logs)
-    entry = _record(me, verdict, error, logs)
-    writing = run_in_thread(_FOLDER, lambda: result.write(me.settings.result_file, me.host, entry))
-    if fault := await best_effort(me, "writing how it ended", writing, me.settings.result_file or ""):
-        me.log.warn(fault)
+    run.runtime.close()
+    logs = await copy_logs(run, await remove_files(run, held or Held()))
+    log_result(run, verdict, error, logs)
+    outcome = _result(run, verdict, error, logs)
+    target = run.settings.result_file
+    writing = run_in_thread(timeouts.SHARED_FOLDER_S, lambda: result.write(target, run.host, outcome))
+    if fault := await best_effort(run, "writing the result", writing, target or ""):
+        run.log.warn(fault)
     return verdict.status
 
 
-async def best_effort(me: Run, what: str, awaitable: Awaitable[T], folder: str = "") -> T | None:
-    """What ``awaitable`` returns; None, with a warning, if it goes wrong or ``folder`` hangs."""
-    begun = me.seconds
-    try:
-        return await awaitable
-    except asyncio.TimeoutError:
-        me.log.warn(f"{what}: {folder or 'it'} timed out after {me.seconds - begun:.1f} s")
-    except (OSError, BootstrapError) as error:
-        me.log.warn(f"{what}: {str(error)[:300]}")
-    except Exception:  # noqa: BLE001 (a bug here must not take the place of the workload's status)
-        me.log.warn(f"{what}: a bug, please report it\n{traceback.format_exc()}")
-    return None
-
-
-async def interruptible(me: Run, function: Callable[[], T]) -> T:
-    """What ``function`` returns, run in a thread that has its time; not after a second signal."""
-    working = asyncio.ensure_future(run_in_thread(_COPY, function))
-    force_stop = asyncio.ensure_future(me.force_stop.wait())
-    either: set[asyncio.Future[Any]] = {working, force_stop}
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    force_stop.cancel()
-    return await wait_for(_HURRY, working)
-
-
-def _verdict(me: Run) -> tuple[Verdict, BootstrapError | None]:
-    """What ended the line, as a verdict; with the error of ours, if it was one."""
-    line = me.line
-    if line is None or line.cancelled():
-        error = me.reason or BootstrapError("the line was cancelled, and nobody said why")
+def make_verdict(lifecycle: Lifecycle, line: asyncio.Task[Verdict]) -> tuple[Verdict, BootstrapError | None]:
+    """Return what ended the line as a verdict; with the error of ours, if it was one."""
+    if line.cancelled():
+        error = lifecycle.reason or BootstrapError("the line was cancelled for no recorded reason")
     elif (failure := line.exception()) is None:
         return line.result(), None
     elif isinstance(failure, BootstrapError):
@@ -101,72 +64,95 @@ def _verdict(me: Run) -> tuple[Verdict, BootstrapError | None]:
     return Verdict(error.status, error.message, error.name), error
 
 
-async def _tell(me: Run, verdict: Verdict, error: BootstrapError | None) -> None:
-    """Let the other agents know: the head all workers, a worker the head."""
-    if me.membership is not None:
-        await me.membership.leave(error.message if error else "verdict received")
-    if me.call is None:
-        return
-    # Not for a quorum that did not come: who is missing then had all its time.
-    waits = not (me.reason is not None or me.session.quorum or isinstance(error, QuorumTimeout))
-    known = me.identity.size if me.identity is not None else None
-    expected = max(known or 1, me.settings.min_nodes or 1) - 1 if waits else 0
-    with contextlib.suppress(OSError):
-        await me.call.deliver(verdict, _TELL_LATE if waits else _TELL, expected)
-    me.call.close()
+async def end_all(run: Context, grace: float) -> Held:
+    """End everything below us, ``grace`` seconds after a SIGTERM; return the files that it held."""
+    seen = [observe(run.children.alive())]
+    left = await run.children.end_all(grace, lambda frozen: seen.append(observe(frozen)))
+    if left:
+        names = ", ".join(f"{p.name} (pid {p.pid}, state {p.state})" for p in left[:8])
+        run.log.warn(f"not even SIGKILL ended {names}: another user's, or stuck in the kernel")
+    return seen[0] | seen[-1]
 
 
-def _remove_run_files(me: Run) -> None:
-    """Remove the secret that was made for this run, and where its head was."""
-    try:
-        manifest.remove_owned_files(me.generated_secret)
-    finally:
-        me.meeting.withdraw()
+async def remove_files(run: Context, held: Held) -> Path | None:
+    """Remove what this run left on this node; return where Ray's logs are."""
+
+    def remove() -> Removal:
+        return cleanup.remove(run.runtime.path, run.runtime.manifest, held)
+
+    what = "removing this run's files"
+    removal = await best_effort(run, what, interruptible(run, None, remove), str(run.runtime.path))
+    if removal is None:
+        return None
+    for fault in removal.faults:
+        run.log.warn(f"{what}: {fault}")
+    return removal.logs
 
 
-async def _clean_up(me: Run, sockets: Sequence[str]) -> Path | None:
-    """Remove Ray's session but its logs, which are copied if that was asked for; returns where they are."""
-
-    def remove() -> Path | None:
-        remove_sockets(sockets)
-        return remove_session(me.session)
-
-    logs = await best_effort(me, "removing what Ray left", interruptible(me, remove), str(me.session.folder))
-    if logs is None or me.settings.log_dir is None or me.identity is None:
+async def copy_logs(run: Context, logs: Path | None) -> Path | None:
+    """Copy Ray's logs if that was asked for; return where to look for them."""
+    state = run.runtime.state
+    if logs is None or run.settings.log_dir is None or "run_hash" not in state:
         return logs
-    rank = "unnumbered" if me.log.rank is None else me.log.rank
-    copy = Path(me.settings.log_dir) / command.run_hash(me.identity.run_id) / f"rank-{rank}"
-    copying = interruptible(me, lambda: shutil.copytree(logs, copy, symlinks=True, dirs_exist_ok=True))
-    return await best_effort(me, "not all of Ray's logs are copied", copying, str(copy)) or logs
+    rank = "unnumbered" if run.log.rank is None else run.log.rank
+    copy = Path(run.settings.log_dir) / state["run_hash"] / f"rank-{rank}"
+    copying = interruptible(
+        run, timeouts.COPY_LOGS_S, lambda: shutil.copytree(logs, copy, symlinks=True, dirs_exist_ok=True)
+    )
+    return await best_effort(run, "not all of Ray's logs are copied", copying, str(copy)) or logs
 
 
-def _log_result(me: Run, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> None:
-    """The last line on standard error: which status, whose it is, why, and where to look."""
-    took = me.seconds
-    where = f"; Ray's logs: {logs}" if logs else ""
+async def best_effort(run: Context, what: str, awaitable: Awaitable[T], where: str = "") -> T | None:
+    """Return what ``awaitable`` returns; None, with a warning, if it goes wrong or ``where`` hangs."""
+    begun = run.seconds
+    try:
+        return await awaitable
+    except TimedOut:
+        run.log.warn(f"{what}: {where or 'it'} timed out after {run.seconds - begun:.1f} s")
+    except (OSError, BootstrapError) as error:
+        run.log.warn(f"{what}: {str(error)[:300]}")
+    except Exception:  # noqa: BLE001 (a bug here must not take the place of the workload's status)
+        run.log.warn(f"{what}: a bug, please report it\n{traceback.format_exc()}")
+    return None
+
+
+async def interruptible(run: Context, seconds: float | None, function: Callable[[], T]) -> T:
+    """Return what ``function`` returns, run in a thread that has its time, or little of it after a second signal."""
+    working = asyncio.ensure_future(run_in_thread(seconds, function))
+    forced = asyncio.ensure_future(run.lifecycle.force_stop.wait())
+    either: set[asyncio.Future[Any]] = {working, forced}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    forced.cancel()
+    return await wait_for(timeouts.FORCED_S, working)
+
+
+def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> None:
+    """Log the error, if there was one, and as the last line the exit status, whose it is, and where to look."""
+    took = run.seconds
     if error is not None:
-        me.log.error(error.message)
+        run.log.error(error.message)
         if error.hint:
-            me.log.error(f"fix: {error.hint}")
-    told = me.identity is not None and me.identity.role is Role.WORKER and error is None
-    if told and verdict.source != "workload":
-        me.log.error("the head says: " + "\n".join(verdict.reason.splitlines()[:_REASON_LINES]))
+            run.log.error(f"fix: {error.hint}")
+    from_head = run.runtime.state.get("role") == Role.WORKER.value and error is None
+    if from_head and verdict.source != "workload":
+        run.log.error("the head says: " + "\n".join(verdict.reason.splitlines()[:_REASON_LINES]))
     whose = "the workload" if verdict.source == "workload" else f"ray-bootstrap: {verdict.source}"
     first = verdict.reason.splitlines()[0] if verdict.reason else ""
-    said = "" if error is not None else f": {'the head says: ' if told else ''}{first}"
-    me.log.say(f"exit status {verdict.status} (from {whose}){said}, after {took:.1f} s{where}")
+    reason = "" if error is not None else f": {'the head says: ' if from_head else ''}{first}"
+    where = f"; Ray's logs: {logs}" if logs else ""
+    run.log.say(f"exit status {verdict.status} (from {whose}){reason}, after {took:.1f} s{where}")
 
 
-def _record(me: Run, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> Mapping[str, object]:
-    return {
-        "status": verdict.status,
-        "source": verdict.source,
-        "reason": verdict.reason,
-        "hint": error.hint if error else "",
-        "retryable": retryable(verdict.source),
-        "rank": me.log.rank,
-        "host": me.host.hostname,
-        "run_id": me.identity.run_id if me.identity else None,
-        "logs": str(logs) if logs else None,
-        "seconds": round(me.seconds, 1),
-    }
+def _result(run: Context, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> Result:
+    return Result(
+        status=verdict.status,
+        source=verdict.source,
+        reason=verdict.reason,
+        hint=error.hint if error else "",
+        retryable=retryable(verdict.source),
+        host=run.host.hostname,
+        rank=run.log.rank,
+        run_id=run.runtime.state.get("run_id"),
+        logs=str(logs) if logs else None,
+        seconds=round(run.seconds, 1),
+    )

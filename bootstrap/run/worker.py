@@ -5,114 +5,163 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from bootstrap import timeouts
 from bootstrap.errors import BootstrapError, RayStartFailed, Stopped
-from bootstrap.files import secret
-from bootstrap.model import NodeIdentity, Role, Verdict
+from bootstrap.files.secret import Secret, keep_local, load_secret
+from bootstrap.model import NodeIdentity, Phase, Role, Verdict
 from bootstrap.node.inspection import Node
-from bootstrap.process.bounded import run_in_thread
-from bootstrap.raynode import command
+from bootstrap.process.bounded import TimedOut, run_in_thread
+from bootstrap.raynode.command import run_labels
+from bootstrap.raynode.environment import for_ray
 from bootstrap.raynode.ports import choose
 from bootstrap.raynode.starter import Starter
-from bootstrap.rendezvous import discovery
+from bootstrap.rendezvous import Rendezvous
+from bootstrap.rendezvous.discovery import find_head
 from bootstrap.rollcall.client import Membership
-from bootstrap.run.context import Run, inspect, start_ray
+from bootstrap.run.bring_up import prepare_node, start_ray
+from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
 
 
-async def run_worker(me: Run, identity: NodeIdentity, ray: Starter) -> Verdict:
-    """A worker: head → roll call → released → Ray → verdict or loss."""
-    node = await inspect(me, identity)
-    me.phase("looking for the head")
-    if isinstance(node, BootstrapError):
-        await _report_unfit(me, identity, node)
-        raise node
-    hello, timeout = make_hello(me.settings, me.host, identity, node), me.settings.head_timeout
-    me.membership, shared = await discovery.find_head(me.settings, me.meeting, hello, node.secret, timeout, me.log)
-    me.log.say(f"{me.membership.head} leads this run; waiting until its Ray is up")
-    identity = dataclasses.replace(identity, rank=me.membership.rank)
-    node = dataclasses.replace(node, identity=identity)
-    me.log.rank = identity.rank
-    me.phase("waiting for the head's Ray", rank=identity.rank, head=me.membership.head)
-    me.session.env = {**me.session.env, **shared.env()}
-    return await _stay(me, node, ray, me.membership)
+async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, starter: Starter) -> Verdict:
+    """Join the run and return the head's verdict."""
+    try:
+        prepared = await prepare_node(run, identity)
+    except BootstrapError as unfit:
+        await report_unfit(run, identity, rendezvous, unfit)
+        raise
+    membership, secret = await join_roll_call(run, identity, rendezvous, prepared.node)
+    identity = dataclasses.replace(identity, rank=membership.rank)
+    node = dataclasses.replace(prepared.node, identity=identity)
+    env = for_ray(run.host.env, node.resources, keep_local(secret, run.runtime), prepared.hosts.env)
+    await join_cluster(run, node, starter, env, membership)
+    return await stay_until_verdict(run, identity, starter, env, membership)
 
 
-async def _report_unfit(me: Run, identity: NodeIdentity, why: BootstrapError) -> None:
-    """Let the head know, which would otherwise wait for this node."""
-    timeout = min(discovery.TO_REPORT, me.settings.head_timeout)
-    hello = make_hello(me.settings, me.host, identity, None)
-    with contextlib.suppress(BootstrapError, asyncio.TimeoutError):
-        given = await run_in_thread(timeout, lambda: secret.load(me.settings, me.host))
-        me.membership, _ = await discovery.find_head(me.settings, me.meeting, hello, given, timeout, me.log)
-        me.membership.report("failed", why.message, why.name)
+async def report_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, why: BootstrapError) -> None:
+    """Tell the head, which would otherwise wait for this node."""
+    run.enter(Phase.SEARCHING)
+    timeout = min(timeouts.REPORT_UNFIT_S, run.settings.head_timeout)
+    hello = make_hello(run.settings, run.host, identity, None)
+    with contextlib.suppress(BootstrapError, TimedOut):
+        given = await run_in_thread(timeout, lambda: load_secret(run.settings, run.host))
+        membership, _ = await find_head(run.settings, rendezvous, hello, given, timeout, run.log)
+        _leave_at_the_end(run, membership)
+        membership.report(Phase.FAILED, why.message, why.name)
 
 
-async def _stay(me: Run, node: Node, ray: Starter, membership: Membership) -> Verdict:
-    """As a member: start Ray when released, and stay until the verdict, the loss of the head or a signal."""
-    joining = asyncio.ensure_future(_join(me, node, ray, membership))
+async def join_roll_call(
+    run: Context, identity: NodeIdentity, rendezvous: Rendezvous, node: Node
+) -> tuple[Membership, Secret]:
+    """Find the head and become a member of its roll call; return that, and the secret that the nodes share."""
+    run.enter(Phase.SEARCHING)
+    settings = run.settings
+    hello = make_hello(settings, run.host, identity, node)
+    membership, secret = await find_head(settings, rendezvous, hello, node.secret, settings.head_timeout, run.log)
+    _leave_at_the_end(run, membership)
+    run.log.say(f"{membership.head} leads this run; waiting until its Ray is up")
+    run.log.rank = membership.rank
+    run.enter(Phase.WAITING, rank=membership.rank, head=membership.head)
+    return membership, secret
+
+
+def _leave_at_the_end(run: Context, membership: Membership) -> None:
+    async def leave(_verdict: Verdict, error: BootstrapError | None) -> None:
+        await membership.leave(error.message if error else "verdict received")
+
+    run.lifecycle.tell = leave
+
+
+async def join_cluster(
+    run: Context, node: Node, starter: Starter, env: Mapping[str, str], membership: Membership
+) -> None:
+    """Start Ray when the head releases this node; return when it has joined, or when the run has ended before."""
+    joining = asyncio.ensure_future(_start_when_released(run, node, starter, env, membership))
     try:
         either: set[asyncio.Future[Any]] = {joining, membership.ended}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if membership.ended.done():
-            return await membership.ended
-        await joining
+        if not membership.ended.done():
+            await joining
     finally:
         joining.cancel()
         with contextlib.suppress(asyncio.CancelledError, BootstrapError):
             await joining
+
+
+async def _start_when_released(
+    run: Context, node: Node, starter: Starter, env: Mapping[str, str], membership: Membership
+) -> None:
+    gcs = await asyncio.shield(membership.released)
+    run.enter(Phase.STARTING_RAY, gcs=gcs)
+    membership.report(Phase.STARTING_RAY)
     try:
+        ports = choose(run.settings, Role.WORKER, run.host)
+        await start_ray(run, node, starter, env, ports, gcs)
+    except BootstrapError as error:
+        membership.report(Phase.FAILED, error.message, error.name)
+        raise
+    membership.report(Phase.JOINED)
+    run.enter(Phase.JOINED)
+    run.log.say(f"joined {gcs} after {run.seconds:.1f} s; waiting for the head's verdict")
+
+
+async def stay_until_verdict(
+    run: Context, identity: NodeIdentity, starter: Starter, env: Mapping[str, str], membership: Membership
+) -> Verdict:
+    """Return the head's verdict; a node that is stopped before drains first. :raises RayDied: if the head is lost."""
+    try:
+        await starter.end()
         return await asyncio.shield(membership.ended)
     except asyncio.CancelledError:
-        if not isinstance(me.reason, Stopped) or membership.ended.done():
+        if not isinstance(run.lifecycle.reason, Stopped) or membership.ended.done():
             raise
-        await _leave_in_peace(me, node.identity, membership)
+        await leave_in_peace(run, identity, env, membership)
         if membership.ended.done():
             return await membership.ended  # the workload ended while we were leaving
         raise
 
 
-async def _leave_in_peace(me: Run, identity: NodeIdentity, membership: Membership) -> None:
-    """A worker that is told to stop while the workload runs lets its tasks end while the grace lasts.
+async def leave_in_peace(run: Context, identity: NodeIdentity, env: Mapping[str, str], membership: Membership) -> None:
+    """Let the tasks of a worker that is stopped while the workload runs end while the grace lasts.
 
     It is over when Ray has drained this node (at once if it is idle), when the head has a verdict (it may have been
-    told to stop too, and its workload may need this node for a checkpoint), after ``--grace``, or at a second signal.
+    stopped too, and its workload may need this node for a checkpoint), after ``--grace``, or at a second signal.
     """
-    grace = me.settings.grace
-    membership.report("leaving", str(me.reason))
-    me.phase("draining")
-    me.log.say(f"{me.reason}: draining Ray; {grace:g} s of grace")
-    draining = asyncio.ensure_future(_drain(me, identity, grace))
-    force_stop, gone = (asyncio.ensure_future(event.wait()) for event in (me.force_stop, me.daemon_exited))
-    either: set[asyncio.Future[Any]] = {force_stop, gone, membership.ended}
+    grace, lifecycle = run.settings.grace, run.lifecycle
+    draining = asyncio.ensure_future(drain(run, identity, env))
+    membership.report(Phase.LEAVING, str(lifecycle.reason))
+    run.enter(Phase.LEAVING)
+    events = [asyncio.ensure_future(event.wait()) for event in (lifecycle.force_stop, lifecycle.daemon_exited)]
+    either: set[asyncio.Future[Any]] = {*events, membership.ended}
     await asyncio.wait(either, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-    for task in (force_stop, gone, draining):
+    for task in (*events, draining):
         task.cancel()
 
 
-async def _drain(me: Run, identity: NodeIdentity, grace: float) -> None:
-    labels = {command.RUN_LABEL: command.run_hash(identity.run_id), command.RANK_LABEL: str(identity.rank)}
+async def drain(run: Context, identity: NodeIdentity, env: Mapping[str, str]) -> None:
+    """Have Ray drain this node until the grace has just enough left to tell the head and to end all processes."""
+    clock, grace = asyncio.get_running_loop().time, run.settings.grace
+    deadline = clock() + grace - timeouts.DRAIN_RESERVE_S
+    least = timeouts.DRAIN_RESERVE_S + timeouts.DRAIN_START_S
+    if grace < least:
+        run.log.warn(
+            f"{run.lifecycle.reason}: --grace={grace:g} leaves no time to drain Ray, tasks here are killed;"
+            f" fix: --grace={least:g} or more"
+        )
+        return
+    run.log.say(f"{run.lifecycle.reason}: draining Ray; {grace:g} s of grace")
+    address, labels = run.runtime.manifest.gcs, run_labels(identity)
     try:
-        ray = await Starter.spawn(me.children, me.session.env)
-        answer = await ray.ask("drain", address=me.session.gcs, labels=labels, seconds=max(1, int(grace)))
+        starter = await Starter.spawn(run.children, env)
+        await starter.ready()
+        left = int(deadline - clock())
+        if left < 1:
+            raise RayStartFailed(f"importing Ray took the {grace:g} s of grace")
+        answer = await starter.ask("drain", address=address, labels=labels, seconds=left)
     except RayStartFailed as error:
         answer = {"error": error.message}
     if "error" in answer:
-        me.log.warn(f"Ray does not drain this node: {answer['error']}")
-
-
-async def _join(me: Run, node: Node, ray: Starter, membership: Membership) -> None:
-    gcs = await asyncio.shield(membership.released)
-    me.phase("starting Ray", gcs=gcs)
-    membership.report("starting-ray")
-    try:
-        ports = choose(me.settings, Role.WORKER, me.host)
-        await start_ray(me, node, ray, ports, gcs, gcs)
-    except BootstrapError as error:
-        membership.report("failed", error.message, error.name)
-        raise
-    membership.report("joined")
-    await ray.end()
-    me.phase("joined")
-    me.log.say(f"joined {gcs} after {me.seconds:.1f} s; waiting for the head's verdict")
+        run.log.warn(f"Ray does not drain this node: {answer['error']}")

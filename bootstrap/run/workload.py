@@ -1,4 +1,4 @@
-"""The user's command on the head: its environment, its start and its status."""
+"""The user's command on the head: its start, its end and its status."""
 
 from __future__ import annotations
 
@@ -9,25 +9,17 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bootstrap import timeouts
+from bootstrap.model import Verdict
 from bootstrap.process.children import Child, Children
-from bootstrap.process.table import DEADLINE, LOOK_AGAIN, is_alive, send
+from bootstrap.process.table import is_alive, send
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """A shell's statuses for a command that cannot be started (POSIX 2.8.2)."""
 
 
-def environment(run_id: str, gcs_address: str, nodes: int, gpus: float) -> dict[str, str]:
-    """What the workload finds in its environment beside ours; documented in docs/workload.md."""
-    return {
-        "RAY_ADDRESS": gcs_address,
-        "RAY_BOOTSTRAP_RUN_ID": run_id,
-        "RAY_BOOTSTRAP_CLUSTER_NODES": str(nodes),
-        "RAY_BOOTSTRAP_CLUSTER_GPUS": f"{gpus:g}",
-    }
-
-
-def fault(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str] | None:
-    """Why it cannot be started, as far as that is seen without starting it; None if it may be."""
+def find_fault(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str] | None:
+    """Return status and reason if the workload cannot be started, as far as that shows without starting it."""
     path = os.pathsep.join(os.get_exec_path(env)) or os.pathsep  # as execvpe(3): empty means this folder
     if not argv or shutil.which(argv[0], path=path) is not None:
         return None
@@ -37,7 +29,7 @@ def fault(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str] | None
 
 
 def start(children: Children, argv: Sequence[str], env: Mapping[str, str]) -> Child | tuple[int, str]:
-    """Start it with our standard input, output and error; or say with which status it could not be, and why."""
+    """Start the workload with our standard input, output and error; or return status and reason why it cannot be."""
     try:
         return children.spawn(argv, env, stdin=None)
     except FileNotFoundError:
@@ -49,11 +41,11 @@ def start(children: Children, argv: Sequence[str], env: Mapping[str, str]) -> Ch
 
 
 async def finish(children: Children, child: Child, signum: int, grace: float, force_stop: asyncio.Event) -> int:
-    """Pass a signal on to its group; it and all that it started have ``grace`` seconds, less if ``force_stop`` is set.
+    """Signal the workload's process group; it and all that it started have ``grace`` seconds, less on ``force_stop``.
 
     Not only it: ``sh -c 'python train.py; ...'`` ends of SIGTERM at once, while the program below it saves its work.
 
-    :returns: its status.
+    :returns: the workload's status.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + grace
@@ -61,8 +53,13 @@ async def finish(children: Children, child: Child, signum: int, grace: float, fo
     child.signal(signum)
     child.signal(signal.SIGCONT)  # a stopped process would hear of it only when it goes on
     while (left := [p for p in started if is_alive(p)]) and loop.time() < deadline and not force_stop.is_set():
-        await asyncio.sleep(LOOK_AGAIN)  # a grandchild's end is no event
+        await asyncio.sleep(timeouts.PROCESS_TABLE_LOOK_AGAIN_S)  # a grandchild's end is no event
     for process in left:
         send(process, signal.SIGKILL)
-    await asyncio.wait([child.exited], timeout=DEADLINE)
+    await asyncio.wait([child.exited], timeout=timeouts.KILL_S)
     return child.exited.result() if child.exited.done() else 128 + signal.SIGKILL
+
+
+def not_started(status: int, why: str) -> Verdict:
+    """Return the verdict on a workload that could not be started."""
+    return Verdict(status, f"the workload could not be started: {why}")

@@ -1,0 +1,89 @@
+"""Remove what a run leaves on this node.
+
+The agent does so at its end, its supervisor if the agent was killed, and the next run of the same user if both were:
+each calls :func:`remove`, so that every run exercises what a crash needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from bootstrap import timeouts
+from bootstrap.files import runtime_dir
+from bootstrap.files.manifest import Manifest, remove_owned_files
+from bootstrap.process.bounded import Call, TimedOut
+from bootstrap.raynode.session import Held, own_sessions, remove_session, remove_sockets
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What became of a clean-up."""
+
+    logs: Path | None
+    """Where Ray's logs are; they stay."""
+    faults: tuple[str, ...] = ()
+
+
+def remove(folder: Path, manifest: Manifest, held: Held) -> Removal:
+    """Remove what ``manifest`` names and processes held, and what is in the runtime directory, but Ray's logs.
+
+    The manifest stays where a part failed, for the next run to try again.
+    """
+    shared = Call(lambda: remove_owned_files(manifest))
+    local = Call(lambda: remove_sessions(folder, manifest, held))
+    faults: list[str] = []
+    where = ", ".join(sorted({str(Path(path).parent) for path in manifest.owned_files}))
+    _await(shared, timeouts.SHARED_FOLDER_S, where, faults)
+    logs = _await(local, timeouts.REMOVE_SESSION_S, str(folder), faults)
+    for name in (runtime_dir.STATE, runtime_dir.TOKEN, *([] if faults else [runtime_dir.MANIFEST])):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not empty if there are logs
+        folder.rmdir()
+    return Removal(logs, tuple(faults))
+
+
+def _await(call: Call[Path | None] | Call[None], seconds: float, where: str, faults: list[str]) -> Path | None:
+    try:
+        return call.result(seconds)
+    except TimedOut:
+        faults.append(f"{where} timed out after {seconds:g} s")
+    except OSError as error:
+        faults.append(str(error)[:300])
+    return None
+
+
+def remove_sessions(folder: Path, manifest: Manifest, held: Held) -> Path | None:
+    """Remove this run's sessions but their logs, and its sockets; return where the logs are."""
+    remove_sockets(sorted(held.sockets))
+    private = folder / runtime_dir.RAY
+    logs = [remove_session(session, manifest.gcs) for session in sorted(own_sessions(manifest, held, private))]
+    kept = [path for path in logs if path]
+    if not kept:
+        shutil.rmtree(private, ignore_errors=True)
+    return kept[-1] if kept else None
+
+
+def remove_ended_runs(keep: int) -> str:
+    """Clean up behind agents that were killed with their supervisors, and remove old logs.
+
+    :param keep: runs whose logs stay, the newest; 0 keeps all.
+    :returns: what was removed and what stays, for the log; empty if nothing was removed.
+    """
+    with runtime_dir.ended() as folders:
+        for folder, manifest in folders:
+            if (folder / runtime_dir.STATE).exists() or (folder / runtime_dir.MANIFEST).exists():
+                remove(folder, manifest, Held())
+        kept = [folder for folder, _ in folders if folder.exists()]
+        old = kept[keep:] if keep else []
+        for folder in old:
+            shutil.rmtree(folder, ignore_errors=True)
+    if not old:
+        return ""
+    return (
+        f"removed Ray's logs of {len(old)} ended run{'s'[: len(old) != 1]};"
+        f" those of the newest {keep} stay in {runtime_dir.PARENT}/{runtime_dir.PREFIX}*"
+    )

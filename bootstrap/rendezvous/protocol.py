@@ -1,0 +1,53 @@
+"""What every way of finding the head has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bootstrap.files.manifest import FileDigests
+from bootstrap.model import HeadAddress
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What a rendezvous says at one moment."""
+
+    candidates: Sequence[HeadAddress] = ()
+    """Where the head may be, best first; empty means not yet."""
+    ignored: Sequence[str] = ()
+    """What was passed over and why, a line each."""
+    secret: bytes | None = field(default=None, repr=False)
+    """The secret that the head made for this run, where only its nodes can read it."""
+
+
+class Rendezvous(Protocol):
+    """How one run's workers find its head; every call is one attempt, without waiting.
+
+    A call may block as long as the resolver or the file system does: make it in a thread.
+    """
+
+    @property
+    def place(self) -> str:
+        """What ``lookup`` asks, in words, in case it does not answer."""
+
+    @property
+    def has_record(self) -> bool:
+        """Whether ``announce`` writes a record that all nodes of this run can read, and other users cannot."""
+
+    @property
+    def owned_dirs(self) -> Sequence[str]:
+        """The folders that its calls make, to be removed at the end when they are empty."""
+
+    def owned_files(self, head: HeadAddress, secret: bytes | None) -> FileDigests:
+        """Return the files that :meth:`announce` makes for that, for whoever cleans up behind a dead agent."""
+
+    def announce(self, head: HeadAddress, secret: bytes | None) -> None:
+        """Publish where the head is, with the secret that was made for this run, if one was.
+
+        :raises UsageError: if that cannot be.
+        """
+
+    def lookup(self) -> Lookup:
+        """Return what is known now. :raises BootstrapError: only if no later call can succeed."""

@@ -1,0 +1,91 @@
+"""The head's watch over the other nodes: what the news of one means for the run."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bootstrap import timeouts
+from bootstrap.errors import BootstrapError, QuorumTimeout, RayDied, Refused, remote_error
+from bootstrap.model import NodeIdentity, Phase, Verdict
+from bootstrap.rollcall.server import Member, RollCall
+from bootstrap.run.context import Context
+from bootstrap.settings import Settings
+
+
+def minimum_nodes(settings: Settings, identity: NodeIdentity) -> int:
+    """Return how many nodes the workload needs."""
+    return settings.min_nodes or identity.size or 1
+
+
+class NodeWatch:
+    """Logs what changes, wakes the wait for the quorum, stops a run that cannot go on, and delivers the verdict."""
+
+    def __init__(self, run: Context, identity: NodeIdentity, roll_call: RollCall) -> None:
+        self.changed = asyncio.Event()
+        """Set at each news of a node."""
+        self.quorum_reached = False
+        self._run = run
+        self.roll_call = roll_call
+        minimum = minimum_nodes(run.settings, identity)
+        self._all_needed = minimum == identity.size
+        self._expected = max(identity.size or 1, minimum) - 1
+        roll_call.on_change = self._on_change
+        roll_call.on_refused = lambda who: run.log.warn(f"rejected {who}")
+
+    def _on_change(self, member: Member, what: str) -> None:
+        run = self._run
+        self.changed.set()
+        run.runtime.set_state_soon(seen=self.roll_call.present + 1)
+        if member.phase is Phase.WAITING:
+            run.log.say(f"rank {member.rank}: {what}{describe_mismatch(self.roll_call, member)}")
+        if not member.phase.is_loss or run.lifecycle.reason is not None or self.roll_call.concluded:
+            return  # once the run ends, every node leaves
+        if member.phase is not Phase.REFUSED:  # on_refused has logged that
+            run.log.warn(f"rank {member.rank} ({member.hello.host}) {what}")
+        reason = self._reason_to_stop(member, what)
+        if reason is not None:
+            # A worker that was stopped may be the first of all that are: then the signal is the reason, not the loss.
+            stopped = member.phase in (Phase.LEAVING, Phase.LEFT) and self.quorum_reached
+            delay = timeouts.STOPPED_FIRST_S if stopped else 0
+            asyncio.get_running_loop().call_later(delay, run.lifecycle.stop, reason)
+
+    def _reason_to_stop(self, member: Member, what: str) -> BootstrapError | None:
+        """Return why the run cannot go on without this node; None if it can."""
+        name = f"rank {member.rank} ({member.hello.host})"
+        if self.quorum_reached:
+            if self._run.settings.on_node_loss != "fail" or member.phase is Phase.REFUSED:
+                return None
+            return RayDied(f"{name} was lost during the workload ({what}), and --on-node-loss=fail")
+        if not self._all_needed:
+            return None
+        if member.phase is Phase.REFUSED:
+            return Refused(f"{name}: {member.detail}", hint="give all nodes the same image, or the same environment")
+        if member.phase is Phase.FAILED:
+            hint = f"its own output says more; without {name} there are too few nodes"
+            return remote_error(member.error, f"{name}: {member.detail}", hint=hint)
+        return None  # it may come back
+
+    async def deliver_verdict(self, verdict: Verdict, error: BootstrapError | None) -> None:
+        """Tell all workers; if the run failed before they came, wait for those that are expected."""
+        # Not after a quorum time-out: whoever is missing then had all its time.
+        early = self._run.lifecycle.reason is None and not self.quorum_reached and not isinstance(error, QuorumTimeout)
+        seconds, expected = (timeouts.VERDICT_LATE_S, self._expected) if early else (timeouts.VERDICT_S, 0)
+        try:
+            await self.roll_call.deliver(verdict, seconds, expected)
+        finally:
+            self.roll_call.close()
+
+
+def describe_mismatch(roll_call: RollCall, member: Member) -> str:
+    """Return how a node's GPUs and CPUs differ from the head's, since that is seldom meant."""
+    theirs, own = member.hello, roll_call.me
+    if theirs.cpus == 0:  # unfit: it was not measured
+        return ""
+    differences = []
+    if (theirs.gpus, theirs.gpu_model) != (own.gpus, own.gpu_model):
+        differences.append(
+            f"{theirs.gpus} GPUs ({theirs.gpu_model or '-'}), the head {own.gpus} ({own.gpu_model or '-'})"
+        )
+    if theirs.cpus != own.cpus:
+        differences.append(f"{theirs.cpus} CPUs, the head {own.cpus}")
+    return "".join(f"; it has {difference}" for difference in differences)

@@ -1,0 +1,161 @@
+"""What a run leaves is removed, and nothing else: at its end, behind a dead agent, and by the next run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bootstrap import cleanup, timeouts
+from bootstrap.files import runtime_dir
+from bootstrap.files.manifest import Manifest, digest, remove_owned_files
+from bootstrap.raynode.session import Held
+
+if TYPE_CHECKING:
+    from agents import Site
+
+pytest_plugins = ["agents"]
+pytestmark = pytest.mark.requires("linux")
+
+
+@pytest.fixture
+def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(runtime_dir, "PARENT", tmp_path / "tmp")
+    (tmp_path / "tmp").mkdir()
+    return tmp_path / "tmp"
+
+
+def ended(parent: Path, number: int, *, logs: bool = True) -> Path:
+    """The folder of a run that has ended; a higher number is a later run."""
+    path = parent / f"{runtime_dir.PREFIX}{number:08}"
+    (path / "ray" / "session_2" / ("logs" if logs else "sockets")).mkdir(parents=True)
+    path.chmod(0o700)
+    os.utime(path, (number, number))
+    return path
+
+
+def owned(path: Path, content: bytes = b"mine") -> Manifest:
+    return Manifest(owned_files={str(path): digest(content)}, owned_dirs=[str(path.parent)])
+
+
+def test_owned_files_go_with_their_empty_folder(tmp_path: Path) -> None:
+    mine = tmp_path / "folder" / "mine"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    remove_owned_files(owned(mine))
+    assert not mine.parent.exists()
+    remove_owned_files(owned(mine))
+
+
+def test_what_another_head_has_put_in_its_place_stays(tmp_path: Path) -> None:
+    mine, fifo, link, target = (tmp_path / name for name in ("mine", "fifo", "link", "target"))
+    mine.write_bytes(b"another's")
+    os.mkfifo(fifo)
+    target.write_bytes(b"mine")
+    link.symlink_to(target)
+    for path in (mine, fifo):
+        remove_owned_files(owned(path))
+    with pytest.raises(OSError, match="symbolic links"):
+        remove_owned_files(owned(link))
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "fifo", "link", "target"}
+
+
+def test_a_run_without_logs_leaves_no_folder(parent: Path) -> None:
+    folder = ended(parent, 1, logs=False)
+    removal = cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held())
+    assert (removal.logs, removal.faults) == (None, ())
+    assert not folder.exists()
+
+
+def test_of_a_run_with_logs_they_alone_stay(parent: Path) -> None:
+    folder = ended(parent, 1)
+    for name in ("state.json", "manifest.json", "token"):
+        (folder / name).touch()
+    removal = cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held())
+    assert removal.logs == folder / "ray" / "session_2" / "logs"
+    assert [path for path in folder.rglob("*") if not path.is_dir()] == []
+
+
+@pytest.fixture
+def hung() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_a_shared_folder_that_hangs_does_not_keep_the_rest(
+    parent: Path, monkeypatch: pytest.MonkeyPatch, hung: threading.Event
+) -> None:
+    folder = ended(parent, 1)
+    monkeypatch.setattr(timeouts, "SHARED_FOLDER_S", 0.1)
+    monkeypatch.setattr(cleanup, "remove_owned_files", lambda _manifest: hung.wait())
+    for name in ("state.json", "manifest.json", "token"):
+        (folder / name).touch()
+    removal = cleanup.remove(folder, owned(Path("/nfs/record")), Held())
+    assert removal.faults == ("/nfs timed out after 0.1 s",)
+    assert removal.logs is None or removal.logs.exists()
+    assert [path.name for path in folder.iterdir() if path.is_file()] == ["manifest.json"]  # for the next run
+
+
+def test_the_next_run_removes_what_was_killed_with_its_supervisor(parent: Path, tmp_path: Path) -> None:
+    folder, record = ended(parent, 1), tmp_path / "shared" / "record"
+    record.parent.mkdir()
+    record.write_bytes(b"mine")
+    (folder / "token").write_text("secret")
+    (folder / "ray" / "session_2" / "sockets").mkdir()
+    (folder / "state.json").write_text(json.dumps({"pid": 1}))
+    (folder / "manifest.json").write_text(json.dumps({**owned(record).to_json(), "ray_dir": str(folder / "ray")}))
+    assert cleanup.remove_ended_runs(5) == ""
+    assert not record.parent.exists()
+    assert sorted(path.name for path in folder.rglob("*")) == ["logs", "ray", "session_2"]
+
+
+def test_the_logs_of_the_newest_runs_stay(parent: Path) -> None:
+    folders = [ended(parent, number) for number in range(1, 9)]
+    assert cleanup.remove_ended_runs(0) == ""
+    assert all(folder.exists() for folder in folders)
+    removed = cleanup.remove_ended_runs(5)
+    assert removed == f"removed Ray's logs of 3 ended runs; those of the newest 5 stay in {parent}/ray-bootstrap.*"
+    assert [folder.exists() for folder in folders] == [False] * 3 + [True] * 5
+
+
+@pytest.mark.requires("root")
+def test_neither_a_live_run_nor_another_users_nor_a_link_is_removed(parent: Path, tmp_path: Path) -> None:
+    live, theirs = runtime_dir.make(), ended(parent, 1)
+    os.utime(live.path, (1, 1))
+    os.chown(theirs, 1234, 1234)
+    precious = tmp_path / "precious"
+    precious.mkdir(mode=0o700)
+    (precious / "file").touch()
+    link = parent / f"{runtime_dir.PREFIX}00000002"
+    link.symlink_to(precious)
+    newest = ended(parent, 9)
+    assert cleanup.remove_ended_runs(1) == ""
+    assert all(path.exists() for path in (live.path, theirs, precious / "file", newest))
+
+
+def test_a_run_says_which_logs_it_removed(site: Site) -> None:
+    """In a folder in the place of /tmp: the real one may hold logs that the user of this machine wants to keep."""
+    (site.folder / "sitecustomize.py").write_text(
+        f"from bootstrap.files import runtime_dir; runtime_dir.PARENT = runtime_dir.Path('{site.folder}')"
+    )
+    env = {"RAY_BOOTSTRAP_TEMP_DIR": None, "PYTHONPATH": f"{site.folder}:{Path(__file__).parent}/fake_ray"}
+    logs = []
+    for age in (1000, 2000):
+        node = site.run("--", "true", env=env)
+        assert node.wait() == 0
+        logs.append(Path(node.verdict["logs"]))
+        os.utime(logs[-1].parents[2], (age, age))
+    last = site.run("--keep-logs=1", "--", "sleep", "600", env=env)
+    last.says(f"removed Ray's logs of 1 ended run; those of the newest 1 stay in {site.folder}/ray-bootstrap.*")
+    assert [path.exists() for path in logs] == [False, True]
+    last.says("quorum reached")
+    last.send(signal.SIGTERM)
+    assert last.wait() == 143
+    assert Path(last.verdict["logs"]).exists()
