@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -40,6 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
     for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_DFL)
     config.addinivalue_line("markers", "requires(name, ...): needs these of tests/requirements.py")
+
+
+def pytest_collection_finish() -> None:
+    """Spares every later look for garbage what the imports have made: tests look for it themselves, often."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

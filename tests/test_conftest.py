@@ -15,7 +15,6 @@ PREAMBLE = """
 import ctypes, os, signal, subprocess, sys
 import conftest
 import pytest
-from hypothesis import given, strategies
 """
 LEAKS = {
     "child": "subprocess.Popen(['sleep', '63'])",
@@ -30,16 +29,14 @@ HARMLESS = {
     "ended": "subprocess.Popen(['true'])",
     "dying": "subprocess.Popen(['sleep', '63']).terminate()",
 }
-STARTS_NOTHING = {
-    "nothing": "pass",
-    "examples": "given(strategies.text())(lambda text: None)()",
-}
+STARTS_NOTHING = {"nothing": "pass"}
 
 
 def run_pytest(folder: Path, tests: str, **env: str) -> tuple[int, str]:
     """Status and output of a pytest of its own, with our conftest as a plugin."""
     (folder / "test_inner.py").write_text(PREAMBLE + tests)
-    argv = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-c", "/dev/null", "."]
+    plugins = ["-p", "conftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    argv = [sys.executable, "-m", "pytest", *plugins, "-c", "/dev/null", "."]
     base = {name: value for name, value in os.environ.items() if name not in ("CI", "OLDEST_RAY_PYTHON")}
     base |= {"PYTHONPATH": str(Path(__file__).parent), **env}
     result = subprocess.run(argv, cwd=folder, env=base, capture_output=True, text=True, timeout=60, check=False)
