@@ -119,11 +119,11 @@ def test_it_stands_at_once_when_all_are_there() -> None:
     during([[node(0), node(1)]], body)
 
 
-def test_news_of_the_roll_call_make_it_ask_again() -> None:
+def test_news_of_the_roll_call_make_it_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quorum, "_ASK_AGAIN", 600)
+
     async def body(cluster: Cluster) -> None:
-        begin = asyncio.get_running_loop().time()
         await cluster.wait(goal(size=3, least=3, timeout=30))
-        assert asyncio.get_running_loop().time() - begin < 0.5  # without news it would ask once a second
         told = [line.partition(": ")[2] for line in cluster.said.getvalue().splitlines()]
         assert told == [
             "1 of 3 nodes; waiting for rank 1 (not seen), 2 (not seen)",
@@ -142,14 +142,14 @@ def test_a_line_is_said_once() -> None:
     during([[node(0)]], body)
 
 
-@pytest.mark.parametrize(("size", "last_call"), [(4, 0.1), (None, 0.1), (4, 0)])
+@pytest.mark.parametrize(("size", "last_call"), [(4, 0.1), (None, 10), (4, 0)])
 def test_the_least_that_will_do_wait_for_the_last_call(size: int | None, last_call: float) -> None:
     async def body(cluster: Cluster) -> None:
         begin = asyncio.get_running_loop().time()
         found = await cluster.wait(goal(size=size, least=2, last_call=last_call, timeout=30))
         took = asyncio.get_running_loop().time() - begin
         assert sorted(found.ready) == [0, 1]
-        assert took >= last_call if size else took < 0.1
+        assert took >= last_call if size else took < last_call
 
     during([[node(0), node(1)]], body)
 
