@@ -153,7 +153,12 @@ class Node:
         files = [path.relative_to(self.temp_dir) for path in self.temp_dir.rglob("*") if not path.is_dir()]
         left = [path for path in files if "logs" not in path.parts and path.name != "session_latest"]
         assert left == []
-        gone = [facts for facts in states() if not Path(f"/proc/{facts['pid']}").exists()]
+        # Another node's supervisor may be about to clear up behind its agent.
+        gone = [
+            facts
+            for facts in states()
+            if not any(Path(f"/proc/{facts[who]}").exists() for who in ("pid", "supervisor"))
+        ]
         assert [facts for facts in gone if facts.get("run_id") == self.folder.parent.name] == []
 
     def close(self) -> None:
