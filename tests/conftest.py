@@ -62,8 +62,9 @@ def pytest_runtest_makereport(
     """Adds what the hosts' commands wrote to the report of a failed test."""
     report = yield
     if report.when == "call" and report.failed:
-        for hosts in item.stash.get(_SETS_OF_HOSTS, []):
-            report.sections.extend(hosts.transcripts())
+        for node in item.listchain():
+            for hosts in node.stash.get(_SETS_OF_HOSTS, []):
+                report.sections.extend(hosts.transcripts())
     return report
 
 
@@ -123,19 +124,17 @@ def _kill(pid: int) -> None:
         return
 
 
-@pytest.fixture
-def make_hosts(
-    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+def _making_hosts(
+    node: pytest.Item | pytest.Collector, folder: Path, temporary: Path
 ) -> Iterator[Callable[..., Hosts]]:
-    """``make_hosts(n, **options)`` as in :func:`hosts.make_hosts`; whatever was made is taken down after the test."""
     requires(*HOSTS)
-    made = request.node.stash.setdefault(_SETS_OF_HOSTS, [])
+    made = node.stash.setdefault(_SETS_OF_HOSTS, [])
     numbers = itertools.count()
     python = {sys.prefix, sys.base_prefix, *sys.path}
-    visible = [str(REPOSITORY), str(tmp_path_factory.getbasetemp()), *filter(None, python)]
+    visible = [str(REPOSITORY), str(temporary), *filter(None, python)]
 
     def make(n: int, **options: object) -> Hosts:
-        hosts = start_hosts(n, base=tmp_path / f"hosts-{next(numbers)}", **{"visible": visible, **options})  # type: ignore[arg-type]
+        hosts = start_hosts(n, base=folder / f"hosts-{next(numbers)}", **{"visible": visible, **options})  # type: ignore[arg-type]
         made.append(hosts)
         return hosts
 
@@ -144,6 +143,22 @@ def make_hosts(
     finally:
         for hosts in made:
             hosts.close()
+
+
+@pytest.fixture
+def make_hosts(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Hosts]]:
+    """``make_hosts(n, **options)`` as in :func:`hosts.make_hosts`; whatever was made is taken down after the test."""
+    yield from _making_hosts(request.node, tmp_path, tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def make_shared_hosts(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Hosts]]:
+    """The same for hosts that the tests of a module share."""
+    yield from _making_hosts(request.node, tmp_path_factory.mktemp("hosts"), tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(name="requires")
