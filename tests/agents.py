@@ -153,13 +153,10 @@ class Node:
         files = [path.relative_to(self.temp_dir) for path in self.temp_dir.rglob("*") if not path.is_dir()]
         left = [path for path in files if "logs" not in path.parts and path.name != "session_latest"]
         assert left == []
-        # Another node's supervisor may be about to clear up behind its agent.
-        gone = [
-            facts
-            for facts in states()
-            if not any(Path(f"/proc/{facts[who]}").exists() for who in ("pid", "supervisor"))
-        ]
-        assert [facts for facts in gone if facts.get("run_id") == self.folder.parent.name] == []
+        ours = [facts for facts in states() if facts.get("run_id") == self.folder.parent.name]
+        # While another node's supervisor lives, it may be about to clear up behind its agent.
+        pids = [(facts["pid"], facts["supervisor"]) for facts in ours]
+        assert [both for both in pids if not any(Path(f"/proc/{pid}").exists() for pid in both)] == []
 
     def close(self) -> None:
         """Kills what a failed test has left."""

@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spares every later look for garbage what the imports have made: tests look for it themselves, often."""
+    """Takes what the imports have made out of later garbage collections, which some tests force every time."""
     gc.collect()
     gc.freeze()
 
