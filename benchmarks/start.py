@@ -1,6 +1,8 @@
 """What the agent costs up to its first child, the process that imports Ray; beside it ``ray --version``.
 
 python benchmarks/start.py
+
+tests/test_startup.py holds what it imports until then to a count; no test holds a time, as machines differ.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -19,6 +20,18 @@ from survivors import descendants, describe, marked
 REPOSITORY = Path(__file__).parent.parent
 _SETS_OF_HOSTS = pytest.StashKey[list[Hosts]]()
 _SECONDS_TO_DIE = 5.0
+_STARTS = {"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
+"""The audit events of Python's ways to start a process; the other functions of the library go through these."""
+_started: list[str] = []
+"""Those events since the test began."""
+
+
+def _note_start(event: str, _: object) -> None:
+    if event in _STARTS:
+        _started.append(event)
+
+
+sys.addaudithook(_note_start)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
     for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_DFL)
     config.addinivalue_line("markers", "requires(name, ...): needs these of tests/requirements.py")
+
+
+def pytest_collection_finish() -> None:
+    """Takes what the imports have made out of later garbage collections, which some tests force every time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -43,8 +62,9 @@ def pytest_runtest_makereport(
     """Adds what the hosts' commands wrote to the report of a failed test."""
     report = yield
     if report.when == "call" and report.failed:
-        for hosts in item.stash.get(_SETS_OF_HOSTS, []):
-            report.sections.extend(hosts.transcripts())
+        for node in item.listchain():
+            for hosts in node.stash.get(_SETS_OF_HOSTS, []):
+                report.sections.extend(hosts.transcripts())
     return report
 
 
@@ -61,15 +81,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def nothing_left() -> Iterator[dict[str, str]]:
     """Proves that nothing the test started is alive after it: no marked process, no descendant.
 
+    Looks through all processes of the machine only after a test that has started one.
     The value is the mark, for a test that gives its processes an environment of their own: ``env={**nothing_left, …}``.
     """
     value = uuid.uuid4().hex
     before = descendants(os.getpid())
+    _started.clear()
     os.environ[MARK] = value
     try:
         yield {MARK: value}
     finally:
         os.environ.pop(MARK, None)
+    # The descendants cost next to nothing, and show what C code has started.
+    if not _started and descendants(os.getpid()) <= before:
+        return
     if left := _left_after(_SECONDS_TO_DIE, f"{MARK}={value}", before):
         names = [describe(pid) for pid in left]
         for pid in left:
@@ -99,19 +124,17 @@ def _kill(pid: int) -> None:
         return
 
 
-@pytest.fixture
-def make_hosts(
-    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+def _making_hosts(
+    node: pytest.Item | pytest.Collector, folder: Path, temporary: Path
 ) -> Iterator[Callable[..., Hosts]]:
-    """``make_hosts(n, **options)`` as in :func:`hosts.make_hosts`; whatever was made is taken down after the test."""
     requires(*HOSTS)
-    made = request.node.stash.setdefault(_SETS_OF_HOSTS, [])
+    made = node.stash.setdefault(_SETS_OF_HOSTS, [])
     numbers = itertools.count()
     python = {sys.prefix, sys.base_prefix, *sys.path}
-    visible = [str(REPOSITORY), str(tmp_path_factory.getbasetemp()), *filter(None, python)]
+    visible = [str(REPOSITORY), str(temporary), *filter(None, python)]
 
     def make(n: int, **options: object) -> Hosts:
-        hosts = start_hosts(n, base=tmp_path / f"hosts-{next(numbers)}", **{"visible": visible, **options})  # type: ignore[arg-type]
+        hosts = start_hosts(n, base=folder / f"hosts-{next(numbers)}", **{"visible": visible, **options})  # type: ignore[arg-type]
         made.append(hosts)
         return hosts
 
@@ -120,6 +143,22 @@ def make_hosts(
     finally:
         for hosts in made:
             hosts.close()
+
+
+@pytest.fixture
+def make_hosts(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Hosts]]:
+    """``make_hosts(n, **options)`` as in :func:`hosts.make_hosts`; whatever was made is taken down after the test."""
+    yield from _making_hosts(request.node, tmp_path, tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def make_shared_hosts(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Hosts]]:
+    """The same for hosts that the tests of a module share."""
+    yield from _making_hosts(request.node, tmp_path_factory.mktemp("hosts"), tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(name="requires")

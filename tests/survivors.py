@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -9,19 +10,23 @@ from namespaces import all_pids
 
 
 def descendants(of: int) -> set[int]:
-    """The PIDs below a process, without zombies."""
-    parents: dict[int, int] = {}
-    for pid in all_pids():
-        if stat := _read(pid, "stat"):
-            state, ppid = stat.rpartition(b")")[2].split()[:2]
-            if state not in (b"Z", b"X"):
-                parents[pid] = int(ppid)
+    """The PIDs below a process, without zombies.
+
+    proc_pid_task(5): the kernel may pass over a child while another one ends, so look twice for a proof.
+    """
     found: set[int] = set()
     new = {of}
     while new:
-        new = {pid for pid, parent in parents.items() if parent in new} - found
+        new = {child for pid in new for child in _children(pid)} - found
         found |= new
-    return found
+    return {pid for pid in found if _read(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"], [b"X"])}
+
+
+def _children(of: int) -> list[int]:
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        threads = [thread.name for thread in Path(f"/proc/{of}/task").iterdir()]
+        return [int(pid) for thread in threads for pid in _read(of, f"task/{thread}/children").split()]
+    return []
 
 
 def marked(mark: str) -> set[int]:

@@ -326,7 +326,7 @@ def test_a_daemon_that_ends_by_itself_ends_the_run(site: Site, daemon: str, sign
 def test_daemons_that_ignore_sigterm_do_not_hold_the_node(site: Site) -> None:
     node = site.run("--", "true", env={"FAKE_RAY": "stubborn"})
     assert node.wait() == 0
-    assert node.verdict["seconds"] < 5
+    assert node.verdict["seconds"] < 15
 
 
 def test_what_the_workload_leaves_behind_is_ended(site: Site) -> None:

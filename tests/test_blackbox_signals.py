@@ -60,7 +60,7 @@ def test_a_workload_that_ignores_sigterm_is_killed_after_its_grace(site: Site) -
     node.send(TERM)
     assert node.wait() == 143
     assert "the workload ended with status 137" in node.err
-    assert node.verdict["seconds"] < 5
+    assert node.verdict["seconds"] < 15
 
 
 def test_a_second_signal_ends_the_grace(site: Site) -> None:
@@ -273,6 +273,7 @@ def test_a_busy_worker_stays_until_the_workload_has_ended(site: Site) -> None:
 def test_a_signal_to_all_agents_leaves_the_workload_its_cluster(site: Site) -> None:
     nodes = site.several(3, "--grace=1h", workload=SAVES, env={"FAKE_RAY": "busy"})
     nodes[0].says("up", where="out")
+    nodes[2].is_in("joined")  # Ray knows it a moment before
     for node in reversed(nodes):
         node.send(TERM)
     nodes[0].says("saving", where="out")
@@ -389,8 +390,8 @@ def test_a_worker_alone_that_is_told_to_stop_is_a_loss(site: Site) -> None:
     head, worker = site.several(2, "--on-node-loss=fail", workload=STAY)
     head.says("up", where="out")
     worker.send(TERM)
+    assert worker.wait() == 143  # before the head gives up hope that it is told to stop, too
     assert head.wait() == 76, head.err
-    assert worker.wait() in (76, 143)
 
 
 @pytest.mark.parametrize("victim", ["agent", "supervisor"])

@@ -8,47 +8,66 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from hosts import wait_for
 from survivors import describe
 
 PREAMBLE = """
-import os, subprocess, sys
+import ctypes, os, signal, subprocess, sys
+import conftest
 import pytest
-from hypothesis import given, strategies
 """
-PLAIN = "subprocess.Popen(['sleep', '63'])"
-UNMARKED_CHILD = "subprocess.Popen(['sleep', '63'], env={})"
-ORPHAN = "subprocess.run(['sh', '-c', 'setsid sleep 63 &'])"
-UNMARKED_ORPHAN_OF_A_MARKED_RUN = "subprocess.run(['sh', '-c', 'setsid sleep 63 &'], env=dict(nothing_left))"
-ENDED = "subprocess.Popen(['true'])"
-DYING = "subprocess.Popen(['sleep', '63']).terminate()"
+LEAKS = {
+    "child": "subprocess.Popen(['sleep', '63'])",
+    "unmarked_child": "subprocess.Popen(['sleep', '63'], env={})",
+    "child_of_c_code": "ctypes.CDLL(None).fork() or os.execv('/bin/sleep', ['sleep', '63'])",
+    "orphan": "subprocess.run(['sh', '-c', 'setsid sleep 63 &'])",
+    "orphan_of_a_shell": "os.system('setsid sleep 63 &')",
+    "orphan_of_a_marked_run": "subprocess.run(['sh', '-c', 'setsid sleep 63 &'], env=dict(nothing_left))",
+    "daemon": "os.fork() or os.setsid() or os.fork() and os._exit(0) or os.execv('/bin/sleep', ['sleep', '63'])",
+}
+HARMLESS = {
+    "ended": "subprocess.Popen(['true'])",
+    "dying": "subprocess.Popen(['sleep', '63']).terminate()",
+}
+STARTS_NOTHING = {"nothing": "pass"}
 
 
 def run_pytest(folder: Path, tests: str, **env: str) -> tuple[int, str]:
     """Status and output of a pytest of its own, with our conftest as a plugin."""
     (folder / "test_inner.py").write_text(PREAMBLE + tests)
-    argv = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-c", "/dev/null", "."]
+    plugins = ["-p", "conftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    argv = [sys.executable, "-m", "pytest", *plugins, "-c", "/dev/null", "."]
     base = {name: value for name, value in os.environ.items() if name not in ("CI", "OLDEST_RAY_PYTHON")}
     base |= {"PYTHONPATH": str(Path(__file__).parent), **env}
     result = subprocess.run(argv, cwd=folder, env=base, capture_output=True, text=True, timeout=60, check=False)
     return result.returncode, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("leak", [PLAIN, UNMARKED_CHILD, ORPHAN, UNMARKED_ORPHAN_OF_A_MARKED_RUN])
-def test_what_a_test_leaves_alive_fails_it_and_is_killed(tmp_path: Path, leak: str) -> None:
-    status, output = run_pytest(tmp_path, f"def test_leaks(nothing_left):\n    {leak}\n")
+def functions(bodies: dict[str, str]) -> str:
+    return "".join(f"def test_{name}(nothing_left):\n    {body}\n" for name, body in bodies.items())
+
+
+def test_what_a_test_leaves_alive_fails_it_and_is_killed(tmp_path: Path) -> None:
+    status, output = run_pytest(tmp_path, "conftest._SECONDS_TO_DIE = 0.1\n" + functions(LEAKS))
     assert status == 1
-    found = re.search(r"the test left alive \(killed now\):\n  (\d+) sleep 63\n", output)
-    assert found, output
+    found = re.findall(
+        r"ERROR at teardown of test_(\w+) .*\nthe test left alive \(killed now\):\n  (\d+) sleep 63\n", output
+    )
+    assert [name for name, _ in found] == list(LEAKS), output
     # A zombie, which PID 1 has yet to reap, has no command line.
-    wait_for(lambda: describe(int(found[1])) == f"{found[1]} ", what="the end of the process")
+    for _, pid in found:
+        wait_for(lambda pid=pid: describe(int(pid)) == f"{pid} ", what="the end of the process")
 
 
-@pytest.mark.parametrize("harmless", [ENDED, DYING, "given(strategies.text())(lambda text: None)()"])
-def test_what_has_ended_or_is_about_to_is_no_leak(tmp_path: Path, harmless: str) -> None:
-    status, output = run_pytest(tmp_path, f"def test_fine():\n    {harmless}\n")
+def test_what_has_ended_or_is_about_to_is_no_leak(tmp_path: Path) -> None:
+    status, output = run_pytest(tmp_path, functions(HARMLESS | STARTS_NOTHING))
     assert status == 0, output
+
+
+def test_only_what_starts_a_process_is_followed_by_a_look_at_all(tmp_path: Path) -> None:
+    status, output = run_pytest(tmp_path, "conftest.marked = None\n" + functions(HARMLESS | STARTS_NOTHING))
+    assert status == 1
+    assert re.findall(r"^ERROR .*::test_(\w+) - TypeError", output, re.MULTILINE) == list(HARMLESS), output
 
 
 NEEDS = "@pytest.mark.requires('oldest-ray')\ndef test_needs(): pass\n"

@@ -302,7 +302,7 @@ def test_this_machine_a_head_of_another_run_and_other_programs_are_no_other_head
             await discovery.check_no_other_head(
                 Static((OTHER, "127.0.0.1"), (other.port, silent.port, free_port())), ME, NONE
             )
-            assert asyncio.get_running_loop().time() - begin < 1.0 + 1.0
+            assert asyncio.get_running_loop().time() - begin < 10  # and not as long as it is silent
 
     scenario()
 

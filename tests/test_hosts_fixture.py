@@ -37,6 +37,12 @@ sys.exit(9)
 BLOCK_FIRST = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1]); print('on')\n"
 
 
+@pytest.fixture(scope="module")
+def pair(make_shared_hosts: MakeHosts) -> Hosts:
+    """For tests that leave nothing on them."""
+    return make_shared_hosts(2, shm_size="64m")
+
+
 def python(*words: str) -> list[str]:
     return [sys.executable, "-u", "-c", *words]
 
@@ -51,8 +57,8 @@ def connects(host: Host, ip: str, timeout: float = 10) -> bool:
     return host.run(python(SAY, ip, str(timeout)), check=False).stdout == "hello\n"
 
 
-def test_hosts_reach_each_other_under_their_own_names_and_addresses(make_hosts: MakeHosts) -> None:
-    here, there = make_hosts(2)
+def test_hosts_reach_each_other_under_their_own_names_and_addresses(pair: Hosts) -> None:
+    here, there = pair
     server = listen(there)
     assert connects(here, there.ip)
     assert server.wait(timeout=10) == 0
@@ -72,18 +78,17 @@ def test_ipv6(make_hosts: MakeHosts) -> None:
     assert server.wait(timeout=10) == 0
 
 
-def test_two_sets_do_not_see_each_other(make_hosts: MakeHosts) -> None:
-    (one,), (other,) = make_hosts(1), make_hosts(1)
+def test_two_sets_do_not_see_each_other(pair: Hosts, make_hosts: MakeHosts) -> None:
+    one, (other,) = pair[0], make_hosts(1)
     assert one.ip != other.ip
     server = listen(other)
-    assert not connects(one, other.ip, timeout=0.5)
+    assert not connects(one, other.ip, timeout=0.2)
     server.kill()
 
 
-@pytest.mark.parametrize("default_route", [True, False])
-def test_default_route(make_hosts: MakeHosts, default_route: bool) -> None:
-    (host,) = make_hosts(1, default_route=default_route)
-    assert bool(host.run(["ip", "route", "show", "default"]).stdout) is default_route
+def test_default_route(pair: Hosts, make_hosts: MakeHosts) -> None:
+    (without,) = make_hosts(1, default_route=False)
+    assert [bool(host.run(["ip", "route", "show", "default"]).stdout) for host in (pair[0], without)] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -91,17 +96,17 @@ def test_default_route(make_hosts: MakeHosts, default_route: bool) -> None:
     [("absent", []), ("read-only", []), ("127.0.1.1", ["127.0.1.1"]), ("right", ["its own"])],
 )
 def test_hosts_file_has_the_own_name(make_hosts: MakeHosts, hosts_file: str, addresses: list[str]) -> None:
-    for host in make_hosts(2, hosts_file=hosts_file):
-        lines = [line.split() for line in host.hosts_text.splitlines()]
-        expected = [host.ip if address == "its own" else address for address in addresses]
-        assert [words[0] for words in lines if host.name in words[1:]] == expected
-        found = host.run(["getent", "ahostsv4", host.name], check=False).stdout.split()
-        assert found[:1] == expected
+    (host,) = make_hosts(1, hosts_file=hosts_file)
+    lines = [line.split() for line in host.hosts_text.splitlines()]
+    expected = [host.ip if address == "its own" else address for address in addresses]
+    assert [words[0] for words in lines if host.name in words[1:]] == expected
+    found = host.run(["getent", "ahostsv4", host.name], check=False).stdout.split()
+    assert found[:1] == expected
 
 
-def test_hosts_file_is_written_in_place_only_and_by_its_host_only(make_hosts: MakeHosts) -> None:
+def test_hosts_file_is_written_in_place_only_and_by_its_host_only(pair: Hosts) -> None:
     machine = Path("/etc/hosts").read_text()
-    here, there = make_hosts(2)
+    here, there = pair
     before = there.hosts_text
     here.run(["sh", "-c", "echo 192.0.2.1 extra >>/etc/hosts"])
     assert here.hosts_text == f"{before}192.0.2.1 extra\n"
@@ -119,21 +124,20 @@ def test_read_only_hosts_file_is_read_only_for_root(make_hosts: MakeHosts) -> No
     assert host.hosts_text == before
 
 
-def test_tmp_run_and_shm_are_a_hosts_own_and_shared_is_everybodys(make_hosts: MakeHosts) -> None:
-    hosts = make_hosts(2, shm_size="64m")
-    here, there = hosts
+def test_tmp_run_and_shm_are_a_hosts_own_and_shared_is_everybodys(pair: Hosts) -> None:
+    here, there = pair
     for folder in ("/tmp", "/run", "/dev/shm", "/shared"):
         here.run(["touch", f"{folder}/rb-fixture-test"])
     seen = there.run(["sh", "-c", "ls /*/rb-fixture-test /dev/shm/*"], check=False).stdout.split()
     assert seen == ["/shared/rb-fixture-test"]
-    assert (hosts.shared / "rb-fixture-test").exists()
+    assert (pair.shared / "rb-fixture-test").exists()
     assert not any(Path(folder, "rb-fixture-test").exists() for folder in ("/tmp", "/run", "/dev/shm", "/shared"))
     assert here.run(["df", "--output=size", "-BM", "/dev/shm"]).stdout.split()[-1] == "64M"
 
 
-def test_folders_below_tmp_can_be_made_visible(make_hosts: MakeHosts, tmp_path: Path) -> None:
+def test_folders_below_tmp_can_be_made_visible(pair: Hosts, tmp_path: Path) -> None:
     (tmp_path / "seen").write_text("by all")
-    assert [host.read(str(tmp_path / "seen")) for host in make_hosts(2)] == ["by all"] * 2
+    assert [host.read(str(tmp_path / "seen")) for host in pair] == ["by all"] * 2
 
 
 @pytest.mark.parametrize(
@@ -146,13 +150,13 @@ def test_folders_below_tmp_can_be_made_visible(make_hosts: MakeHosts, tmp_path: 
         (["/etc/hosts"], 126),
     ],
 )
-def test_exit_statuses(make_hosts: MakeHosts, command: list[str], status: int) -> None:
-    (host,) = make_hosts(1)
+def test_exit_statuses(pair: Hosts, command: list[str], status: int) -> None:
+    host = pair[0]
     assert host.popen(command).wait(timeout=10) == status
 
 
-def test_exit_statuses_as_pid_1(make_hosts: MakeHosts) -> None:
-    (host,) = make_hosts(1)
+def test_exit_statuses_as_pid_1(pair: Hosts) -> None:
+    host = pair[0]
     assert host.popen_as_pid1(["sh", "-c", "exit 3"]).wait(timeout=10) == 3
     # The kernel shields a PID 1 from the signals that it sends to itself, even SIGKILL.
     shielded = host.popen_as_pid1(["sh", "-c", "echo $$; kill -9 $$; exit 4"])
@@ -161,8 +165,8 @@ def test_exit_statuses_as_pid_1(make_hosts: MakeHosts) -> None:
 
 @pytest.mark.parametrize("start", [Host.popen, Host.popen_as_pid1])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
-def test_signals_reach_the_command_itself(make_hosts: MakeHosts, start: Callable[..., object], signum: int) -> None:
-    (host,) = make_hosts(1)
+def test_signals_reach_the_command_itself(pair: Hosts, start: Callable[..., object], signum: int) -> None:
+    host = pair[0]
     process = start(host, python(BLOCK_FIRST + COUNT_SIGNALS))
     assert isinstance(process, subprocess.Popen)
     wait_for(lambda: host.out(process), what="the command's first line")
@@ -172,8 +176,8 @@ def test_signals_reach_the_command_itself(make_hosts: MakeHosts, start: Callable
     assert host.out(process) == f"on\n{signal.Signals(signum).name}\n"
 
 
-def test_sigterm_is_lost_on_a_pid_1_without_a_handler_and_deadly_otherwise(make_hosts: MakeHosts) -> None:
-    (host,) = make_hosts(1)
+def test_sigterm_is_lost_on_a_pid_1_without_a_handler_and_deadly_otherwise(pair: Hosts) -> None:
+    host = pair[0]
     plain, first = host.popen(["sleep", "60"]), host.popen_as_pid1(["sh", "-c", "echo on; exec sleep 60"])
     wait_for(lambda: host.out(first), what="the first line")
     for process in (plain, first):
@@ -235,21 +239,21 @@ signal.pause()
 
 @pytest.mark.parametrize(("cut", "mend"), [(Host.disconnect, Host.reconnect), (Host.drop, Host.undrop)])
 def test_a_host_can_be_cut_off_and_mended(
-    make_hosts: MakeHosts, cut: Callable[[Host], None], mend: Callable[[Host], None]
+    pair: Hosts, cut: Callable[[Host], None], mend: Callable[[Host], None]
 ) -> None:
-    here, there = make_hosts(2)
+    here, there = pair
     server = listen(there)
     cut(there)
     assert ("NO-CARRIER" in there.run(["ip", "link", "show", "eth0"]).stdout) is (cut is Host.disconnect)
-    refused = here.run(python(SAY, there.ip, "0.5"), check=False)
+    refused = here.run(python(SAY, there.ip, "0.2"), check=False)
     assert "TimeoutError" in refused.stderr  # silence, not an answer such as "no route to host"
     mend(there)
     assert connects(here, there.ip)
     assert server.wait(timeout=10) == 0
 
 
-def test_a_name_server_that_refuses_at_once(make_hosts: MakeHosts) -> None:
-    (host,) = make_hosts(1)
+def test_a_name_server_that_refuses_at_once(pair: Hosts) -> None:
+    host = pair[0]
     lookup = "import socket, time; t = time.monotonic(); print(socket.gethostbyname_ex.__name__)\n"
     lookup += "try: socket.getaddrinfo('head.example', 1)\nexcept socket.gaierror: print(time.monotonic() - t < 1)"
     assert host.run(python(lookup)).stdout.split()[-1] == "True"
@@ -267,14 +271,14 @@ def test_the_name_server_answers_and_learns(make_hosts: MakeHosts) -> None:
 
 
 def test_the_name_server_can_be_slow(make_hosts: MakeHosts) -> None:
-    (host,) = make_hosts(1, dns={"a.svc": "10.9.8.7"}, dns_delay=0.5)
+    (host,) = make_hosts(1, dns={"a.svc": "10.9.8.7"}, dns_delay=0.2)
     timed = "import socket, time; t = time.monotonic(); socket.gethostbyname('a.svc'); print(time.monotonic() - t)"
-    assert 0.5 <= float(host.run(python(timed)).stdout) < 5
+    assert 0.2 <= float(host.run(python(timed)).stdout) < 5
 
 
-def test_commands_get_a_clean_environment(make_hosts: MakeHosts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_get_a_clean_environment(pair: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "1")
-    (host,) = make_hosts(1)
+    host = pair[0]
     environment = host.run(["env"], env={"EXTRA": "2"}).stdout.splitlines()
     assert "EXTRA=2" in environment
     assert not any(line.startswith("SLURM_") for line in environment)

@@ -122,11 +122,11 @@ def test_the_quorum_is_reached_at_once_when_all_are_ready() -> None:
     during([[node(0), node(1)]], body)
 
 
-def test_news_of_the_roll_call_makes_it_ask_again() -> None:
+def test_news_of_the_roll_call_makes_it_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeouts, "ASK_GCS_AGAIN_S", 600)
+
     async def body(cluster: Cluster) -> None:
-        begin = asyncio.get_running_loop().time()
         await cluster.wait(goal(size=3, minimum=3, timeout=30))
-        assert asyncio.get_running_loop().time() - begin < 0.5  # without news it would ask once a second
         lines = [line.partition(": ")[2] for line in cluster.logged.getvalue().splitlines()]
         assert lines == [
             "1 of 3 nodes; waiting for rank 1 (not seen), 2 (not seen)",
@@ -145,14 +145,14 @@ def test_a_line_is_logged_once() -> None:
     during([[node(0)]], body)
 
 
-@pytest.mark.parametrize(("size", "last_call"), [(4, 0.1), (None, 0.1), (4, 0)])
+@pytest.mark.parametrize(("size", "last_call"), [(4, 0.1), (None, 10), (4, 0)])
 def test_the_minimum_waits_for_the_last_call(size: int | None, last_call: float) -> None:
     async def body(cluster: Cluster) -> None:
         begin = asyncio.get_running_loop().time()
         found = await cluster.wait(goal(size=size, minimum=2, last_call=last_call, timeout=30))
         took = asyncio.get_running_loop().time() - begin
         assert sorted(found.ready) == [0, 1]
-        assert took >= last_call if size else took < 0.1
+        assert took >= last_call if size else took < last_call
 
     during([[node(0), node(1)]], body)
 

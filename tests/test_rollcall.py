@@ -39,7 +39,7 @@ from bootstrap.rollcall.client import Membership, NotThisHead
 DONE = Verdict(7, "the workload said 7", "workload")
 SHORT = 0.8
 """Seconds of heartbeat time-out, where a test waits for it; a busy machine may stall both sides for a part of it."""
-SLACK = 1.0
+SLACK = 10.0
 
 
 # ------------------------------------------------------------------------------------------------- the wire's format
@@ -145,7 +145,7 @@ async def test_a_program_that_says_nothing_is_not_my_head() -> None:
         began = time.monotonic()
         with pytest.raises(NotThisHead, match=r"no answer within 0\.2 s"):
             await join(address, hello(), timeout=0.2)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < PATIENCE
 
 
 @looped
@@ -179,7 +179,7 @@ async def test_a_head_that_restarted_is_a_new_head_to_those_who_had_joined_and_t
         looking = Membership(hello(2), None, 30)
         await looking.greet(first.address, 5)
     with pytest.raises(RayDied, match=f"lost the head {ME.host} without a verdict"):
-        await asyncio.wait_for(asyncio.shield(joined.ended), 1)
+        await asyncio.wait_for(asyncio.shield(joined.ended), PATIENCE)
     with pytest.raises(NotThisHead):
         await looking.enrol(5)
     with pytest.raises(NotThisHead):
@@ -436,7 +436,7 @@ async def test_who_does_not_prove_does_not_come_in(instead: dict[str, Any]) -> N
         await peer.hail()
         peer.send(instead)
         peer.send({"t": "hello", **dataclasses.asdict(hello())})
-        assert (await peer.hear()).get("t") in (None, "refuse")
+        assert (await peer.hear()).get("t") == ("refuse" if instead["t"] == "proof" else None)
         assert await peer.gone()
         assert not head.call.members
 
@@ -480,9 +480,9 @@ async def test_the_release_reaches_those_who_wait_and_those_who_come_later() -> 
         early = await join(head.address, hello(1))
         assert not early.released.done()
         head.call.release("10.0.0.1:6379")
-        assert await asyncio.wait_for(early.released, 1) == "10.0.0.1:6379"
+        assert await asyncio.wait_for(early.released, PATIENCE) == "10.0.0.1:6379"
         late = await join(head.address, hello(2))
-        assert await asyncio.wait_for(late.released, 1) == "10.0.0.1:6379"
+        assert await asyncio.wait_for(late.released, PATIENCE) == "10.0.0.1:6379"
         early.close()
         late.close()
 
@@ -518,8 +518,8 @@ async def test_the_verdict_reaches_all_at_once_and_the_head_may_go() -> None:
         head.call.release("gcs")
         workers = [await join(head.address, hello(n)) for n in range(1, 6)]
         began = time.monotonic()
-        await head.call.deliver(DONE, timeout=PATIENCE)
-        assert time.monotonic() - began < 1
+        await head.call.deliver(DONE, timeout=2 * PATIENCE)
+        assert time.monotonic() - began < PATIENCE
         assert head.call.concluded
         assert [await worker.ended for worker in workers] == [DONE] * 5
         assert {member.phase for member in head.call.members.values()} == {Phase.LEFT}
@@ -536,8 +536,8 @@ async def test_the_verdict_reaches_those_who_were_never_released_and_those_who_c
         await early.leave("verdict received")
         assert not telling.done()
         late = await join(head.address, hello(2))
-        assert await asyncio.wait_for(asyncio.shield(late.ended), 1) == DONE
-        await asyncio.wait_for(telling, 1)
+        assert await asyncio.wait_for(asyncio.shield(late.ended), PATIENCE) == DONE
+        await asyncio.wait_for(telling, PATIENCE)
 
 
 @looped
@@ -787,7 +787,7 @@ async def test_a_head_that_talks_nonsense_is_lost(bad: bytes) -> None:
         with contextlib.suppress(NotThisHead):  # where the nonsense comes with the welcome
             await membership.enrol(5)
         with contextlib.suppress(asyncio.CancelledError), pytest.raises(RayDied, match=r"protocol|line's end"):
-            await asyncio.wait_for(membership.ended, 1)
+            await asyncio.wait_for(membership.ended, PATIENCE)
 
 
 @looped
@@ -881,7 +881,7 @@ async def test_a_head_that_never_reads_is_cut_off_before_it_costs_memory() -> No
             worker.report(Phase.FAILED, "x" * 16_000)
             await asyncio.sleep(0)
         with pytest.raises(RayDied, match="does not read what it is sent"):
-            await asyncio.wait_for(worker.ended, 1)
+            await asyncio.wait_for(worker.ended, PATIENCE)
 
 
 @looped

@@ -1,4 +1,7 @@
-"""What it costs to get to the first child: CPU time, and modules that have no business there."""
+"""What it takes to get to the first child: modules, and none that has no business there.
+
+benchmarks/start.py measures the CPU time.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,6 @@ if TYPE_CHECKING:
 pytest_plugins = ["agents"]
 pytestmark = pytest.mark.requires("linux")
 
-BUDGET = 0.150
-"""Seconds of CPU, of the supervisor and the agent together, until the process that imports Ray is started."""
 # Python runs it before anything of ours. The audit event comes right before fork(2) or vfork(2).
 HOOK = """
 import json, os, resource, sys, time
@@ -53,7 +54,7 @@ HEAVY = {
     "torch",
     "yaml",
 }
-"""Each would take a good part of the budget; some are needed later, inside the function that needs them."""
+"""Each would take a good part of the time; some are needed later, inside the function that needs them."""
 LATER = {
     "bootstrap.commands.reports",  # not for a run
     "importlib.metadata",  # the roll call's hello wants it, 10 ms
@@ -86,11 +87,6 @@ def test_the_way_to_the_first_child(site: Site, args: list[str]) -> None:
     assert HEAVY & modules == set()
     assert LATER & modules == set()
     assert len(modules) <= MODULES
-    # The least of some, as what else runs on this machine costs caches; the code needs what the best one took.
-    times = [found["seconds"]]
-    while times[-1] >= BUDGET and len(times) < 6:
-        times.append(started(site, *args)["seconds"])
-    assert min(times) < BUDGET, f"{times} s of CPU"
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def _daemon(name: str, session: Path, *arguments: str) -> int:
     program.symlink_to(Path(sys.executable).resolve())
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if "stubborn" in _words() else ""
     leave = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
-    code = f"import signal, sys\n{ignore or leave}print('ready', flush=True)\nwhile True: signal.pause()"
+    code = f"import _signal as signal, sys\n{ignore or leave}print('ready', flush=True)\nwhile True: signal.pause()"
     with (session / "logs" / f"{name}.err").open("w") as log:
         process = subprocess.Popen(
             [str(program), "-I", "-S", "-c", code, *arguments],
