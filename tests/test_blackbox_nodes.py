@@ -180,7 +180,7 @@ def test_nodes_that_were_told_of_different_sizes(site: Site) -> None:
     head = site.rank(0, 2, "--quorum-timeout=1")
     worker = site.rank(2, 3)
     assert statuses(worker, head) == [65, 75]
-    assert "was told of 3 nodes, the head " in worker.err
+    assert "expects 3 nodes, the head " in worker.err
 
 
 def test_another_version_of_ray(site: Site) -> None:
