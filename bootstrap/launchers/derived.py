@@ -136,7 +136,7 @@ def address(_found: Facts, context: Context) -> Facts:
 
     On the head, its name may resolve to 127.0.1.1 (Debian's default), so a loopback address counts as this node's.
 
-    :raises IdentityError: if there is no head's address, or it is loopback with more than one node.
+    :raises IdentityError: if the head's address is missing, or is loopback with more than one node.
     """
     wanted, count = context.settings.head_address, max(context.settings.nodes or 1, context.settings.min_nodes or 1)
     if wanted is None:
