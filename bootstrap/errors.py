@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""The agent's errors, as one tree.
 
 ::
 
@@ -14,10 +14,10 @@
     ├── PreflightFailed         78    preflight       no
     └── Stopped              128+n    stopped         yes
 
-70 (internal) has no class: it is what :func:`bootstrap.cli.main` makes of an exception that is not here.
-The numbers follow sysexits.h where it has a word for the case.
+70 (internal) has no class: :func:`bootstrap.cli.main` returns it for any other exception.
+The numbers follow sysexits.h where it names the case.
 
-A message is the fact with its numbers; ``hint`` is the command or the variable that mends it.
+A message states what happened, with its numbers; ``hint`` is the command or the variable that fixes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INTERNAL_STATUS = 70
 
 
 class BootstrapError(Exception):
-    """A failure of ours, with the status that the agent ends with."""
+    """A failure of the agent, with the status that it exits with."""
 
     status: int = INTERNAL_STATUS
     name: str = "internal"
@@ -41,7 +41,7 @@ class BootstrapError(Exception):
 
 
 class UsageError(BootstrapError):
-    """Bad options or variables; carries every fault found, not just the first."""
+    """Bad options or variables: every fault, not just the first."""
 
     status, name = 64, "usage"
 
@@ -57,25 +57,25 @@ class IdentityError(BootstrapError):
 
 
 class HeadNotFound(BootstrapError):
-    """No head of this run and attempt answered within the time-out."""
+    """No head of this run and attempt answered within ``--head-timeout``."""
 
     status, name, retryable = 68, "head-not-found", True
 
 
 class RayStartFailed(BootstrapError):
-    """Ray did not start on this node; the message carries the cause out of Ray's logs."""
+    """Ray did not start on this node; the message quotes the cause from Ray's logs."""
 
     status, name, retryable = 69, "ray-start", True
 
 
 class HostsError(BootstrapError):
-    """/etc/hosts could not be put right and ``--hosts=require`` was asked for."""
+    """This node's name does not resolve to its address, and ``--hosts=require`` demands it."""
 
     status, name = 73, "hosts"
 
 
 class QuorumTimeout(BootstrapError):
-    """Too few nodes or GPUs in time; the message names who is missing."""
+    """Too few nodes or GPUs within ``--quorum-timeout``; the message names the missing ranks."""
 
     status, name, retryable = 75, "quorum", True
 
@@ -87,19 +87,19 @@ class RayDied(BootstrapError):
 
 
 class Refused(BootstrapError):
-    """The head would not have this node: another secret, or versions that cannot work together."""
+    """The head refused this node: the secrets differ, or the versions cannot work together."""
 
     status, name = 77, "refused"
 
 
 class PreflightFailed(BootstrapError):
-    """This node is unfit; all findings are listed."""
+    """This node is unfit; the message lists all findings."""
 
     status, name = 78, "preflight"
 
 
 class Stopped(BootstrapError):
-    """A signal asked the agent to end."""
+    """A signal asked the agent to stop."""
 
     name, retryable = "stopped", True
 
@@ -110,12 +110,12 @@ class Stopped(BootstrapError):
 
 
 def retryable(name: str) -> bool:
-    """Whether trying again may help after the error of this name, which another node has told of."""
+    """Return whether a retry may help after the error of this name, which another node reported."""
     return any(error.retryable for error in BootstrapError.__subclasses__() if error.name == name)
 
 
 def remote_error(name: str, message: str, *, hint: str) -> BootstrapError:
-    """The error of this name that another node has told of, with the same status; internal if there is none."""
+    """Return the error of this name that another node reported, with its status; internal if no error has that name."""
     error = BootstrapError(message, hint=hint)
     for kind in BootstrapError.__subclasses__():
         if kind.name == name:

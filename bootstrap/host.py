@@ -1,7 +1,6 @@
-"""The only door to what surrounds the process: environment, host name, clock, and the roots of /proc, /sys and /etc.
+"""The only access to the process's surroundings: environment, host name, and the files in /proc, /sys and /etc.
 
-Everything else takes a :class:`Host`, so a test gives it another one and nothing reads the environment behind
-somebody's back.
+Everything else takes a :class:`Host`, so that a test can pass its own and no other code reads the environment.
 """
 
 from __future__ import annotations
@@ -15,29 +14,29 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Host:
-    """One machine as a process sees it."""
+    """A machine as one process sees it."""
 
     env: Mapping[str, str]
     hostname: str
     root: Path = field(default=Path("/"))
-    """Prefix of every system file read (/proc, /sys, /etc, /dev); another one in tests."""
+    """Prefix of every system file (/proc, /sys, /etc, /dev); tests set another one."""
 
     def path(self, absolute: str) -> Path:
-        """The system file ``absolute`` (such as ``/proc/self/cgroup``) below this host's root."""
+        """Return the path of the system file ``absolute`` (such as ``/proc/self/cgroup``) below this host's root."""
         return self.root / absolute.lstrip("/")
 
     def read(self, absolute: str) -> str | None:
-        """The text of a system file, or None where it is absent or unreadable."""
+        """Return the text of a system file, or None if it is absent or unreadable."""
         try:
             return self.path(absolute).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None
 
     def get(self, name: str) -> str | None:
-        """A variable's value; None where it is unset **or empty** (launchers export empty ones)."""
+        """Return a variable's value; None if it is unset **or empty** (launchers export empty ones)."""
         return self.env.get(name) or None
 
 
 def this_host() -> Host:
-    """The real one; a snapshot of the environment at this moment."""
+    """Return the real machine, with a snapshot of the current environment."""
     return Host(env=dict(os.environ), hostname=socket.gethostname())

@@ -1,7 +1,7 @@
-"""Our own lines on standard error, one per finished phase: for people at night or, as JSON, for machines.
+"""The agent's lines on standard error, one per finished phase: text for people or JSON for machines.
 
-The agent writes them in a thread: a reader that stalls (a pager, Ctrl-S, a stopped log shipper) must not stop the loop,
-which would cost the head its workers. Not a non-blocking stream: the workload shares the file description.
+A thread writes them: a reader that stalls (a pager, Ctrl-S, a stopped log shipper) must not stop the event loop, or the
+head would lose its workers. A non-blocking stream would not do: the workload shares the file description.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import TextIO
 
 from bootstrap import timeouts
 
-_MOST_WAITING = 10_000
-"""Lines kept for a reader that stalls; later ones are lost."""
+_MAX_QUEUED = 10_000
+"""Lines kept for a reader that stalls; later ones are dropped."""
 
 
 @dataclass
 class Log:
-    """Writes lines; knows the rank as soon as there is one."""
+    """A writer of log lines; ``rank`` is set once it is known."""
 
     as_json: bool = False
     rank: int | None = None
@@ -35,25 +35,25 @@ class Log:
     _writer: threading.Thread | None = None
 
     def close(self, timeout: float = timeouts.LOG_FLUSH_S) -> None:
-        """Write what is still to be written, for ``timeout`` seconds at most."""
+        """Write the queued lines, for ``timeout`` seconds at most."""
         if self._writer is not None:
             self._lines.put(None)
             self._writer.join(timeout)
 
     def say(self, message: str) -> None:
-        """A phase is finished, or something changed."""
+        """Report that a phase has finished or something has changed."""
         self._write("info", message)
 
     def warn(self, message: str) -> None:
-        """Something is not as it should be, and the run goes on."""
+        """Report a problem that does not stop the run."""
         self._write("warning", message)
 
     def error(self, message: str) -> None:
-        """The run ends for this."""
+        """Report what ends the run."""
         self._write("error", message)
 
     def progress(self, message: str) -> None:
-        """On a terminal one line that is written over; elsewhere as :meth:`say`, so call it only on a change."""
+        """Overwrite one line on a terminal; elsewhere do as :meth:`say`, so call it only on a change."""
         if self.as_json or not self.stream.isatty():
             self.say(message)
             return
@@ -82,7 +82,7 @@ class Log:
         if self._writer is None:
             self._writer = threading.Thread(target=self._write_all, daemon=True, name="log")
             self._writer.start()
-        if self._lines.qsize() < _MOST_WAITING:
+        if self._lines.qsize() < _MAX_QUEUED:
             self._lines.put(text)
 
     def _write_all(self) -> None:
@@ -90,13 +90,13 @@ class Log:
             self._emit(text)
 
     def _emit(self, text: str) -> None:
-        # The reader of our standard error may be gone; the run is worth more than the line.
+        # The reader of standard error may be gone; the run matters more than the line.
         with contextlib.suppress(OSError, ValueError):
             if not self.threaded:
                 self.stream.write(text)
                 self.stream.flush()
                 return
-            # Past the stream's buffer, whose lock a writer that is stuck would keep from everybody.
+            # Bypass the stream's buffer: a stuck writer would hold its lock against every other writer.
             rest = text.encode(errors="replace")
             while rest:
                 rest = rest[os.write(self.stream.fileno(), rest) :]

@@ -1,7 +1,7 @@
 """The vocabulary: the facts that the line in :mod:`bootstrap.run.agent` turns one into the next.
 
-Everything here is frozen. A fact that was decided (not just measured) carries in ``sources`` where it
-came from, under the name of its field: ``identity.sources["rank"] == "SLURM_NODEID"``.
+Everything here is frozen. A fact that was decided, not just measured, records in ``sources`` where it came from, under
+the name of its field: ``identity.sources["rank"] == "SLURM_NODEID"``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Sources = Mapping[str, str]
 
 
 class Role(str, Enum):
-    """What this node is in the cluster; rank 0 is the head."""
+    """A node's part in the cluster; rank 0 is the head."""
 
     HEAD = "head"
     WORKER = "worker"
@@ -62,23 +62,23 @@ class Phase(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """Who this node is, as its launcher says."""
+    """Who this node is, according to its launcher and the options."""
 
     launcher: str
-    """Name of the row of the launchers table."""
+    """Name of a row of the launchers table."""
     role: Role
     rank: int | None
-    """0-based; None for a worker whose launcher does not number its nodes: the head gives it one."""
+    """0-based; None for a worker whose launcher does not number its nodes: the head assigns one."""
     size: int | None
-    """Number of nodes asked for; None where nobody said (the head then waits for ``min_nodes`` alone)."""
+    """Number of nodes in the run; None if unknown (the head then waits for ``min_nodes`` alone)."""
     run_id: str
-    """The same on all nodes of a run, different for every other run if the launcher can tell."""
+    """The same on all nodes of a run; different for every other run if the launcher provides such an id."""
     attempt: int = 0
     """0-based count of restarts of the same run id."""
     rendezvous: str = "static"
-    """The launcher's natural rendezvous: a name of the rendezvous table."""
+    """Name of a rendezvous back end: the launcher's default, or the one that an option chose."""
     head_hints: tuple[str, ...] = ()
-    """Host names or addresses under which the launcher says that the head can be found, best first."""
+    """Host names or addresses of the head according to the launcher, best first."""
     sources: Sources = field(default_factory=dict)
 
     @property
@@ -94,9 +94,9 @@ class Gpu:
     index: int
     """NVML's index of the (parent) device."""
     uuid: str
-    """``GPU-…`` or ``MIG-…``: what goes into CUDA_VISIBLE_DEVICES."""
+    """``GPU-…`` or ``MIG-…``, as CUDA_VISIBLE_DEVICES takes it."""
     name: str
-    """The product name, such as ``NVIDIA A100-SXM4-80GB``."""
+    """Product name, such as ``NVIDIA A100-SXM4-80GB``."""
     memory: int
     """Bytes."""
     mig: bool = False
@@ -104,59 +104,59 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What this node gives to Ray."""
+    """What this node offers to Ray."""
 
     cpus: int
     memory: int
-    """Bytes that this process and its children may use: the least of machine, cgroup and grant."""
+    """Bytes that this process and its children may use: the minimum of machine, cgroup and scheduler grant."""
     gpus: tuple[Gpu, ...] = ()
     gpu_visibility: str | None = None
-    """The value for CUDA_VISIBLE_DEVICES of everything started; None leaves the variable alone."""
+    """CUDA_VISIBLE_DEVICES for every process that the agent starts; None leaves the variable as it is."""
     num_gpus: int = 0
-    """What Ray is told; ``len(gpus)`` unless the user overrides it."""
+    """The GPU count for ``ray start``; ``len(gpus)`` unless the user overrides it."""
     custom: Mapping[str, float] = field(default_factory=dict)
-    """Custom resources: the GPU's product name, ``full-worker`` and the user's own."""
+    """Custom resources: the GPUs' product names, ``full-worker`` and the user's."""
     sources: Sources = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeAddress:
-    """The address under which the other nodes reach this one."""
+    """The address at which the other nodes reach this one."""
 
     ip: str
     interface: str | None
-    """The interface that holds ``ip``; None where it could not be found (NAT, or another namespace's)."""
+    """The interface that holds ``ip``; None if none here does (NAT, or an interface of another namespace)."""
     hostname: str
     sources: Sources = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class HeadAddress:
-    """Where an agent that may be the head of this run listens for the roll call."""
+    """Where an agent that may be this run's head listens for the roll call."""
 
     host: str
     """A name or an address (IPv6 without brackets)."""
     port: int
-    """The roll call's TCP port."""
+    """TCP port of the roll call."""
     source: str = ""
 
     def __str__(self) -> str:
-        """``host:port``, with brackets around IPv6."""
+        """Return ``host:port``, with brackets around an IPv6 address."""
         return join_host_port(self.host, self.port)
 
 
 def join_host_port(host: str, port: int) -> str:
-    """``host:port``, with the brackets that an IPv6 address needs."""
+    """Return ``host:port``, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How the run ended, the same on every node."""
+    """How the run ended; the same on every node."""
 
     status: int
-    """The exit status, 0-255."""
+    """Exit status, 0-255."""
     reason: str
     """One line for people: whose status it is and why."""
     source: str = "workload"
-    """``workload``, or the name of one of our own errors (see :mod:`bootstrap.errors`)."""
+    """``workload``, or the name of one of the agent's errors (see :mod:`bootstrap.errors`)."""

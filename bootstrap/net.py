@@ -1,4 +1,4 @@
-"""Names, addresses and interfaces of this machine, as the kernel and the resolver tell them."""
+"""Names, addresses and interfaces of this machine, from the kernel and the resolver."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from bootstrap.process.bounded import TimedOut, run_bounded
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A network interface and the addresses that it holds."""
+    """A network interface and its addresses."""
 
     name: str
     up: bool
     addresses: tuple[str, ...]
-    """IPv4 and IPv6, without scope."""
+    """IPv4 and IPv6, without zone."""
 
 
 Route = Callable[[str], "str | None"]
-
-
+"""A peer's address → the source address for it, such as :func:`source_address`."""
 Resolve = Callable[[str], Sequence[str]]
+"""A host name → its addresses, such as :func:`look_up` or :func:`resolve`."""
 
 
 def interfaces() -> tuple[Interface, ...]:
-    """The interfaces of this machine (of its network namespace), in the kernel's order."""
+    """Return the interfaces of this network namespace, in the kernel's order."""
     import psutil  # noqa: PLC0415 (25 ms)
 
     stats = psutil.net_if_stats()
@@ -43,14 +43,14 @@ def interfaces() -> tuple[Interface, ...]:
 
 
 def own_addresses(table: Sequence[Interface] | None = None) -> frozenset[str]:
-    """Every address that an interface of this machine holds, loopback too, in canonical form."""
+    """Return every address of this machine's interfaces, loopback included, in canonical form."""
     return frozenset(canonical(a) for i in (interfaces() if table is None else table) for a in i.addresses)
 
 
 def source_address(towards: str) -> str | None:
-    """The address that this machine would send from to reach ``towards`` (an address); None without a route.
+    """Return the source address for packets to ``towards`` (an address); None without a route.
 
-    Connecting a UDP socket makes the kernel look up the route and sends no packet.
+    Connecting a UDP socket makes the kernel look up the route but sends no packet.
     """
     family = socket.AF_INET6 if ":" in towards else socket.AF_INET
     try:
@@ -63,15 +63,14 @@ def source_address(towards: str) -> str | None:
 
 
 def look_up(name: str) -> list[str]:
-    """The addresses of a host name, IPv4 and IPv6 (with its scope), in the system's order; takes the resolver's time.
+    """Return the addresses of a host name, IPv4 and IPv6 (with its zone), in the resolver's order; may block.
 
-    :raises OSError: if it has none now (socket.gaierror).
-    :raises UnicodeError: if no name server could have it, such as a label of more than 63 letters.
+    :raises OSError: if the name has no address now (socket.gaierror).
+    :raises UnicodeError: if DNS cannot encode the name, such as a label of more than 63 characters.
     """
-    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    addresses = [sockaddr for *_, sockaddr in found]
+    addresses = [sockaddr for *_, sockaddr in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
     scoped = (f"{its[0]}%{its[3]}" if len(its) == 4 and its[3] else str(its[0]) for its in addresses)
-    return list(dict.fromkeys(address for address in scoped))
+    return list(dict.fromkeys(scoped))
 
 
 def resolve(name: str, timeout: float = timeouts.RESOLVE_S) -> tuple[str, ...]:
@@ -87,7 +86,7 @@ def resolve(name: str, timeout: float = timeouts.RESOLVE_S) -> tuple[str, ...]:
 
 
 def is_address(text: str) -> bool:
-    """Whether it is an IP address, and no name."""
+    """Return whether ``text`` is an IP address rather than a name."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -96,5 +95,8 @@ def is_address(text: str) -> bool:
 
 
 def canonical(address: str) -> str:
-    """Return the one spelling of an address."""
+    """Return the canonical spelling of an address; an IPv6 zone stays.
+
+    :raises ValueError: if it is not an address.
+    """
     return str(ipaddress.ip_address(address))

@@ -73,7 +73,7 @@ HEAD = {"10.1.0.1": "10.1.0.5", "127.0.1.1": "127.0.0.1", "2001:db8:9::1": "2001
         ({"node_ip": "10.1.0.5", "env": {"POD_IP": "10.0.0.5"}}, ("10.1.0.5", "eth1", "--node-ip")),
         (
             {"node_ip": "203.0.113.4"},
-            ("203.0.113.4", None, "--node-ip (which no interface of this machine holds: NAT?)"),
+            ("203.0.113.4", None, "--node-ip (on no interface of this machine: NAT?)"),
         ),
         ({"env": {"POD_IP": "10.0.0.5"}, "interface": "ib0"}, ("10.0.0.5", "eth0", "POD_IP")),
         ({"env": {"POD_IP": ""}, "interface": "ib0"}, ("192.168.7.5", "ib0", "--interface=ib0 (ib0)")),
@@ -87,7 +87,7 @@ HEAD = {"10.1.0.1": "10.1.0.5", "127.0.1.1": "127.0.0.1", "2001:db8:9::1": "2001
         # A pattern that admits several: the route decides among them.
         (
             {"interface": "eth", "towards": "10.1.0.1", "route": routes(HEAD, "10.0.0.5")},
-            ("10.1.0.5", "eth1", "the route to the head (10.1.0.1) (of those that --interface=eth admits)"),
+            ("10.1.0.5", "eth1", "the route to the head (10.1.0.1) (among those that --interface=eth selects)"),
         ),
         (
             {"interface": "ib", "towards": "10.1.0.1", "route": routes(HEAD)},
@@ -100,7 +100,11 @@ HEAD = {"10.1.0.1": "10.1.0.5", "127.0.1.1": "127.0.0.1", "2001:db8:9::1": "2001
         # An exclusion names nothing, so bridges stay what they are; a name means what it names.
         (
             {"interface": "^eth,ib,lo"},
-            ("172.17.0.1", "docker0", "--interface=^eth,ib,lo (docker0): a bridge, as there is nothing else"),
+            (
+                "172.17.0.1",
+                "docker0",
+                "--interface=^eth,ib,lo (docker0): a bridge, as no other interface has an address",
+            ),
         ),
         ({"interface": "docker0"}, ("172.17.0.1", "docker0", "--interface=docker0 (docker0)")),
         ({"interface": "lo"}, ("127.0.0.1", "lo", "loopback, as no interface that is up has another address")),
@@ -131,7 +135,11 @@ HEAD = {"10.1.0.1": "10.1.0.5", "127.0.1.1": "127.0.0.1", "2001:db8:9::1": "2001
         ({"table": (LO, V6, ETH1)}, ("10.1.0.5", "eth1", "the first interface that is up (eth1)")),
         (
             {"table": (LO, DOWN, DOCKER)},
-            ("172.17.0.1", "docker0", "the first interface that is up (docker0): a bridge, as there is nothing else"),
+            (
+                "172.17.0.1",
+                "docker0",
+                "the first interface that is up (docker0): a bridge, as no other interface has an address",
+            ),
         ),
         ({"table": (LO, DOWN)}, ("127.0.0.1", "lo", "loopback, as no interface that is up has another address")),
         (
@@ -164,7 +172,7 @@ def test_a_pattern_that_admits_nothing(given_: dict[str, Any], quoted: str) -> N
 
 
 def test_a_pod_ip_that_is_none() -> None:
-    with pytest.raises(IdentityError, match=re.escape("POD_IP='$(POD_IP)' is no IP address")) as caught:
+    with pytest.raises(IdentityError, match=re.escape("POD_IP='$(POD_IP)' is not an IP address")) as caught:
         address(env={"POD_IP": "$(POD_IP)"})
     assert "status.podIP" in caught.value.hint
 

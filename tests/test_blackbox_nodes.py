@@ -185,7 +185,7 @@ def test_nodes_that_were_told_of_different_sizes(site: Site) -> None:
     head = site.rank(0, 2, "--quorum-timeout=1")
     worker = site.rank(2, 3)
     assert statuses(worker, head) == [65, 75]
-    assert "was told of 3 nodes, the head " in worker.err
+    assert "expects 3 nodes, the head " in worker.err
 
 
 def test_another_version_of_ray(site: Site) -> None:
@@ -253,7 +253,7 @@ def test_an_unfit_node_is_told_on_all_nodes(site: Site, rank: int) -> None:
     unfit = {"RAY_BOOTSTRAP_TEMP_DIR": str(temp_dir)}
     nodes = [site.rank(r, 2, env=unfit if r == rank else {}) for r in range(2)]
     assert statuses(*nodes) == [78, 78]
-    assert [f"{temp_dir} is no folder" in node.err for node in nodes] == [True, True]
+    assert [f"{temp_dir} is not a folder" in node.err for node in nodes] == [True, True]
     assert nodes[1].starts == []
 
 
@@ -271,7 +271,7 @@ def test_an_unfit_head_is_found_all_the_same(site: Site, head: list[str], worker
     unfit = {"RAY_BOOTSTRAP_TEMP_DIR": str(site.folder / "file"), "RAY_BOOTSTRAP_NODE_IP": None}
     nodes = [site.run(*head, *shared, "--", "true", env=unfit), site.run(*worker, *shared, "--", "true")]
     assert statuses(*nodes) == [78, 78], nodes[1].err
-    assert "is no folder" in nodes[1].err
+    assert "is not a folder" in nodes[1].err
 
 
 def test_an_unfit_head_without_a_roll_call_waits_for_nobody(site: Site) -> None:
@@ -291,7 +291,7 @@ def test_a_shared_folder_that_is_not_mounted_makes_a_node_unfit(site: Site, rank
     missing = site.folder / "missing"
     node = site.run(f"--shared-dir={missing}", f"--rank={rank}", "--nodes=2", "--", "true")
     assert node.wait() == 78, node.err
-    assert f"shared-dir: --shared-dir={missing} is not there\n" in node.err
+    assert f"shared-dir: --shared-dir={missing} does not exist\n" in node.err
     assert (node.starts, missing.exists()) == ([], False)
     ignored = ["--ignore-check=shared-dir", "--ignore-check=node-address"]
     node = site.run(f"--shared-dir={missing}", f"--rank={rank}", "--nodes=2", *ignored, "--", "true")

@@ -135,7 +135,7 @@ def test_cuda_visible_devices(tmp_path: Path, listed: str, indices: list[int], v
 @with_stub
 def test_the_end_of_the_list_is_told(tmp_path: Path) -> None:
     answer = ask(tmp_path, TWO, {"CUDA_VISIBLE_DEVICES": "1,5,0"})
-    assert "ends at '5', which is no device here" in answer["sources"]["gpus"]
+    assert "ends at '5', which is not a device here" in answer["sources"]["gpus"]
 
 
 @with_stub
@@ -176,7 +176,7 @@ def test_whole_gpus_beside_mig_and_a_parent_without_instances(tmp_path: Path) ->
     assert uuids(answer) == [*MIGS, stub.uuid(2)]
     assert answer["visibility"] == ",".join([*MIGS, stub.uuid(2)])
     assert answer["total_on_machine"] == 5
-    assert "GPU 3 is in MIG mode and has no instance" in answer["sources"]["gpus"]
+    assert "GPU 3 is in MIG mode but has no instances" in answer["sources"]["gpus"]
 
 
 @with_stub

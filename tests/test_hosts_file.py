@@ -252,7 +252,7 @@ def unwritable(monkeypatch: pytest.MonkeyPatch) -> None:
     ("interface", "env", "given_env", "said"),
     [
         ("eth0", {}, {"GLOO_SOCKET_IFNAME": "eth0"}, "GLOO_SOCKET_IFNAME=eth0 is set instead"),
-        ("eth0", {"GLOO_SOCKET_IFNAME": "ib0"}, {}, "GLOO_SOCKET_IFNAME=ib0 is left as it is"),
+        ("eth0", {"GLOO_SOCKET_IFNAME": "ib0"}, {}, "GLOO_SOCKET_IFNAME=ib0 stays as it is"),
     ],
 )
 @pytest.mark.usefixtures("unwritable")
@@ -275,7 +275,7 @@ def test_an_address_that_is_on_no_interface_is_not_written(tmp_path: Path) -> No
     host = machine(tmp_path, DEBIAN)
     outcome = hosts_file.ensure("auto", address(interface=None), host, by_file(host))
     assert (outcome.changed, dict(outcome.env)) == (False, {})
-    assert "is left alone, as no interface of this machine holds that address" in outcome.note
+    assert "stays as it is, as no interface of this machine holds that address" in outcome.note
     assert "--node-ip=ADDRESS" in outcome.note
     assert (tmp_path / "etc/hosts").read_text() == DEBIAN
 

@@ -388,9 +388,9 @@ def test_a_worker_sent_to_its_own_loopback_is_noted() -> None:
 @pytest.mark.parametrize(
     ("env", "fault"),
     [
-        (SKY | {"SKYPILOT_TASK_ID": "s" * 257}, "run id 's{100}\\.\\.\\.' \\(SKYPILOT_TASK_ID\\): .* it has 257"),
-        (SKY | {"SKYPILOT_TASK_ID": "s\udcff"}, "'s\\\\udcff' \\(SKYPILOT_TASK_ID\\): expected a text in UTF-8"),
-        (LWS | {"LWS_LEADER_ADDRESS": "l" * 60 + ".x" * 120}, "LWS_LEADER_ADDRESS.* it has 304"),
+        (SKY | {"SKYPILOT_TASK_ID": "s" * 257}, "run id 's{100}\\.\\.\\.' \\(SKYPILOT_TASK_ID\\): .* got 257"),
+        (SKY | {"SKYPILOT_TASK_ID": "s\udcff"}, "'s\\\\udcff' \\(SKYPILOT_TASK_ID\\): expected valid UTF-8"),
+        (LWS | {"LWS_LEADER_ADDRESS": "l" * 60 + ".x" * 120}, "LWS_LEADER_ADDRESS.* got 304"),
         (TORCHRUN | {"MASTER_ADDR": "bad_host..x"}, "MASTER_ADDR='bad_host..x': .* cannot be a host name"),
         (SLURM | {"SLURM_NODEID": "0", "SLURM_STEP_NODELIST": "g" * 64 + "[1-3]"}, "cannot be a host name"),
     ],

@@ -145,7 +145,7 @@ def test_workers_that_leave_no_port_are_an_error_and_not_a_search_without_end() 
     # The standard ports of a head may be free or not, as another test has it; those of a worker are in the range.
     with pytest.raises(PreflightFailed) as failure:
         choose(Settings(min_worker_port=20000, max_worker_port=65535), Role.WORKER)
-    assert "outside of the workers' 20000-65535" in failure.value.message
+    assert "in the workers' range 20000-65535" in failure.value.message
     assert "--dashboard-agent-listen-port=PORT" in failure.value.hint
 
 

@@ -332,7 +332,7 @@ def test_a_port_whose_holder_is_hidden(fit: Node, listener: int, monkeypatch: py
 
     monkeypatch.setattr(psutil, "net_connections", lambda _: [])
     finding = preflight.run(having(fit, object_manager_port=listener))[0]
-    assert "another process (not to be seen by this user)" in finding.message
+    assert "another process (hidden from this user)" in finding.message
 
 
 @pytest.mark.parametrize("name", [*ports.HEAD_ONLY, "rollcall_port"])
@@ -434,7 +434,7 @@ def test_temp_dir_that_is_a_file(fit: Node, short_dir: Path) -> None:
     for path in (short_dir / "file", short_dir / "file/below"):
         finding = preflight.run(having(fit, temp_dir=path))[0]
         assert (finding.check, finding.fatal) == ("temp-dir", True)
-        assert f"{short_dir}/file is no folder" in finding.message
+        assert f"{short_dir}/file is not a folder" in finding.message
 
 
 @pytest.fixture
@@ -571,9 +571,9 @@ def test_temp_dir_without_room(fit: Node, monkeypatch: pytest.MonkeyPatch, free:
 def test_shared_dir(fit: Node, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     node = having(fit, shared_dir=str(shared))
-    assert "is not there" in only(node).message
+    assert "does not exist" in only(node).message
     shared.touch()
-    assert "is no folder" in only(node).message
+    assert "is not a folder" in only(node).message
     shared.unlink()
     shared.mkdir()
     assert found(node) == []
@@ -623,7 +623,7 @@ def test_shared_dir_that_squashes_owners(fit: Node, tmp_path: Path, monkeypatch:
     showing(monkeypatch, uid=65533)
     finding = only(meeting_in(fit, tmp_path))
     assert (finding.check, finding.fatal) == ("shared-dir", False)
-    assert "files of ours show uid 65533 there" in finding.message
+    assert "our files show uid 65533 there" in finding.message
 
 
 def test_shared_dir_that_cannot_be_written(fit: Node) -> None:

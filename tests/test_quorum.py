@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bootstrap import timeouts
 from bootstrap.errors import QuorumTimeout
 from bootstrap.log import Log
 from bootstrap.model import Phase

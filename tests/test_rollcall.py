@@ -234,8 +234,8 @@ async def test_one_rank_claimed_twice_names_both_hosts() -> None:
         ({"rank": -1}, 2, "host-1 has rank -1, but the run on head-host has 2 nodes"),
         ({"rank": -1}, None, f"host-1 has rank -1, but the run on head-host has at most {MOST_NODES} nodes"),
         ({"rank": MOST_NODES}, None, f"rank {MOST_NODES}, but the run on head-host has at most {MOST_NODES} nodes"),
-        ({"size": 3}, 2, "host-1 was told of 3 nodes, the head head-host of 2"),
-        ({"rank": None}, 1, "host-1 has no rank, and all 1 of the run on head-host are taken"),
+        ({"size": 3}, 2, "host-1 expects 3 nodes, the head head-host expects 2"),
+        ({"rank": None}, 1, "host-1 has no rank, and all 1 ranks of the run on head-host are taken"),
     ],
 )
 @looped
@@ -263,7 +263,7 @@ async def test_unnumbered_nodes_get_the_lowest_free_rank_and_that_of_one_who_was
         numbered = await join(head.address, hello(2))
         one, three = [await join(head.address, hello(None, host=f"h{n}")) for n in range(2)]
         assert (one.rank, three.rank) == (1, 3)
-        with pytest.raises(IdentityError, match="all 4 of the run"):
+        with pytest.raises(IdentityError, match="all 4 ranks of the run"):
             await join(head.address, hello(None))
         one.close()
         await head.until(lambda: head.phase(1) is Phase.LOST)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootstrap import parsers, settings
+from bootstrap import cli, parsers, settings
 from bootstrap.errors import UsageError
 from bootstrap.model import join_host_port
 from bootstrap.settings import Settings, load
@@ -96,8 +98,8 @@ def test_a_text_becomes_a_value(parse: Callable[[str], Any], text: str, value: o
         (parsers.duration, "\u0663", "a duration such as"),
         (parsers.duration_from(1), "0.9s", "a duration of at least 1 s"),
         (parsers.size, "\u0663", "a size such as"),
-        (parsers.run_id, "r" * 257, "at most 256 characters, it has 257"),
-        (parsers.run_id, "r\udcff", "a text in UTF-8"),
+        (parsers.run_id, "r" * 257, "at most 256 characters, got 257"),
+        (parsers.run_id, "r\udcff", "valid UTF-8"),
         (parsers.host_port, "bad_host..x", "'bad_host..x' cannot be a host name"),
         (parsers.host_port, f"{'a' * 64}.b:6379", "cannot be a host name"),
         (parsers.choice("a", "b"), "c", "one of a, b"),
@@ -123,20 +125,20 @@ def test_a_text_becomes_a_value(parse: Callable[[str], Any], text: str, value: o
         (parsers.resources_json, "[" * 100_000, "a JSON object"),
         (parsers.resources_json, '{"disk": 1' + "0" * 400 + "}", "a number of at least 0"),
         (parsers.resources_json, '{"disk": 1' + "0" * 5000 + "}", "a JSON object"),
-        (parsers.resources_json, '{"CPU": 2}', "an option of its own"),
-        (parsers.resources_json, '{"GPU": 2}', "an option of its own"),
+        (parsers.resources_json, '{"CPU": 2}', "has its own option"),
+        (parsers.resources_json, '{"GPU": 2}', "has its own option"),
         (parsers.resources_json, '{"disk": "2"}', "a number of at least 0"),
         (parsers.resources_json, '{"disk": true}', "a number of at least 0"),
         (parsers.resources_json, '{"disk": -1}', "a number of at least 0"),
         (parsers.resources_json, '{"disk": NaN}', "a number of at least 0"),
         (parsers.resources_json, '{"disk": Infinity}', "a number of at least 0"),
-        (parsers.labels, "a", "'a' is not that"),
-        (parsers.labels, "=b", "'=b' is not that"),
-        (parsers.labels, "/a=b", "'/a=b' is not that"),
-        (parsers.labels, "a=-b", "no label value"),
-        (parsers.labels, f"a={'b' * 64}", "no label value"),
-        (parsers.labels, "a=b c", "no label value"),
-        (parsers.labels, "ray.io/node-id=1", "Ray's own"),
+        (parsers.labels, "a", "expected key=value,key=value, got 'a'"),
+        (parsers.labels, "=b", "got '=b'"),
+        (parsers.labels, "/a=b", "got '/a=b'"),
+        (parsers.labels, "a=-b", "'-b' is not a valid label value"),
+        (parsers.labels, f"a={'b' * 64}", "not a valid label value"),
+        (parsers.labels, "a=b c", "not a valid label value"),
+        (parsers.labels, "ray.io/node-id=1", "reserved for Ray"),
     ],
 )
 def test_what_is_no_value_says_what_was_expected(parse: Callable[[str], Any], text: str, expected: str) -> None:
@@ -244,7 +246,7 @@ def test_the_variables_of_a_service_that_is_called_like_an_option_are_no_options
 
 
 def test_a_long_text_is_quoted_by_its_beginning() -> None:
-    with pytest.raises(UsageError, match=r"^--run-id='r{100}\.\.\.': expected at most 256 characters, it has 20000$"):
+    with pytest.raises(UsageError, match=r"^--run-id='r{100}\.\.\.': expected at most 256 characters, got 20000$"):
         load({"run_id": ["r" * 20_000]}, {})
 
 
@@ -260,17 +262,17 @@ IMPOSSIBLE = [
     ({"rendezvous": "file"}, "--rendezvous=file needs --shared-dir=DIR"),
     ({"rendezvous": "static"}, "--rendezvous=static needs --head-address=HOST[:PORT]"),
     ({"head_address": "a b"}, "--head-address='a b': expected HOST or HOST:PORT"),
-    ({"head_address": "h:6379", "gcs_port": "6380"}, "names another GCS port than --gcs-port=6380"),
+    ({"head_address": "h:6379", "gcs_port": "6380"}, "--head-address=h:6379 and --gcs-port=6380 name different ports"),
     ({"min_worker_port": "20000"}, "--min-worker-port and --max-worker-port go together"),
     ({"min_worker_port": "2", "max_worker_port": "1"}, "--min-worker-port=2 is above --max-worker-port=1"),
     ({"gcs_port": "7000", "dashboard_port": "7000"}, "--dashboard-port=7000 is also --gcs-port"),
     (
         {"min_worker_port": "7000", "max_worker_port": "7010", "gcs_port": "7005"},
-        "--gcs-port=7005 lies in the workers' range 7000-7010",
+        "--gcs-port=7005 is inside the range of Ray's workers, 7000-7010",
     ),
-    ({"ray_start_arg": "--head"}, "--ray-start-arg=--head: --head is decided by the agent"),
-    ({"ray_start_arg": "--num-cpus=4"}, "--num-cpus is decided by the agent or has an option of its own"),
-    ({"ray_start_arg": "--address=a:1"}, "--address is decided by the agent"),
+    ({"ray_start_arg": "--head"}, "--ray-start-arg=--head: the agent passes --head itself"),
+    ({"ray_start_arg": "--num-cpus=4"}, "the agent passes --num-cpus itself; use the agent's option for it"),
+    ({"ray_start_arg": "--address=a:1"}, "the agent passes --address itself"),
 ]
 
 
@@ -338,3 +340,18 @@ def test_every_option_says_what_it_means() -> None:
         assert option.metadata["group"], option.name
         assert option.metadata["metavar"], option.name
     assert (settings.flag("num_cpus"), settings.variable("num_cpus")) == ("--num-cpus", "RAY_BOOTSTRAP_NUM_CPUS")
+
+
+WITHOUT_DEFAULT = {"shared_dir", "expect_gpus", "resources", "labels", "log_dir", "ray_start_arg", "ignore_check"}
+
+
+def test_help_shows_one_default_for_each_option_that_has_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    entries = re.split(r"^  (?=--)", capsys.readouterr().out, flags=re.MULTILINE)[1:]
+    shown = {entry.split()[0].rstrip(","): " ".join(entry.split()) for entry in entries}
+    for option in settings.options():
+        defaults = re.findall(r"\[default: ([^]]+)\]", shown[settings.flag(option.name)])
+        assert shown[settings.flag(option.name)].count("[default") == len(defaults)
+        assert len(defaults) == (option.name not in WITHOUT_DEFAULT), option.name
+        if option.default not in (None, (), dataclasses.MISSING):
+            assert option.metadata["parse"](defaults[0]) == option.default, option.name

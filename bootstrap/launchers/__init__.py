@@ -1,6 +1,6 @@
-"""Who am I? The first row of the launchers' table that matches says it, and options override single values.
+"""This node's identity: from the first matching row of the launchers' table; options override single values.
 
-Nothing decisive is guessed: half an answer is an error that quotes the variables, never rank 0.
+Nothing decisive is guessed: an incomplete identity is an error that quotes the variables, never rank 0.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def identify(
     own_addresses: Callable[[], Collection[str]] = net.own_addresses,
     resolve: net.Resolve = net.look_up,
 ) -> tuple[NodeIdentity, list[str]]:
-    """This node's identity, with the source of each value, and notes for the log.
+    """Return this node's identity, with the source of each value, and notes for the log.
 
-    :param own_addresses: called only if ``--head-address`` alone says who is who; ``resolve`` likewise.
-    :raises IdentityError: if rank, size, role or run id are missing, contradict each other or are out of range.
+    :param own_addresses: called only if ``--head-address`` alone decides the roles, as is ``resolve``.
+    :raises IdentityError: if rank, size, role or run id is missing, out of range or contradicts another.
     """
     row, source, notes = _choose(settings, host)
     found = _facts(row, Context(settings, host, own_addresses, resolve))
@@ -56,7 +56,7 @@ def identify(
     hints = tuple(found[word][0] for word in ("head",) if word in found)
     heads = [static.host_of(hint, found["head"][1]) for hint in hints]
     if role is Role.WORKER and any(map(is_loopback, heads)):
-        notes.append(f"{found['head'][1]}={hints[0]} on a worker: the head is looked for on this machine")
+        notes.append(f"{found['head'][1]}={hints[0]} on a worker: it looks for the head on its own machine")
     sources = {word: fact[1] for word, fact in found.items() if word in _OPTIONS}
     sources |= {"launcher": source, "role": sources.get("role", f"rank {rank}"), "run_id": run_id[1]}
     sources |= {"rendezvous": rendezvous[1], "attempt": sources.get("attempt", "not given")}
@@ -66,19 +66,20 @@ def identify(
 
 
 def _choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
-    """The row, why it, and which others match."""
+    """Return the row, what it was recognised by, and a note on the other rows that match."""
     rows = {row.name: row for row in LAUNCHERS}
     if settings.launcher != "auto":
         if settings.launcher not in rows:
-            raise IdentityError(f"--launcher={settings.launcher!r} is unknown", hint=f"one of {', '.join(rows)}")
+            names = ", ".join(rows)
+            raise IdentityError(f"--launcher={settings.launcher!r}: no such launcher", hint=f"auto, or one of {names}")
         row = rows[settings.launcher]
         if row.when is None and not row.matches(settings, host):
-            raise IdentityError(f"--launcher={row.name}: {_wanted(row)}", hint="--launcher=auto takes what is there")
+            raise IdentityError(f"--launcher={row.name} {_wanted(row)}", hint="--launcher=auto to detect the launcher")
         return row, "--launcher", []
     matching = [row for row in LAUNCHERS if row.matches(settings, host)]
     row, others = matching[0], matching[1:]
     if row.name == "local" and _asks_for_more(settings):
-        # Options that make no whole identity and no launcher to complete it: the errors of "explicit" fit.
+        # The options are incomplete and no launcher completes them: the errors of "explicit" fit.
         row = rows["explicit"]
     also = [other.name for other in others if other.when is None]
     notes = [f"launcher {row.name}; also matches {', '.join(also)}; --launcher=NAME overrides"] if also else []
@@ -90,23 +91,23 @@ def _wanted(row: Launcher) -> str:
     wanted = [f"one of {', '.join(row.any_of)} set"] if row.any_of else []
     wanted += [f"all of {', '.join(row.all_of)} set"] if row.all_of else []
     wanted += [f"none of {', '.join(row.none_of)} set"] if row.none_of else []
-    return f"it goes by variables that are not like that here: {'; '.join(wanted)}"
+    return f"does not match this environment; it needs {'; '.join(wanted)}"
 
 
 def _asks_for_more(s: Settings) -> bool:
-    """Whether the options speak of more than this one machine."""
+    """Return whether the options ask for more than this machine."""
     more = s.rank is not None or s.role == "worker" or (s.nodes or 1) > 1 or (s.min_nodes or 1) > 1
     return more or (s.role == "head" and (s.shared_dir or s.min_nodes) is not None)
 
 
 def _facts(row: Launcher, context: Context) -> Facts:
-    """What is known: variables, then what is derived from them, then options, each over the one before."""
+    """Collect the facts from variables, from what is derived of them, and from options; later ones win."""
     get, found = context.host.get, Facts()
     for word in ("rank", "size", "head", "attempt"):
         names: tuple[str, ...] = getattr(row, word)
         for name in reversed(names):
             if value := get(name):
-                # A port in a launcher's variable is torch's, not GCS's.
+                # A port in a launcher's variable is PyTorch's, not GCS's.
                 found[word] = (static.host_of(value, name) if word == "head" else value, name)
     for word in ("run_id", "run_name"):
         for template in reversed(getattr(row, word)):
@@ -132,13 +133,11 @@ def _refuse_second_process(row: Launcher, host: Host) -> None:
 
 
 def _refuse_half(row: Launcher, found: Facts, settings: Settings) -> None:
-    """Rank and size must both be there, as far as this launcher gives them."""
-    missing = "role" not in found and "rank" not in found
-    names = row.rank or ("--rank",)
-    if missing:
-        said = ", ".join(_quoted(found[word]) for word in ("size", "head") if word in found) or "no size either"
+    """Raise an error if rank or size is missing, as far as this launcher provides them."""
+    if "role" not in found and "rank" not in found:
+        known = ", ".join(_quoted(found[word]) for word in ("size", "head") if word in found) or "no size either"
         raise IdentityError(
-            f"launcher {row.name}: no rank: {' and '.join(names)} not set ({said})",
+            f"launcher {row.name}: no rank: {' and '.join(row.rank or ('--rank',))} not set ({known})",
             hint="--rank=N on each node; or --role=head on one and --role=worker on the others",
         )
     settled = "size" in found or ("rank" not in found and not row.size)
@@ -153,13 +152,14 @@ def _refuse_misfit(row: Launcher, found: Facts, settings: Settings, rank: int | 
     if rank is None or size is None:
         return
     if rank >= size:
-        hint = "one process per node is wanted" if row.local_rank else row.size_hint
+        hint = row.local_hint if row.local_rank else row.size_hint
         raise IdentityError(
             f"{_quoted(found['rank'])} with {_quoted(found['size'])}: ranks go from 0 to {size - 1}", hint=hint
         )
     if settings.min_nodes is not None and settings.min_nodes > size:
         raise IdentityError(
-            f"--min-nodes={settings.min_nodes} is more than {_quoted(found['size'])}", hint=f"--min-nodes={size}"
+            f"--min-nodes={settings.min_nodes} is more than {_quoted(found['size'])}",
+            hint=f"--min-nodes={size}",
         )
 
 
@@ -168,27 +168,27 @@ def _quoted(fact: Fact) -> str:
     return f"{source}={value!r}" if source.replace("_", "").replace("-", "").isalnum() else f"{value} ({source})"
 
 
-def _number(found: Facts, word: str, least: int) -> int | None:
+def _number(found: Facts, word: str, minimum: int) -> int | None:
     if word not in found:
         return None
     value, source = found[word]
-    if not re.fullmatch(r"[0-9]{1,9}", value.strip()) or int(value) < least:
+    if not re.fullmatch(r"[0-9]{1,9}", value.strip()) or int(value) < minimum:
         raise IdentityError(
-            f"{source}={value!r}: the {word} is a whole number of at least {least}",
+            f"{source}={value!r}: the {word} must be a whole number of at least {minimum}",
             hint=f"{flag(_OPTIONS[word])}=N overrides it",
         )
     return int(value)
 
 
 def _role(found: Facts, rank: int | None) -> Role:
-    """Rank 0 is the head, and a role that was asked for must agree."""
+    """Return the role: rank 0 is the head, and ``--role`` must agree."""
     by_rank = Role.HEAD if rank == 0 else Role.WORKER
     if "role" not in found or rank is None:
         return Role(found["role"][0]) if "role" in found else by_rank
     if found["role"][0] != by_rank:
         raise IdentityError(
-            f"{_quoted(found['role'])} with {_quoted(found['rank'])}: rank 0 is the head, and nobody else",
-            hint="--rank=N, or --launcher=explicit to go by the options alone",
+            f"{_quoted(found['role'])} with {_quoted(found['rank'])}: the head has rank 0, and workers have others",
+            hint="--rank=N, or --launcher=explicit to ignore the launcher's variables",
         )
     return by_rank
 
@@ -204,7 +204,7 @@ def _rendezvous(row: Launcher, settings: Settings) -> Fact:
 
 
 def _run_id(row: Launcher, found: Facts, rendezvous: str) -> tuple[Fact, list[str]]:
-    """The run id, and a note if the next run may have it too."""
+    """Return the run id, and a note if the next run may have it too."""
     unique = "run_id" in found
     if not unique and "run_name" not in found:
         raise IdentityError(f"launcher {row.name}: nothing names this run", hint=row.run_id_hint)
@@ -217,7 +217,7 @@ def _run_id(row: Launcher, found: Facts, rendezvous: str) -> tuple[Fact, list[st
         return (name, source), []
     if not source and rendezvous == "file":
         raise IdentityError(
-            "a shared folder without a run id: the record of another run would be taken for this one's",
+            "a shared folder without a run id: this run would accept another run's record",
             hint=row.run_id_hint,
         )
     note = f"run id {name!r} is not unique: the next run may have it too; {row.run_id_hint}"

@@ -1,4 +1,4 @@
-"""What a launcher says, but not simply in a variable: one pure function per row of the table that needs one."""
+"""Facts that a launcher provides, but not in a variable: one pure function for each row that needs one."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bootstrap.rendezvous import slurm, static
 from bootstrap.settings import Settings
 
 Fact = tuple[str, str]
-"""A value as text, and where it came from."""
+"""A value as text, and its source."""
 Facts = dict[str, Fact]
-"""By our word: rank, size, role, head, run_id (no other run's), run_name (the next run's too), attempt, note."""
+"""By our word: rank, size, role, head, run_id (unique), run_name (perhaps the next run's too), attempt, note."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a value may be derived from."""
+    """The inputs of a derivation."""
 
     settings: Settings
     host: Host
@@ -31,21 +31,23 @@ class Context:
 
 
 def kubernetes(found: Facts, context: Context) -> Facts:
-    """The Job's name out of the pod's, ``<job>-<index>``; the head's out of the pod's line in /etc/hosts.
+    """Derive the Job's name from the pod's, ``<job>-<index>``, and the head's from the pod's line in /etc/hosts.
 
-    https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode
+    Source: https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode
     """
     pod, domain = _pod_name(context.host)
     job, _, index = pod.rpartition("-")
     if not job or index != found.get("rank", ("", ""))[0]:
-        return {}  # hostNetwork: the name is the machine's
+        return {}  # with hostNetwork the name is the machine's
     return {"run_name": (f"job-{job}", f"host name {pod}"), **_peer(f"{job}-0", domain)}
 
 
 def jobset(found: Facts, context: Context) -> Facts:
-    """The rank over all Jobs of the set, and the first pod's name, ``<set>-<replicated job>-0-0``.
+    """Derive the rank across all Jobs of the set, and the first pod's name, ``<set>-<replicated job>-0-0``.
 
-    https://jobset.sigs.k8s.io/docs/concepts/
+    Source: https://jobset.sigs.k8s.io/docs/concepts/
+
+    :raises IdentityError: if the global index or the number of Jobs is missing or impossible.
     """
     pod, domain = _pod_name(context.host)
     derived: Facts = {}
@@ -59,13 +61,14 @@ def jobset(found: Facts, context: Context) -> Facts:
     nodes = context.settings.nodes
     if job is None or jobs is None or not job.isdecimal() or not jobs.isdecimal() or not int(job) < int(jobs):
         raise IdentityError(
-            f"{quoted}: both are needed, as whole numbers, the first below the second",
-            hint="take both from the pod's labels of the same name by the downward API, or give --rank=N",
+            f"{quoted}: expected two whole numbers, the first below the second",
+            hint="set both through the downward API, from the pod's labels jobset.sigs.k8s.io/job-global-index and "
+            "jobset.sigs.k8s.io/global-replicas; or --rank=N",
         )
     if nodes is None or nodes % int(jobs) or not found["rank"][0].isdecimal():
         raise IdentityError(
-            f"{quoted} with --nodes={nodes}: the nodes must be the same number in each of the {jobs} Jobs",
-            hint="--nodes=N with the pods of all Jobs, or --rank=N",
+            f"{quoted} with --nodes={nodes}: expected the same number of nodes in each of the {jobs} Jobs",
+            hint=f"--nodes=N, a multiple of {jobs}: the pods of all Jobs together; or --rank=N",
         )
     index, name = found["rank"]
     rank = int(job) * (nodes // int(jobs)) + int(index)
@@ -73,11 +76,14 @@ def jobset(found: Facts, context: Context) -> Facts:
 
 
 def openmpi(_found: Facts, context: Context) -> Facts:
-    """Nothing, but with several processes per node their ranks are not the nodes'."""
+    """Derive nothing, but refuse several processes per node: their ranks are not the nodes'.
+
+    :raises IdentityError: if mpirun started more than one process on this node.
+    """
     local = context.host.get("OMPI_COMM_WORLD_LOCAL_SIZE") or "1"
     if local != "1":
         raise IdentityError(
-            f"OMPI_COMM_WORLD_LOCAL_SIZE={local!r}: mpirun started several processes on this node, and one is wanted",
+            f"OMPI_COMM_WORLD_LOCAL_SIZE={local!r}: mpirun started several processes on this node, expected one",
             hint="mpirun --map-by ppr:1:node ray-bootstrap ...",
         )
     return {}
@@ -88,16 +94,19 @@ _NO_TASKS = {"4294967290": "an interactive step", "4294967291": "the batch scrip
 
 
 def slurm_step(_found: Facts, context: Context) -> Facts:
-    """The first host of the step; the batch script and an salloc shell are no step.
+    """Derive the head, which is the first host of the step.
 
-    Both have SLURM_NODEID=0 and SLURM_JOB_NUM_NODES, so that they look like rank 0.
+    A batch script and an salloc shell are not srun tasks, but they have SLURM_NODEID=0 and SLURM_JOB_NUM_NODES and so
+    look like rank 0.
+
+    :raises IdentityError: if this process is not a task of srun, or the node list is malformed.
     """
     get = context.host.get
     step = get("SLURM_STEP_ID") or get("SLURM_STEPID")
     if step in _NO_TASKS or not (step or get("SLURM_STEP_NODELIST")):
         where = f"SLURM_STEP_ID={step} is {_NO_TASKS[step]}" if step else "SLURM_STEP_ID is not set"
         raise IdentityError(
-            f"SLURM_JOB_ID={get('SLURM_JOB_ID')!r}, but this is no task of srun: {where}",
+            f"SLURM_JOB_ID={get('SLURM_JOB_ID')!r}, but this process is not a task of srun: {where}",
             hint="srun --ntasks-per-node=1 ray-bootstrap ...   (--launcher=local for this machine alone)",
         )
     nodelist, name = slurm.nodelist(context.host)
@@ -106,33 +115,35 @@ def slurm_step(_found: Facts, context: Context) -> Facts:
     try:
         return {"head": (slurm.first(nodelist), f"{name}={nodelist}")}
     except ValueError as error:
-        raise IdentityError(f"{name}: {error}", hint="--head-address=HOST says where the head is") from None
+        raise IdentityError(f"{name}: {error}", hint="--head-address=HOST, the first node of the step") from None
 
 
 def skypilot(_found: Facts, context: Context) -> Facts:
-    """The first line of SKYPILOT_NODE_IPS."""
+    """Derive the head from the first line of SKYPILOT_NODE_IPS."""
     ips = (context.host.get("SKYPILOT_NODE_IPS") or "").split()
     return {"head": (ips[0], "SKYPILOT_NODE_IPS")} if ips else {}
 
 
 def pytorchjob(found: Facts, context: Context) -> Facts:
-    """The master's name, which some versions call ``localhost`` on the master itself."""
+    """Derive the run's name from the master's, which some versions call ``localhost`` on the master itself."""
     head = found.get("head", ("", ""))[0]
     on_master = not head or is_loopback(head)
     return {"run_name": (f"pytorchjob-{context.host.hostname if on_master else head}", "MASTER_ADDR")}
 
 
 def address(_found: Facts, context: Context) -> Facts:
-    """The node that has the head's address is the head, as in ``ray symmetric-run --address``.
+    """Make the node that has the head's address the head, as ``ray symmetric-run --address`` does.
 
-    On the head itself its name may resolve to 127.0.1.1 (Debian's habit), so a loopback address counts as its own.
+    On the head, its name may resolve to 127.0.1.1 (Debian's default), so a loopback address counts as this node's.
+
+    :raises IdentityError: if the head's address is missing, or is loopback with more than one node.
     """
     wanted, count = context.settings.head_address, max(context.settings.nodes or 1, context.settings.min_nodes or 1)
     if wanted is None:
-        raise IdentityError("--launcher=address goes by the head's address", hint="--head-address=HOST, on all nodes")
+        raise IdentityError("--launcher=address needs the head's address", hint="--head-address=HOST, on all nodes")
     if context.settings.role != "auto" or context.settings.rank is not None:
-        return {"run_name": ("default", "")}  # the head may not have been told its own address
-    # All nodes spell it alike, and two clusters on one machine differ in it.
+        return {"run_name": ("default", "")}  # not from the address, which the head's command line may lack
+    # All nodes get it in the same spelling, and two clusters on one machine differ in it.
     return {"run_name": (f"address-{wanted}", "--head-address"), **_role_by_address(wanted, count, context)}
 
 
@@ -141,68 +152,64 @@ def _role_by_address(wanted: str, count: int, context: Context) -> Facts:
     if is_loopback(name) and count > 1:
         raise IdentityError(
             f"{source} with {count} nodes: each of them would take itself for the head",
-            hint="--head-address=HOST with the address under which the others reach the head",
+            hint="--head-address=HOST, the address at which the other nodes reach the head",
         )
-    if name.partition(".")[0] == context.host.hostname.partition(".")[0] and not _is_ip(name):
+    if name.partition(".")[0] == context.host.hostname.partition(".")[0] and not net.is_address(name):
         return {"rank": ("0", f"{source} is this host's name")}
     try:
-        found = {_canonical(a) for a in context.resolve(name)}
+        found = _without_zone(context.resolve(name))
     except (OSError, UnicodeError) as error:
-        # The head knows its own name, above or through /etc/hosts; a worker's resolver may be behind.
+        # The head knows its name, from above or from /etc/hosts; a worker's resolver may lag.
         return {"role": ("worker", source), "note": (f"{name} does not resolve yet ({error}): not this node", source)}
-    mine = {_canonical(a) for a in context.own_addresses()}
-    if own := sorted(a for a in found if a in mine or is_loopback(a)):
-        return {"rank": ("0", f"{source} is this node's own {own[0]}")}
-    return {"role": ("worker", f"{source} is not among this node's own addresses")}
+    own = _without_zone(context.own_addresses())
+    if held := sorted(a for a in found if a in own or is_loopback(a)):
+        return {"rank": ("0", f"{source} is this node's address {held[0]}")}
+    return {"role": ("worker", f"{source} is not an address of this node")}
 
 
 _COUNTS = ("PMI_SIZE", "FLUX_JOB_NNODES", "AWS_BATCH_JOB_NUM_NODES", "AZUREML_NODE_COUNT")
-"""Of launchers without a row: several nodes that each take themselves for the only one help nobody."""
+"""Node counts of launchers without a row: their nodes must not each start a cluster alone."""
 
 
 def local(_found: Facts, context: Context) -> Facts:
-    """This machine alone, unless something says that there are others."""
+    """Take this machine as the only node.
+
+    :raises IdentityError: if an option or a variable says that there are more.
+    """
     settings, get = context.settings, context.host.get
     if (settings.nodes or 1) > 1 or (settings.min_nodes or 1) > 1 or settings.rank or settings.role == "worker":
         raise IdentityError(
-            "--launcher=local is one node, and --nodes, --min-nodes, --rank or --role says that there are more",
+            "--launcher=local means one node, but --nodes, --min-nodes, --rank or --role asks for more",
             hint="--launcher=explicit with --rank=N and --nodes=N",
         )
     for name in _COUNTS if settings.launcher != "local" else ():
         if (count := get(name) or "").isdecimal() and int(count) > 1:
             raise IdentityError(
-                f"{name}={count}: there are several, but this node's rank is in no variable that is known here",
+                f"{name}={count}: there are several nodes, but no known variable has this node's rank",
                 hint="--rank=N and --nodes=N on each node, or --launcher=local for this machine alone",
             )
     alone = "no launcher's variables are set"
-    facts = {"rank": ("0", alone), "size": ("1", alone), "run_id": (f"local-{secrets.token_hex(4)}", "made up here")}
+    facts = {"rank": ("0", alone), "size": ("1", alone), "run_id": (f"local-{secrets.token_hex(4)}", "generated here")}
     if get("KUBERNETES_SERVICE_HOST") and settings.launcher != "local":
-        facts["note"] = ("a pod without JOB_COMPLETION_INDEX or the like: taken as the only node", alone)
+        facts["note"] = ("no JOB_COMPLETION_INDEX or the like in this pod: it counts as the only node", alone)
     return facts
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address as it is written means the machine that reads it."""
-    return host == "localhost" or (_is_ip(host) and ipaddress.ip_address(_canonical(host)).is_loopback)
+    """Return whether a name or address, without a look-up, means the machine that reads it."""
+    return host == "localhost" or (net.is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _canonical(ip: str) -> str:
-    """One spelling per address, without the zone of a link-local one."""
-    return str(ipaddress.ip_address(ip.partition("%")[0]))
+def _without_zone(addresses: Collection[str]) -> set[str]:
+    """Return the canonical addresses, without the zone (``%eth0``) of link-local ones."""
+    return {net.canonical(address.partition("%")[0]) for address in addresses}
 
 
 def _pod_name(host: Host) -> tuple[str, str]:
-    """The pod's host name and the domain of its headless Service; "" without one.
+    """Return the pod's host name and the domain of its headless Service, which is empty without one.
 
-    The domain is in no variable, but the kubelet writes ``10.0.0.5 pod.service.namespace.svc.cluster.local pod``.
+    No variable has the domain, but the kubelet writes ``10.0.0.5 pod.service.namespace.svc.cluster.local pod`` to
+    /etc/hosts.
     """
     pod, _, domain = host.hostname.partition(".")
     for line in (host.read("/etc/hosts") or "").splitlines():

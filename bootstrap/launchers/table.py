@@ -1,4 +1,4 @@
-"""The launchers, in order of precedence: our words on the left, their variables on the right."""
+"""The launchers' table, in order of precedence: our words on the left, their variables on the right."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Launcher:
-    """One row. Where several variables are named, the first that is set counts."""
+    """One row. Of several variables for one value the first that is set counts."""
 
     name: str
     any_of: Names = ()
-    """Any of them is set: this launcher started us ..."""
+    """The row matches if any of these is set ..."""
     all_of: Names = ()
-    """... if all of these are set too ..."""
+    """... and all of these ..."""
     none_of: Names = ()
-    """... and none of these is."""
+    """... and none of these."""
     when: Callable[[Settings], bool] | None = None
-    """Instead of the three, for a row that goes by options."""
+    """Instead of the three, for a row that depends on options."""
 
     rank: Names = ()
     size: Names = ()
     head: Names = ()
     attempt: Names = ()
     run_id: Names = ()
-    """Templates for a text that no other run has."""
+    """Templates for an id that no other run has."""
     run_name: Names = ()
-    """Templates for a text that the next run of that name repeats; second best."""
+    """Templates for an id that the next run of that name repeats; second best."""
     local_rank: Names = ()
-    """Above 0: a second process on the same node, which must not start a second Ray."""
+    """Above 0 this is a second process on the node, which must not start a second Ray."""
     rendezvous: str = "static"
     derive: Callable[[Facts, Context], Facts] | None = None
-    """What is not simply in a variable, given what is."""
+    """Derives the facts that are in no variable from those that are."""
 
     size_hint: str = "--nodes=N, on all nodes"
     run_id_hint: str = "--run-id=TEXT, the same on all nodes of a run and on no other's"
     local_hint: str = "start one process per node"
 
     def matches(self, settings: Settings, host: Host) -> bool:
-        """Whether this launcher's variables are there, or its options."""
+        """Return whether this launcher's variables, or its options, are set."""
         if self.when is not None:
             return self.when(settings)
         return (
@@ -58,13 +58,13 @@ class Launcher:
 
 def _label(label: str) -> str:
     return (
-        "say it by the downward API:\n  env:\n  - name: RAY_BOOTSTRAP_RUN_ID\n"
+        "set it through the downward API:\n  env:\n  - name: RAY_BOOTSTRAP_RUN_ID\n"
         f"    valueFrom: {{fieldRef: {{fieldPath: \"metadata.labels['{label}']\"}}}}"
     )
 
 
 _NODES_YAML = """\
-the number is in no variable of Kubernetes; --nodes=N, or in the manifest (as spec.completions):
+Kubernetes sets no variable for it; --nodes=N, or in the manifest (the number in spec.completions):
   env:
   - name: RAY_BOOTSTRAP_NODES
     value: "2\""""
@@ -87,7 +87,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         rendezvous="dns",
         run_id_hint=_label("jobset.sigs.k8s.io/jobset-uid"),
     ),
-    # JobSet sets no variables: a manifest gives these by the downward API, from the labels and annotations.
+    # JobSet sets no variables: the manifest sets these through the downward API, from labels and annotations.
     Launcher(
         "jobset",
         any_of=("JOBSET_NAME", "JOBSET_UID", "JOBSET_RESTART_ATTEMPT", "JOBSET_COORDINATOR", "JOBSET_JOB_GLOBAL_INDEX"),
@@ -129,8 +129,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
         run_id=("{SKYPILOT_TASK_ID}",),  # unique per task, but a recovery of the task keeps it
         derive=derived.skypilot,
     ),
-    # Before Slurm: under sbatch mpirun starts its own daemons with srun, on all nodes but the first, and leaves
-    # their SLURM_NODEID to us, which counts other nodes than the ranks do.
+    # Before Slurm: under sbatch mpirun starts its daemons with srun, on all nodes but the first, and we inherit
+    # their SLURM_NODEID, which numbers other nodes than the ranks do.
     Launcher(
         "openmpi",
         any_of=("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
@@ -178,7 +178,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         local_rank=("LOCAL_RANK",),
         local_hint="torchrun --nproc-per-node=1 ...",
     ),
-    # The variables of torch.distributed's env://, set by hand; with LOCAL_RANK they would count processes.
+    # The variables of torch.distributed's env://, set by hand; with LOCAL_RANK they would number processes.
     Launcher(
         "torch-env",
         all_of=("RANK", "WORLD_SIZE", "MASTER_ADDR"),

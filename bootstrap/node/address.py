@@ -1,4 +1,4 @@
-"""Which of this machine's addresses is the one that the other nodes reach."""
+"""The node address: the one of this machine's addresses that the other nodes reach."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ BRIDGES = (
     "cbr",
     "kube-",
 )
-"""Prefixes of interfaces that lead to containers or virtual machines of this host, not to other nodes."""
+"""Prefixes of interfaces that lead to this host's containers or virtual machines, not to other nodes."""
 
-# RFC 5737 and RFC 3849: documentation addresses, never a neighbour's, so only the default route matches them.
+# RFC 5737 and RFC 3849: documentation addresses, which no neighbour has, so only the default route matches them.
 _ANYWHERE = ("192.0.2.1", "2001:db8::1")
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether NCCL_SOCKET_IFNAME=``pattern`` admits the interface ``name``.
+    """Return whether NCCL_SOCKET_IFNAME=``pattern`` selects the interface ``name``.
 
-    A comma list of prefixes; ``=`` in front makes them whole names, ``^`` in front of all excludes them
+    A pattern is a comma list of prefixes; a leading ``=`` makes them whole names, a leading ``^`` excludes them all
     (https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-socket-ifname).
     """
     rest = pattern.strip()
@@ -70,16 +70,17 @@ def node_address(
     route: Route = source_address,
     lookup: Resolve = resolve,
 ) -> NodeAddress:
-    """The address under which others reach this node, and the interface that holds it.
+    """Return the address at which other nodes reach this one, and the interface that holds it.
 
-    In this order: ``--node-ip``; POD_IP; the interfaces that ``--interface``, NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME
-    admit; the source address of the route to ``towards`` (the head's name or address); that of the default route; the
-    first interface that is up. IPv4 before IPv6; loopback and bridges only if there is nothing else.
+    ``--node-ip`` goes first, then POD_IP. Otherwise only interfaces that ``--interface``, NCCL_SOCKET_IFNAME or
+    GLOO_SOCKET_IFNAME selects count: first the source address of the route to ``towards`` (the head's name or address),
+    then that of the default route, then the first interface that is up. IPv4 goes before IPv6; loopback and bridges are
+    the last resort.
 
-    :raises IdentityError: if POD_IP is no address, or a pattern admits no interface that has an address.
+    :raises IdentityError: if POD_IP is not an address, or the pattern selects no interface that has an address.
     """
     table = interfaces() if table is None else table
-    ip, source = _stated(settings, host, table) or _admitted(
+    ip, source = _given(settings, host, table) or _selected(
         settings, host, towards, table=table, route=route, lookup=lookup
     )
     held = _holder(table, ip)
@@ -95,8 +96,8 @@ def node_address(
     )
 
 
-def _stated(settings: Settings, host: Host, table: Sequence[Interface]) -> tuple[str, str] | None:
-    """The address that the user or the platform gave outright."""
+def _given(settings: Settings, host: Host, table: Sequence[Interface]) -> tuple[str, str] | None:
+    """Return the address that the user or the platform gave, and its source."""
     for name, value in (("--node-ip", settings.node_ip), ("POD_IP", host.get("POD_IP"))):
         if value is None:
             continue
@@ -104,57 +105,57 @@ def _stated(settings: Settings, host: Host, table: Sequence[Interface]) -> tuple
             ip = canonical(value.strip())
         except ValueError:
             raise IdentityError(
-                f"{name}={value!r} is no IP address",
-                hint=f"unset {name}, or take it from the downward API's status.podIP",
+                f"{name}={value!r} is not an IP address",
+                hint=f"unset {name}, or set it from status.podIP through the downward API",
             ) from None
-        # Not an error: behind NAT the address that others use is on no interface here.
+        # Not an error: behind NAT no interface holds the address that other nodes use.
         foreign = ip not in own_addresses(table)
-        return ip, f"{name} (which no interface of this machine holds: NAT?)" if foreign else name
+        return ip, f"{name} (on no interface of this machine: NAT?)" if foreign else name
     return None
 
 
-def _admitted(
+def _selected(
     settings: Settings, host: Host, towards: str | None, *, table: Sequence[Interface], route: Route, lookup: Resolve
 ) -> tuple[str, str]:
-    """The address of the best interface that the pattern, if there is one, admits."""
+    """Return the address of the best interface that the pattern, if there is one, selects, and its source."""
     origin, pattern = _pattern(settings, host)
-    admitted = [i for i in table if i.up and any(_usable(a) for a in i.addresses) and matches(pattern, i.name)]
-    if pattern and not admitted:
+    selected = [i for i in table if i.up and any(_usable(a) for a in i.addresses) and matches(pattern, i.name)]
+    if pattern and not selected:
         raise IdentityError(
-            f"{origin}={pattern!r} admits no interface that is up and has an address; there are: {_listing(table)}",
+            f"{origin}={pattern!r} selects no interface that is up and has an address; there are: {_listing(table)}",
             hint=f"correct or unset {origin}, or give --node-ip=ADDRESS",
         )
-    # Who names docker0 or lo means it; `^lo` names nothing.
+    # A pattern that names docker0 or lo means it; `^lo` names nothing.
     named = bool(pattern) and not pattern.strip().startswith("^")
-    wanted = admitted if named else [i for i in admitted if not _inward(i)]
-    suffix = f" (of those that {origin}={pattern} admits)" if pattern else ""
+    wanted = selected if named else [i for i in selected if not _inward(i)]
+    suffix = f" (among those that {origin}={pattern} selects)" if pattern else ""
     for source, address in _route_sources(towards, route, lookup):
         holder = _holder(wanted, address)
         if holder is not None and _usable(address):
             return canonical(address), source + suffix
-    for candidates, remark in ((wanted, ""), (admitted, ": a bridge, as there is nothing else")):
-        # A stable sort: the kernel's order within each family.
+    for candidates, remark in ((wanted, ""), (selected, ": a bridge, as no other interface has an address")):
+        # The sort is stable, so it keeps the kernel's order within each family.
         addresses = sorted((a for i in candidates for a in i.addresses if _global(a)), key=_is_v6)
         if addresses:
             holder = _holder(candidates, addresses[0])
             found = f"{origin}={pattern}" if pattern else "the first interface that is up"
             return canonical(addresses[0]), found + (f" ({holder.name})" if holder else "") + remark
-    return _loopback(admitted or table), "loopback, as no interface that is up has another address"
+    return _loopback(selected or table), "loopback, as no interface that is up has another address"
 
 
 def _pattern(settings: Settings, host: Host) -> tuple[str, str]:
-    """Who restricts the interfaces, and how: a pattern in NCCL's syntax, empty for none."""
+    """Return the option or variable that restricts the interfaces, and its pattern in NCCL's syntax; empty for none."""
     if settings.interface:
         return "--interface", settings.interface
     if nccl := host.get("NCCL_SOCKET_IFNAME"):
         return "NCCL_SOCKET_IFNAME", nccl
     gloo = host.get("GLOO_SOCKET_IFNAME") or ""
-    # PyTorch takes whole names here, not prefixes: with `eth1` NCCL's rule would admit eth10 too.
+    # PyTorch takes whole names here, not prefixes: by NCCL's rule `eth1` would also select eth10.
     return "GLOO_SOCKET_IFNAME", gloo if not gloo or gloo.startswith(("^", "=")) else "=" + gloo
 
 
 def _route_sources(towards: str | None, route: Route, lookup: Resolve) -> Iterator[tuple[str, str]]:
-    """Source addresses worth trying, best first, each with where it comes from."""
+    """Yield the routes' source addresses, best first, each with its description."""
     targets: Iterable[str] = ()
     if towards is not None:
         targets = (towards,) if is_address(towards) else sorted(lookup(towards), key=_is_v6)
@@ -167,7 +168,7 @@ def _route_sources(towards: str | None, route: Route, lookup: Resolve) -> Iterat
 
 
 def _usable(address: str) -> bool:
-    """Whether an address can be one's own at all: link-local ones need a scope, which others do not have."""
+    """Return whether other nodes could use an address; a link-local one needs a zone, which differs on each node."""
     parsed = ipaddress.ip_address(address)
     return not (parsed.is_link_local or parsed.is_unspecified or parsed.is_multicast)
 
@@ -177,7 +178,7 @@ def _global(address: str) -> bool:
 
 
 def _inward(interface: Interface) -> bool:
-    """Whether an interface leads into this machine only."""
+    """Return whether an interface leads only into this machine."""
     return interface.name.startswith(BRIDGES) or not any(_global(a) for a in interface.addresses)
 
 

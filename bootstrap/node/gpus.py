@@ -1,6 +1,6 @@
-"""Which GPUs this node may use: what NVML shows and CUDA_VISIBLE_DEVICES allows, MIG instances one by one.
+"""The GPUs that this node may use: those that NVML shows and CUDA_VISIBLE_DEVICES allows, MIG instances one by one.
 
-What CUDA_VISIBLE_DEVICES means: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
+The rules of CUDA_VISIBLE_DEVICES: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Fa-f][0-9A-Fa-f-]*|MIG-GPU-[0-9A-Fa-f-]+/
 
 @dataclass(frozen=True, slots=True)
 class GpuReport:
-    """What NVML shows and CUDA_VISIBLE_DEVICES allows."""
+    """The GPUs that NVML shows and CUDA_VISIBLE_DEVICES allows."""
 
     gpus: tuple[Gpu, ...] = ()
-    """Those to use, in the order of CUDA_VISIBLE_DEVICES."""
+    """The GPUs to use, in the order of CUDA_VISIBLE_DEVICES."""
     total_on_machine: int = 0
-    """Devices of the whole machine, MIG instances counted one by one, those of others and broken ones too."""
+    """Devices of the whole machine, MIG instances one by one, broken ones and those of other users included."""
     visibility: str | None = None
-    """The value for CUDA_VISIBLE_DEVICES of everything started; None leaves the variable alone."""
+    """CUDA_VISIBLE_DEVICES for every process that the agent starts; None leaves the variable as it is."""
     faults: tuple[tuple[int, str], ...] = ()
-    """NVML's index and own text of each device that should be ours and does not answer."""
+    """NVML's index and error text of each device that should be ours and does not answer."""
     sources: Sources = field(default_factory=dict)
 
 
@@ -41,14 +41,14 @@ class Visible:
     """A parsed CUDA_VISIBLE_DEVICES."""
 
     entries: tuple[int | str, ...]
-    """NVML indices, and (abbreviated) identifiers that begin with GPU- or MIG-."""
+    """NVML indices, and possibly abbreviated identifiers that begin with GPU- or MIG-."""
     rejected: str | None = None
-    """The entry at which CUDA stops reading, if there is one."""
+    """The entry at which CUDA stops reading, if any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The devices that CUDA_VISIBLE_DEVICES leaves."""
+    """The devices that CUDA_VISIBLE_DEVICES selects."""
 
     gpus: tuple[Gpu, ...]
     visibility: str | None
@@ -57,8 +57,9 @@ class Selection:
 
 
 def find(host: Host, expected: int | None) -> GpuReport:
-    """The GPUs that this node may use; none where there is no driver and nothing says that there should be one.
+    """Return the GPUs that this node may use; none without a driver, unless a GPU is expected.
 
+    :param expected: the number of ``--expect-gpus``; None or 0 if none is expected.
     :raises PreflightFailed: if NVML is broken although a GPU is expected or visible, or a device is listed twice.
     """
     if hidden := _hidden(host):
@@ -72,12 +73,12 @@ def find(host: Host, expected: int | None) -> GpuReport:
     notes = (*chosen.notes, *_order_note(host, devices), *(f"GPU {i}: {text}" for i, text in chosen.faults))
     sources = {"gpus": "; ".join((listed, *notes))}
     if chosen.visibility is not None:
-        sources["gpu_visibility"] = "UUIDs of NVML" if "-" in chosen.visibility else f"the valid part of {VISIBLE}"
+        sources["gpu_visibility"] = "UUIDs from NVML" if "-" in chosen.visibility else f"the valid part of {VISIBLE}"
     return GpuReport(chosen.gpus, _total(host, devices), chosen.visibility, chosen.faults, sources)
 
 
 def health(host: Host, gpus: Sequence[Gpu]) -> list[GpuHealth]:
-    """How the ``gpus`` that :func:`find` named are, and those that should be ours and do not answer.
+    """Return the health of the ``gpus`` that :func:`find` returned, and of those that should be ours but do not answer.
 
     :raises PreflightFailed: if NVML is broken although there are ``gpus``.
     """
@@ -86,15 +87,15 @@ def health(host: Host, gpus: Sequence[Gpu]) -> list[GpuHealth]:
     with nvml.session(f"{len(gpus)} GPUs were found" if gpus else None) as (library, _):
         if library is None:
             return []
-        told = [nvml.examine(library, gpu) for gpu in gpus]
+        states = [nvml.examine(library, gpu) for gpu in gpus]
         faults = select(nvml.devices(library), host.env.get(VISIBLE)).faults
-    return told + [GpuHealth(i, "", "", fault=text) for i, text in faults if i not in {gpu.index for gpu in gpus}]
+    return states + [GpuHealth(i, "", "", fault=text) for i, text in faults if i not in {gpu.index for gpu in gpus}]
 
 
 def parse_visible(text: str) -> Visible:
-    """CUDA_VISIBLE_DEVICES as CUDA reads it: up to the first entry that is neither an index nor a UUID.
+    """Parse CUDA_VISIBLE_DEVICES as CUDA does: up to the first entry that is neither an index nor a UUID.
 
-    An empty value, ``-1`` and Slurm's ``NoDevFiles`` so mean no device.
+    An empty value, ``-1`` and Slurm's ``NoDevFiles`` therefore mean no device.
     """
     entries: list[int | str] = []
     for item in text.split(","):
@@ -109,9 +110,9 @@ def parse_visible(text: str) -> Visible:
 
 
 def select(devices: Sequence[Device], text: str | None) -> Selection:
-    """What a CUDA_VISIBLE_DEVICES of ``text`` (None: unset) leaves of ``devices``.
+    """Return the ``devices`` that CUDA_VISIBLE_DEVICES=``text`` (None: unset) selects.
 
-    :raises PreflightFailed: if a device is listed twice, for which CUDA shows none at all.
+    :raises PreflightFailed: if it lists a device twice; CUDA then shows none at all.
     """
     visible = None if text is None else parse_visible(text)
     chosen: list[Device] = []
@@ -122,7 +123,7 @@ def select(devices: Sequence[Device], text: str | None) -> Selection:
         if device is None:
             rejected = str(entry)
             if isinstance(entry, str):
-                # A GPU that does not answer does not tell its UUID either: this may be one of them.
+                # A GPU that does not answer has no known UUID: this entry may name one of them.
                 chosen += [d for d in devices if d.fault]
             break
         chosen.append(device)
@@ -133,8 +134,8 @@ def select(devices: Sequence[Device], text: str | None) -> Selection:
         raise PreflightFailed(f"{VISIBLE}={text!r} lists a device twice", hint=f"name each device once in {VISIBLE}")
     notes: list[str] = []
     if rejected and rejected != "-1":
-        notes.append(f"{VISIBLE} ends at {rejected!r}, which is no device here")
-    notes += [f"GPU {d.index} is in MIG mode and has no instance" for d in chosen if d.mig and not d.gpus]
+        notes.append(f"{VISIBLE} ends at {rejected!r}, which is not a device here")
+    notes += [f"GPU {d.index} is in MIG mode but has no instances" for d in chosen if d.mig and not d.gpus]
     whole = {gpu.uuid for gpu in gpus}
     visibility: str | None = None
     if any(d.mig for d in chosen) or faults or any(isinstance(e, str) and e not in whole for e in accepted):
@@ -145,7 +146,7 @@ def select(devices: Sequence[Device], text: str | None) -> Selection:
 
 
 def _lookup(devices: Sequence[Device], entry: int | str) -> Device | None:
-    """The device (for a MIG instance: its parent with that alone) that an entry names; None if it is not one."""
+    """Return the device that an entry names (for a MIG instance its parent, with that instance only); None if none."""
     if isinstance(entry, int):
         found = [d for d in devices if d.index == entry and not d.foreign]
     elif entry.startswith("GPU-"):
@@ -155,7 +156,7 @@ def _lookup(devices: Sequence[Device], entry: int | str) -> Device | None:
         found = [
             Device(d.index, d.uuid, (gpu,), mig=True)
             for d, name, gpu in known
-            # An old name ends in numbers: 1/1 must not stand for 1/12.
+            # An old name ends in numbers: 1/1 must not match 1/12.
             if (name == entry if "/" in entry else name.lower().startswith(entry.lower()))
         ]
     return found[0] if len(found) == 1 else None
@@ -167,13 +168,13 @@ def _mig_names(device: Device) -> Iterator[tuple[str, Gpu]]:
 
 
 def _hidden(host: Host) -> str:
-    """Why there is no GPU for us whatever NVML says; empty if nothing says so."""
+    """Return which variable hides all GPUs, whatever NVML shows; empty if none does."""
     listed = host.env.get(VISIBLE)
     if listed is not None and not parse_visible(listed).entries:
         return f"{VISIBLE}={listed!r} shows none"
     runtime = host.env.get("NVIDIA_VISIBLE_DEVICES")
-    # With CDI the runtime itself sets `void` in containers that it has given GPUs, lest an older hook add all of them
-    # (https://github.com/NVIDIA/nvidia-container-toolkit/pull/395): only without a device does it mean what it says.
+    # With CDI the runtime sets `void` even in containers that have GPUs, so that an older hook does not add all of them
+    # (https://github.com/NVIDIA/nvidia-container-toolkit/pull/395): it means no GPU only without a device file.
     if runtime == "none" or (runtime == "void" and not _device_files(host)):
         return f"NVIDIA_VISIBLE_DEVICES={runtime}"
     return ""
@@ -184,18 +185,18 @@ def _device_files(host: Host) -> list[str]:
 
 
 def _reason(host: Host, expected: int | None) -> str | None:
-    """Why there should be a GPU; None where nothing says so."""
+    """Return why there should be a GPU; None without a sign of one."""
     if expected:
         return f"{expected} GPUs are expected"
     if host.env.get(VISIBLE):
         return f"{VISIBLE}={host.env[VISIBLE]!r}"
     files = _device_files(host)
-    # A privileged container without driver libraries sees every device file; `void` says that none is meant for it.
+    # A privileged container without driver libraries sees every device file; `void` means that it was given none.
     return f"{files[0]} exists" if files and host.env.get("NVIDIA_VISIBLE_DEVICES") != "void" else None
 
 
 def _total(host: Host, devices: Sequence[Device]) -> int:
-    """Devices of the machine; the driver lists also those that a device cgroup keeps from NVML."""
+    """Count the machine's devices; the driver also lists those that a device cgroup hides from NVML."""
     try:
         listed = len(list(host.path("/proc/driver/nvidia/gpus").iterdir()))
     except OSError:
@@ -205,8 +206,8 @@ def _total(host: Host, devices: Sequence[Device]) -> int:
 
 
 def _order_note(host: Host, devices: Sequence[Device]) -> Iterator[str]:
-    """A warning where CUDA may count the GPUs in another order than NVML does."""
+    """Yield a warning if CUDA may number the GPUs in another order than NVML."""
     indexed = any(isinstance(entry, int) for entry in parse_visible(host.env.get(VISIBLE, "")).entries)
     models = {gpu.name for device in devices for gpu in device.gpus if not device.mig}
     if indexed and len(models) > 1 and host.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-        yield "different GPUs: without CUDA_DEVICE_ORDER=PCI_BUS_ID the indices are CUDA's, fastest first, not NVML's"
+        yield "GPUs differ: without CUDA_DEVICE_ORDER=PCI_BUS_ID the indices follow CUDA (fastest first), not NVML"

@@ -1,7 +1,7 @@
-"""/etc/hosts: this node's own name resolves to its node address.
+"""/etc/hosts: make this node's name resolve to its node address.
 
-Gloo connects its peers through the address that each node's own name resolves to; Debian's ``127.0.1.1 name`` line, or
-no line, makes a training job on several nodes fail after a minute.
+Gloo connects its peers through the address that each node's own name resolves to. With Debian's ``127.0.1.1 name``
+line, or none, a training job on several nodes fails after a minute.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from bootstrap.model import NodeAddress
 FILE = "/etc/hosts"
 MARK = "# ray-bootstrap"
 
-# What C's isspace() takes for a blank; str.split() would also split at U+00A0 or U+0085, which may be inside a comment
-# or, in a broken file, inside a name.
+# The blanks of C's isspace(); str.split() would also split at U+00A0 or U+0085, which may be inside a comment or, in a
+# broken file, inside a name.
 _FIELD = re.compile(r"([ \t\v\f\r]*)([^ \t\v\f\r]+)")
 _UNWRITABLE = re.compile(r"[\s#\x00]")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -32,22 +32,22 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class HostsOutcome:
-    """What became of this node's name."""
+    """The outcome of :func:`ensure`."""
 
     changed: bool
     """Whether the file was written."""
     note: str = ""
-    """A warning with its remedy, for people; empty if all is well."""
+    """A warning with its remedy, for people; empty if the name resolves to the address."""
     env: Mapping[str, str] = field(default_factory=dict)
-    """For the environment of everything started."""
+    """Variables for every process that the agent starts."""
 
 
 def plan(text: str, hostname: str, ip: str) -> str | None:
-    """The hosts file ``text`` changed so that ``hostname`` (and its short form) means ``ip``; None if it does already.
+    """Return the hosts file ``text``, changed so that ``hostname`` and its short form mean ``ip``; None if they do.
 
-    The names are taken off every line of the same family that says something else, and off loopback lines of both:
-    resolvers with ``multi on`` return all lines, and glibc answers a question for IPv4 with ``::1`` as 127.0.0.1. All
-    else stays byte for byte. A name that no file can hold, and localhost, are left alone.
+    It removes the names from every line of the same family with another address, and from loopback lines of both
+    families: resolvers with ``multi on`` return all lines, and glibc answers an IPv4 query with ``::1`` as 127.0.0.1.
+    All else stays byte for byte. A name that cannot stand in the file, and localhost, change nothing.
     """
     names, own = _names(hostname), _unmapped(ipaddress.ip_address(ip))
     kept, missing = [], set(names)
@@ -75,28 +75,25 @@ def ensure(
     host: Host,
     resolves: Callable[[str], Collection[str]] = net.resolve,
 ) -> HostsOutcome:
-    """Make this node's name resolve to ``address.ip``, by /etc/hosts if the resolver does not say so already.
+    """Make this node's name resolve to ``address.ip``, through /etc/hosts unless it does already.
 
-    The file is written in place, as it is a bind mount in containers and cannot be replaced. What was written stays
-    after the run: in a container it goes with it, and on a machine it is true and others may have come to rely on it.
+    It writes the file in place, because in a container it is a bind mount and cannot be replaced. The line stays after
+    the run: a container's file goes with the container, and on a machine the line is true and others may rely on it.
+    If that fails, ``auto`` returns a note, and GLOO_SOCKET_IFNAME, with which Gloo needs no name.
 
-    Where that cannot be, ``auto`` returns a note and GLOO_SOCKET_IFNAME, with which Gloo needs no name.
-
-    :raises HostsError: with ``mode="require"`` if the name does not resolve to the address in the end.
+    :raises HostsError: with ``mode="require"``, if the name still does not resolve to the address.
     """
     hostname, ip = address.hostname, address.ip
-    if mode == "off":
-        return HostsOutcome(changed=False)
-    if ipaddress.ip_address(ip).is_loopback:
-        # A node that only loopback reaches is alone: whatever its name means, nobody else asks.
+    # A node that only loopback reaches is alone: no other node resolves its name.
+    if mode == "off" or ipaddress.ip_address(ip).is_loopback:
         return HostsOutcome(changed=False)
     text, trouble = host.read(FILE), ""
-    # Asked first only where the file is silent: DNS may know the name, and a machine's file is not ours to grow.
+    # If the file lacks the name, ask the resolver first: DNS may know it, and then a machine's file need not grow.
     if text is not None and not _mentions(text, hostname) and leads_to(resolves(hostname), ip):
         return HostsOutcome(changed=False)
     changed = False
     if address.interface is None:
-        trouble = f"{FILE} is left alone, as no interface of this machine holds that address"
+        trouble = f"{FILE} stays as it is, as no interface of this machine holds that address"
     else:
         try:
             changed = _write(host, hostname, ip)
@@ -106,27 +103,30 @@ def ensure(
     if leads_to(found, ip):
         return HostsOutcome(changed)
     fact = f"{hostname!r} resolves to {', '.join(sorted(found)) or 'nothing'}, not to the node address {ip}"
-    message = f"{fact}; {trouble or f'what {FILE} says is not what the resolver answers (nsswitch.conf, nscd?)'}"
-    remedy = f"as root: echo '{ip} {hostname}' >> {FILE}, and take the name off other lines there"
-    if address.interface is None:
-        remedy = "--node-ip=ADDRESS with one of this machine's; `ip -brief address` lists them"
+    message = f"{fact}; {trouble or f'the resolver does not answer what {FILE} says (nsswitch.conf, nscd?)'}"
     if mode == "require":
-        raise HostsError(message, hint=f"{remedy}; or --hosts=auto")
+        raise HostsError(message, hint=f"{_remedy(address)}; or --hosts=auto")
     env, instead = _interface(address, host)
-    return HostsOutcome(changed, note=f"{message}; {instead}; {remedy}", env=env)
+    return HostsOutcome(changed, note=f"{message}; {instead}; {_remedy(address)}", env=env)
+
+
+def _remedy(address: NodeAddress) -> str:
+    if address.interface is None:
+        return "--node-ip=ADDRESS with an address of this machine; `ip -brief address` lists them"
+    return f"as root: echo '{address.ip} {address.hostname}' >> {FILE}, and remove the name from its other lines"
 
 
 def _interface(address: NodeAddress, host: Host) -> tuple[dict[str, str], str]:
-    """The variable that spares Gloo the name, and what to say about it."""
+    """Return the variable with which Gloo needs no name, and a remark on it."""
     if theirs := host.get("GLOO_SOCKET_IFNAME"):
-        return {}, f"GLOO_SOCKET_IFNAME={theirs} is left as it is"
+        return {}, f"GLOO_SOCKET_IFNAME={theirs} stays as it is"
     if address.interface is None:
-        return {}, f"the interface of {address.ip} is not known, so Gloo may take the wrong one"
+        return {}, f"the interface of {address.ip} is unknown, so Gloo may take the wrong one"
     return {"GLOO_SOCKET_IFNAME": address.interface}, f"GLOO_SOCKET_IFNAME={address.interface} is set instead"
 
 
 def _write(host: Host, hostname: str, ip: str) -> bool:
-    """Carry the plan out; whether anything was to be done.
+    """Carry out the plan; return whether it changed the file.
 
     :raises OSError: if the file is absent, not writable, or locked for too long.
     """
@@ -135,7 +135,7 @@ def _write(host: Host, hostname: str, ip: str) -> bool:
         return False
     with path.open("r+b") as file:
         _lock(file)
-        # Once more under the lock: another agent on this machine may have written meanwhile.
+        # Plan again under the lock: another agent on this machine may have written the file meanwhile.
         before = file.read()
         after = plan(_decode(before), hostname, ip)
         if after is None:
@@ -143,8 +143,7 @@ def _write(host: Host, hostname: str, ip: str) -> bool:
         try:
             _overwrite(file, after.encode("utf-8", "surrogateescape"))
         except OSError:
-            # Full disk: the old text fitted before, so it does again. Half a hosts file would be worse than a wrong
-            # one.
+            # On a full disk the old text still fits, and half a hosts file would be worse than a wrong one.
             _overwrite(file, before)
             raise
     return True
@@ -159,7 +158,10 @@ def _overwrite(file: BinaryIO, content: bytes) -> None:
 
 
 def _lock(file: BinaryIO) -> None:
-    """Take the file's lock; closing the file gives it back."""
+    """Take the file's lock; closing the file releases it.
+
+    :raises BlockingIOError: if another process holds it for too long.
+    """
     deadline = time.monotonic() + timeouts.HOSTS_FILE_LOCK_S
     while True:
         try:
@@ -177,14 +179,14 @@ def _decode(content: bytes) -> str:
 
 
 def leads_to(found: Collection[str], ip: str) -> bool:
-    """Whether a resolver's answer leads to ``ip`` and nowhere else in its family, nor to loopback."""
+    """Return whether a resolver's answer has ``ip``, no other address of its family, and no loopback address."""
     own = ipaddress.ip_address(ip)
     addresses = {_unmapped(ipaddress.ip_address(a)) for a in found}
     return own in addresses and not any(a != own and (a.version == own.version or a.is_loopback) for a in addresses)
 
 
 def _names(hostname: str) -> frozenset[str]:
-    """The names to care for, in lower case: the host's own and its short form."""
+    """Return the names that must resolve, in lower case: the host's name and its short form."""
     name = _lower(hostname)
     if not name or _UNWRITABLE.search(name) or _is_reserved(name):
         return frozenset()
@@ -193,16 +195,12 @@ def _names(hostname: str) -> frozenset[str]:
 
 
 def _lower(name: str) -> str:
-    """ASCII lower case, as resolvers compare; str.lower() would take the Kelvin sign for a k."""
+    """Return ASCII lower case, which resolvers compare; str.lower() would turn the Kelvin sign into a k."""
     return name.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
 
 
 def _is_reserved(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return name == "localhost" or name.startswith("localhost.")
-    return True
+    return net.is_address(name) or name == "localhost" or name.startswith("localhost.")
 
 
 def _mentions(text: str, hostname: str) -> bool:
@@ -215,7 +213,7 @@ def _fields(line: str) -> Iterator[re.Match[str]]:
 
 
 def _parse(line: str) -> tuple[Address | None, frozenset[str]]:
-    """The address and the names (in lower case) of a line; no address where the resolver would skip it."""
+    """Return the address and the names (in lower case) of a line; None for the address if resolvers skip the line."""
     words = [match[2] for match in _fields(line)]
     try:
         address = _unmapped(ipaddress.ip_address(words[0]))
@@ -225,13 +223,13 @@ def _parse(line: str) -> tuple[Address | None, frozenset[str]]:
 
 
 def _unmapped(address: Address) -> Address:
-    """``::ffff:10.0.0.1`` as 10.0.0.1, which is what glibc makes of it."""
+    """Return 10.0.0.1 for ``::ffff:10.0.0.1``, as glibc does."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
 
 
 def _without(line: str, names: frozenset[str]) -> Iterator[str]:
-    """The line less ``names``, each with the blanks before it; nothing if no name is left."""
+    """Yield the line without ``names`` and the blanks before them; nothing if no name remains."""
     words = list(_fields(line))
     if all(_lower(match[2]) in names for match in words[1:]):
         return
@@ -242,6 +240,6 @@ def _without(line: str, names: frozenset[str]) -> Iterator[str]:
 
 
 def _append(text: str, line: str, original: str) -> str:
-    """``text`` and one more line, with the line ends that the file has."""
+    """Return ``text`` and one more line, with the file's line ends."""
     end = "\r\n" if "\r\n" in original else "\n"
     return f"{text}{'' if not text or text.endswith(chr(10)) else end}{line}{end}"

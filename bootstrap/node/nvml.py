@@ -1,6 +1,6 @@
-"""What NVML says, through pynvml: the devices of the machine and how they are.
+"""NVML through pynvml: the machine's devices and their health.
 
-Everything here works on a ``library``: the imported pynvml with NVML started, as :func:`session` gives it.
+The functions here take a ``library``: the imported pynvml with NVML started, as :func:`session` yields it.
 """
 
 from __future__ import annotations
@@ -32,46 +32,51 @@ class Device:
     index: int
     uuid: str = ""
     gpus: tuple[Gpu, ...] = ()
-    """What can be scheduled on it: itself, or its instances."""
+    """What Ray can schedule on: the device, or its instances."""
     mig: bool = False
     old_names: Mapping[str, Gpu] = field(default_factory=dict)
-    """MIG instances by the form of drivers before R470: ``MIG-GPU-<uuid>/<gpu instance>/<compute instance>``."""
+    """MIG instances by their names before driver R470: ``MIG-GPU-<uuid>/<gpu instance>/<compute instance>``."""
     fault: str = ""
+    """NVML's error text if the device does not answer."""
     foreign: bool = False
-    """There, but somebody else's: NVML may not talk to it."""
+    """The device exists but is not ours: NVML has no permission."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuHealth:
-    """NVML's signs of a GPU that is, or will soon be, no good."""
+    """NVML's signs that a GPU is failing, or will soon."""
 
     index: int
     uuid: str
-    """Empty for a GPU that does not even tell its name."""
+    """Empty for a GPU that does not answer even that."""
     name: str
     fault: str = ""
-    """NVML's own text if the GPU does not answer (``GPU is lost``); the other fields then say nothing."""
+    """NVML's error text if the GPU does not answer (``GPU is lost``); the other fields then mean nothing."""
     uncorrected_ecc: int | None = None
-    """Uncorrectable memory errors since the driver was loaded; None where the GPU does not count them."""
+    """Uncorrectable memory errors since the driver was loaded; None if the GPU does not count them."""
     remap_pending: bool = False
     """A memory row waits for a GPU reset to be remapped."""
     remap_failed: bool = False
     processes: tuple[tuple[int, int], ...] = ()
-    """``(pid, bytes)`` of each compute process of somebody else; 0 bytes where NVML may not say."""
+    """``(pid, bytes)`` of each compute process but this one; 0 bytes if NVML does not report them."""
 
 
 @contextmanager
 def session(reason: str | None) -> Iterator[tuple[Any, str]]:
-    """NVML from start to shutdown; None and why where it does not start and there is no ``reason`` for GPUs."""
-    import ctypes  # noqa: PLC0415 (not paid for by `status`)
+    """Start NVML and shut it down at the end; yield ``(library, "")``, or None and why it did not start.
+
+    :param reason: why there should be a GPU; None if nothing suggests one.
+    :raises PreflightFailed: if NVML fails in the session, or does not start although there is a ``reason``.
+    """
+    import ctypes  # noqa: PLC0415 (`status` does not need it)
 
     try:
-        # What pynvml does too, for a tenth of the price of importing it where there is no driver.
+        # pynvml does the same, but without a driver this costs a tenth of importing it.
         ctypes.CDLL(LIBRARY)
     except OSError as error:
         if reason:
             raise _broken(12, f"NVML Shared Library Not Found ({error})", reason) from None
-        yield None, f"no driver ({LIBRARY} is not there)"
+        yield None, f"no driver ({LIBRARY} not found)"
         return
     import pynvml  # noqa: PLC0415 (27 ms)
 
@@ -92,11 +97,11 @@ def session(reason: str | None) -> Iterator[tuple[Any, str]]:
 
 def _broken(code: int, text: str, reason: str) -> PreflightFailed:
     remedy = _HINTS.get(code, "run nvidia-smi here; look for Xid lines in dmesg")
-    return PreflightFailed(f"NVML: {text} (code {code}), but {reason}", hint=f"{remedy}; or --num-gpus=0 to do without")
+    return PreflightFailed(f"NVML: {text} (code {code}), but {reason}", hint=f"{remedy}; or --num-gpus=0 to use none")
 
 
 def _text(nvml: Any, error: Any) -> str:
-    """NVML's own words; pynvml's are older and say `RM` for the driver."""
+    """Return NVML's own text; pynvml's is older and says `RM` for the driver."""
     try:
         return str(nvml.nvmlErrorString(error.value))
     except nvml.NVMLError:
@@ -104,7 +109,7 @@ def _text(nvml: Any, error: Any) -> str:
 
 
 def devices(library: Any) -> list[Device]:
-    """Every device that NVML counts, in NVML's order (that of the PCI bus)."""
+    """Return every device that NVML counts, in NVML's order (that of the PCI bus)."""
     found = []
     for index in range(library.nvmlDeviceGetCount()):
         try:
@@ -137,18 +142,18 @@ def _instances(library: Any, parent: Any) -> Iterator[Any]:
         try:
             yield library.nvmlDeviceGetMigDeviceHandleByIndex(parent, slot)
         except (library.NVMLError_NotFound, library.NVMLError_NoPermission):
-            # Slots are not filled from the front, and a container sees only those that it was given.
+            # Slots may have gaps, and a container sees only the instances that it was given.
             continue
 
 
 def _gpu(library: Any, handle: Any, index: int, uuid: str, *, mig: bool = False) -> Gpu:
-    # Devices that share the machine's memory (Jetson, GB10) have no memory information of their own.
+    # Devices that share the machine's memory (Jetson, GB10) report none.
     memory = _optional(library, None, library.nvmlDeviceGetMemoryInfo, handle)
     return Gpu(index, uuid, library.nvmlDeviceGetName(handle), memory.total if memory else 0, mig)
 
 
 def examine(library: Any, gpu: Gpu) -> GpuHealth:
-    """How a GPU, or the parent and the tenants of a MIG instance, are."""
+    """Return the health of a GPU; for a MIG instance that of its parent, and the instance's processes."""
     try:
         handle = library.nvmlDeviceGetHandleByUUID(gpu.uuid)
         parent = library.nvmlDeviceGetHandleByIndex(gpu.index) if gpu.mig else handle
@@ -169,7 +174,7 @@ def examine(library: Any, gpu: Gpu) -> GpuHealth:
 
 
 def _optional(library: Any, default: Any, ask: Callable[..., Any], *arguments: Any) -> Any:
-    """An answer that some devices, drivers or containers do not give."""
+    """Return the answer to a query, or ``default`` on devices, drivers and in containers that do not support it."""
     try:
         return ask(*arguments)
     except (

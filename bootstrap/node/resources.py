@@ -1,6 +1,6 @@
-"""What this node gives to Ray: CPUs, memory and GPUs, each the least that anybody grants.
+"""What this node offers to Ray: CPUs, memory and GPUs, each the minimum of all limits.
 
-Ray alone counts neither the affinity, nor cgroup v2 cpusets, nor what Slurm granted.
+Ray by itself ignores the affinity, cgroup v2 cpusets and Slurm's grant.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bootstrap.node import gpus
 from bootstrap.settings import Settings
 
 Grant = tuple[int, str]
-"""An amount, and who grants it."""
+"""An amount, and its source."""
 Find = Callable[[Host, "int | None"], gpus.GpuReport]
 
 _SLURM_COUNTS = re.compile(r"([0-9]+)(?:\(x([0-9]+)\))?")
@@ -25,23 +25,23 @@ _MIB = 1024 * 1024
 
 
 def affinity() -> int:
-    """The CPUs that the scheduler may run this process on."""
+    """Return the number of CPUs that the kernel may run this process on (sched_setaffinity(2))."""
     return len(os.sched_getaffinity(0))
 
 
 def measure(
     settings: Settings, host: Host, *, allowed: Callable[[], int] = affinity, find: Find = gpus.find
 ) -> Resources:
-    """CPUs, memory in bytes and GPUs of this node; what the user set goes before what was found.
+    """Return this node's CPUs, memory in bytes, and GPUs; options override what was found.
 
-    :raises PreflightFailed: if NVML is broken (see :func:`bootstrap.node.gpus.find`), or more GPUs are asked for than
+    :raises PreflightFailed: if NVML is broken (see :func:`bootstrap.node.gpus.find`), or ``--num-gpus`` exceeds what
         CUDA_VISIBLE_DEVICES allows.
     """
-    cpus, cpus_source = _least([(allowed(), "affinity"), *_cpu_grants(host)])
-    memory, memory_source = _least(list(_memory_grants(host, allowed)))
+    cpus, cpus_source = _minimum([(allowed(), "affinity"), *_cpu_grants(host)])
+    memory, memory_source = _minimum(list(_memory_grants(host, allowed)))
     if settings.num_cpus is not None:
         cpus, cpus_source = settings.num_cpus, f"--num-cpus (found: {cpus} from {cpus_source})"
-    # --num-gpus=0 is also the way past a broken NVML, so it must not be asked.
+    # --num-gpus=0 is also the way past a broken NVML, so it must not start NVML.
     none = settings.num_gpus.isdecimal() and int(settings.num_gpus) == 0
     report = gpus.GpuReport(sources={"gpus": "--num-gpus=0"}) if none else find(host, settings.expect_gpus)
     num_gpus, num_gpus_source = _num_gpus(settings, host, report)
@@ -57,7 +57,7 @@ def measure(
 
 
 def slurm_counts(text: str) -> list[int]:
-    """One number per node out of Slurm's ``72(x2),36``; nothing where the text is not that."""
+    """Return one number per node from Slurm's ``72(x2),36``; none if the text is malformed."""
     counts: list[int] = []
     for part in text.split(","):
         match = _SLURM_COUNTS.fullmatch(part.strip())
@@ -68,7 +68,7 @@ def slurm_counts(text: str) -> list[int]:
 
 
 def cpu_list(text: str) -> int:
-    """How many CPUs the kernel's ``0-3,8`` names; 0 where the text is not that."""
+    """Return how many CPUs the kernel's ``0-3,8`` lists; 0 if the text is malformed."""
     count = 0
     for part in text.strip().split(","):
         first, dash, last = part.partition("-")
@@ -78,18 +78,18 @@ def cpu_list(text: str) -> int:
     return count
 
 
-def _least(grants: Sequence[Grant]) -> Grant:
-    """The smallest grant, with the others in its source."""
+def _minimum(grants: Sequence[Grant]) -> Grant:
+    """Return the smallest grant, with the others in its source."""
     ordered = sorted(grants, key=lambda grant: grant[0])
     if not ordered:
-        return 0, "not known"
+        return 0, "unknown"
     amount, source = ordered[0]
     others = "; ".join(f"{name}: {more}" for more, name in ordered[1:])
     return amount, f"{source} ({others})" if others else source
 
 
 def _cpu_grants(host: Host) -> Iterator[Grant]:
-    """Whole CPUs, at least one each: a quota of 1.5 runs two threads at three quarters of their speed."""
+    """Yield each limit in whole CPUs, at least one: a quota of 1.5 would run two threads at three quarters of speed."""
     for path, text in _cgroup(host, "cpu", "cpu.max", v2=True):
         quota, _, period = text.partition(" ")
         if quota.isdecimal() and period.isdecimal() and int(period):
@@ -107,16 +107,16 @@ def _cpu_grants(host: Host) -> Iterator[Grant]:
 
 
 def _slurm_cpus(host: Host) -> Iterator[Grant]:
-    """Slurm's grant to this node, in a step only: elsewhere the variables are the batch script's, or another node's."""
+    """Yield Slurm's grants to this node; only in a step, as elsewhere the variables may be another node's."""
     if not _in_step(host):
         return
     for name in ("SLURM_CPUS_ON_NODE", "SLURM_CPUS_PER_TASK"):
-        # Per task is per node here: a second task on a node is refused.
+        # Per task means per node: a second task on a node is an error.
         value = host.get(name) or ""
         if value.isdecimal() and int(value):
             yield int(value), f"{name}={value}"
     counts, rank = slurm_counts(host.get("SLURM_JOB_CPUS_PER_NODE") or ""), host.get("SLURM_NODEID") or ""
-    # The list is the job's and the rank the step's: they fit only where the step has all nodes of the job.
+    # The list is the job's and the rank the step's: they match only if the step has all nodes of the job.
     fits = str(len(counts)) == host.get("SLURM_STEP_NUM_NODES") and rank.isdecimal() and int(rank) < len(counts)
     if fits and counts[int(rank)]:
         yield counts[int(rank)], f"SLURM_JOB_CPUS_PER_NODE={host.get('SLURM_JOB_CPUS_PER_NODE')} for node {rank}"
@@ -132,13 +132,13 @@ def _memory_grants(host: Host, allowed: Callable[[], int]) -> Iterator[Grant]:
         yield psutil.virtual_memory().total, "psutil"
     for name, v2 in (("memory.max", True), ("memory.limit_in_bytes", False)):
         for path, text in _cgroup(host, "memory", name, v2=v2):
-            # v1 says "no limit" as a number that no machine has.
+            # v1 writes "no limit" as a number that no machine has.
             if text.isdecimal() and 0 < int(text) < 1 << 60:
                 yield int(text), f"cgroup v{2 if v2 else 1} {name} of {path}"
     if not _in_step(host):
         return
     per_node, per_cpu = host.get("SLURM_MEM_PER_NODE") or "", host.get("SLURM_MEM_PER_CPU") or ""
-    if per_node.isdecimal() and int(per_node):  # 0: all of the node's
+    if per_node.isdecimal() and int(per_node):  # 0: all of the node's memory
         yield int(per_node) * _MIB, f"SLURM_MEM_PER_NODE={per_node} MiB"
     elif per_cpu.isdecimal() and int(per_cpu):
         on_node = host.get("SLURM_CPUS_ON_NODE") or ""
@@ -151,7 +151,7 @@ def _in_step(host: Host) -> bool:
 
 
 def _cgroup(host: Host, controller: str, name: str, *, v2: bool) -> Iterator[tuple[str, str]]:
-    """``(group, text)`` of the file ``name`` in our control group and in each above it: every level is a limit."""
+    """Yield ``(group, text)`` of the file ``name`` in our control group and in each above it: every level limits."""
     for line in (host.read("/proc/self/cgroup") or "").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
@@ -162,7 +162,7 @@ def _cgroup(host: Host, controller: str, name: str, *, v2: bool) -> Iterator[tup
 
 
 def _mount(host: Host, controllers: str, controller: str) -> str | None:
-    """Where a hierarchy is mounted, by the convention that systemd and the container runtimes keep."""
+    """Return where a hierarchy is mounted, by the convention of systemd and the container runtimes; None if nowhere."""
     places = ("", "/unified") if not controllers else (f"/{controllers}", f"/{controller}")
     for place in places:
         mount = f"/sys/fs/cgroup{place}"
@@ -173,7 +173,7 @@ def _mount(host: Host, controllers: str, controller: str) -> str | None:
 
 def _levels(host: Host, mount: str, group: str, name: str) -> Iterator[tuple[str, str]]:
     path = PurePosixPath("/", group)
-    # A container without a cgroup namespace reads its path on the host here, but its mount begins at its own group.
+    # Without a cgroup namespace a container reads its path on the host here, but its mount begins at its own group.
     if ".." in path.parts or not host.path(f"{mount}{path}").is_dir():
         path = PurePosixPath("/")
     for level in (path, *path.parents):
@@ -191,17 +191,20 @@ def _num_gpus(settings: Settings, host: Host, report: gpus.GpuReport) -> tuple[i
         return asked, "--num-gpus"
     listed = host.env.get(gpus.VISIBLE)
     if listed is not None or report.visibility is not None:
-        # Ray itself refuses this, but only when its raylet starts and in a traceback.
+        # Ray refuses this too, but only when its raylet starts, and with a traceback.
         shown = f"{gpus.VISIBLE}={listed!r} leaves" if listed is not None else "NVML shows"
         raise PreflightFailed(
             f"--num-gpus={asked}, but {shown} {found}",
-            hint=f"--num-gpus=auto, or name {asked} devices in {gpus.VISIBLE}",
+            hint=f"--num-gpus=auto, or list {asked} devices in {gpus.VISIBLE}",
         )
     return asked, f"--num-gpus, although NVML shows {found}"
 
 
 def _gpu_resources(report: gpus.GpuReport, num_gpus: int) -> dict[str, float]:
-    """The product names, as GPU feature discovery writes them (``nvidia.com/gpu.product``), and ``full-worker``."""
+    """Return the product names, as GPU feature discovery writes them (``nvidia.com/gpu.product``), and ``full-worker``.
+
+    ``full-worker`` is 1 on a node that offers all GPUs of its machine.
+    """
     given: tuple[Gpu, ...] = report.gpus[:num_gpus]
     names = [re.sub(r"\s+", "-", gpu.name.strip()) for gpu in given]
     custom: dict[str, float] = {name: names.count(name) for name in names if name}

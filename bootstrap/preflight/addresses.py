@@ -15,28 +15,28 @@ from bootstrap.settings import fixed_ports, flag
 
 
 def ports(node: Node) -> Iterator[Finding]:
-    """The user's own ports: free, and not ones that the kernel may give away; a free one was chosen for the others."""
+    """Check that the user's ports are free, and that the kernel does not hand them out; the agent chose the others."""
     chosen = _chosen(node)
     taken = {name: port for name, port in chosen.items() if not ray_ports.is_free(port)}
     held = _holders(set(taken.values())) if taken else {}
     for name, port in taken.items():
-        who = held.get(port, "another process (not to be seen by this user)")
+        who = held.get(port, "another process (hidden from this user)")
         if port not in held and port < 1024:
-            who += ", or needs root as all below 1024 do"
-        remedy = f"{flag(name)}=PORT with a free one, or end that process; ss -ltnp 'sport = :{port}' shows it"
+            who += ", or needs root, as every port below 1024 does"
+        remedy = f"{flag(name)}=PORT with a free one, or stop that process; ss -ltnp 'sport = :{port}' shows it"
         yield Finding("ports", f"{flag(name)}={port} is held by {who}", remedy)
-    yield from _given_away(node, chosen)
+    yield from _ephemeral(node, chosen)
 
 
 def _chosen(node: Node) -> dict[str, int]:
-    """What the user fixed, of the ports that this node will bind."""
+    """Return the ports that the user chose and that this node will bind, by field name."""
     head_only = () if node.identity.role is Role.HEAD else (*ray_ports.HEAD_ONLY, "rollcall_port")
     return {name: port for name, port in fixed_ports(node.settings).items() if name not in head_only}
 
 
 def _holders(wanted: Collection[int]) -> dict[int, str]:
-    """Who holds these TCP ports, as far as this user may know; listeners go before connections."""
-    import psutil  # noqa: PLC0415 (25 ms, and only when something is wrong)
+    """Return which processes hold these TCP ports, as far as this user may see; listeners go before connections."""
+    import psutil  # noqa: PLC0415 (25 ms, and only if a port is taken)
 
     held: dict[int, str] = {}
     for entry in sorted(psutil.net_connections("tcp"), key=lambda entry: entry.status != psutil.CONN_LISTEN):
@@ -56,23 +56,23 @@ def _process(pid: int) -> str:
         return f"pid {pid}"
 
 
-def _given_away(node: Node, chosen: dict[str, int]) -> Iterator[Finding]:
-    """Ports that the kernel hands to outgoing connections: free now, perhaps not when Ray binds them (ip(7))."""
+def _ephemeral(node: Node, chosen: dict[str, int]) -> Iterator[Finding]:
+    """Yield a warning about ports that the kernel hands to outgoing connections: free now, maybe not later (ip(7))."""
     if (node.host.read("/proc/sys/net/ipv4/ip_local_reserved_ports") or "").strip():
-        return  # who reserves ports knows of the matter
-    given = ray_ports.ephemeral(node.host)
-    inside = {name: port for name, port in chosen.items() if port in given}
+        return  # the administrator has taken care of it
+    span = ray_ports.ephemeral(node.host)
+    inside = {name: port for name, port in chosen.items() if port in span}
     if inside:
         named = ", ".join(f"{flag(name)}={port}" for name, port in inside.items())
         listed = ",".join(map(str, sorted(inside.values())))
-        low, high = given.start, given.stop - 1
-        message = f"{named}: the kernel gives ports {low}-{high} to outgoing connections, so it may be taken at times"
+        low, high = span.start, span.stop - 1
+        message = f"{named}: a connection may hold it when Ray starts, as the kernel hands out ports {low}-{high}"
         remedy = f"a port below {low}; or as root: sysctl -w net.ipv4.ip_local_reserved_ports={listed}"
         yield Finding("ports", message, remedy, fatal=False)
 
 
 def worker_ports(node: Node) -> Iterator[Finding]:
-    """The range for Ray's worker processes: wide enough, and free of Ray's other ports, which Ray would refuse."""
+    """Check that the range for Ray's workers is wide enough and holds none of Ray's other ports, which Ray refuses."""
     settings, cpus = node.settings, node.resources.cpus
     if any(arg.startswith("--worker-port-list") for arg in settings.ray_start_arg):
         return
@@ -80,35 +80,35 @@ def worker_ports(node: Node) -> Iterator[Finding]:
     low, high, width = span.start, span.stop - 1, len(span)
     given, move = f"--min-worker-port={low} --max-worker-port={high}", "--min-worker-port=LOW --max-worker-port=HIGH"
     if width < cpus + 1:
-        message = f"{given} has room for {width} processes; {cpus} CPUs make {cpus} workers and a driver, actors more"
+        message = f"{given} has {width} ports; {cpus} CPUs need {cpus + 1} (a worker each, and a driver), actors more"
         yield Finding("worker-ports", message, f"--max-worker-port={low + max(2 * cpus, 100)} or higher")
     for name, port in _chosen(node).items():
         if port in span:
-            message = f"{flag(name)}={port} lies in the range of Ray's workers, {low}-{high}"
-            yield Finding("worker-ports", message, f"{flag(name)}=PORT outside of it; or move that: {move}")
+            message = f"{flag(name)}={port} is inside the range of Ray's workers, {low}-{high}"
+            yield Finding("worker-ports", message, f"{flag(name)}=PORT outside the range; or move the range: {move}")
 
 
 def node_address(node: Node) -> Iterator[Finding]:
-    """Loopback leads every other node to itself; Ray's own processes bind an address that this machine holds."""
+    """Check that the node address is not loopback, which no other node reaches, and that Ray can bind it here."""
     address, remedy = node.address, "--node-ip=ADDRESS or --interface=NAME; `ip -brief address` lists them"
     given = f"the node address is {address.ip} ({address.sources.get('ip', 'the only one found')})"
     if ipaddress.ip_address(address.ip).is_loopback:
         if node.multi_node:
-            yield Finding("node-address", f"{given}, which no other node reaches", remedy)
+            yield Finding("node-address", f"{given}, which no other node can reach", remedy)
     elif address.interface is None:
         yield Finding("node-address", f"{given}: Ray may not be able to bind it", remedy, fatal=False)
 
 
 def own_name(node: Node) -> Iterator[Finding]:
-    """Gloo connects its peers through the address that each node's own name resolves to."""
+    """Check that this node's name resolves to its address: Gloo connects its peers through it."""
     name, ip = node.address.hostname, node.address.ip
-    # With the variable Gloo asks for no name, and on loopback nobody else does.
+    # With the variable Gloo needs no name, and a node on loopback has no peers.
     if node.host.get("GLOO_SOCKET_IFNAME") or ipaddress.ip_address(ip).is_loopback:
         return
     found = net.resolve(name)
     if not hosts_file.leads_to(found, ip):
-        message = f"{name!r} resolves to {', '.join(found) or 'nothing'}, not to {ip}: Gloo would not connect"
+        message = f"{name!r} resolves to {', '.join(found) or 'nothing'}, not to {ip}: Gloo could not connect"
         instead = f"export GLOO_SOCKET_IFNAME={node.address.interface or 'INTERFACE'}"
-        repaired = "" if node.settings.hosts == "off" else f"a run puts it into {hosts_file.FILE} if it may; or "
+        repaired = "" if node.settings.hosts == "off" else f"a run adds it to {hosts_file.FILE} if permitted; or "
         remedy = f"{repaired}as root: echo '{ip} {name}' >> {hosts_file.FILE}; or {instead}"
         yield Finding("own-name", message, remedy, fatal=False)

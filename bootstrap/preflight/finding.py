@@ -1,4 +1,4 @@
-"""What a preflight check is, and what it says."""
+"""The types of the preflight: a check, and a finding."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about this node that is not as it should be."""
+    """A fault of this node."""
 
     check: str
     """Name of the check that found it."""
     message: str
-    """The fact, with its numbers."""
+    """What is wrong, with its numbers."""
     remedy: str
     """What to type."""
     fatal: bool = True
-    """False for a warning: the run may work all the same."""
+    """False for a warning: the run may still work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that is looked at before a run."""
+    """One check of a node before the run."""
 
     name: str
     """For ``--ignore-check``."""
     meaning: str
-    """What holds where it finds nothing."""
+    """What is true if it finds nothing."""
     run: Callable[[Node], Iterable[Finding]]
-    """Changes nothing that stays. May raise OSError, which becomes a finding."""
+    """Yields the findings and leaves no change. May raise OSError, which becomes a finding."""
     applies: Callable[[Node], bool] = lambda _node: True
-    """Whether there is anything to look at."""
+    """Whether there is anything to check on this node."""
 
 
 def size(amount: int) -> str:
-    """Bytes for people: ``64.0 MiB``."""
+    """Return ``amount`` bytes as text for people: ``64.0 MiB``."""
     for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if amount >= unit:
             return f"{amount / unit:.1f} {name}"

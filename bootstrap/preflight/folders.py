@@ -1,4 +1,4 @@
-"""Checks of folders: Ray's own, and the one that all nodes share."""
+"""Checks of folders: Ray's, and the one that all nodes share."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bootstrap.node.inspection import Node
 from bootstrap.preflight.finding import GIB, Finding, size
 
 LONGEST_SOCKET = 107
-"""Bytes of a UNIX socket's path (unix(7): 108 with the NUL)."""
-# The process id is that of the head's starter: seven digits at most (proc_sys_kernel(5), pid_max).
+"""Bytes in a UNIX socket's path (unix(7): 108 with the NUL)."""
+# The last number is a process id, that of the head's starter: at most seven digits (proc_sys_kernel(5), pid_max).
 _SOCKET = "session_2026-11-20_22-37-35_689000_4194304/sockets/plasma_store"
 _FULL = 0.95
-"""Ray makes no objects on a disk that is fuller (RAY_local_fs_capacity_threshold)."""
+"""Ray creates no objects on a disk that is fuller (RAY_local_fs_capacity_threshold)."""
 # fmt: off
 _NETWORKED = (
     "nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "afs", "glusterfs", "orangefs", "pvfs2", "panfs",
@@ -27,69 +27,65 @@ _NETWORKED = (
 )
 # fmt: on
 _LOCAL_FUSE = ("fuse.fuse-overlayfs", "fuse.overlayfs")
-"""The root of a rootless container: another machine never sees it."""
+"""The root of a rootless container, which no other machine sees."""
 _OF_ONE_CONTAINER = ("overlay", "tmpfs", "ramfs", *_LOCAL_FUSE)
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def socket_path(node: Node) -> Iterator[Finding]:
-    """The longest path of Ray's sockets below its folder."""
+    """Check the length of Ray's longest socket path."""
     excess = len(os.fsencode(node.temp_dir / _SOCKET)) - LONGEST_SOCKET
     if excess > 0:
         room = LONGEST_SOCKET - len(_SOCKET) - 1
-        message = (
-            f"{node.temp_dir} is {excess} bytes too long: with Ray's socket names a path may have {LONGEST_SOCKET}"
-        )
-        yield Finding("socket-path", message, f"--temp-dir=/tmp/ray-NAME; {room} bytes at most")
+        message = f"{node.temp_dir} is {excess} bytes too long: Ray's socket paths below it may have {LONGEST_SOCKET}"
+        yield Finding("socket-path", message, f"--temp-dir=/tmp/ray-NAME, at most {room} bytes")
 
 
 def temp_dir(node: Node) -> Iterator[Finding]:
-    """Ray's folder, or where it will be made."""
+    """Check Ray's folder, or the place where Ray will create it."""
     path = node.temp_dir
     if not path.is_absolute():
         yield Finding("temp-dir", f"{path} is not an absolute path", f"--temp-dir={path.absolute()}")
         return
     there = _nearest(path)
-    which = f"{path}" if there == path else f"{path} cannot be made: {there}"
+    which = f"{path}" if there == path else f"{path} cannot be created: {there}"
     if not there.is_dir():
-        what = "is a broken symbolic link" if there.is_symlink() else "is no folder"
+        what = "is a broken symbolic link" if there.is_symlink() else "is not a folder"
         yield Finding("temp-dir", f"{which} {what}", f"remove {there}, or --temp-dir=DIR")
         return
     if there == path:
         yield from _not_ours(node, path)
     if trouble := _unwritable(there):
-        yield Finding(
-            "temp-dir", f"{which} cannot be written ({trouble})", "--temp-dir=DIR on a local disk of this user's"
-        )
-    # Ray opens its own folder to everybody, so only what it lies in is looked at. An emptyDir is 0777 by design.
+        yield Finding("temp-dir", f"{which} cannot be written ({trouble})", "--temp-dir=DIR that this user may write")
+    # Ray opens its folder to all users, so only the folder around it matters. An emptyDir is 0777 by design.
     outer = path.parent if there == path else there
     mode = outer.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not node.in_pod:
-        message = f"{outer} (mode {stat.S_IMODE(mode):o}) lets every user move Ray's folder away"
+        message = f"{outer} (mode {stat.S_IMODE(mode):o}) lets every user rename Ray's folder"
         yield Finding("temp-dir", message, f"as root: chmod +t {outer}; or --temp-dir=DIR", fatal=False)
 
 
 def _nearest(path: Path) -> Path:
-    """The folder itself or the one above it that is there; a broken link is there."""
+    """Return the path itself, or the nearest one above it, that exists; a broken link exists."""
     return next(p for p in (path, *path.parents) if os.path.lexists(p))
 
 
 def _not_ours(node: Node, path: Path) -> Iterator[Finding]:
-    """A folder, or a link to it, that somebody else has put there."""
+    """Check whose folder, or link to a folder, it is, and whether other users share it."""
     me, target = os.geteuid(), path.stat()
-    strangers = sorted({path.lstat().st_uid, target.st_uid} - {me, 0})
-    if strangers:
-        message = f"{path} belongs to {' and '.join(map(_user, strangers))}, not to {_user(me)}"
-        # A folder that the user names may well be a project's; one that we would make ourselves was put in our way.
-        yield Finding("temp-dir", message, "--temp-dir=DIR of this user's", fatal=node.settings.temp_dir is None)
+    owners = sorted({path.lstat().st_uid, target.st_uid} - {me, 0})
+    if owners:
+        message = f"{path} belongs to {' and '.join(map(_user, owners))}, not to {_user(me)}"
+        # A folder that the user names may well be a project's; at our default path another user may have planted it.
+        yield Finding("temp-dir", message, "--temp-dir=DIR that this user owns", fatal=node.settings.temp_dir is None)
     if target.st_mode & stat.S_ISVTX and me in (0, target.st_uid):
         # try_to_create_directory() in ray/_common/utils.py
-        message = f"Ray would set {path} to mode 777 and so take its sticky bit, which keeps users apart there"
+        message = f"Ray would set {path} to mode 777, without the sticky bit that protects users from each other"
         yield Finding("temp-dir", message, f"--temp-dir={path}/ray")
 
 
 def _user(uid: int) -> str:
-    import pwd  # noqa: PLC0415 (asks the name service, and only when something is wrong)
+    import pwd  # noqa: PLC0415 (queries the name service, and only for a finding)
 
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
@@ -98,32 +94,32 @@ def _user(uid: int) -> str:
 
 
 def _unwritable(folder: Path) -> str:
-    """Why no file can be made in a folder; empty if one can. Leaves nothing: the file never has a name."""
+    """Return why this user cannot create a file in a folder; empty if it can. The probe never has a name."""
     try:
         os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         return ""
     except OSError as error:
-        # File systems that do not know the flag answer as if the folder were opened for writing (open(2)).
+        # File systems without the flag answer as if the folder were opened for writing (open(2)).
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
             return os.strerror(error.errno or 0)
     return "" if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
 
 
 def temp_dir_disk(node: Node) -> Iterator[Finding]:
-    """A disk of this machine, with room for logs and spilled objects."""
+    """Check that Ray's folder is on a local disk, with room for logs and spilled objects."""
     path = node.temp_dir
     if not path.is_absolute():
         return
     there = _nearest(path)
     kind, source = mount_of(node.host, there)
     if _is_networked(kind):
-        message = f"{path} is on {kind} ({source}): nodes that share it take each other's sockets for their own"
+        message = f"{path} is on {kind} ({source}): nodes that share it would use each other's sockets"
         yield Finding("temp-dir-disk", message, "--temp-dir=DIR on a local disk, such as /tmp/ray-NAME or $TMPDIR")
         return
     disk = os.statvfs(there)
     free, share = disk.f_bavail * disk.f_frsize, 1 - disk.f_bavail / max(disk.f_blocks, 1)
     if free < GIB or share > _FULL:
-        message = f"{there} has {size(free)} free and is {share:.0%} full; Ray makes no objects above {_FULL:.0%}"
+        message = f"{there} has {size(free)} free and is {share:.0%} full; Ray creates no objects above {_FULL:.0%}"
         yield Finding("temp-dir-disk", message, f"make room (du -xsh {there}/*), or --temp-dir=DIR", fatal=False)
 
 
@@ -132,27 +128,27 @@ def _is_networked(kind: str) -> bool:
 
 
 def mount_of(host: Host, path: Path) -> tuple[str, str]:
-    """Type and source of the file system that ``path`` is on (proc_pid_mountinfo(5)); empty where that is not told."""
+    """Return type and source of the file system that holds ``path`` (proc_pid_mountinfo(5)); empty if unknown."""
     real, longest, found = os.path.realpath(path), "", ("", "")
     for line in (host.read("/proc/self/mountinfo") or "").splitlines():
         fields, _, rest = line.partition(" - ")
         words, (kind, source, *_) = fields.split(" "), [*rest.split(" "), "", ""]
         point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), words[4]) if len(words) > 4 else ""
         below = real == point or real.startswith(point.rstrip("/") + "/")
-        # A later mount on the same place covers the earlier one.
+        # A later mount at the same point hides the earlier one.
         if point and below and len(point) >= len(longest):
             longest, found = point, (kind, source)
     return found
 
 
 def shared_dir(node: Node) -> Iterator[Finding]:
-    """The folder through which the nodes find each other: what is written there comes back when it is listed."""
+    """Check the folder through which the nodes find each other: a listing must show a file that was written there."""
     if node.settings.shared_dir is None:
         return
     folder = Path(node.settings.shared_dir)
-    given, remedy = f"--shared-dir={folder}", "mount it on every node, writable for this user"
+    given, remedy = f"--shared-dir={folder}", "mount it on every node, writable by this user"
     if not folder.is_dir():
-        what = "is no folder" if os.path.lexists(folder) else "is not there"
+        what = "is not a folder" if os.path.lexists(folder) else "does not exist"
         yield Finding("shared-dir", f"{given} {what}", remedy)
         return
     try:
@@ -162,35 +158,37 @@ def shared_dir(node: Node) -> Iterator[Finding]:
         return
     if not listed:
         message = f"{given}: a file that was written and synced is not in the folder's listing"
-        yield Finding("shared-dir", message, "mount it without caching of names (NFS: -o lookupcache=none)")
+        yield Finding("shared-dir", message, "mount it without caching names (NFS: -o lookupcache=none)")
     if node.identity.rendezvous == "file" and node.secret.value is None and node.settings.auth != "off":
         yield from _unsafe(given, status)
     kind, _ = mount_of(node.host, folder)
     if node.multi_node and kind in _OF_ONE_CONTAINER:
-        message = f"{given} is on {kind}, this container's own: is the volume mounted?"
+        message = f"{given} is on {kind}, which no other container sees: is the volume mounted?"
         claim = "volumes: [{name: shared, persistentVolumeClaim: {claimName: NAME}}]"
         yield Finding("shared-dir", message, claim if node.in_pod else f"findmnt -T {folder}", fatal=False)
 
 
 def _unsafe(given: str, status: os.stat_result) -> Iterator[Finding]:
-    """What a folder for the run's secret makes of a file of ours, whose mode was 600."""
+    """Check the mode and owner that the folder of the run's secret shows for our file, which was created with 600."""
     instead = "one RAY_AUTH_TOKEN or --secret-file for all nodes, or --auth=off"
     if status.st_mode & 0o077:
-        message = f"{given}: a file of mode 600 shows {status.st_mode & 0o777:o} there, and the run's secret would, too"
+        message = f"{given}: a file of mode 600 shows {status.st_mode & 0o777:o} there, as would the run's secret"
         remedy = f"mount options file_mode=0600,dir_mode=0700 (CIFS) or umask=077 (FUSE); or {instead}"
         yield Finding("shared-dir", message, remedy, fatal=bool(status.st_mode & 0o022))
     if status.st_uid != os.geteuid():
-        message = f"{given}: files of ours show uid {status.st_uid} there, as others' may, who could pose as the head"
-        yield Finding(
-            "shared-dir", message, f"export it without squashing uid {os.geteuid()}; or {instead}", fatal=False
-        )
+        message = f"{given}: our files show uid {status.st_uid} there; users whose files do too could pose as the head"
+        remedy = f"export it without squashing uid {os.geteuid()}; or {instead}"
+        yield Finding("shared-dir", message, remedy, fatal=False)
 
 
 def _canary(folder: Path, name: str) -> tuple[bool, os.stat_result]:
-    """Whether a file that is written here is listed, and its status; it is removed again."""
+    """Write a file, and return whether the folder lists it, and its status; remove it again.
+
+    :raises OSError: if the file cannot be written.
+    """
     path = folder / name
     with contextlib.suppress(FileNotFoundError):
-        path.unlink()  # of an agent that was killed, in a container with the same name and process id
+        path.unlink()  # left by a killed agent in a container with the same name and process id
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, b"ray-bootstrap\n")

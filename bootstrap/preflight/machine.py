@@ -1,4 +1,4 @@
-"""Checks of what is installed and what this node has: Ray, memory, limits, GPUs, and variables that would leak."""
+"""Checks of the software and hardware: Ray, memory, limits, GPUs, and variables that Ray's workers would inherit."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SHM = "/dev/shm"  # noqa: S108 (Ray's object store lives there)
 LEAST_STORE = 75 * MIB
 """Ray refuses a smaller object store (OBJECT_STORE_MINIMUM_MEMORY_BYTES in its ray_constants.py)."""
 LEAST_MEMORY, LITTLE_MEMORY = 256 * MIB, GIB
-"""GCS, raylet and agents take some 600 MiB before the first worker; nothing starts in a quarter of a GiB."""
+"""GCS, raylet and agents take some 600 MiB before the first worker; in 256 MiB nothing starts."""
 LEAST_FILES, ENOUGH_FILES = 4096, 65536
-"""Ray itself wants 65536 (Node.max_fds in its worker.py); 4096 is what old enterprise distributions allow."""
+"""Ray asks for 65536 (Node.max_fds in its worker.py); old enterprise distributions allow 4096."""
 
 _MPI = ("OMPI_COMM_WORLD_", "PMIX_", "PMI_", "PMI2_", "MPI_LOCAL", "MV2_COMM_WORLD_")
 _MPI_TUNABLES = ("PMIX_MCA_",)
-"""Set by people who tune MPI, and in no way a rank."""
+"""Tuning parameters for MPI, which are not ranks."""
 _MPI_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def ray(_: Node) -> Iterator[Finding]:
-    """The distribution's version, without importing it (0.8 s)."""
+    """Check the version of the installed distribution, without importing Ray (0.8 s)."""
     from importlib import metadata  # noqa: PLC0415 (20 ms)
 
     wanted = ".".join(map(str, OLDEST_RAY))
@@ -42,23 +42,23 @@ def ray(_: Node) -> Iterator[Finding]:
         return
     match = re.match(r"(\d+)\.(\d+)", version)
     if match is None:
-        yield Finding("ray", f"Ray's version {version!r} is not understood", remedy, fatal=False)
+        yield Finding("ray", f"Ray's version {version!r} does not begin with two numbers", remedy, fatal=False)
     elif (int(match[1]), int(match[2])) < OLDEST_RAY:
-        yield Finding("ray", f"Ray {version} is older than {wanted}, the oldest that is supported", remedy)
+        yield Finding("ray", f"Ray {version} is older than {wanted}, the oldest supported version", remedy)
 
 
 def memory(node: Node) -> Iterator[Finding]:
-    """What this node has against what Ray itself needs and what was promised to its object store and tasks."""
+    """Check that this node's memory holds Ray, its object store and its tasks."""
     settings, have = node.settings, node.resources.memory
     source = node.resources.sources.get("memory", "measured")
     store, tasks = settings.object_store_memory, settings.memory
     if store is not None and store < LEAST_STORE:
-        message = f"--object-store-memory is {size(store)}, and Ray takes no less than {size(LEAST_STORE)}"
+        message = f"--object-store-memory is {size(store)}; Ray needs at least {size(LEAST_STORE)}"
         yield Finding("memory", message, "--object-store-memory=100Mi or more, or leave it out")
-    if not have:  # nobody could tell
+    if not have:  # unknown
         return
     if have < LITTLE_MEMORY:
-        message = f"{size(have)} of memory ({source}), and Ray itself takes most of a GiB"
+        message = f"{size(have)} of memory ({source}); Ray itself takes most of a GiB"
         remedy = "resources: {limits: {memory: 4Gi}}" if node.in_pod else "ask for more memory (srun --mem=4G)"
         yield Finding("memory", message, remedy, fatal=have < LEAST_MEMORY)
     if store is not None and store > have:
@@ -67,20 +67,20 @@ def memory(node: Node) -> Iterator[Finding]:
     elif (store or 0) + (tasks or 0) > have:
         promised = f"--memory and --object-store-memory are {size((store or 0) + (tasks or 0))} together"
         message = f"{promised}, more than the {size(have)} that this node has ({source})"
-        yield Finding("memory", message, "lower them: the kernel kills whatever exceeds it", fatal=False)
+        yield Finding("memory", message, "lower them: the kernel kills processes beyond the limit", fatal=False)
 
 
 def shm(node: Node) -> Iterator[Finding]:
-    """Room for the object store; where /dev/shm has too little, Ray puts it on disk or refuses to start."""
+    """Check that /dev/shm has room for the object store; otherwise Ray puts it on disk or refuses to start."""
     if any(arg.startswith("--plasma-directory") for arg in node.settings.ray_start_arg):
         return
     store = node.settings.object_store_memory
     if not node.host.path(SHM).is_dir():
-        yield Finding("shm", f"{SHM} is not there, and Ray needs it", _more_shm(node, store))
+        yield Finding("shm", f"{SHM} does not exist, and Ray needs it", _more_shm(node, store))
         return
     free = command.shm_free()
     if store is not None and store > free:
-        # The user's word for "on disk, then", which Ray wants to hear too.
+        # Ray starts with the store on disk if the user sets this variable.
         slow = node.host.get("RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE") is not None
         message = f"--object-store-memory is {size(store)}, and {SHM} has {size(free)} free"
         yield Finding("shm", message, _more_shm(node, store), fatal=not slow)
@@ -90,7 +90,7 @@ def shm(node: Node) -> Iterator[Finding]:
 
 
 def _more_shm(node: Node, store: int | None) -> str:
-    """What to type for a /dev/shm that holds ``store``, or Ray's own choice of a third of the memory."""
+    """Return what to type for a /dev/shm that holds ``store``, or Ray's default, 30% of the memory."""
     wanted = store or int(node.resources.memory * 0.3) or 8 * GIB
     gib = -(-wanted // GIB)
     if node.in_pod:
@@ -102,12 +102,12 @@ def _more_shm(node: Node, store: int | None) -> str:
 
 
 def nofile(node: Node) -> Iterator[Finding]:
-    """The hard limit, to which the agent raises the soft one: every worker and actor costs Ray several files."""
+    """Check the hard limit of open files, to which the agent raises the soft one: each worker costs Ray several."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < ENOUGH_FILES:
         message = f"the hard limit of open files is {hard}; Ray asks for {ENOUGH_FILES}"
         remedy = (
-            "raise LimitNOFILE of the container runtime's service on the machine"
+            "raise LimitNOFILE in the unit of the machine's container runtime"
             if node.in_pod
             else f"docker run --ulimit nofile={ENOUGH_FILES}:{ENOUGH_FILES}, LimitNOFILE={ENOUGH_FILES} in the"
             f" service's unit (slurmd.service), or `* hard nofile {ENOUGH_FILES}` in /etc/security/limits.conf"
@@ -116,7 +116,7 @@ def nofile(node: Node) -> Iterator[Finding]:
 
 
 def mpi_variables(node: Node) -> Iterator[Finding]:
-    """Variables of an MPI launcher: MPI in Ray's workers would join the launcher's world, all as the same rank."""
+    """Check for variables of an MPI launcher: MPI in Ray's workers would join its world, all as the same rank."""
     env = node.host.env
     found = sorted(n for n in env if n.startswith(_MPI) and not n.startswith(_MPI_TUNABLES))
     if not found:
@@ -124,7 +124,7 @@ def mpi_variables(node: Node) -> Iterator[Finding]:
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     rank = next((name for name in _MPI_RANKS if name in env), None)
     named = ", ".join(found[:3])
-    message = f"{named}{more}: MPI in Ray's workers (mpi4py, DeepSpeed) takes itself for " + (
+    message = f"{named}{more}: MPI in Ray's workers (mpi4py, DeepSpeed) would take itself for " + (
         f"{rank}={env[rank]}" if rank else "a process of the launcher"
     )
     yield Finding("mpi-variables", message, _without_mpi(node, rank), fatal=False)
@@ -141,7 +141,7 @@ def _without_mpi(node: Node, rank: str | None) -> str:
 
 
 def token_file(node: Node) -> Iterator[Finding]:
-    """Who may read the file with the secret; who may write it was looked at when it was read."""
+    """Check that no other user may read the file with the secret; loading it checked who may write it."""
     path = node.secret.path
     if path is None:
         return
@@ -155,7 +155,7 @@ def token_file(node: Node) -> Iterator[Finding]:
 
 
 def gpus(node: Node) -> Iterator[Finding]:
-    """What Ray will be told against what every node must have."""
+    """Check that this node offers Ray as many GPUs as every node must have."""
     expected, found = node.settings.expect_gpus, node.resources.num_gpus
     if expected is not None and found < expected:
         sources = node.resources.sources
@@ -168,17 +168,17 @@ def gpus(node: Node) -> Iterator[Finding]:
 
 
 def gpu_health(node: Node) -> Iterator[Finding]:
-    """NVML's signs of a GPU that is, or will soon be, no good, or that somebody else uses."""
+    """Check for NVML's signs of a GPU that is failing, or will soon, or that other processes use."""
     asked = node.settings.num_gpus
-    if asked.isdecimal() and int(asked) == 0:  # the way past a broken GPU, so none of them matters
+    if asked.isdecimal() and int(asked) == 0:  # the way past a broken GPU, so none matters
         return
     try:
-        told = nvidia.health(node.host, node.resources.gpus)
+        states = nvidia.health(node.host, node.resources.gpus)
     except PreflightFailed as error:
         yield Finding("gpu-health", error.message, error.hint)
         return
-    for gpu in told:
-        # Who gave a number of GPUs, and got it, can do without the broken one.
+    for gpu in states:
+        # A user who asked for a number of GPUs, and got it, does not need the broken one.
         yield from _signs(gpu, lost_is_fatal=asked == "auto")
 
 
@@ -201,11 +201,11 @@ def _signs(gpu: GpuHealth, *, lost_is_fatal: bool) -> Iterator[Finding]:
     if gpu.remap_failed:
         yield Finding("gpu-health", f"{who} could not remap a broken memory row", _REPLACE["failed"])
     elif gpu.remap_pending:
-        # Not fatal: NVIDIA lets new work be started (docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt).
+        # Not fatal: NVIDIA allows new work on it (docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt).
         message = f"{who} waits for a reset to remap a broken memory row"
         yield Finding("gpu-health", message, reset, fatal=False)
     if gpu.processes:
-        # Not fatal: it may be MPS, a monitor or a shared GPU that is meant to be shared; only people can tell.
+        # Not fatal: it may be MPS, a monitor or a GPU that is shared on purpose.
         held = ", ".join(f"pid {pid}" + (f" ({size(used)})" if used else "") for pid, used in gpu.processes)
-        remedy = f"look with nvidia-smi -i {gpu.index}; end it, or leave the GPU out of {nvidia.VISIBLE}"
-        yield Finding("gpu-health", f"{who} is in use by somebody else: {held}", remedy, fatal=False)
+        remedy = f"stop them (nvidia-smi -i {gpu.index} shows them), or leave the GPU out of {nvidia.VISIBLE}"
+        yield Finding("gpu-health", f"{who} is in use by other processes: {held}", remedy, fatal=False)

@@ -1,16 +1,16 @@
-"""The only ``import ray``: a child process that warms up early, starts Ray when told to, and answers what GCS knows.
+"""The only ``import ray``: a child process that imports it early, starts Ray on command, and queries GCS.
 
-It imports Ray (0.5-0.8 s) while the agent is still finding out where it is, then runs ``ray start`` in-process, so that
-no time goes into a second interpreter. It reads one JSON command a line from standard input and writes one JSON answer
-a line to the file descriptor named by its first argument:
+It imports Ray (0.5-0.8 s) while the agent still determines identity and resources, then runs ``ray start`` in-process,
+which saves a second interpreter's start. It reads one JSON command per line from standard input and writes one JSON
+answer per line to the file descriptor in its first argument:
 
-    (at first)                                 → {"ready": true, "ray": "2.60.0", "python": "3.11.7"}
+    (at the start)                             → {"ready": true, "ray": "2.60.0", "python": "3.11.7"}
     {"do": "start", "argv": [...], "env": {…}} → {"started": true} or {"started": false, "error": "…"}
     {"do": "nodes", "address": "ip:port"}      → {"nodes": [{"id", "ip", "alive", "labels", "resources"}, …]}
                                                  or {"error": "…"}
     {"do": "drain", "address": …, "labels": {…}, "seconds": n} → {"drained": true} or {"error": "…"}
 
-End of file ends it. What Ray prints goes to its standard output and error, which the agent keeps for a failure.
+It exits at end of file. Ray's output goes to standard output and error, which the agent keeps in case of a failure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 from bootstrap.raynode.prefill import announce
 
 _INHERITED = frozenset(os.environ)
-"""Of which the agent leaves out in ``env`` what Ray must not see (node.py)."""
+"""Those that the ``env`` of a start leaves out are removed: Ray must not see them."""
 
 
 def main() -> None:
@@ -49,12 +49,14 @@ def main() -> None:
     for line in sys.stdin:
         command = json.loads(line)
         answer(commands[command.pop("do")](**command))
-    os._exit(0)  # Ray's own threads take up to seconds to wind down, while the workload waits
+    os._exit(0)  # Ray's threads take up to seconds to wind down, and the workload waits
 
 
 _NOT_NEEDED = ("ray.util.state.state_cli", "ray.dashboard.modules.job.cli", "ray.serve.scripts")
-"""Groups of commands that Ray's scripts.py adds to ``ray start``'s neighbours if they can be imported, and goes on if
-not. They bring Serve, FastAPI and pandas: 1 s of CPU on every node (docs/performance.md)."""
+"""Command groups that Ray's scripts.py adds beside ``ray start`` if it can import them, and otherwise skips.
+
+They import Serve, FastAPI and pandas: 1 s of CPU on every node (docs/performance.md).
+"""
 
 
 def _import_ray() -> Any:
@@ -69,7 +71,7 @@ def _import_ray() -> Any:
 
 
 def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
-    """``ray start ARGV...`` without ``--block``: returns when this node is registered; its daemons live on."""
+    """Run ``ray start ARGV...`` without ``--block``; return when this node is registered, while its daemons live on."""
     for name in _INHERITED - env.keys():
         os.environ.pop(name, None)
     os.environ.update(env)
@@ -89,7 +91,7 @@ def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
 
 
 def _nodes(address: str) -> dict[str, Any]:
-    """GCS's node table, dead nodes included."""
+    """Return GCS's node table, dead nodes included, or the error."""
     global _state  # noqa: PLW0603 (one connection for the life of this process)
     try:
         if _state is None:
@@ -117,16 +119,16 @@ def _nodes(address: str) -> dict[str, Any]:
 
 
 def _drain(address: str, labels: dict[str, str], seconds: int) -> dict[str, Any]:
-    """Tell Ray that the node with these labels is preempted; its raylet leaves by itself as soon as it is idle.
+    """Drain the node with these labels as preempted: Ray schedules no new work there, and its raylet exits once idle.
 
-    Ray Train hears of it by ``ray.train.get_preemption_info()``; no new work is scheduled there.
+    Ray Train learns of it through ``ray.train.get_preemption_info()``.
     """
     table = _nodes(address)
     mine = [n for n in table.get("nodes", ()) if n["alive"] and labels.items() <= n["labels"].items()]
     if len(mine) != 1:
-        return {"error": table.get("error", f"{len(mine)} nodes of this rank in GCS")}
+        return {"error": table.get("error", f"{len(mine)} live nodes of this rank in GCS, expected one")}
     argv = [f"--address={address}", f"--node-id={mine[0]['id']}", f"--deadline-remaining-seconds={seconds}"]
-    argv += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=the node's agent was told to stop"]
+    argv += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=the node's agent was asked to stop"]
     try:
         scripts = importlib.import_module("ray.scripts.scripts")
         scripts.drain_node.main(args=argv, prog_name="ray drain-node", standalone_mode=False)

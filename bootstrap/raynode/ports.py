@@ -1,7 +1,8 @@
-"""The TCP ports that Ray gets on this node: the user's, Ray's standard ones, or others that stay free meanwhile.
+"""The TCP ports for Ray on this node: the user's, Ray's defaults, or others that stay free until Ray binds them.
 
-Ray binds its agents' ports seconds after ``ray start`` has returned, and its raylet ends with an agent that cannot bind
-its own. So a port is drawn from where the kernel draws none, just before the start, and claimed against other agents.
+Ray binds its agents' ports seconds after ``ray start`` has returned, and a raylet exits if its agent cannot bind its
+port. So each port is chosen just before the start, outside the kernel's ephemeral range, and claimed against other
+agents.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from bootstrap.settings import Settings, fixed_ports
 
 HEAD_ONLY = ("gcs_port", "dashboard_port", "ray_client_server_port")
 WORKERS = range(10002, 20000)
-"""For Ray's worker processes, when nobody says otherwise (``ray start --min-worker-port``, ``--max-worker-port``)."""
+"""For Ray's worker processes by default (``ray start --min-worker-port``, ``--max-worker-port``)."""
 _STANDARD = {"gcs_port": 6379, "dashboard_port": 8265, "ray_client_server_port": 10001}
 _AGENT_HTTP = 52365
 _AGENT_PORTS = ("metrics_export_port", "dashboard_agent_grpc_port", "runtime_env_agent_port")
-"""Of Ray's two Python agents on each node. Left open, the raylet waits until they are imported and have bound some."""
+"""Of Ray's two Python agents on each node. Unless they are fixed, the raylet waits for the agents to start and bind."""
 _OPTIONAL = ("object_manager_port", "node_manager_port", "min_worker_port", "max_worker_port")
-"""Left to Ray unless the user says: their daemons bind what is free and tell it."""
+"""Left to Ray unless the user sets them: its daemons bind free ports and report them."""
 _POOL = (range(20000, 30000), range(61000, 65536))
-"""Beside Linux's ephemeral ports (32768-60999 by default) and the 30000-32767 of Kubernetes' Services (NodePort)."""
+"""Outside Linux's ephemeral ports (32768-60999 by default) and Kubernetes' NodePorts (30000-32767)."""
 
 
 def workers(settings: Settings) -> range:
-    """The ports of Ray's worker processes."""
+    """Return the ports of Ray's worker processes."""
     return range(settings.min_worker_port or WORKERS.start, (settings.max_worker_port or WORKERS.stop - 1) + 1)
 
 
 def ephemeral(host: Host) -> range:
-    """The ports that the kernel gives to outgoing connections (ip(7)); empty where it does not say."""
+    """Return the ports that the kernel hands to outgoing connections (ip(7)); empty if unknown."""
     words = (host.read("/proc/sys/net/ipv4/ip_local_port_range") or "").split()
     if len(words) != 2 or not all(word.isdecimal() for word in words):
         return range(0)
@@ -44,7 +45,7 @@ def ephemeral(host: Host) -> range:
 
 
 def is_free(port: int) -> bool:
-    """Whether somebody could listen on this TCP port, on all addresses, now."""
+    """Return whether a process could listen on this TCP port now, on all addresses."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -58,10 +59,12 @@ _claims: dict[int, socket.socket] = {}
 
 
 def claim(port: int) -> bool:
-    """Whether no other agent has chosen this port; if so it is ours until this process ends.
+    """Claim a port until this process ends; return False if another agent has claimed it.
 
     Two jobs may start on a node in the same instant. The claim is an abstract UNIX socket (unix(7)): its name has the
-    TCP port's own scope, the network namespace, and goes with its process.
+    same scope as the TCP port, the network namespace, and disappears with the process.
+
+    :raises OSError: if the socket cannot be created.
     """
     if port in _claims:
         return True
@@ -78,12 +81,12 @@ def claim(port: int) -> bool:
 
 
 def choose(settings: Settings, role: Role, host: Host) -> dict[str, int]:
-    """Option name → port: the user's; else Ray's standard one if it is free, else another one that is.
+    """Return the ports by field name: the user's, else Ray's default if it is free, else another free one.
 
-    Those of Ray's agents are fixed too, so that the raylet need not wait for them (ray_announce.py). Ray refuses a port
-    that two of its components, or one and the range of its workers, have in common (node.py).
+    It fixes the ports of Ray's agents too, so that the raylet need not wait for them (prefill.py). Ray refuses a port
+    that two of its components share, or that lies in the range of its workers (node.py).
 
-    :raises PreflightFailed: if none is left to choose from.
+    :raises PreflightFailed: if no port is free.
     """
     avoid = {*fixed_ports(settings).values(), *workers(settings)}
     others = _others(avoid, ephemeral(host))
@@ -104,19 +107,19 @@ def choose(settings: Settings, role: Role, host: Host) -> dict[str, int]:
     return ports
 
 
-def _others(avoid: Container[int], given_away: Container[int]) -> Iterator[int]:
-    """The pool's ports from a random one on, those last that the kernel may give away first."""
+def _others(avoid: Container[int], ephemeral_ports: Container[int]) -> Iterator[int]:
+    """Yield the pool's ports from a random one on, ephemeral ones last; ``avoid`` may grow meanwhile."""
     pool = list(itertools.chain(*_POOL))
     start = int.from_bytes(os.urandom(4), "big") % len(pool)
     pool = [port for port in pool[start:] + pool[:start] if port not in avoid]
-    yield from (port for port in pool if port not in given_away and port not in avoid)
-    yield from (port for port in pool if port in given_away and port not in avoid)
+    yield from (port for port in pool if port not in ephemeral_ports and port not in avoid)
+    yield from (port for port in pool if port in ephemeral_ports and port not in avoid)
 
 
 def _none_left(settings: Settings, name: str) -> PreflightFailed:
     span, flag = workers(settings), "--" + name.replace("_", "-")
     pool = " and ".join(f"{ports.start}-{ports.stop - 1}" for ports in _POOL)
     return PreflightFailed(
-        f"no port is left for {flag}: none of {pool} is free and outside of the workers' {span.start}-{span.stop - 1}",
-        hint=f"{flag}=PORT, or another range of --min-worker-port and --max-worker-port",
+        f"no free port for {flag}: all of {pool} are taken or in the workers' range {span.start}-{span.stop - 1}",
+        hint=f"{flag}=PORT, or move the workers' range: --min-worker-port=LOW --max-worker-port=HIGH",
     )

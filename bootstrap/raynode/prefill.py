@@ -1,7 +1,7 @@
-"""What ``ray start`` would wait for, told beforehand, since it is known: two addresses of processes that it starts.
+"""Writes two addresses in advance that ``ray start`` would wait for: those of the dashboard and of its agent.
 
-Both processes come up as always, a second or three later, and then write the same themselves. For
-:mod:`bootstrap.raynode.child_main` only; Ray is imported there. What each is worth is in docs/performance.md.
+Both are known beforehand. The two processes start as always, one to three seconds later, and write the same values.
+Only :mod:`bootstrap.raynode.child_main` imports this, as it imports Ray. docs/performance.md has the gains.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from typing import Any
 
 
 def announce() -> None:
-    """From now on ``ray start`` in this process waits neither for the dashboard nor for its agent.
+    """Patch Ray in this process so that ``ray start`` waits neither for the dashboard nor for its agent.
 
-    A Ray that names these things otherwise waits, as it always did.
+    A Ray version with other names for these functions waits as usual.
     """
     try:
         services = importlib.import_module("ray._private.services")
     except ImportError:
         return
-    for name, tell in (("start_api_server", _dashboard), ("start_raylet", _agent)):
+    for name, write in (("start_api_server", _dashboard), ("start_raylet", _agent)):
         if hasattr(services, name):
-            setattr(services, name, _after(tell, getattr(services, name)))
+            setattr(services, name, _after(write, getattr(services, name)))
 
 
-def _after(tell: Callable[[Mapping[str, Any]], None], stock: Callable[..., Any]) -> Callable[..., Any]:
+def _after(write: Callable[[Mapping[str, Any]], None], stock: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(stock)
     def start(*args: Any, **kwargs: Any) -> Any:
-        with contextlib.suppress(Exception):  # see above
-            tell(inspect.signature(stock).bind(*args, **kwargs).arguments)
+        with contextlib.suppress(Exception):  # without the address ray start only waits, as usual
+            write(inspect.signature(stock).bind(*args, **kwargs).arguments)
         return stock(*args, **kwargs)
 
     return start
 
 
 def _dashboard(given: Mapping[str, Any]) -> None:
-    """The dashboard's address, for which ``start_api_server`` (services.py) looks in GCS before the raylet is started.
+    """Write the dashboard's address, which ``start_api_server`` (services.py) awaits in GCS before the raylet's start.
 
-    It is written as dashboard/head.py does. RAY_DASHBOARD_STARTUP_TIMEOUT_S=0 also takes the wait out, but then
+    dashboard/head.py writes the same. RAY_DASHBOARD_STARTUP_TIMEOUT_S=0 also removes the wait, but then
     ``ray.init().dashboard_url`` stays empty for good.
     """
     constants = importlib.import_module("ray._private.ray_constants")
@@ -54,13 +54,13 @@ def _dashboard(given: Mapping[str, Any]) -> None:
 
 
 def _agent(given: Mapping[str, Any]) -> None:
-    """The HTTP port of this node's dashboard agent, for which the raylet looks in its session's folder.
+    """Write the HTTP port of this node's dashboard agent, which the raylet awaits in its session's folder.
 
-    Until it finds all ports of its agents the raylet is not registered, and it aborts after 15 or 30 s on a cold disk
-    (WaitForDashboardAgentPorts, node_manager.cc). The others are told on its command line if they are fixed
-    (:func:`bootstrap.raynode.ports.choose`); this one services.py forgets. Ray 2.52 knows no such file.
+    The raylet registers only when it knows all ports of its agents, and aborts after 15 or 30 s, as on a cold disk
+    (WaitForDashboardAgentPorts, node_manager.cc). Its command line has the fixed ones
+    (:func:`bootstrap.raynode.ports.choose`) but this one, which services.py omits. Ray 2.52 does not read the file.
     """
     raylet = importlib.import_module("ray._raylet")
     port = given["dashboard_agent_listen_port"]
-    if port:  # 0: any, which only the agent will know
+    if port:  # 0 stands for any port, which only the agent will know
         raylet.persist_port(given["session_dir"], given["node_id"], raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME, port)

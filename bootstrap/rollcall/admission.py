@@ -1,6 +1,6 @@
-"""Who may come in: what a node says of itself against what the head knows. All of it is comparison; nothing is sent.
+"""Admission to the roll call: pure comparisons of a node's hello with what the head knows.
 
-The order matters to the reader of the error: another run first, then identity, then what Ray would reject.
+The order serves the reader of the error: another run first, then identity, then what Ray would reject.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from bootstrap.errors import IdentityError
 from bootstrap.rollcall.wire import Hello
 
 CLOCK_TOLERANCE = 5.0
-"""Seconds by which a node's clock may differ before that is told."""
+"""Seconds by which a node's clock may differ before the head reports it."""
 MOST_NODES = 1 << 16
-"""Ranks that a run may have whose size nobody said."""
+"""Ranks in a run whose size is unknown."""
 
 
 def other_run(me: Hello, hello: Hello) -> str:
-    """Why ``hello`` belongs to another run or attempt; empty if it does not."""
+    """Return why ``hello`` belongs to another run or attempt; empty if it does not."""
     if (hello.run, hello.attempt) == (me.run, me.attempt):
         return ""
     return f"this is run {me.run!r}, attempt {me.attempt}; not {hello.run!r}, attempt {hello.attempt}"
 
 
 def rank_for(me: Hello, hello: Hello, holder: Callable[[int], Hello | None], lowest_free: int) -> int:
-    """The rank that it claims, or the lowest free one if its launcher does not number nodes.
+    """Return the rank that a node claims, or the lowest free one if its launcher does not number nodes.
 
-    :param holder: the node that is there with that rank now, if one is; the head itself holds 0.
-    :raises IdentityError: with both hosts in it.
+    :param holder: returns the node that is connected with a rank, or None; the head itself has 0.
+    :raises IdentityError: if the size differs or the rank is out of range or taken; it names both hosts.
     """
-    size = me.size
+    size, ranks = me.size, me.size or MOST_NODES
     if hello.size is not None and size is not None and hello.size != size:
-        raise IdentityError(f"{hello.host} was told of {hello.size} nodes, the head {me.host} of {size}")
+        raise IdentityError(f"{hello.host} expects {hello.size} nodes, the head {me.host} expects {size}")
     rank = lowest_free if hello.rank is None else hello.rank
-    if rank >= (size or MOST_NODES) and hello.rank is None:
-        raise IdentityError(f"{hello.host} has no rank, and all {size or MOST_NODES} of the run on {me.host} are taken")
-    if rank < 0 or rank >= (size or MOST_NODES):
+    if rank >= ranks and hello.rank is None:
+        raise IdentityError(f"{hello.host} has no rank, and all {ranks} ranks of the run on {me.host} are taken")
+    if rank < 0 or rank >= ranks:
         raise IdentityError(
             f"{hello.host} has rank {rank}, but the run on {me.host} has {size or f'at most {MOST_NODES}'} nodes"
         )
@@ -47,9 +47,11 @@ def rank_for(me: Hello, hello: Hello, holder: Callable[[int], Hello | None], low
 
 
 def version_clash(me: Hello, hello: Hello, *, any_python_patch: bool) -> str:
-    """What Ray would reject later, more slowly; empty if nothing.
+    """Return which versions Ray would reject, later and more slowly; empty if none.
 
-    Its and Python's full versions must match (``check_version_info`` in Ray's _private/utils.py).
+    Ray's and Python's full versions must match (``check_version_info`` in Ray's _private/utils.py).
+
+    :param any_python_patch: whether Python may differ in its patch level.
     """
     if hello.ray != me.ray:
         return f"Ray {hello.ray} on {hello.host}, Ray {me.ray} on {me.host}"
@@ -60,6 +62,6 @@ def version_clash(me: Hello, hello: Hello, *, any_python_patch: bool) -> str:
 
 
 def clock_offset(hello: Hello, now: float) -> str:
-    """That its clock differs, in words, if it differs by more than the tolerance."""
+    """Return by how much a node's clock differs from ``now`` (seconds since the epoch); empty within the tolerance."""
     offset = hello.time - now
     return f"its clock differs by {offset:+.0f} s" if abs(offset) > CLOCK_TOLERANCE else ""

@@ -1,7 +1,7 @@
-"""What goes over the connection, and nothing about who says it when.
+"""The roll call's messages and connections; the order of messages is up to client and server (docs/rollcall.md).
 
-A message is one line of JSON, an object with the key ``t``. Either side cuts a connection that sends a line longer than
-:data:`MAX_LINE`, something that is no such line, or that does not read what it is sent.
+A message is one line of JSON, an object with the key ``t``. Either side cuts a connection whose peer sends a line
+longer than :data:`MAX_LINE` or one that is not a message, or does not read what it is sent.
 """
 
 from __future__ import annotations
@@ -18,31 +18,34 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 VERSION = 1
-"""Of the protocol; a head refuses another one and says both."""
+"""The protocol's version; a head refuses any other, and names both."""
 MAX_LINE = 16 * 1024
+"""Bytes in a line, its end included."""
 MAX_UNREAD = 256 * 1024
 """Bytes that a peer may leave unread before it is cut off."""
 LEFT = "closed by the other side"
 _TOO_MUCH = 1 << 53
-"""Beyond it the JSON of others loses digits, and ours takes long to print them."""
+"""Beyond it other JSON libraries lose digits, and ours takes long to print them."""
 _MAX_NAME = 256
 _HEX = frozenset("0123456789abcdef")
 BEAT = b'{"t":"beat"}\n'
-"""The heartbeat, ready to send: it is most of the traffic."""
+"""The heartbeat, encoded in advance: it is most of the traffic."""
 BEATS = 3
-"""Each side sends so many within the time of silence after which the other counts as lost."""
+"""Heartbeats that each side sends within the heartbeat time-out."""
 
 Message = Mapping[str, Any]
 
 
 def encode(message: Message) -> bytes:
-    """One line; of texts that would break the limit only the end is sent, where the last error is; ``run`` is kept.
+    """Return the message as one line of at most :data:`MAX_LINE` bytes.
 
-    :raises ValueError: if it is too long for another reason than its texts.
+    It shortens texts that are too long to their ends, where the last error is, but never ``run``.
+
+    :raises ValueError: if the line is still too long.
     """
     short = dict(message)
     while len(line := json.dumps(short, separators=(",", ":")).encode() + b"\n") > MAX_LINE:
-        # By measure and not by calculation: a character takes between 1 and 12 bytes (an escaped pair of surrogates).
+        # Measured, not calculated: a character takes between 1 and 12 bytes (an escaped pair of surrogates).
         texts = [k for k, v in short.items() if k not in ("t", "run") and isinstance(v, str) and len(v) > 1]
         if not texts:
             raise ValueError(f"a message of {len(line)} bytes")
@@ -52,7 +55,10 @@ def encode(message: Message) -> bytes:
 
 
 def decode(line: bytes) -> Message:
-    """:raises ValueError: where the line is no message."""
+    """Return the message in a line.
+
+    :raises ValueError: if the line is not a message.
+    """
     try:
         message = json.loads(line)
     except RecursionError:
@@ -63,43 +69,49 @@ def decode(line: bytes) -> Message:
 
 
 def text(message: Message, name: str) -> str:
-    """A field that a person may be shown: without what would move the cursor of a terminal.
+    """Return a text field, safe to print: without the characters that would move a terminal's cursor.
 
-    :raises ValueError: if it is missing or no text.
+    :raises ValueError: if it is missing or not a text.
     """
     value = message.get(name)
     if not isinstance(value, str):
-        raise ValueError(f"{message['t']} without a proper {name!r}")
+        raise ValueError(f"{message['t']} without a valid {name!r}")
     if value.isprintable():
         return value
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in value)
 
 
 def number(message: Message, name: str) -> int:
-    """:raises ValueError: if that field is missing or no whole number of reasonable size."""
+    """Return a number field.
+
+    :raises ValueError: if it is missing or not a whole number below 2**53 in size.
+    """
     value = message.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= _TOO_MUCH:
-        raise ValueError(f"{message['t']} without a proper {name!r}")
+        raise ValueError(f"{message['t']} without a valid {name!r}")
     return value
 
 
 def challenge(message: Message) -> str:
-    """The peer's challenge. :raises ValueError: if it is not what :func:`nonce` makes."""
+    """Return the peer's challenge.
+
+    :raises ValueError: if it is not 32 hex digits, as from :func:`nonce`.
+    """
     value = message.get("nonce")
     if not isinstance(value, str) or len(value) != 32 or not set(value) <= _HEX:
-        raise ValueError(f"{message['t']} without a proper 'nonce'")
+        raise ValueError(f"{message['t']} without a valid 'nonce'")
     return value
 
 
 def nonce() -> str:
-    """A fresh challenge, 32 hex digits."""
+    """Return a fresh challenge, 32 hex digits."""
     return secrets.token_hex(16)
 
 
 def proof(secret: bytes | None, side: str, mine: str, theirs: str) -> str:
-    """Shows knowledge of the secret without sending it; the empty text where there is none.
+    """Return an HMAC that proves knowledge of the secret without sending it; empty without a secret.
 
-    ``side`` is in it so that one side's proof cannot be played back as the other's.
+    It covers ``side``, ``head`` or ``worker``, so that one side's proof cannot be replayed as the other's.
     """
     if secret is None:
         return ""
@@ -108,18 +120,18 @@ def proof(secret: bytes | None, side: str, mine: str, theirs: str) -> str:
 
 
 def proves(given: object, expected: str) -> bool:
-    """Compare in constant time."""
+    """Return whether ``given`` is the expected proof, in constant time."""
     return isinstance(given, str) and hmac.compare_digest(given.encode(), expected.encode())
 
 
 def run_tag(run: str, attempt: int, challenge: str) -> str:
-    """Tells who knows the run from who does not, and nobody else which run it is."""
+    """Return an HMAC that proves knowledge of the run and does not reveal it."""
     return hmac.new(f"{run}\n{attempt}".encode(), challenge.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a node says of itself; the head fills in the same form about itself and compares."""
+    """A node's description of itself; the head compares it with its own."""
 
     run: str
     attempt: int
@@ -134,10 +146,10 @@ class Hello:
     gpus: int
     gpu_model: str
     time: float
-    """Seconds since the epoch, to see clocks that differ."""
+    """Seconds since the epoch, to detect clocks that differ."""
 
     def message(self) -> Message:
-        """As sent."""
+        """Return the message that carries it."""
         return {"t": "hello", **dataclasses.asdict(self)}
 
 
@@ -147,14 +159,17 @@ _NUMBERS_OR_NONE = ("rank", "size")
 
 
 def parse_hello(message: Message) -> Hello:
-    """:raises ValueError: naming the field that is missing, of another type or beyond reason."""
+    """Return the hello in a message.
+
+    :raises ValueError: if a field is missing, of another type or too large; it names the field.
+    """
     if message["t"] != "hello":
-        raise ValueError("no hello")
+        raise ValueError(f"{message['t'][:_MAX_NAME]!r} instead of a hello")
     run, time = message.get("run"), message.get("time")
     if not isinstance(run, str):
-        raise ValueError("hello without a proper 'run'")
+        raise ValueError("hello without a valid 'run'")
     if not isinstance(time, (int, float)) or isinstance(time, bool) or not abs(time) < _TOO_MUCH:  # NaN, infinity
-        raise ValueError("hello without a proper 'time'")
+        raise ValueError("hello without a valid 'time'")
     texts = {name: text(message, name) for name in _TEXTS if name != "run"}
     if long := [name for name, value in texts.items() if len(value) > _MAX_NAME]:
         raise ValueError(f"hello with {len(texts[long[0]])} characters of {long[0]!r}")
@@ -166,9 +181,9 @@ def parse_hello(message: Message) -> Hello:
 class Connection(asyncio.Protocol):
     """One end of one connection.
 
-    :param on_message: called with each message, in order. A ValueError out of it, as out of the decoding, cuts the
-        connection: the peer does not speak our language.
-    :param on_closed: called once, with the reason, whoever closed it.
+    :param on_message: called with each message, in order. A ValueError from it, or from decoding, cuts the connection:
+        the peer does not speak the protocol.
+    :param on_closed: called once, with the reason, whichever side closed it.
     """
 
     __slots__ = (
@@ -196,7 +211,7 @@ class Connection(asyncio.Protocol):
         self.last_heard = asyncio.get_running_loop().time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Asyncio: connected."""
+        """Start to use the transport (asyncio's callback)."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=MAX_UNREAD)
         peer = transport.get_extra_info("peername")
@@ -205,7 +220,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Asyncio: some bytes of one or more lines."""
+        """Handle the lines that these bytes complete (asyncio's callback)."""
         self.last_heard = asyncio.get_running_loop().time()
         *lines, self._pending = (self._pending + data).split(b"\n")
         for line in lines:
@@ -226,37 +241,40 @@ class Connection(asyncio.Protocol):
             self.cut(f"it sent {len(self._pending)} bytes without a line's end")
 
     def pause_writing(self) -> None:
-        """Asyncio: the peer has left MAX_UNREAD bytes unread."""
+        """Cut the connection: the peer has left MAX_UNREAD bytes unread (asyncio's callback)."""
         self.cut("it does not read what it is sent")
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Asyncio: gone, for whatever reason."""
+        """Report the end of the connection and its reason (asyncio's callback)."""
         self._transport, self._lost = None, True
         self._on_closed(self, f"{self._reason}: {error}" if error else self._reason)
 
     @property
     def open(self) -> bool:
-        """Whether something sent now may still arrive."""
+        """Return whether a message that is sent now may still arrive."""
         return self._transport is not None and not self._transport.is_closing()
 
     def send(self, message: Message | bytes) -> None:
-        """Queue a message; nothing happens on a connection that is closing."""
+        """Queue a message; do nothing on a connection that is closing.
+
+        :raises ValueError: if the message is too long (:func:`encode`).
+        """
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(message if isinstance(message, bytes) else encode(message))
 
     def close(self, reason: str) -> None:
-        """Close once what is queued has been sent."""
+        """Close the connection after the queued messages have been sent."""
         if self.open:
             self._reason, self._pending = reason, b""
             self._transport.close()  # type: ignore[union-attr]  # open says so
 
     def cut(self, reason: str) -> None:
-        """Close now, without sending what is queued."""
+        """Close the connection now and drop the queued messages."""
         if self.open:
             self._reason, self._pending = reason, b""
         if self._transport is not None:
             with contextlib.suppress(OSError):
                 self._transport.abort()
         elif not self._lost:
-            # Accepted, but asyncio has not come round to connection_made.
+            # Accepted, but asyncio has not yet called connection_made.
             self._cut_early, self._reason = True, reason
