@@ -74,11 +74,10 @@ def remove_ended_runs(keep: int) -> str:
     :returns: what was removed and what stays, for the log; empty if nothing was removed.
     """
     with runtime_dir.ended() as folders:
-        for folder, manifest in folders:
-            if (folder / runtime_dir.STATE).exists() or (folder / runtime_dir.MANIFEST).exists():
-                remove(folder, manifest, Held())
-        kept = [folder for folder, _ in folders if folder.exists()]
-        old = kept[keep:] if keep else []
+        for folder in folders:
+            if (manifest := folder / runtime_dir.MANIFEST).exists():
+                remove(folder, Manifest.load(manifest), Held())
+        old = [folder for folder in folders if folder.exists()][keep:] if keep else []
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)
     if not old:

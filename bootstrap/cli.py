@@ -167,9 +167,10 @@ def _run(asked: Settings, host: Host) -> int:
 
             return run_agent(asked, host, runtime, supervisor)
         except Exception:  # noqa: BLE001 (as in main; this is another process)
-            text = traceback.format_exc()
-            _say(text.rstrip())
-            _write(asked.result_file, result.of_bug(text, host))
+            bug = traceback.format_exc().rstrip()
+            _say(bug)
+            ended = Result(status=INTERNAL_STATUS, source="internal", reason=bug, host=host.hostname)
+            _write(asked.result_file, ended)
             return INTERNAL_STATUS
 
     def on_killed(status: int, reason: str, running: Sequence[Process]) -> Iterable[Callable[[], object]]:

@@ -146,15 +146,15 @@ def test_a_required_secret_may_come_with_the_record_and_from_nowhere_else(tmp_pa
     scenario()
 
 
-def replaced_at_the_third_look(
-    rendezvous: SharedFolder, record: tuple[HeadAddress, bytes | None], monkeypatch: pytest.MonkeyPatch
+def replaced_at_a_look(
+    number: int, rendezvous: SharedFolder, record: tuple[HeadAddress, bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> list[Lookup]:
     """Has the next head announce itself while ``rendezvous`` is being looked at; returns what the looks show."""
     looks: list[Lookup] = []
     real = rendezvous.lookup
 
     def lookup() -> Lookup:
-        if len(looks) == 2:
+        if len(looks) == number - 1:
             folder(rendezvous.shared_dir).announce(*record)
         looks.append(real())
         return looks[-1]
@@ -170,7 +170,7 @@ def test_a_secret_from_an_older_heads_record_is_read_again(tmp_path: Path, monke
     async def scenario() -> None:
         async with a_head(new) as head:
             folder(tmp_path).announce(head.address, old)
-            looks = replaced_at_the_third_look(rendezvous, (head.address, new), monkeypatch)
+            looks = replaced_at_a_look(3, rendezvous, (head.address, new), monkeypatch)
             membership, shared = await find(rendezvous)
             assert (membership.rank, shared.value) == (1, new)
             assert [look.secret for look in looks] == [old, old, new]
@@ -189,7 +189,7 @@ def test_an_older_heads_record_without_a_secret_is_read_again(
     async def scenario() -> None:
         async with a_head(new) as head:
             folder(tmp_path).announce(head.address, None)
-            replaced_at_the_third_look(rendezvous, (head.address, new), monkeypatch)
+            replaced_at_a_look(2, rendezvous, (head.address, new), monkeypatch)
             membership, shared = await find(rendezvous, auth=auth)
             assert shared.value == new
             membership.close()

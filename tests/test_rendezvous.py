@@ -26,7 +26,8 @@ from bootstrap.model import HeadAddress, NodeIdentity, Role
 from bootstrap.rendezvous import BACK_ENDS, Lookup, Rendezvous, make, rollcall_ports
 from bootstrap.rendezvous.dns import Dns
 from bootstrap.rendezvous.shared_dir import RECORD_MAX, SharedFolder
-from bootstrap.rendezvous.slurm import expand, first
+from bootstrap.rendezvous.slurm import first
+from bootstrap.rendezvous.slurm import hosts as slurm_hosts
 from bootstrap.settings import Settings
 
 HEAD = "127.0.0.1"
@@ -211,7 +212,7 @@ def test_a_name_that_no_server_can_have_is_an_error_at_once() -> None:
     ],
 )
 def test_a_node_list_expands_as_slurm_does(nodelist: str, hosts: list[str]) -> None:
-    assert expand(nodelist) == hosts
+    assert list(slurm_hosts(nodelist)) == hosts
     if hosts:
         assert first(nodelist) == hosts[0]
 
@@ -227,7 +228,7 @@ MALFORMED = [
 @pytest.mark.parametrize("nodelist", MALFORMED)
 def test_a_malformed_node_list_is_quoted(nodelist: str) -> None:
     with pytest.raises(ValueError, match="node list") as caught:
-        expand(nodelist)
+        list(slurm_hosts(nodelist))
     assert any(part in str(caught.value) for part in (nodelist, nodelist.partition("[")[2].rstrip("]")))
 
 
@@ -270,14 +271,14 @@ def names(draw: st.DrawFn) -> tuple[str, list[str]]:
 @given(st.lists(names(), min_size=1, max_size=4))
 def test_what_was_compressed_expands_to_itself(parts: list[tuple[str, list[str]]]) -> None:
     nodelist, hosts = ",".join(text for text, _ in parts), [host for _, hosts in parts for host in hosts]
-    assert expand(nodelist) == hosts
+    assert list(slurm_hosts(nodelist)) == hosts
     assert first(nodelist) == hosts[0]
 
 
 @given(st.text("ab1[]-, ", max_size=20))
 def test_any_text_expands_or_is_refused(nodelist: str) -> None:
     try:
-        hosts = expand(nodelist)
+        hosts = list(slurm_hosts(nodelist))
     except ValueError:
         return
     assert all(host and not set(host) & set("[], ") for host in hosts)
@@ -617,7 +618,11 @@ def test_a_file_system_that_keeps_no_modes_holds_no_secret_that_others_may_write
 ) -> None:
     showing(monkeypatch, mode=mode)
     head, worker = folder(tmp_path), folder(tmp_path)
-    head.announce(FIRST, SECRET.encode())
+    if believed:
+        head.announce(FIRST, SECRET.encode())
+    else:
+        with pytest.raises(UsageError, match=f"no worker would believe {record(head)}: others may write it"):
+            head.announce(FIRST, SECRET.encode())
     found = worker.lookup()
     assert (hosts(found), found.secret) == ((["10.0.0.1"], SECRET.encode()) if believed else ([], None))
     line = f"{record(head)}: others may write it (mode {mode:o}), so its secret is worth nothing"

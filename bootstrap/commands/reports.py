@@ -7,13 +7,14 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from bootstrap import preflight, rendezvous, timeouts
 from bootstrap.errors import BootstrapError
 from bootstrap.files import runtime_dir
 from bootstrap.host import Host
-from bootstrap.model import Phase, Role
+from bootstrap.model import NodeAddress, NodeIdentity, Phase, Resources, Role
 from bootstrap.node.inspection import Node
 from bootstrap.preflight.prepare import identify, inspect_only, prepare
 from bootstrap.process.bounded import TimedOut, run_bounded
@@ -21,6 +22,7 @@ from bootstrap.raynode.command import start_argv
 from bootstrap.raynode.ports import choose
 from bootstrap.settings import Settings
 
+_IDENTITY = ("launcher", "role", "rank", "size", "run_id", "attempt", "rendezvous")
 NOT_RUNNING, NOT_READY = 1, 2
 """Exit statuses of ``status`` beside 0."""
 _READY = [phase.value for phase in Phase if phase.is_ready]
@@ -53,33 +55,31 @@ def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it."""
+    if isinstance(value, tuple):
+        return [dataclasses.asdict(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else getattr(value, "value", value)
+
+
 def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
     identity, address, measured = node.identity, node.address, node.resources
 
-    def sourced(value: object, *sources: str | None) -> dict[str, object]:
-        return {"value": value, "source": next((source for source in sources if source), "")}
+    def sourced(fact: NodeIdentity | NodeAddress | Resources, name: str) -> dict[str, object]:
+        return {"value": _plain(getattr(fact, name)), "source": fact.sources.get(name, "")}
 
-    who, where, what = identity.sources, address.sources, measured.sources
     gcs = None if identity.role is Role.HEAD else "HEAD:PORT"
     ports = choose(node.settings, identity.role, node.host)
+    head, secret = identity.sources.get("head") or identity.sources.get("head_hints"), node.secret
     return {
-        "launcher": sourced(identity.launcher, who.get("launcher")),
-        "role": sourced(identity.role.value, who.get("role")),
-        "rank": sourced(identity.rank, who.get("rank")),
-        "size": sourced(identity.size, who.get("size")),
-        "run id": sourced(identity.run_id, who.get("run_id")),
-        "attempt": sourced(identity.attempt, who.get("attempt")),
-        "rendezvous": sourced(identity.rendezvous, who.get("rendezvous")),
-        "head": sourced(_candidates(node), who.get("head") or who.get("head_hints")),
-        "address": sourced(address.ip, where.get("ip")),
-        "interface": sourced(address.interface, where.get("interface")),
-        "hostname": sourced(address.hostname, where.get("hostname")),
-        "cpus": sourced(measured.cpus, what.get("cpus")),
-        "memory": sourced(measured.memory, what.get("memory")),
-        "gpus": sourced([dataclasses.asdict(gpu) for gpu in measured.gpus], what.get("gpus")),
-        "num gpus": sourced(measured.num_gpus, what.get("num_gpus")),
-        "resources": sourced(dict(measured.custom), what.get("custom")),
-        "secret": sourced("yes" if node.secret.value is not None else "no", node.secret.source),
+        **{name.replace("_", " "): sourced(identity, name) for name in _IDENTITY},
+        "head": {"value": _candidates(node), "source": head or ""},
+        "address": sourced(address, "ip"),
+        "interface": sourced(address, "interface"),
+        "hostname": sourced(address, "hostname"),
+        **{name.replace("_", " "): sourced(measured, name) for name in ("cpus", "memory", "gpus", "num_gpus")},
+        "resources": sourced(measured, "custom"),
+        "secret": {"value": "no" if secret.value is None else "yes", "source": secret.source},
         "ray start": shlex.join(["ray", "start", *start_argv(node, ports, gcs)]),
         "notes": notes,
     }

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 _MAX_READ = 64 * 1024
 """Bytes; more than any file of ours has."""
@@ -37,16 +35,11 @@ class Manifest:
     gcs: str = ""
     """GCS's address."""
 
-    def to_json(self) -> Mapping[str, Any]:
-        """Return it as :meth:`load` reads it."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def load(cls, path: Path) -> Manifest:
         """Return the manifest in a file; an empty one where there is none, or a damaged one."""
         try:
-            found = json.loads(path.read_text())
-            return cls(**found)
+            return cls(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError, RecursionError):
             return cls()
 

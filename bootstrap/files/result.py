@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap.errors import INTERNAL_STATUS, BootstrapError
+from bootstrap.errors import BootstrapError
 from bootstrap.host import Host
 
 _TERMINATION_LOG = Path("/dev/termination-log")
@@ -53,11 +53,6 @@ def of_error(error: BootstrapError, host: Host) -> Result:
         retryable=error.retryable,
         host=host.hostname,
     )
-
-
-def of_bug(text: str, host: Host) -> Result:
-    """Return the result of a run that a bug of ours ended."""
-    return Result(status=INTERNAL_STATUS, source="internal", reason=text, host=host.hostname)
 
 
 def clear(result_file: str | None, host: Host) -> None:

@@ -8,12 +8,10 @@ they live, so that whoever gets the lock knows that both have ended. What stays 
 from __future__ import annotations
 
 import contextlib
-import errno
+import dataclasses
 import fcntl
 import json
 import os
-import secrets
-import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 PARENT = Path("/tmp")  # noqa: S108 (each folder in it is made by us, under a random name, for us alone)
 PREFIX = "ray-bootstrap."
-_ATTEMPTS = 5
 STATE, MANIFEST, TOKEN, RAY = "state.json", "manifest.json", "token", "ray"
 """What is in it, by name."""
 
@@ -67,7 +64,7 @@ class RuntimeDir:
     def note(self, manifest: Manifest) -> None:
         """Write down what must go, before it is made."""
         self.manifest = manifest
-        self._write(MANIFEST, manifest.to_json())
+        self._write(MANIFEST, dataclasses.asdict(manifest))
 
     def write_token(self, token: bytes) -> Path | None:
         """Keep a copy of the token for Ray's processes; return its path, or None if it cannot be written."""
@@ -100,53 +97,28 @@ class RuntimeDir:
 
 def make() -> RuntimeDir:
     """Make this agent's folder and lock it; the lock is held until this process and those that it forks have ended."""
-    for attempt in range(_ATTEMPTS):
-        path = PARENT / f"{PREFIX}{secrets.token_hex(4)}"
-        try:
-            path.mkdir(mode=0o700)
-            fd = _open(path)
-        except OSError as error:
-            if attempt + 1 < _ATTEMPTS and error.errno in (errno.EEXIST, errno.ENOENT):
-                continue
-            return _absent(error.strerror or str(error))
-        if _lock(fd):  # else another agent is just taking it for that of a run that has ended
-            return RuntimeDir(path)
-        os.close(fd)
-        with contextlib.suppress(OSError):
-            path.rmdir()
-    return _absent("its names are taken again and again")
-
-
-def _absent(fault: str) -> RuntimeDir:
-    return RuntimeDir(PARENT / f"{PREFIX}{secrets.token_hex(4)}", f"{PARENT}/{PREFIX}*: {fault}")
+    newborn = PARENT / f".{PREFIX}{os.urandom(4).hex()}"
+    path = newborn.with_name(newborn.name[1:])
+    try:
+        newborn.mkdir(mode=0o700)
+        fcntl.flock(os.open(newborn, os.O_RDONLY), fcntl.LOCK_EX)
+        newborn.rename(path)  # only now, since without a lock it would look like that of a run that has ended
+    except OSError as error:
+        return RuntimeDir(path, f"{path}: {error.strerror}")
+    return RuntimeDir(path)
 
 
 def running() -> list[Mapping[str, Any]]:
     """Return the states of this user's agents in this container that are alive, the newest first."""
-    states = []
-    for path in _candidates():
-        with contextlib.suppress(OSError):
-            fd = _open(path)
-            try:
-                if not _lock(fd, fcntl.LOCK_SH) and (state := _read_state(path)):
-                    states.append(state)
-            finally:
-                os.close(fd)
-    return sorted(states, key=lambda state: -state["since"])
+    with _scan(fcntl.LOCK_SH) as (live, _):
+        return sorted(filter(None, map(_read_state, live)), key=lambda state: -state["since"])
 
 
 @contextlib.contextmanager
-def ended() -> Iterator[list[tuple[Path, Manifest]]]:
-    """Hold the folders of this user's agents that have ended, the newest first, each with its manifest."""
-    with contextlib.ExitStack() as held:
-        found: list[tuple[float, Path, Manifest]] = []
-        for path in _candidates():
-            with contextlib.suppress(OSError):
-                fd = _open(path)
-                held.callback(os.close, fd)
-                if _lock(fd):
-                    found.append((os.fstat(fd).st_mtime, path, Manifest.load(path / MANIFEST)))
-        yield [(path, manifest) for _, path, manifest in sorted(found, reverse=True, key=lambda entry: entry[0])]
+def ended() -> Iterator[list[Path]]:
+    """Hold the folders of this user's agents that have ended, the newest first."""
+    with _scan(fcntl.LOCK_EX) as (_, found):
+        yield sorted(found, key=lambda path: -path.stat().st_mtime)
 
 
 def pid_namespace() -> int:
@@ -156,26 +128,26 @@ def pid_namespace() -> int:
     return 0
 
 
-def _candidates() -> list[Path]:
-    with contextlib.suppress(OSError):
-        return [path for path in PARENT.iterdir() if path.name.startswith(PREFIX)]
-    return []
+@contextlib.contextmanager
+def _scan(lock: int) -> Iterator[tuple[list[Path], list[Path]]]:
+    """Yield this user's folders: those of live agents, and those of ended ones, which are locked meanwhile."""
+    live: list[Path] = []
+    locked: list[Path] = []
+    with contextlib.ExitStack() as opened:
+        for path in PARENT.glob(f"{PREFIX}*"):
+            with contextlib.suppress(OSError):
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                opened.callback(os.close, fd)
+                status = os.fstat(fd)
+                if status.st_uid == os.geteuid() and not status.st_mode & 0o077:
+                    (locked if _locks(fd, lock) else live).append(path)
+        yield live, locked
 
 
-def _open(path: Path) -> int:
-    """Return a descriptor of a folder of ours. :raises OSError: if it is not one."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    status = os.fstat(fd)
-    if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077 == 0:
-        return fd
-    os.close(fd)
-    raise PermissionError(errno.EPERM, "not a folder of this user's alone", str(path))
-
-
-def _lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
+def _locks(fd: int, lock: int) -> bool:
     try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except OSError:
+        fcntl.flock(fd, lock | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
     return True
 

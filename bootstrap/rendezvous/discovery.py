@@ -53,21 +53,35 @@ async def find_head(
                     reported = loop.time()
                     log.say(f"still looking for the head after {reported - begin:.0f} s: {_in_brief(seen)}")
                 left = max(timeouts.LAST_LOOK_S, begin + timeout - loop.time())
-                lookup = await _look(rendezvous, left)
-                seen = dict.fromkeys(lookup.ignored, "ignored")
-                secret = _secret_for(settings, rendezvous, given, lookup)
-                try:
-                    return await _join_one_of(lookup.candidates, hello, secret, settings, seen), secret
-                except Refused:
-                    if secret.value is None and (await _look(rendezvous, left)).secret is not None:
-                        raise NotThisHead from None  # the record that we read was still an earlier head's
-                    raise
+                return await _look_and_join(settings, rendezvous, hello, given, left, seen)
     except tenacity.RetryError:
         pass
     raise HeadNotFound(
         f"no head of run {hello.run!r}, attempt {hello.attempt}, within {timeout:g} s: {_in_brief(seen)}",
         hint="see the output of rank 0 first; --head-address=HOST names the head, --head-timeout waits longer",
     )
+
+
+async def _look_and_join(
+    settings: Settings, rendezvous: Rendezvous, hello: Hello, given: Secret, seconds: float, seen: dict[str, str]
+) -> tuple[Membership, Secret]:
+    """Look once, and join the head if it is there; ``seen`` receives what was found instead.
+
+    :raises NotThisHead: if no candidate is the head of this run.
+    """
+    lookup = await _look(rendezvous, seconds)
+    seen.clear()
+    seen.update(dict.fromkeys(lookup.ignored, "ignored"))
+    secret = _secret_for(settings, rendezvous, given, lookup, seen)
+    try:
+        return await _join_one_of(lookup.candidates, hello, secret, settings.heartbeat_timeout, seen), secret
+    except Refused:
+        if secret.value is None and settings.auth != "off" and rendezvous.has_record:
+            # The record may have been an earlier head's, and this head just about to write its own.
+            await asyncio.sleep(timeouts.OTHER_HEAD_S)
+            if (await _look(rendezvous, seconds)).secret is not None:
+                raise NotThisHead from None
+        raise
 
 
 async def _look(rendezvous: Rendezvous, seconds: float) -> Lookup:
@@ -81,24 +95,29 @@ async def _look(rendezvous: Rendezvous, seconds: float) -> Lookup:
         ) from None
 
 
-def _secret_for(settings: Settings, rendezvous: Rendezvous, given: Secret, lookup: Lookup) -> Secret:
+def _secret_for(
+    settings: Settings, rendezvous: Rendezvous, given: Secret, lookup: Lookup, seen: dict[str, str]
+) -> Secret:
     """Return the secret that this node was given, or the one in the head's record."""
     if given.value is None and settings.auth != "off" and lookup.secret is not None:
         return Secret(lookup.secret, "the head's record", generated=True)
-    if not rendezvous.has_record:  # else the next look may find one
+    if not rendezvous.has_record:
         check_required(given, settings)
+    elif given.value is None and settings.auth == "required" and lookup.candidates:
+        seen.update({str(head): "its record has no secret, and --auth=required" for head in lookup.candidates})
+        raise NotThisHead  # the next record may have one
     return given
 
 
 async def _join_one_of(
-    candidates: Sequence[HeadAddress], hello: Hello, secret: Secret, settings: Settings, seen: dict[str, str]
+    candidates: Sequence[HeadAddress], hello: Hello, secret: Secret, heartbeat_timeout: float, seen: dict[str, str]
 ) -> Membership:
     """Greet all candidates at once and join the first that is our head.
 
     :param seen: receives what each of the others was instead.
     :raises NotThisHead: if none is.
     """
-    tries = [asyncio.ensure_future(_greet(hello, secret, settings.heartbeat_timeout, head)) for head in candidates]
+    tries = [asyncio.ensure_future(_greet(hello, secret, heartbeat_timeout, head)) for head in candidates]
     refusal: BootstrapError | None = None
     found: Membership | None = None
     try:

@@ -26,14 +26,6 @@ _RANGE_MAX = 65536
 """Slurm's own MAX_RANGE; it keeps a corrupt variable from filling the memory."""
 
 
-def expand(nodelist: str) -> list[str]:
-    """Every host of a node list such as ``gpu[001-003,007],r[1-2]n[01-02]-ib,login1``, in its order.
-
-    :raises ValueError: quoting what is malformed.
-    """
-    return list(hosts(nodelist))
-
-
 def first(nodelist: str) -> str:
     """The first host, without expanding the rest.
 
@@ -45,7 +37,7 @@ def first(nodelist: str) -> str:
 
 
 def hosts(nodelist: str) -> Iterator[str]:
-    """The hosts one by one.
+    """Yield every host of a node list such as ``gpu[001-003,007],r[1-2]n[01-02]-ib,login1``, in its order.
 
     :raises ValueError: when the malformed part is reached.
     """

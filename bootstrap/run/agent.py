@@ -41,6 +41,7 @@ def run_agent(settings: Settings, host: Host, runtime: RuntimeDir, supervisor: i
 async def _run(settings: Settings, host: Host, runtime: RuntimeDir, supervisor: int) -> int:
     log = Log(as_json=settings.log_format == "json", threaded=True)
     run = Context(settings, host, log, Children(), runtime)
+    runtime.set_state(pid=os.getpid(), pid_namespace=pid_namespace())
     handle_signals(run, supervisor)
     line = await run.lifecycle.run(the_line(run))
     status = await end_run(run, line)
@@ -97,8 +98,6 @@ async def the_line(run: Context) -> Verdict:
 
 def _who(identity: NodeIdentity) -> dict[str, object]:
     return {
-        "pid": os.getpid(),
-        "pid_namespace": pid_namespace(),
         "run_id": identity.run_id,
         "run_hash": identity.run_hash,
         "role": identity.role.value,
