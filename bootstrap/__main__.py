@@ -1,7 +1,5 @@
 """``python -m bootstrap`` and the ``ray-bootstrap`` command."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -4,8 +4,6 @@ The agent does so at its end, its supervisor if the agent was killed, and the ne
 each calls :func:`remove`, so that every run exercises what a crash needs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The command line: arguments in, settings out, errors rendered; nothing else."""
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import io

@@ -20,8 +20,6 @@ The numbers follow sysexits.h where it names the case.
 A message states what happened, with its numbers; ``hint`` is the command or the variable that fixes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 INTERNAL_STATUS = 70

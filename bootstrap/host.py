@@ -3,8 +3,6 @@
 Everything else takes a :class:`Host`, so that a test can pass its own and no other code reads the environment.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ A thread writes them: a reader that stalls (a pager, Ctrl-S, a stopped log shipp
 head would lose its workers. A non-blocking stream would not do: the workload shares the file description.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -4,8 +4,6 @@ Everything here is frozen. A fact that was decided, not just measured, records i
 the name of its field: ``identity.sources["rank"] == "SLURM_NODEID"``.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field

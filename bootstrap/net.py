@@ -1,7 +1,5 @@
 """Names, addresses and interfaces of this machine, from the kernel and the resolver."""
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence

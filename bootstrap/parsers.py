@@ -1,7 +1,5 @@
 """Parsers for the texts of options: pure functions that raise ValueError with what was expected."""
 
-from __future__ import annotations
-
 import ipaddress
 import json
 import math

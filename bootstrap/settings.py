@@ -7,8 +7,6 @@ command line, ``--help`` and the variables are all derived from the fields: to a
 ``|``); the text of any other option ends with it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import re

@@ -4,8 +4,6 @@ The options' own defaults are in :mod:`bootstrap.settings`: ``--head-timeout``, 
 ``--dashboard-wait``, ``--heartbeat-timeout`` and ``--grace``.
 """
 
-from __future__ import annotations
-
 # Getting ready
 
 IDENTIFY_S = 60.0

@@ -5,8 +5,6 @@ With the annotation ``ray.io/overwrite-container-cmd: "true"`` KubeRay leaves a 
 (https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/pod-command.html).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource

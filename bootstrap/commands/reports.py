@@ -1,7 +1,5 @@
 """``detect``, ``check`` and ``status``: prefixes of the line, printed."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shlex

@@ -1,7 +1,5 @@
 """Whose a file is, on file systems that show other owners than the ones who wrote."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

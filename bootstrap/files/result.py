@@ -1,7 +1,5 @@
 """How a run ended on this node, as JSON: in ``--result-file``, else in Kubernetes' termination log."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

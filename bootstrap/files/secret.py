@@ -5,8 +5,6 @@ head turns token authentication on by itself if it finds one, a worker needs RAY
 Ray would find is what the roll call uses, so that the two cannot disagree.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import stat

@@ -3,8 +3,6 @@
 Nothing decisive is guessed: an incomplete identity is an error that quotes the variables, never rank 0.
 """
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Callable, Collection
@@ -158,8 +156,7 @@ def _refuse_misfit(row: Launcher, found: Facts, settings: Settings, rank: int | 
         )
     if settings.min_nodes is not None and settings.min_nodes > size:
         raise IdentityError(
-            f"--min-nodes={settings.min_nodes} is more than {_quoted(found['size'])}",
-            hint=f"--min-nodes={size}",
+            f"--min-nodes={settings.min_nodes} is more than {_quoted(found['size'])}", hint=f"--min-nodes={size}"
         )
 
 
@@ -217,8 +214,7 @@ def _run_id(row: Launcher, found: Facts, rendezvous: str) -> tuple[Fact, list[st
         return (name, source), []
     if not source and rendezvous == "file":
         raise IdentityError(
-            "a shared folder without a run id: this run would accept another run's record",
-            hint=row.run_id_hint,
+            "a shared folder without a run id: this run would accept another run's record", hint=row.run_id_hint
         )
     note = f"run id {name!r} is not unique: the next run may have it too; {row.run_id_hint}"
     return (name, source or "nothing names this run"), [note]

@@ -1,7 +1,5 @@
 """Facts that a launcher provides, but not in a variable: one pure function for each row that needs one."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import secrets

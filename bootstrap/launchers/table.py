@@ -1,7 +1,5 @@
 """The launchers' table, in order of precedence: our words on the left, their variables on the right."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The node address: the one of this machine's addresses that the other nodes reach."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -21,23 +19,12 @@ from bootstrap.net import (
 )
 from bootstrap.settings import Settings
 
+# fmt: off
 BRIDGES = (
-    "docker",
-    "br-",
-    "veth",
-    "virbr",
-    "cni",
-    "flannel",
-    "cali",
-    "cilium_",
-    "vxlan.calico",
-    "tunl",
-    "podman",
-    "lxcbr",
-    "lxdbr",
-    "cbr",
-    "kube-",
+    "docker", "br-", "veth", "virbr", "cni", "flannel", "cali", "cilium_", "vxlan.calico",
+    "tunl", "podman", "lxcbr", "lxdbr", "cbr", "kube-",
 )
+# fmt: on
 """Prefixes of interfaces that lead to this host's containers or virtual machines, not to other nodes."""
 
 # RFC 5737 and RFC 3849: documentation addresses, which no neighbour has, so only the default route matches them.

@@ -3,8 +3,6 @@
 The rules of CUDA_VISIBLE_DEVICES: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Gloo connects its peers through the address that each node's own name resolves t
 line, or none, a training job on several nodes fails after a minute.
 """
 
-from __future__ import annotations
-
 import fcntl
 import ipaddress
 import os
@@ -70,10 +68,7 @@ def plan(text: str, hostname: str, ip: str) -> str | None:
 
 
 def ensure(
-    mode: str,
-    address: NodeAddress,
-    host: Host,
-    resolves: Callable[[str], Collection[str]] = net.resolve,
+    mode: str, address: NodeAddress, host: Host, resolves: Callable[[str], Collection[str]] = net.resolve
 ) -> HostsOutcome:
     """Make this node's name resolve to ``address.ip``, through /etc/hosts unless it does already.
 

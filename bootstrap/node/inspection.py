@@ -1,7 +1,5 @@
 """This node before Ray is started on it: the first half of the line, shared by every command."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The functions here take a ``library``: the imported pynvml with NVML started, as :func:`session` yields it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Ray by itself ignores the affinity, cgroup v2 cpusets and Slurm's grant.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence

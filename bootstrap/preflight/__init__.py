@@ -3,8 +3,6 @@
 A new check is a function that yields findings, and a row here.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Collection, Iterator, Sequence
 

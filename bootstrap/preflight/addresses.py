@@ -1,7 +1,5 @@
 """Checks of ports, the node address and the node's name."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Collection, Iterator
 

@@ -1,7 +1,5 @@
 """The types of the preflight: a check, and a finding."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 

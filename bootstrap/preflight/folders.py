@@ -1,7 +1,5 @@
 """Checks of folders: Ray's, and the one that all nodes share."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """Checks of the software and hardware: Ray, memory, limits, GPUs, and variables that Ray's workers would inherit."""
 
-from __future__ import annotations
-
 import re
 import resource
 import sys

@@ -1,7 +1,5 @@
 """The first steps of every command, each with a time limit: who is this node, what has it, is it fit?"""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

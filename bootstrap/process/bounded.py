@@ -1,7 +1,5 @@
 """Calls with a time limit, for what may hang for ever: a network file system, a resolver, a driver."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

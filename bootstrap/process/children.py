@@ -1,7 +1,5 @@
 """The agent's children: started in sessions of their own, reaped once and in one place, ended with all below them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
@@ -58,13 +56,7 @@ class Children:
         :raises OSError: as execvpe(3): FileNotFoundError, PermissionError, and so on.
         """
         popen = subprocess.Popen(
-            argv,
-            env=dict(env),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            pass_fds=pass_fds,
-            start_new_session=True,
+            argv, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, start_new_session=True
         )
         popen.returncode = 0  # else its destructor would wait for the process, and take the status from us
         child = Child(popen.pid, self._loop.create_future())

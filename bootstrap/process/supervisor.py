@@ -10,8 +10,6 @@ It is one short loop in the manner of tini: signals stay blocked and are fetched
 handlers and nothing is lost, not even a signal that arrives before the interpreter is up as PID 1.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -5,8 +5,6 @@ its children, and so does everything that the workload leaves behind. "Ours" is 
 process tree", also for a process that called setsid(2), changed its title or cleared its environment.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -13,8 +13,6 @@ answer per line to the file descriptor in its first argument:
 It exits at end of file. Ray's output goes to standard output and error, which the agent keeps in case of a failure.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The command line of ``ray start`` on this node."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator, Mapping

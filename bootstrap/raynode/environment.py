@@ -12,8 +12,6 @@ RAY_ADDRESS, RAY_BOOTSTRAP_*            the cluster (docs/workload.md)          
 ======================================  =========================================  ==================
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from bootstrap.files.secret import Secret

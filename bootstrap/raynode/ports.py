@@ -5,8 +5,6 @@ port. So each port is chosen just before the start, outside the kernel's ephemer
 agents.
 """
 
-from __future__ import annotations
-
 import errno
 import itertools
 import os

@@ -4,8 +4,6 @@ Both are known beforehand. The two processes start as always, one to three secon
 Only :mod:`bootstrap.raynode.child_main` imports this, as it imports Ray. docs/performance.md has the gains.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib

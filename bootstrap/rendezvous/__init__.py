@@ -4,8 +4,6 @@ An address found here is only a candidate: a cached DNS answer or a record that 
 as good as the truth. A worker believes it when the agent there knows its run and attempt.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 

@@ -1,7 +1,5 @@
 """A worker's search for its head: the rendezvous names candidates, the roll call judges, tenacity waits."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ It takes some 30 s until such a name answers, since resolvers cache the negative
 (https://github.com/kubernetes/kubernetes/issues/92559), so that "no such name" means not yet.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What every way of finding the head has in common."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol

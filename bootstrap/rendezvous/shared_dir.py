@@ -5,8 +5,6 @@ hash of the run id, since a run id is free text. It holds the head's address and
 secret. Several runs and several users may share the folder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -5,8 +5,6 @@ The syntax is that of Slurm's hostlist_create(3) (https://slurm.schedmd.com/scon
 boxes of BlueGene (``bgl[000x133]``), which no present Slurm writes.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Sequence

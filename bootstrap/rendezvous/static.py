@@ -1,7 +1,5 @@
 """The head's name or address is known: from an option, or from a variable of the launcher."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

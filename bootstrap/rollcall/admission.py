@@ -3,8 +3,6 @@
 The order serves the reader of the error: another run first, then identity, then what Ray would reject.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from bootstrap.errors import IdentityError

@@ -1,7 +1,5 @@
 """A worker's side of the roll call."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The head's side of the roll call."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno

@@ -1,7 +1,5 @@
 """The agent: from the first child to the last line, and what may interrupt it on the way."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

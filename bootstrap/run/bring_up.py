@@ -1,7 +1,5 @@
 """What head and worker have in common on the way up: inspect the node, start Ray, watch its daemons."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path

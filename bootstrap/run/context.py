@@ -1,7 +1,5 @@
 """What every step of a run is given, and how a run is stopped."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import time

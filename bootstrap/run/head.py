@@ -1,7 +1,5 @@
 """The head: roll call → Ray → release the workers → quorum → workload."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import signal

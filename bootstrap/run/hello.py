@@ -1,7 +1,5 @@
 """What this node says about itself in the roll call."""
 
-from __future__ import annotations
-
 import platform
 import time
 

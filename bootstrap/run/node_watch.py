@@ -1,7 +1,5 @@
 """The head's watch over the other nodes: what the news of one means for the run."""
 
-from __future__ import annotations
-
 import asyncio
 
 from bootstrap import timeouts

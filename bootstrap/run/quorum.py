@@ -4,8 +4,6 @@ The truth is GCS's node table: alive nodes that carry this run's label, matched 
 asked to have. The roll call only explains it: how far a rank that is not in the table has got, and since when.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass

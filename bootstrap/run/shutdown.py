@@ -1,7 +1,5 @@
 """The way out: whatever ended the line becomes a verdict, all nodes learn it, and nothing of this run is left here."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import traceback

@@ -1,7 +1,5 @@
 """A worker: find the head → join its roll call → wait for the release → start Ray → verdict or loss."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import dataclasses

@@ -1,7 +1,5 @@
 """The user's command on the head: its start, its end and its status."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil
