@@ -6,6 +6,7 @@ each calls :func:`remove`, so that every run exercises what a crash needs.
 
 import contextlib
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,11 +48,9 @@ def remove(folder: Path, manifest: Manifest, held: Held) -> Removal:
 def _await(call: Call[Path | None] | Call[None], seconds: float, where: str, faults: list[str]) -> Path | None:
     try:
         return call.result(seconds)
-    except TimedOut:
-        faults.append(f"{where} timed out after {seconds:g} s")
-    except OSError as error:
-        faults.append(str(error)[:300])
-    return None
+    except (TimedOut, OSError) as error:
+        faults.append(str(error)[:300] or f"{where} timed out after {seconds:g} s")
+        return None
 
 
 def remove_sessions(folder: Path, manifest: Manifest, held: Held) -> Path | None:
@@ -65,11 +64,11 @@ def remove_sessions(folder: Path, manifest: Manifest, held: Held) -> Path | None
     return kept[-1] if kept else None
 
 
-def remove_ended_runs(keep: int) -> str:
+def remove_ended_runs(keep: int, log: Callable[[str], None]) -> None:
     """Clean up behind agents that were killed with their supervisors, and remove old logs.
 
     :param keep: runs whose logs stay, the newest; 0 keeps all.
-    :returns: what was removed and what stays, for the log; empty if nothing was removed.
+    :param log: receives what was removed and what stays, if something was removed.
     """
     with runtime_dir.ended() as folders:
         for folder in folders:
@@ -78,9 +77,7 @@ def remove_ended_runs(keep: int) -> str:
         old = [folder for folder in folders if folder.exists()][keep:] if keep else []
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)
-    if not old:
-        return ""
-    return (
-        f"removed Ray's logs of {len(old)} ended run{'s'[: len(old) != 1]};"
-        f" those of the newest {keep} stay in {runtime_dir.PARENT}/{runtime_dir.PREFIX}*"
-    )
+    if old:
+        runs = "1 ended run" if len(old) == 1 else f"{len(old)} ended runs"
+        newest = f"those of the newest {keep} stay in {runtime_dir.PARENT}/{runtime_dir.PREFIX}*"
+        log(f"removed Ray's logs of {runs}; {newest}")

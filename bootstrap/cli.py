@@ -2,11 +2,12 @@
 
 import contextlib
 import difflib
+import importlib
 import io
 import itertools
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -23,13 +24,14 @@ from bootstrap.process.supervisor import supervise, unblock_signals
 from bootstrap.process.table import Process
 from bootstrap.settings import Settings
 
-_COMMANDS = {
-    "run": "start or join the cluster, run the workload on the head, end everywhere (the default)",
-    "detect": "print who and what this node is, and why; change nothing",
-    "check": "preflight only: is this node fit?",
-    "status": "what this node's agent is doing; exit status 0 if it is ready",
-    "kuberay": "in a KubeRay pod: check this node, then hand over to KubeRay",
+_COMMANDS: Mapping[str, tuple[str, str, str]] = {
+    "run": ("", "", "start or join the cluster, run the workload on the head, end everywhere (the default)"),
+    "detect": ("reports", "detect", "print who and what this node is, and why; change nothing"),
+    "check": ("reports", "check", "preflight only: is this node fit?"),
+    "status": ("reports", "status", "what this node's agent is doing; exit status 0 if it is ready"),
+    "kuberay": ("kuberay", "hand_over", "in a KubeRay pod: check this node, then hand over to KubeRay"),
 }
+"""Name → module in :mod:`bootstrap.commands`, function, meaning."""
 _EPILOG = """The same command on every node; the workload runs on the head, and its exit status is everybody's.
 
 \b
@@ -72,7 +74,7 @@ def _options() -> _Command:
         name="ray-bootstrap [run|detect|check|status|kuberay]",
         params=[*(option(field) for field in settings.options()), as_json, version],
         help="Start Ray on the nodes that a scheduler gave you.\n\n\b\n"
-        + "\n".join(f"  {name:7}  {meaning}" for name, meaning in _COMMANDS.items()),
+        + "\n".join(f"  {name:7}  {meaning}" for name, (_, _, meaning) in _COMMANDS.items()),
         epilog=_EPILOG,
         options_metavar="[COMMAND] [OPTIONS] [-- WORKLOAD ARGS...]",
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "max_content_width": 120},
@@ -96,11 +98,8 @@ def main(argv: Sequence[str]) -> int:
 def _main(argv: list[str]) -> int:
     command = argv.pop(0) if argv and argv[0] in _COMMANDS else "run"
     ours, workload = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    faults = (
-        ["-- without a workload after it; leave it out for a cluster that stays"]
-        if "--" in argv and not workload
-        else []
-    )
+    no_workload = ["-- without a workload after it; leave it out for a cluster that stays"]
+    faults = no_workload if "--" in argv and not workload else []
     if "--version" in ours:
         with _printed():
             print(f"ray-bootstrap {__version__}")
@@ -125,23 +124,9 @@ def _main(argv: list[str]) -> int:
     if command == "run":
         return _run(asked, host)
     unblock_signals()
-    if command == "kuberay":
-        from bootstrap.commands import kuberay  # noqa: PLC0415 (there only)
-
-        return kuberay.hand_over(asked, host)
-    return _report(command, asked, host, as_json)
-
-
-def _report(command: str, asked: Settings, host: Host, as_json: bool) -> int:
-    from bootstrap.commands import reports  # noqa: PLC0415 (not for `run`)
-
-    shown: dict[str, Callable[[Settings, Host, bool], int]] = {
-        "detect": reports.detect,
-        "check": reports.check,
-        "status": reports.status,
-    }
+    module, function, _ = _COMMANDS[command]
     with _printed():
-        return shown[command](asked, host, as_json)
+        return int(getattr(importlib.import_module(f"bootstrap.commands.{module}"), function)(asked, host, as_json))
 
 
 @contextlib.contextmanager
@@ -167,7 +152,7 @@ def _run(asked: Settings, host: Host) -> int:
         except Exception:  # noqa: BLE001 (as in main; this is another process)
             bug = traceback.format_exc().rstrip()
             _say(bug)
-            ended = Result(status=INTERNAL_STATUS, source="internal", reason=bug, host=host.hostname)
+            ended = Result(INTERNAL_STATUS, "internal", bug, "please report this", False, host.hostname)
             _write(asked.result_file, ended)
             return INTERNAL_STATUS
 
@@ -176,7 +161,7 @@ def _run(asked: Settings, host: Host) -> int:
         from bootstrap.raynode.session import observe  # noqa: PLC0415
 
         held = observe(running)
-        ended = Result(status=status, source="killed", reason=reason, retryable=True, host=host.hostname)
+        ended = Result(status, "killed", reason, "", True, host.hostname)
         manifest = Manifest.load(runtime.path / runtime_dir.MANIFEST)
         return [lambda: _write(asked.result_file, ended), lambda: cleanup.remove(runtime.path, manifest, held)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -38,6 +39,13 @@ def ended(parent: Path, number: int, *, logs: bool = True) -> Path:
     path.chmod(0o700)
     os.utime(path, (number, number))
     return path
+
+
+def removed(keep: int) -> list[str]:
+    """What it says that it has removed."""
+    lines: list[str] = []
+    cleanup.remove_ended_runs(keep, lines.append)
+    return lines
 
 
 def owned(path: Path, content: bytes = b"mine") -> Manifest:
@@ -110,18 +118,20 @@ def test_the_next_run_removes_what_was_killed_with_its_supervisor(parent: Path, 
     (folder / "token").write_text("secret")
     (folder / "ray" / "session_2" / "sockets").mkdir()
     (folder / "state.json").write_text(json.dumps({"pid": 1}))
-    (folder / "manifest.json").write_text(json.dumps({**owned(record).to_json(), "ray_dir": str(folder / "ray")}))
-    assert cleanup.remove_ended_runs(5) == ""
+    (folder / "manifest.json").write_text(
+        json.dumps({**dataclasses.asdict(owned(record)), "ray_dir": str(folder / "ray")})
+    )
+    assert removed(5) == []
     assert not record.parent.exists()
     assert sorted(path.name for path in folder.rglob("*")) == ["logs", "ray", "session_2"]
 
 
 def test_the_logs_of_the_newest_runs_stay(parent: Path) -> None:
     folders = [ended(parent, number) for number in range(1, 9)]
-    assert cleanup.remove_ended_runs(0) == ""
+    assert removed(0) == []
     assert all(folder.exists() for folder in folders)
-    removed = cleanup.remove_ended_runs(5)
-    assert removed == f"removed Ray's logs of 3 ended runs; those of the newest 5 stay in {parent}/ray-bootstrap.*"
+    line = f"removed Ray's logs of 3 ended runs; those of the newest 5 stay in {parent}/ray-bootstrap.*"
+    assert removed(5) == [line]
     assert [folder.exists() for folder in folders] == [False] * 3 + [True] * 5
 
 
@@ -136,7 +146,7 @@ def test_neither_a_live_run_nor_another_users_nor_a_link_is_removed(parent: Path
     link = parent / f"{runtime_dir.PREFIX}00000002"
     link.symlink_to(precious)
     newest = ended(parent, 9)
-    assert cleanup.remove_ended_runs(1) == ""
+    assert removed(1) == []
     assert all(path.exists() for path in (live.path, theirs, precious / "file", newest))
 
 

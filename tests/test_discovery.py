@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import threading
 from collections.abc import Iterator
@@ -20,10 +19,10 @@ from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.model import HeadAddress, NodeIdentity, Role
 from bootstrap.rendezvous import Rendezvous, discovery, make
-from bootstrap.rendezvous.dns import Dns
+from bootstrap.rendezvous.dns import by_name
 from bootstrap.rendezvous.protocol import Lookup
 from bootstrap.rendezvous.shared_dir import SharedFolder
-from bootstrap.rendezvous.static import Static
+from bootstrap.rendezvous.static import at
 from bootstrap.rollcall.client import Membership
 from bootstrap.settings import Settings
 
@@ -33,13 +32,19 @@ NONE = Secret(None, "none given")
 def folder(path: Path) -> SharedFolder:
     identity = NodeIdentity("test", Role.WORKER, 1, 2, ME.run, ME.attempt, "file")
     made = make(Settings(shared_dir=str(path)), identity, Host({}, "host"))
-    assert isinstance(made, SharedFolder)
-    return made
+    assert isinstance(made.record, SharedFolder)
+    return made.record
+
+
+def at_record(folder: SharedFolder) -> Rendezvous:
+    return Rendezvous(f"the folder {folder.shared_dir}", lambda: folder.lookup(), folder)  # noqa: PLW0108 (it may be patched)
 
 
 async def find(
-    rendezvous: Rendezvous, given: Secret = NONE, timeout: float = 5.0, **changes: Any
+    rendezvous: Rendezvous | SharedFolder, given: Secret = NONE, timeout: float = 5.0, **changes: Any
 ) -> tuple[Membership, Secret]:
+    if isinstance(rendezvous, SharedFolder):
+        rendezvous = at_record(rendezvous)
     return await discovery.find_head(Settings(**changes), rendezvous, hello(), given, timeout, Log())
 
 
@@ -51,15 +56,14 @@ def hung() -> Iterator[threading.Event]:
     event.set()
 
 
-@dataclasses.dataclass(frozen=True)
-class Hanging(Static):
-    """A static one whose look-ups hang."""
+def hanging(hung: threading.Event) -> Rendezvous:
+    """Return a rendezvous whose look-ups hang."""
 
-    hung: threading.Event = dataclasses.field(default_factory=threading.Event)
+    def lookup() -> Lookup:
+        hung.wait(30)
+        return Lookup()
 
-    def lookup(self) -> Lookup:
-        self.hung.wait(30)
-        return super().lookup()
+    return Rendezvous("the head's address", lookup)
 
 
 # ------------------------------------------------------------------------------------------------- a worker's
@@ -69,7 +73,7 @@ def test_a_rendezvous_that_hangs_does_not_hold_a_worker_beyond_its_timeout(hung:
     @looped
     async def scenario() -> None:
         with pytest.raises(HeadNotFound, match="the head's address timed out after 1 s"):
-            await find(Hanging((), (), hung=hung), timeout=0.2)
+            await find(hanging(hung), timeout=0.2)
 
     scenario()
 
@@ -82,7 +86,7 @@ def test_a_name_server_that_hangs_does_not_either(hung: threading.Event) -> None
     @looped
     async def scenario() -> None:
         with pytest.raises(HeadNotFound, match=r"the name head\.svc timed out after 1 s"):
-            await find(Dns(("head.svc",), (7000,), resolve), timeout=0.2)
+            await find(by_name(("head.svc",), (7000,), resolve), timeout=0.2)
 
     scenario()
 
@@ -140,7 +144,7 @@ def test_a_required_secret_may_come_with_the_record_and_from_nowhere_else(tmp_pa
                 await find(rendezvous, timeout=0.5, auth="required")
             for hosts in ((), ("127.0.0.1",)):
                 with pytest.raises(UsageError, match="--auth=required, but the nodes share no secret"):
-                    await find(Static(hosts, (head.port,)), auth="required")
+                    await find(at(hosts, (head.port,)), auth="required")
             assert not head.call.members
 
     scenario()
@@ -264,7 +268,7 @@ def test_the_second_address_of_a_name_whose_first_is_a_black_hole(monkeypatch: p
 
         loop.create_connection = create_connection  # type: ignore[method-assign,assignment]
         async with a_head(SECRET) as head:
-            rendezvous = Static(("head.example",), (head.address.port,))
+            rendezvous = at(("head.example",), (head.address.port,))
             membership, _ = await find(rendezvous, Secret(SECRET, "RAY_AUTH_TOKEN"), timeout=10)
             assert tried == ["192.0.2.1", "127.0.0.1"]
             membership.close()
@@ -284,7 +288,7 @@ def test_another_head_of_this_run_is_found_by_its_name(theirs: bytes | None) -> 
     @looped
     async def scenario() -> None:
         async with a_head(theirs) as other:
-            rendezvous = Static(("127.0.0.3", OTHER), (free_port(), other.port))
+            rendezvous = at(("127.0.0.3", OTHER), (free_port(), other.port))
             with pytest.raises(IdentityError, match=f"claimed by two nodes: 127.0.0.[23]:{other.port} leads it"):
                 await discovery.check_no_other_head(rendezvous, ME, NONE)
 
@@ -296,11 +300,11 @@ def test_this_machine_a_head_of_another_run_and_other_programs_are_no_other_head
     async def scenario() -> None:
         async with a_head() as here, a_head(run="another") as other, a_program(lambda _: asyncio.sleep(30)) as silent:
             await discovery.check_no_other_head(
-                Static(("127.0.0.1", "localhost", "no-such-name.invalid"), (here.port,)), ME, NONE
+                at(("127.0.0.1", "localhost", "no-such-name.invalid"), (here.port,)), ME, NONE
             )
             begin = asyncio.get_running_loop().time()
             await discovery.check_no_other_head(
-                Static((OTHER, "127.0.0.1"), (other.port, silent.port, free_port())), ME, NONE
+                at((OTHER, "127.0.0.1"), (other.port, silent.port, free_port())), ME, NONE
             )
             assert asyncio.get_running_loop().time() - begin < 10  # and not as long as it is silent
 
@@ -315,10 +319,10 @@ def test_a_rendezvous_that_hangs_does_not_hold_a_head(
 
     @looped
     async def scenario() -> None:
-        await discovery.check_no_other_head(Hanging((), (), hung=hung), ME, NONE)
+        await discovery.check_no_other_head(hanging(hung), ME, NONE)
         monkeypatch.setattr(SharedFolder, "lookup", lambda _self: hung.wait(30))
-        await discovery.check_no_other_head(folder(tmp_path), ME, NONE)
-        await discovery.check_still_head(folder(tmp_path), ME, NONE, HeadAddress(OTHER, 1))
+        await discovery.check_no_other_head(at_record(folder(tmp_path)), ME, NONE)
+        await discovery.check_still_head(at_record(folder(tmp_path)), ME, NONE, HeadAddress(OTHER, 1))
 
     scenario()
 
@@ -332,20 +336,20 @@ def test_of_two_heads_that_started_at_once_the_record_tells_the_one_that_goes(
 
     @looped
     async def scenario() -> None:
-        await discovery.check_no_other_head(first, ME, NONE)
-        await discovery.check_no_other_head(second, ME, NONE)
+        await discovery.check_no_other_head(at_record(first), ME, NONE)
+        await discovery.check_no_other_head(at_record(second), ME, NONE)
         async with a_head() as one, a_head(theirs.value) as two:
             first.announce(one.address, None)
             second.announce(two.address, made.value if made else None)
-            await discovery.check_still_head(second, ME, theirs, two.address)
+            await discovery.check_still_head(at_record(second), ME, theirs, two.address)
             two_nodes = f"claimed by two nodes: 127.0.0.1:{two.port} leads it"
             with pytest.raises(IdentityError, match=two_nodes):
-                await discovery.check_still_head(first, ME, NONE, one.address)
+                await discovery.check_still_head(at_record(first), ME, NONE, one.address)
             with pytest.raises(IdentityError, match=two_nodes):
-                await discovery.check_no_other_head(folder(tmp_path), ME, NONE)
+                await discovery.check_no_other_head(at_record(folder(tmp_path)), ME, NONE)
         # The other has ended, and has left its record.
-        await discovery.check_still_head(first, ME, NONE, one.address)
-        await discovery.check_no_other_head(folder(tmp_path), ME, NONE)
-        await discovery.check_still_head(Static((OTHER,), (1,)), ME, NONE, one.address)
+        await discovery.check_still_head(at_record(first), ME, NONE, one.address)
+        await discovery.check_no_other_head(at_record(folder(tmp_path)), ME, NONE)
+        await discovery.check_still_head(at((OTHER,), (1,)), ME, NONE, one.address)
 
     scenario()

@@ -18,22 +18,16 @@ from bootstrap.rollcall.server import Member
 from bootstrap.rollcall.wire import Hello
 from bootstrap.run import quorum
 from bootstrap.run.quorum import Goal
+from bootstrap.settings import Settings
 
 RUN = "0123456789abcdef"
 
 
 def goal(**changes: Any) -> Goal:
-    return Goal(
-        **{
-            "run_hash": RUN,
-            "size": 2,
-            "minimum": 2,
-            "expect_gpus": None,
-            "timeout": 0.2,
-            "last_call": 0.1,
-            **changes,
-        }
-    )
+    of_the_run = {"run_hash": RUN, "size": 2, "minimum": 2}
+    of_the_run |= {name: changes.pop(name) for name in of_the_run if name in changes}
+    changes["quorum_timeout"] = changes.pop("timeout", 0.2)
+    return Goal(**of_the_run, settings=Settings(**{"last_call": 0.1, **changes}))
 
 
 def node(rank: object, *, alive: bool = True, run: str = RUN, gpus: float | None = None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from bootstrap.files.secret import generate
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity, Role
 from bootstrap.rendezvous import BACK_ENDS, Lookup, Rendezvous, make, rollcall_ports
-from bootstrap.rendezvous.dns import Dns
+from bootstrap.rendezvous.dns import by_name
 from bootstrap.rendezvous.shared_dir import RECORD_MAX, SharedFolder
 from bootstrap.rendezvous.slurm import first
 from bootstrap.rendezvous.slurm import hosts as slurm_hosts
@@ -46,9 +46,17 @@ def node(tmp_path: Path, rendezvous: str, env: dict[str, str] | None = None, **c
     return make(settings, identity(rendezvous, **changes), Host(SLURM_ENV if env is None else env, "node"))
 
 
-def remove(rendezvous: Rendezvous, head: HeadAddress, secret: bytes | None = None) -> None:
-    """Do what the clean-up does with what the manifest names."""
-    remove_owned_files(Manifest(owned_files=rendezvous.owned_files(head, secret), owned_dirs=rendezvous.owned_dirs))
+def announce(rendezvous: Rendezvous, head: HeadAddress, secret: bytes | None) -> None:
+    if rendezvous.record is not None:
+        rendezvous.record.announce(head, secret)
+
+
+def remove(rendezvous: Rendezvous | SharedFolder, head: HeadAddress | None = None, secret: bytes | None = None) -> None:
+    """Do what the clean-up does with what the manifest names; without ``head``, on a worker."""
+    record = rendezvous if isinstance(rendezvous, SharedFolder) else rendezvous.record
+    if record is not None:
+        files = {} if head is None else record.owned_files(head, secret)
+        remove_owned_files(Manifest(owned_files=files, owned_dirs=record.owned_dirs))
 
 
 # --- the contract
@@ -63,28 +71,30 @@ def test_a_worker_finds_the_head_that_announced(tmp_path: Path, name: str, secre
     assert before.secret is None
     address = HeadAddress(HEAD, rollcall_ports(Settings(), identity())[0])
     for _ in range(2):
-        head.announce(address, secret)
+        announce(head, address, secret)
         found = worker.lookup()
         assert (address.host, address.port) in [(c.host, c.port) for c in found.candidates]
         assert all(c.source and 0 < c.port < 65536 for c in found.candidates)
         assert list(found.ignored) == []
-        assert found.secret == (secret if worker.has_record else None)
-    remove_owned_files(Manifest(owned_dirs=worker.owned_dirs))
+        assert found.secret == (secret if worker.record else None)
+    remove(worker)
     assert worker.lookup() == found
     for _ in range(2):
         remove(head, address, secret)
         assert list(tmp_path.iterdir()) == []
     assert worker.lookup() == before
-    remove_owned_files(Manifest(owned_dirs=worker.owned_dirs))
+    remove(worker)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", BACK_ENDS)
 def test_only_a_record_makes_files(tmp_path: Path, name: str) -> None:
     rendezvous = node(tmp_path, name)
-    files = rendezvous.owned_files(HeadAddress(HEAD, 1), SECRET.encode())
-    assert bool(files) == bool(rendezvous.owned_dirs) == rendezvous.has_record == (name == "file")
-    assert all(str(Path(path).parent) in rendezvous.owned_dirs for path in files)
+    assert (rendezvous.record is not None) == (name == "file")
+    if rendezvous.record is None:
+        return
+    files = rendezvous.record.owned_files(HeadAddress(HEAD, 1), SECRET.encode())
+    assert all(str(Path(path).parent) in rendezvous.record.owned_dirs for path in files)
     assert SECRET not in repr((files, rendezvous))
 
 
@@ -98,7 +108,7 @@ def test_a_lookup_never_shows_its_secret() -> None:
 def test_a_run_of_one_node_needs_no_rendezvous(name: str) -> None:
     alone = identity(name, role=Role.HEAD, rank=0, size=1, head_hints=())
     rendezvous = make(Settings(), alone, Host({}, "node"))
-    rendezvous.announce(HeadAddress(HEAD, 1), SECRET.encode())
+    announce(rendezvous, HeadAddress(HEAD, 1), SECRET.encode())
     assert list(rendezvous.lookup().candidates) == []
 
 
@@ -170,7 +180,7 @@ def test_dns_asks_anew_and_takes_both_families() -> None:
             raise answer
         return answer
 
-    dns = Dns(("head.svc",), (7000, 7001), resolve)
+    dns = by_name(("head.svc",), (7000, 7001), resolve)
     for reason in ("Name or service not known", "Temporary failure in name resolution"):
         found = dns.lookup()
         assert list(found.candidates) == []
@@ -183,7 +193,7 @@ def test_dns_asks_anew_and_takes_both_families() -> None:
 
 def test_a_name_that_no_server_can_have_is_an_error_at_once() -> None:
     with pytest.raises(IdentityError, match=r"a{64}"):
-        Dns(("a" * 64 + ".svc",), (7000,)).lookup()
+        by_name(("a" * 64 + ".svc",), (7000,)).lookup()
 
 
 # --- slurm's node lists

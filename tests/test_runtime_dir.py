@@ -48,7 +48,7 @@ def left(parent: Path, name: str = "00000001", **files: Any) -> Path:
 
 def paths_of_ended() -> list[Path]:
     with runtime_dir.ended() as found:
-        return [path for path, _ in found]
+        return list(found)
 
 
 def test_it_is_closed_to_others_and_its_name_is_short_enough_for_sockets_below_it(parent: Path) -> None:
@@ -80,10 +80,12 @@ def test_where_it_cannot_be_made_nothing_is_written(parent: Path, monkeypatch: p
 
 
 def test_a_name_that_is_taken_is_not_used(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = iter(["00000001", "00000001", "00000002"])
-    monkeypatch.setattr(runtime_dir.secrets, "token_hex", lambda _: next(names))
-    assert opened().path.name.endswith("1")
-    assert opened().path.name.endswith("2")
+    taken = left(parent, state={"pid": 1})
+    monkeypatch.setattr(os, "urandom", lambda _: b"\0\0\0\1")
+    made = runtime_dir.make()
+    assert "not empty" in made.fault
+    made.set_state(phase="running")
+    assert json.loads((taken / "state.json").read_text()) == {"pid": 1}
 
 
 def test_an_agent_is_running_while_it_holds_its_lock(parent: Path) -> None:
@@ -99,14 +101,17 @@ def test_what_ended_is_held_while_it_is_looked_at(parent: Path) -> None:
         assert (len(first), second) == (1, [])
 
 
-def test_the_newest_is_first_and_its_manifest_is_read(parent: Path) -> None:
-    old = left(parent, "00000001", manifest={"gcs": "old"})
-    new = left(parent, "00000002", manifest={"gcs": "new"})
-    left(parent, "00000003", manifest=["damaged"])
-    os.utime(old, (1000, 1000))
-    os.utime(new, (2000, 2000))
-    with runtime_dir.ended() as found:
-        assert [manifest.gcs for _, manifest in found] == ["", "new", "old"]
+def test_the_newest_is_first(parent: Path) -> None:
+    folders = [left(parent, f"{number:08}") for number in (1, 3, 2)]
+    for age, folder in enumerate(folders):
+        os.utime(folder, (1000 + age, 1000 + age))
+    assert paths_of_ended() == folders[::-1]
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[1]", '{"unknown": 1}', "[" * 100_000])
+def test_a_damaged_manifest_names_nothing(tmp_path: Path, damaged: str) -> None:
+    (tmp_path / "manifest.json").write_text(damaged)
+    assert Manifest.load(tmp_path / "manifest.json") == Manifest() == Manifest.load(tmp_path / "absent")
 
 
 @pytest.mark.requires("root")

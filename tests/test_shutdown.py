@@ -250,7 +250,7 @@ def test_the_termination_log_is_cleared_in_place(termination_log: Path) -> None:
 
 
 def ended_with(reason: str, **fields: Any) -> Result:
-    return Result(status=70, source="internal", reason=reason, host="here", **fields)
+    return Result(70, "internal", reason, fields.get("hint", ""), False, "here")
 
 
 LONG = st.builds(lambda text, times: text * times, st.text(max_size=8), st.integers(0, 3000))

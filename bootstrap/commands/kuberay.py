@@ -31,7 +31,7 @@ in the RayCluster or RayService, and its containers:
   command: ["ray-bootstrap", "kuberay"]"""
 
 
-def hand_over(settings: Settings, host: Host) -> int:
+def hand_over(settings: Settings, host: Host, _as_json: bool) -> int:
     """Check this node, put its hosts file right, then become KubeRay's command; returns only if that cannot be.
 
     :raises IdentityError: if there is no such command.
@@ -42,15 +42,9 @@ def hand_over(settings: Settings, host: Host) -> int:
     if line is None:
         raise IdentityError(f"{COMMAND} is not set: this is no pod of KubeRay, or it runs its own command", hint=_YAML)
     given = _options(line)
-    head_address = host.get("FQ_RAY_IP")
-    identity = NodeIdentity(
-        launcher="kuberay",
-        role=Role.HEAD if "--head" in given else Role.WORKER,
-        rank=None,
-        size=None,
-        run_id=host.get("RAY_CLUSTER_NAME") or "kuberay",
-        head_hints=(head_address,) if head_address else (),
-    )
+    role, name = Role.HEAD if "--head" in given else Role.WORKER, host.get("RAY_CLUSTER_NAME") or "kuberay"
+    hints = tuple(filter(None, [host.get("FQ_RAY_IP")]))
+    identity = NodeIdentity("kuberay", role, rank=None, size=None, run_id=name, head_hints=hints)
     ray_dir = Path(given.get("--temp-dir") or "/tmp/ray")  # noqa: S108 (Ray's own default)
     prepared = prepare(settings, host, identity, ray_dir)
     judge(prepared, log)

@@ -63,9 +63,8 @@ def remove_owned_files(manifest: Manifest) -> None:
         try:
             # O_NONBLOCK: opening a FIFO would wait for its writer.
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-                same = digest(file.read(_MAX_READ)) == expected
-            if same:
-                Path(path).unlink()
+                if digest(file.read(_MAX_READ)) == expected:
+                    Path(path).unlink()
         except FileNotFoundError:
             pass
         except OSError as error:

@@ -19,7 +19,7 @@ _MAX_BYTES_OF_OTHERS = 600
 """Of them, for each text but the reason."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Result:
     """Every field of the JSON object, in its order."""
 
@@ -28,9 +28,9 @@ class Result:
     source: str
     """``workload``, ``killed``, or the name of one of our errors (:mod:`bootstrap.errors`)."""
     reason: str
-    hint: str = ""
+    hint: str
     """The remedy for an error of ours."""
-    retryable: bool = False
+    retryable: bool
     """Whether trying again may help."""
     host: str
     rank: int | None = None
@@ -43,14 +43,7 @@ class Result:
 
 def of_error(error: BootstrapError, host: Host) -> Result:
     """Return the result of a run that this error ended before anything was started."""
-    return Result(
-        status=error.status,
-        source=error.name,
-        reason=error.message,
-        hint=error.hint,
-        retryable=error.retryable,
-        host=host.hostname,
-    )
+    return Result(error.status, error.name, error.message, error.hint, error.retryable, host.hostname)
 
 
 def clear(result_file: str | None, host: Host) -> None:

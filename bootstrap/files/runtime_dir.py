@@ -5,8 +5,6 @@ own folder unless ``--temp-dir`` names one. The agent and its supervisor hold a 
 they live, so that whoever gets the lock knows that both have ended. What stays after the run is Ray's logs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import fcntl
@@ -16,12 +14,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bootstrap.files.manifest import Manifest
-
-if TYPE_CHECKING:
-    import asyncio
 
 PARENT = Path("/tmp")  # noqa: S108 (each folder in it is made by us, under a random name, for us alone)
 PREFIX = "ray-bootstrap."
@@ -38,7 +33,7 @@ class RuntimeDir:
     manifest: Manifest = field(default_factory=Manifest)
     state: dict[str, Any] = field(default_factory=dict)
     """What the agent has said about itself."""
-    _pending: asyncio.TimerHandle | None = None
+    _pending: Any = None
 
     @property
     def ray_dir(self) -> Path:
@@ -104,6 +99,8 @@ def make() -> RuntimeDir:
         fcntl.flock(os.open(newborn, os.O_RDONLY), fcntl.LOCK_EX)
         newborn.rename(path)  # only now, since without a lock it would look like that of a run that has ended
     except OSError as error:
+        with contextlib.suppress(OSError):
+            newborn.rmdir()
         return RuntimeDir(path, f"{path}: {error.strerror}")
     return RuntimeDir(path)
 

@@ -71,16 +71,9 @@ def node_address(
         settings, host, towards, table=table, route=route, lookup=lookup
     )
     held = _holder(table, ip)
-    return NodeAddress(
-        ip=ip,
-        interface=held.name if held else None,
-        hostname=host.hostname,
-        sources={
-            "ip": source,
-            "interface": f"holds {ip}" if held else f"no interface of this machine holds {ip}",
-            "hostname": "gethostname",
-        },
-    )
+    where = f"holds {ip}" if held else f"no interface of this machine holds {ip}"
+    sources = {"ip": source, "interface": where, "hostname": "gethostname"}
+    return NodeAddress(ip, held.name if held else None, host.hostname, sources)
 
 
 def _given(settings: Settings, host: Host, table: Sequence[Interface]) -> tuple[str, str] | None:

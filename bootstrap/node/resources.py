@@ -43,15 +43,9 @@ def measure(
     none = settings.num_gpus.isdecimal() and int(settings.num_gpus) == 0
     report = gpus.GpuReport(sources={"gpus": "--num-gpus=0"}) if none else find(host, settings.expect_gpus)
     num_gpus, num_gpus_source = _num_gpus(settings, host, report)
-    return Resources(
-        cpus=cpus,
-        memory=memory,
-        gpus=report.gpus,
-        gpu_visibility=report.visibility,
-        num_gpus=num_gpus,
-        custom={**_gpu_resources(report, num_gpus), **settings.resources},
-        sources={"cpus": cpus_source, "memory": memory_source, "num_gpus": num_gpus_source, **report.sources},
-    )
+    custom = {**_gpu_resources(report, num_gpus), **settings.resources}
+    sources = {"cpus": cpus_source, "memory": memory_source, "num_gpus": num_gpus_source, **report.sources}
+    return Resources(cpus, memory, report.gpus, report.visibility, num_gpus, custom, sources)
 
 
 def slurm_counts(text: str) -> list[int]:

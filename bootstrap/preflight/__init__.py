@@ -7,7 +7,6 @@ import difflib
 from collections.abc import Collection, Iterator, Sequence
 
 from bootstrap.errors import PreflightFailed
-from bootstrap.log import Log
 from bootstrap.node.inspection import Node
 from bootstrap.preflight import addresses, folders, machine
 from bootstrap.preflight.finding import Check, Finding
@@ -54,13 +53,6 @@ def _findings(check: Check, node: Node) -> Iterator[Finding]:
     except OSError as error:
         remedy = f"look by hand whether {check.meaning}"
         yield Finding(check.name, f"could not be checked: {error}", remedy, fatal=False)
-
-
-def warn(findings: Sequence[Finding], ignored: Collection[str], log: Log) -> None:
-    """Tell what does not stop the run."""
-    for finding in findings:
-        if not finding.fatal or finding.check in ignored:
-            log.warn(f"{finding.check}: {finding.message}; {finding.remedy}")
 
 
 def judge(findings: Sequence[Finding], ignored: Collection[str]) -> None:

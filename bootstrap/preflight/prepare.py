@@ -74,7 +74,9 @@ def judge(prepared: Prepared, log: Log) -> None:
         log.say(f"{hosts_file.FILE}: {prepared.node.address.hostname} now means {prepared.node.address.ip}")
     if outcome.note:
         log.warn(outcome.note)
-    preflight.warn(prepared.findings, ignored, log)
+    for finding in prepared.findings:
+        if not finding.fatal or finding.check in ignored:
+            log.warn(f"{finding.check}: {finding.message}; {finding.remedy}")
     preflight.judge(prepared.findings, ignored)
 
 

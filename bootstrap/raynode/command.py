@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 
-from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role, join_host_port
+from bootstrap.model import NodeIdentity, Resources, Role
 from bootstrap.node.inspection import Node
 from bootstrap.raynode.ports import HEAD_ONLY
 from bootstrap.settings import Settings, flag
@@ -60,11 +60,6 @@ def memory_argv(settings: Settings, resources: Resources, shm_free: int) -> Iter
         yield f"--memory={settings.memory}"
     elif store is not None:
         yield f"--memory={max(resources.memory - store, 1)}"
-
-
-def gcs_address(address: NodeAddress, ports: Mapping[str, int]) -> str:
-    """Return the address under which the head's GCS is reached."""
-    return join_host_port(address.ip, ports["gcs_port"])
 
 
 def shm_free() -> int:

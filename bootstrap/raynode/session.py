@@ -30,9 +30,10 @@ def session_names(ray_dir: Path) -> list[str]:
     return sorted(path.name for path in ray_dir.glob("session_2*"))
 
 
-def sessions_since(ray_dir: Path, since: float) -> list[Path]:
-    """Return the sessions in Ray's ``--temp-dir`` that were written to since then (epoch)."""
-    return [session for session in ray_dir.glob("session_2*") if session.stat().st_mtime >= since]
+def causes_since(ray_dir: Path, since: float) -> list[str]:
+    """Return the causes in all sessions below Ray's ``--temp-dir`` that were written to since then (epoch)."""
+    sessions = (session for session in ray_dir.glob("session_2*") if session.stat().st_mtime >= since)
+    return [line for session in sessions for line in causes(session)]
 
 
 def causes(session: Path, maximum: int = 8) -> list[str]:
@@ -60,8 +61,7 @@ class Held:
 
 def observe(processes: Sequence[Process]) -> Held:
     """Return what these processes, while they run, show of the files that they hold."""
-    sessions = filter(None, map(session_of, daemons(processes)))
-    return Held(frozenset(socket_files(processes)), frozenset(sessions))
+    return Held(frozenset(socket_files(processes)), frozenset(filter(None, map(session_of, daemons(processes)))))
 
 
 def session_of(daemon: Process) -> Path | None:

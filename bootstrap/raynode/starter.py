@@ -18,7 +18,7 @@ from typing import IO, Any
 from bootstrap import timeouts
 from bootstrap.errors import RayStartFailed
 from bootstrap.process.children import Child, Children
-from bootstrap.raynode.session import causes, sessions_since
+from bootstrap.raynode.session import causes_since
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -102,8 +102,6 @@ async def start(starter: Starter, argv: Sequence[str], env: Mapping[str, str], r
     begun = time.time()
     answer = await starter.ask("start", argv=list(argv), env=dict(env))
     if not answer["started"]:
-        logged = [line for session in sessions_since(ray_dir, begun) for line in causes(session)]
-        raise RayStartFailed(
-            "\n".join([f"`ray start` failed: {answer['error']}", *(logged or [starter.printed()])]),
-            hint="the cause is above; Ray's logs, in the last line, have the rest",
-        )
+        cause = causes_since(ray_dir, begun) or [starter.printed()]
+        what = "\n".join([f"`ray start` failed: {answer['error']}", *cause])
+        raise RayStartFailed(what, hint="the cause is above; Ray's logs, in the last line, have the rest")

@@ -34,7 +34,7 @@ def make(settings: Settings, identity: NodeIdentity, host: Host) -> Rendezvous:
     name, ports = identity.rendezvous, rollcall_ports(settings, identity)
     if identity.size == 1:
         # No other node looks for this head, so a missing Service or folder must not stop it.
-        return static.Static(hosts=(), ports=())
+        return static.at((), ())
     if name not in BACK_ENDS:
         raise UsageError([f"--rendezvous={name!r}: expected one of {', '.join(BACK_ENDS)}"])
     return BACK_ENDS[name](settings, identity, host, ports)

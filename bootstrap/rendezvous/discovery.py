@@ -74,7 +74,7 @@ async def _look_and_join(
     try:
         return await _join_one_of(lookup.candidates, hello, secret, settings.heartbeat_timeout, seen), secret
     except Refused:
-        if secret.value is None and settings.auth != "off" and rendezvous.has_record:
+        if secret.value is None and settings.auth != "off" and rendezvous.record is not None:
             # The record may have been an earlier head's, and this head just about to write its own.
             await asyncio.sleep(timeouts.OTHER_HEAD_S)
             if (await _look(rendezvous, seconds)).secret is not None:
@@ -99,7 +99,7 @@ def _secret_for(
     """Return the secret that this node was given, or the one in the head's record."""
     if given.value is None and settings.auth != "off" and lookup.secret is not None:
         return Secret(lookup.secret, "the head's record", generated=True)
-    if not rendezvous.has_record:
+    if rendezvous.record is None:
         check_required(given, settings)
     elif given.value is None and settings.auth == "required" and lookup.candidates:
         seen.update({str(head): "its record has no secret, and --auth=required" for head in lookup.candidates})
@@ -172,7 +172,7 @@ async def check_no_other_head(rendezvous: Rendezvous, me: Hello, given: Secret) 
     def look() -> tuple[Sequence[HeadAddress], bytes | None]:
         lookup = rendezvous.lookup()
         # Without a record, this node is where the head should be.
-        heads = lookup.candidates if rendezvous.has_record else _elsewhere(lookup.candidates)
+        heads = _elsewhere(lookup.candidates) if rendezvous.record is None else lookup.candidates
         return heads, given.value or lookup.secret
 
     with contextlib.suppress(TimedOut):
@@ -187,7 +187,7 @@ async def check_still_head(rendezvous: Rendezvous, me: Hello, secret: Secret, ow
 
     :raises IdentityError: naming the other head.
     """
-    if not rendezvous.has_record:
+    if rendezvous.record is None:
         return
     with contextlib.suppress(TimedOut):
         lookup = await run_in_thread(timeouts.CANDIDATE_S, rendezvous.lookup)

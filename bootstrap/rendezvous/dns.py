@@ -5,14 +5,12 @@ It takes some 30 s until such a name answers, since resolvers cache the negative
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bootstrap import net
 from bootstrap.errors import IdentityError
-from bootstrap.files.manifest import FileDigests
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity
-from bootstrap.rendezvous.protocol import Lookup
+from bootstrap.rendezvous.protocol import Lookup, Rendezvous
 from bootstrap.rendezvous.static import host_of
 from bootstrap.settings import Settings
 
@@ -21,54 +19,30 @@ add a headless Service, or give --head-address=HOST or --shared-dir=DIR:
   apiVersion: v1
   kind: Service
   metadata: {name: ray}
-  spec:
-    clusterIP: None
-    publishNotReadyAddresses: true
-    selector: {batch.kubernetes.io/job-name: <the Job's name>}
+  spec: {clusterIP: None, publishNotReadyAddresses: true, selector: {batch.kubernetes.io/job-name: <the Job's name>}}
 and in the Job: spec.template.spec.subdomain: ray"""
 
 
-@dataclass(frozen=True)
-class Dns:
-    """Asks anew at each call."""
+def by_name(names: Sequence[str], ports: Sequence[int], resolve: net.Resolve = net.look_up) -> Rendezvous:
+    """Return the rendezvous at these names, which are asked anew at each look."""
 
-    names: tuple[str, ...]
-    ports: tuple[int, ...]
-    resolve: net.Resolve = net.look_up
-    has_record: bool = False
-    owned_dirs: tuple[str, ...] = ()
-
-    @property
-    def place(self) -> str:
-        """The names."""
-        return f"the name {', '.join(self.names)}"
-
-    def owned_files(self, _head: HeadAddress, _secret: bytes | None) -> FileDigests:
-        """Return nothing."""
-        return {}
-
-    def announce(self, head: HeadAddress, secret: bytes | None) -> None:
-        """Do nothing: the platform publishes the name."""
-
-    def lookup(self) -> Lookup:
-        """Return every address of every name on every port; none while no name resolves.
-
-        :raises IdentityError: if a name is malformed.
-        """
+    def lookup() -> Lookup:
+        """Return every address of every name on every port. :raises IdentityError: if a name is malformed."""
         found: list[tuple[str, str]] = []
         ignored: list[str] = []
-        for name in self.names:
+        for name in names:
             try:
-                found += [(address, name) for address in self.resolve(name)]
+                found += [(address, name) for address in resolve(name)]
             except UnicodeError as error:
                 raise IdentityError(f"{name!r} cannot be a host name: {error}", hint="--head-address=HOST") from None
             except OSError as error:
                 ignored.append(f"{name}: {error.strerror or error}")
-        candidates = [HeadAddress(address, port, f"DNS {name}") for port in self.ports for address, name in found]
-        return Lookup(candidates, ignored)
+        return Lookup([HeadAddress(address, port, f"DNS {name}") for port in ports for address, name in found], ignored)
+
+    return Rendezvous(f"the name {', '.join(names)}", lookup)
 
 
-def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequence[int]) -> Dns:
+def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequence[int]) -> Rendezvous:
     """From the launcher's hints.
 
     :raises IdentityError: without a name, on the head too, so that all nodes say it at once.
@@ -78,4 +52,4 @@ def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequen
             f"launcher {identity.launcher}: this node has no name in a headless Service, so the head's is not known",
             hint=HEADLESS_SERVICE,
         )
-    return Dns(tuple(map(host_of, identity.head_hints)), tuple(ports))
+    return by_name([host_of(hint) for hint in identity.head_hints], ports)

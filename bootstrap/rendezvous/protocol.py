@@ -1,6 +1,6 @@
 """What every way of finding the head has in common."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,23 +20,11 @@ class Lookup:
     """The secret that the head made for this run, where only its nodes can read it."""
 
 
-class Rendezvous(Protocol):
-    """How one run's workers find its head; every call is one attempt, without waiting.
+class Record(Protocol):
+    """What the head writes where all nodes of this run can read it, and other users cannot."""
 
-    A call may block as long as the resolver or the file system does: make it in a thread.
-    """
-
-    @property
-    def place(self) -> str:
-        """What ``lookup`` asks, in words, in case it does not answer."""
-
-    @property
-    def has_record(self) -> bool:
-        """Whether ``announce`` writes a record that all nodes of this run can read, and other users cannot."""
-
-    @property
-    def owned_dirs(self) -> Sequence[str]:
-        """The folders that its calls make, to be removed at the end when they are empty."""
+    owned_dirs: Sequence[str]
+    """The folders that it makes, to be removed at the end when they are empty."""
 
     def owned_files(self, head: HeadAddress, secret: bytes | None) -> FileDigests:
         """Return the files that :meth:`announce` makes for that, for whoever cleans up behind a dead agent."""
@@ -47,5 +35,15 @@ class Rendezvous(Protocol):
         :raises UsageError: if that cannot be.
         """
 
-    def lookup(self) -> Lookup:
-        """Return what is known now. :raises BootstrapError: only if no later call can succeed."""
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """How one run's workers find its head."""
+
+    place: str
+    """What ``lookup`` asks, in words, in case it does not answer."""
+    lookup: Callable[[], Lookup]
+    """One attempt, without waiting. It may block as long as the resolver or the file system does: call it in a thread.
+    It raises BootstrapError only if no later call can succeed."""
+    record: Record | None = None
+    """None where the platform, or the user, says where the head is."""

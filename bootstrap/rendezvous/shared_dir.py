@@ -21,7 +21,7 @@ from bootstrap.files import ownership
 from bootstrap.files.manifest import FileDigests, digest
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity
-from bootstrap.rendezvous.protocol import Lookup
+from bootstrap.rendezvous.protocol import Lookup, Rendezvous
 from bootstrap.settings import Settings
 
 RECORD_MAX = 64 * 1024
@@ -38,7 +38,6 @@ class SharedFolder:
     attempt: int
     run_hash: str
     hostname: str
-    has_record: bool = True
     _nonce: str = field(default_factory=lambda: secrets.token_hex(16))
     _time: float = field(default_factory=time.time)
     _seen: bool = False
@@ -47,8 +46,7 @@ class SharedFolder:
         # One folder per user, since it is closed to the others.
         self.folder = self.shared_dir / f"ray-bootstrap-{os.geteuid()}"
         self.name = f"head-{self.run_hash}-{self.attempt}.json"
-        self.owned_dirs = (str(self.folder),)
-        self.place = f"the folder {self.shared_dir}"
+        self.owned_dirs: Sequence[str] = (str(self.folder),)
 
     def owned_files(self, head: HeadAddress, secret: bytes | None) -> FileDigests:
         """Return the record, under its name and the one that it has until it is whole."""
@@ -210,11 +208,13 @@ def _replace(folder: int, name: str, text: bytes, temporary: str) -> None:
         os.fsync(folder)
 
 
-def make(settings: Settings, identity: NodeIdentity, host: Host, _ports: Sequence[int]) -> SharedFolder:
+def make(settings: Settings, identity: NodeIdentity, host: Host, _ports: Sequence[int]) -> Rendezvous:
     """Return the rendezvous in ``--shared-dir``. :raises UsageError: without one."""
     if settings.shared_dir is None:
         raise UsageError(
             [f"launcher {identity.launcher}: nothing says where the head is"],
             hint="--shared-dir=DIR with a folder that all nodes see, or --head-address=HOST",
         )
-    return SharedFolder(Path(settings.shared_dir), identity.run_id, identity.attempt, identity.run_hash, host.hostname)
+    folder = Path(settings.shared_dir)
+    record = SharedFolder(folder, identity.run_id, identity.attempt, identity.run_hash, host.hostname)
+    return Rendezvous(f"the folder {folder}", record.lookup, record)

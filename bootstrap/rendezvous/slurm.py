@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.model import NodeIdentity
-from bootstrap.rendezvous.static import Static
+from bootstrap.rendezvous.protocol import Rendezvous
+from bootstrap.rendezvous.static import at
 from bootstrap.settings import Settings
 
 NODELISTS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST")
@@ -74,7 +75,7 @@ def nodelist(host: Host) -> tuple[str, str]:
     return next(((value, name) for name in NODELISTS if (value := host.get(name))), ("", ""))
 
 
-def make(_settings: Settings, _identity: NodeIdentity, host: Host, ports: Sequence[int]) -> Static:
+def make(_settings: Settings, _identity: NodeIdentity, host: Host, ports: Sequence[int]) -> Rendezvous:
     """From the environment of the srun step.
 
     :raises IdentityError: if there is no node list, or a malformed one.
@@ -86,6 +87,6 @@ def make(_settings: Settings, _identity: NodeIdentity, host: Host, ports: Sequen
             hint="start it with srun --ntasks-per-node=1, or give --head-address=HOST",
         )
     try:
-        return Static((first(text),), tuple(ports), source)
+        return at((first(text),), ports, source)
     except ValueError as error:
         raise IdentityError(f"{source}: {error}", hint="--head-address=HOST says where the head is") from None

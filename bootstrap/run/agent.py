@@ -1,7 +1,6 @@
 """The agent: from the first child to the last line, and what may interrupt it on the way."""
 
 import asyncio
-import contextlib
 import os
 import resource
 import signal
@@ -23,6 +22,8 @@ from bootstrap.run.shutdown import end_run
 from bootstrap.run.worker import run_worker
 from bootstrap.settings import Settings
 
+_SHOWN = ("run_id", "run_hash", "role", "rank", "size")
+"""Of the identity, in ``ray-bootstrap status``."""
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -82,26 +83,18 @@ async def the_line(run: Context) -> Verdict:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     identity, notes = await run_in_thread(None, lambda: identify(run.settings, run.host))
     run.log.rank = identity.rank
-    run.enter(Phase.PREPARING, **_who(identity))
+    run.enter(Phase.PREPARING, **{name: getattr(identity, name) for name in _SHOWN})
     starter = await Starter.spawn(run.children, run.host.env)
-    Call(lambda: _remove_ended_runs(run))
+    # Beside the line, as the shared folder of a run that was killed may hang.
+    Call(lambda: cleanup.remove_ended_runs(run.settings.keep_logs, run.log.say))
     for note in notes:
         run.log.warn(note)
     _introduce(run, identity)
     meeting = rendezvous.make(run.settings, identity, run.host)
-    run.note(owned_dirs=meeting.owned_dirs)
+    if meeting.record is not None:
+        run.note(owned_dirs=meeting.record.owned_dirs)
     node_main = run_head if identity.role is Role.HEAD else run_worker
     return await node_main(run, identity, meeting, starter)
-
-
-def _who(identity: NodeIdentity) -> dict[str, object]:
-    return {
-        "run_id": identity.run_id,
-        "run_hash": identity.run_hash,
-        "role": identity.role.value,
-        "rank": identity.rank,
-        "size": identity.size,
-    }
 
 
 def _introduce(run: Context, identity: NodeIdentity) -> None:
@@ -111,10 +104,3 @@ def _introduce(run: Context, identity: NodeIdentity) -> None:
         f"{run.host.hostname} is {identity.role.value}, rank {rank}{of}, of run {identity.run_id!r}"
         f" (launcher {identity.launcher}; rank: {identity.sources.get('rank', '?')})"
     )
-
-
-def _remove_ended_runs(run: Context) -> None:
-    """Beside the line: another user's disk, or a shared folder of a run that was killed, may be slow."""
-    with contextlib.suppress(OSError):
-        if removed := cleanup.remove_ended_runs(run.settings.keep_logs):
-            run.log.say(removed)

@@ -13,7 +13,6 @@ from bootstrap.node.inspection import Node
 from bootstrap.parsers import host_port
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.raynode import ports as ray_ports
-from bootstrap.raynode.command import gcs_address
 from bootstrap.raynode.environment import for_ray, for_workload
 from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous, rollcall_ports
@@ -88,12 +87,14 @@ async def open_roll_call(
         return secret, watch, HeadAddress(hello.ip, 0)
     address = HeadAddress(hello.ip, await roll_call.listen(rollcall_ports(run.settings, identity)))
     await check_still_head(rendezvous, hello, secret, address)
-    published = secret.value if secret.generated else None
-    run.note(owned_files=rendezvous.owned_files(address, published))
-    try:
-        await run_in_thread(timeout, lambda: rendezvous.announce(address, published))
-    except TimedOut:
-        raise HeadNotFound(f"{rendezvous.place} timed out after {timeout:g} s", hint="is its server there?") from None
+    if (record := rendezvous.record) is not None:
+        published = secret.value if secret.generated else None
+        run.note(owned_files=record.owned_files(address, published))
+        try:
+            await run_in_thread(timeout, lambda: record.announce(address, published))
+        except TimedOut:
+            what = f"{rendezvous.place} timed out after {timeout:g} s"
+            raise HeadNotFound(what, hint="is its server there?") from None
     run.log.say(f"the roll call is open at {address} (rendezvous {identity.rendezvous})")
     return secret, watch, address
 
@@ -103,7 +104,7 @@ def choose_secret(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, 
 
     :raises UsageError: if there is none and ``--auth=required``.
     """
-    if given.value is None and run.settings.auth != "off" and (rendezvous.has_record or identity.size == 1):
+    if given.value is None and run.settings.auth != "off" and (rendezvous.record or identity.size == 1):
         given = generate()
     check_required(given, run.settings)
     return keep_local(given, run.runtime)
@@ -119,7 +120,7 @@ async def start_head_ray(
     run.enter(Phase.STARTING_RAY)
     for attempt in range(1, _START_TRIES + 1):
         ports = ray_ports.choose(run.settings, Role.HEAD, run.host)
-        gcs = gcs_address(node.address, ports)
+        gcs = join_host_port(node.address.ip, ports["gcs_port"])
         try:
             await start_ray(run, node, starter, env, ports, gcs, head=True)
             break
@@ -140,15 +141,8 @@ async def wait_for_quorum(
 ) -> quorum.Count:
     """Wait until the workload may start; the starter, which asks GCS, ends then."""
     run.enter(Phase.WAITING, gcs=gcs)
-    settings, roll_call = run.settings, watch.roll_call
-    goal = quorum.Goal(
-        run_hash=identity.run_hash,
-        size=identity.size,
-        minimum=minimum_nodes(settings, identity),
-        expect_gpus=settings.expect_gpus,
-        timeout=settings.quorum_timeout,
-        last_call=settings.last_call,
-    )
+    roll_call = watch.roll_call
+    goal = quorum.Goal(identity.run_hash, identity.size, minimum_nodes(run.settings, identity), run.settings)
     try:
         ready = await quorum.wait(
             goal, lambda: starter.ask("nodes", address=gcs), watch.changed, roll_call.members, run.log
@@ -183,13 +177,9 @@ async def wait_for_dashboard(run: Context, address: str) -> None:
     async def answers() -> None:
         host, port = host_port(address)
         while True:
-            try:
-                _, writer = await asyncio.open_connection(host, port)
-            except OSError:
-                await asyncio.sleep(timeouts.DASHBOARD_LOOK_AGAIN_S)
-            else:
-                writer.close()
-                return
+            with contextlib.suppress(OSError):
+                return (await asyncio.open_connection(host, port))[1].close()
+            await asyncio.sleep(timeouts.DASHBOARD_LOOK_AGAIN_S)
 
     run.enter(Phase.WAITING_FOR_DASHBOARD)
     try:

@@ -40,8 +40,7 @@ class NodeWatch:
             return  # once the run ends, every node leaves
         if member.phase is not Phase.REFUSED:  # on_refused has logged that
             run.log.warn(f"rank {member.rank} ({member.hello.host}) {what}")
-        reason = self._reason_to_stop(member, what)
-        if reason is not None:
+        if reason := self._reason_to_stop(member, what):
             # A worker that was stopped may be the first of all that are: then the signal is the reason, not the loss.
             stopped = member.phase in (Phase.LEAVING, Phase.LEFT) and self.quorum_reached
             delay = timeouts.STOPPED_FIRST_S if stopped else 0

@@ -15,7 +15,9 @@ from bootstrap.log import Log
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
 from bootstrap.rollcall.server import Member
+from bootstrap.settings import Settings
 
+Ask = Callable[[], Awaitable[Mapping[str, Any]]]
 _MANY_NODES, _REST = 100, 4
 """With more nodes GCS's table is long and changes often: it then has that many times an answer's length in peace."""
 _SHOWN_IN_BRIEF, _SHOWN = 8, 32
@@ -30,11 +32,8 @@ class Goal:
     size: int | None
     """Nodes asked for; None: as many as come, ``minimum`` at least."""
     minimum: int
-    expect_gpus: int | None
-    timeout: float
-    """Seconds."""
-    last_call: float
-    """Seconds to wait for the rest once ``minimum`` are there."""
+    settings: Settings
+    """Of which ``expect_gpus``, ``quorum_timeout`` and ``last_call``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +68,21 @@ def count(nodes: Sequence[Mapping[str, Any]], goal: Goal) -> Count:
         if not node["alive"] or labels.get(RUN_LABEL) != goal.run_hash or not labels.get(RANK_LABEL, "").isdecimal():
             continue
         here = Presence(int(labels[RANK_LABEL]), node["ip"], float(node["resources"].get("GPU", 0)))
-        lacking = goal.expect_gpus is not None and here.gpus < goal.expect_gpus
+        lacking = goal.settings.expect_gpus is not None and here.gpus < goal.settings.expect_gpus
         (underprovisioned if lacking else ready)[here.rank] = here
     return Count(ready, underprovisioned)
 
 
-async def wait(
-    goal: Goal,
-    ask: Callable[[], Awaitable[Mapping[str, Any]]],
-    changed: asyncio.Event,
-    members: Mapping[int, Member],
-    log: Log,
-) -> Count:
+async def wait(goal: Goal, ask: Ask, changed: asyncio.Event, members: Mapping[int, Member], log: Log) -> Count:
     """Wait until all nodes are ready, or ``minimum`` of them ``last_call`` seconds after they are.
 
-    :param ask: returns GCS's node table, as :mod:`bootstrap.raynode.child_main` answers.
-    :param changed: set by the roll call when there may be news.
+    :param ask: returns GCS's node table; ``changed`` is set by the roll call when there may be news.
     :raises QuorumTimeout: naming who is missing, how far each got, and what to do.
     """
     loop = asyncio.get_running_loop()
-    begin = loop.time()
+    begin = said_at = loop.time()
     enough_since: float | None = None
-    progress = _Progress(log)
+    said = ""
     while True:
         changed.clear()
         asked = loop.time()
@@ -98,46 +90,28 @@ async def wait(
         now = count(answer.get("nodes", ()), goal)
         rest = (loop.time() - asked) * _REST if len(members) > _MANY_NODES else 0.0
         there, clock = len(now.ready), loop.time()
-        if there >= goal.minimum and enough_since is None:
-            enough_since = clock
-        if there >= (goal.size or goal.minimum):
-            return now
-        if there >= goal.minimum and enough_since is not None and clock - enough_since >= goal.last_call:
-            return now
-        if clock - begin >= goal.timeout:
-            said = f"GCS does not list its nodes: {answer['error']}\n" if "error" in answer else ""
-            raise QuorumTimeout(said + _shortfall(goal, now, members, clock), hint=_remedy(goal, now, members))
-        progress.show(f"{there} of {goal.size or goal.minimum} nodes; {_missing_in_brief(goal, now, members)}")
-        ends = [begin + goal.timeout, clock + timeouts.ASK_GCS_AGAIN_S]
+        if there >= goal.minimum:
+            enough_since = enough_since or clock
+            if there >= (goal.size or goal.minimum) or clock - enough_since >= goal.settings.last_call:
+                return now
+        if clock - begin >= goal.settings.quorum_timeout:
+            fault = f"GCS does not list its nodes: {answer['error']}\n" if "error" in answer else ""
+            raise QuorumTimeout(fault + _shortfall(goal, now, members, clock), hint=_remedy(goal, now, members))
+        line = f"{there} of {goal.size or goal.minimum} nodes; {_missing_in_brief(goal, now, members)}"
+        if line != said or clock - said_at >= timeouts.STILL_LOOKING_S:
+            log.progress(line if line != said else f"{line} after {clock - begin:.0f} s")
+            said, said_at = line, clock
+        ends = [begin + goal.settings.quorum_timeout, clock + timeouts.ASK_GCS_AGAIN_S]
         if enough_since is not None:
-            ends.append(enough_since + goal.last_call)
+            ends.append(enough_since + goal.settings.last_call)
         await asyncio.wait([changing := asyncio.ensure_future(changed.wait())], timeout=max(0.0, min(ends) - clock))
         changing.cancel()
         await asyncio.sleep(rest)
 
 
-class _Progress:
-    """Says how many nodes there are: when that changes, and now and then when it does not."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._begin = self._said_at = asyncio.get_running_loop().time()
-        self._said = ""
-
-    def show(self, line: str) -> None:
-        clock = asyncio.get_running_loop().time()
-        if line != self._said:
-            self._log.progress(line)
-        elif clock - self._said_at >= timeouts.STILL_LOOKING_S:
-            self._log.progress(f"{line} after {clock - self._begin:.0f} s")
-        else:
-            return
-        self._said, self._said_at = line, clock
-
-
-async def _answer(ask: Callable[[], Awaitable[Mapping[str, Any]]], goal: Goal, begin: float) -> Mapping[str, Any]:
+async def _answer(ask: Ask, goal: Goal, begin: float) -> Mapping[str, Any]:
     """Return GCS's answer. :raises QuorumTimeout: if it does not come before the time is up."""
-    left = max(1.0, begin + goal.timeout - asyncio.get_running_loop().time())
+    left = max(1.0, begin + goal.settings.quorum_timeout - asyncio.get_running_loop().time())
     try:
         return await wait_for(left, ask())
     except TimedOut:
@@ -154,7 +128,7 @@ def missing(goal: Goal, now: Count) -> list[int]:
 def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member]) -> str:
     def how_far(rank: int) -> str:
         if rank in now.underprovisioned:
-            return f"{rank} ({now.underprovisioned[rank].gpus:g} of {goal.expect_gpus} GPUs)"
+            return f"{rank} ({now.underprovisioned[rank].gpus:g} of {goal.settings.expect_gpus} GPUs)"
         if rank in members:
             return f"{rank} ({members[rank].hello.host}: {members[rank].phase.value})"
         return f"{rank} (not seen)"
@@ -180,12 +154,14 @@ def table(members: Mapping[int, Member], ranks: Sequence[int], clock: float) -> 
 def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: float) -> str:
     ranks = missing(goal, now)
     joined = ", ".join(map(str, sorted(now.ready))) or "none"
-    head = f"{len(now.ready)} of {goal.minimum} nodes after {goal.timeout:g} s; joined: rank {joined}"
+    head = f"{len(now.ready)} of {goal.minimum} nodes after {goal.settings.quorum_timeout:g} s; joined: rank {joined}"
     lines = table(members, ranks[:_SHOWN], clock)
     for position, rank in enumerate(ranks[:_SHOWN]):
         if rank in now.underprovisioned:
             lacking = now.underprovisioned[rank]
-            lines[position] = f"rank {rank}: {lacking.ip} has {lacking.gpus:g} GPUs, {goal.expect_gpus} expected"
+            lines[position] = (
+                f"rank {rank}: {lacking.ip} has {lacking.gpus:g} GPUs, {goal.settings.expect_gpus} expected"
+            )
     return "\n".join([head, *lines])
 
 

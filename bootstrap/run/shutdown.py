@@ -4,12 +4,13 @@ import asyncio
 import shutil
 import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bootstrap import cleanup, timeouts
 from bootstrap.cleanup import Removal
-from bootstrap.errors import INTERNAL_STATUS, BootstrapError, retryable
+from bootstrap.errors import BootstrapError, retryable
 from bootstrap.files import result
 from bootstrap.files.result import Result
 from bootstrap.model import Phase, Role, Verdict
@@ -39,7 +40,10 @@ async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
     run.runtime.close()
     logs = await copy_logs(run, await remove_files(run, held or Held()))
     log_result(run, verdict, error, logs)
-    outcome = _result(run, verdict, error, logs)
+    hint, can_retry, rank = error.hint if error else "", retryable(verdict.source), run.log.rank
+    outcome = Result(verdict.status, verdict.source, verdict.reason, hint, can_retry, run.host.hostname, rank)
+    where, seconds = str(logs) if logs else None, round(run.seconds, 1)
+    outcome = replace(outcome, run_id=run.runtime.state.get("run_id"), logs=where, seconds=seconds)
     target = run.settings.result_file
     writing = run_in_thread(timeouts.SHARED_FOLDER_S, lambda: result.write(target, run.host, outcome))
     if fault := await best_effort(run, "writing the result", writing, target or ""):
@@ -57,8 +61,8 @@ def make_verdict(lifecycle: Lifecycle, line: asyncio.Task[Verdict]) -> tuple[Ver
         error = failure
     else:
         text = "".join(traceback.format_exception(type(failure), failure, failure.__traceback__))
-        hint = "please report this, with the lines above"
-        return Verdict(INTERNAL_STATUS, text, "internal"), BootstrapError(text, hint=hint)
+        bug = BootstrapError(text, hint="please report this, with the lines above")
+        return Verdict(bug.status, text, bug.name), bug
     return Verdict(error.status, error.message, error.name), error
 
 
@@ -75,13 +79,9 @@ async def end_all(run: Context, grace: float) -> Held:
 async def remove_files(run: Context, held: Held) -> Path | None:
     """Remove what this run left on this node; return where Ray's logs are."""
 
-    def remove() -> Removal:
-        return cleanup.remove(run.runtime.path, run.runtime.manifest, held)
-
-    what = "removing this run's files"
-    removal = await best_effort(run, what, interruptible(run, None, remove), str(run.runtime.path))
-    if removal is None:
-        return None
+    what, folder, manifest = "removing this run's files", run.runtime.path, run.runtime.manifest
+    removing = interruptible(run, None, lambda: cleanup.remove(folder, manifest, held))
+    removal = await best_effort(run, what, removing, str(folder)) or Removal(None)
     for fault in removal.faults:
         run.log.warn(f"{what}: {fault}")
     return removal.logs
@@ -117,9 +117,8 @@ async def best_effort(run: Context, what: str, awaitable: Awaitable[T], where: s
 async def interruptible(run: Context, seconds: float | None, function: Callable[[], T]) -> T:
     """Return what ``function`` returns, run in a thread that has its time, or little of it after a second signal."""
     working = asyncio.ensure_future(run_in_thread(seconds, function))
-    forced = asyncio.ensure_future(run.lifecycle.force_stop.wait())
-    either: set[asyncio.Future[Any]] = {working, forced}
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    forced: asyncio.Future[Any] = asyncio.ensure_future(run.lifecycle.force_stop.wait())
+    await asyncio.wait({working, forced}, return_when=asyncio.FIRST_COMPLETED)
     forced.cancel()
     return await wait_for(timeouts.FORCED_S, working)
 
@@ -139,18 +138,3 @@ def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, log
     reason = "" if error is not None else f": {'the head says: ' if from_head else ''}{first}"
     where = f"; Ray's logs: {logs}" if logs else ""
     run.log.say(f"exit status {verdict.status} (from {whose}){reason}, after {took:.1f} s{where}")
-
-
-def _result(run: Context, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> Result:
-    return Result(
-        status=verdict.status,
-        source=verdict.source,
-        reason=verdict.reason,
-        hint=error.hint if error else "",
-        retryable=retryable(verdict.source),
-        host=run.host.hostname,
-        rank=run.log.rank,
-        run_id=run.runtime.state.get("run_id"),
-        logs=str(logs) if logs else None,
-        seconds=round(run.seconds, 1),
-    )

@@ -19,6 +19,7 @@ from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous
 from bootstrap.rendezvous.discovery import find_head
 from bootstrap.rollcall.client import Membership
+from bootstrap.rollcall.wire import Hello
 from bootstrap.run.bring_up import prepare_node, start_ray
 from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
@@ -31,7 +32,12 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
     except BootstrapError as unfit:
         await report_unfit(run, identity, rendezvous, unfit)
         raise
-    membership, secret = await join_roll_call(run, identity, rendezvous, prepared.node)
+    hello = make_hello(run.settings, run.host, identity, prepared.node)
+    timeout = run.settings.head_timeout
+    membership, secret = await join_roll_call(run, rendezvous, hello, prepared.node.secret, timeout)
+    run.log.say(f"{membership.head} leads this run; waiting until its Ray is up")
+    run.log.rank = membership.rank
+    run.enter(Phase.WAITING, rank=membership.rank, head=membership.head)
     identity = dataclasses.replace(identity, rank=membership.rank)
     node = dataclasses.replace(prepared.node, identity=identity)
     env = for_ray(run.host.env, node.resources, keep_local(secret, run.runtime), prepared.hosts.env)
@@ -41,46 +47,38 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
 
 async def report_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, why: BootstrapError) -> None:
     """Tell the head, which would otherwise wait for this node."""
-    run.enter(Phase.SEARCHING)
     timeout = min(timeouts.REPORT_UNFIT_S, run.settings.head_timeout)
     hello = make_hello(run.settings, run.host, identity, None)
     with contextlib.suppress(BootstrapError, TimedOut):
         given = await run_in_thread(timeout, lambda: load_secret(run.settings, run.host))
-        membership, _ = await find_head(run.settings, rendezvous, hello, given, timeout, run.log)
-        _leave_at_the_end(run, membership)
+        membership, _ = await join_roll_call(run, rendezvous, hello, given, timeout)
         membership.report(Phase.FAILED, why.message, why.name)
 
 
 async def join_roll_call(
-    run: Context, identity: NodeIdentity, rendezvous: Rendezvous, node: Node
+    run: Context, rendezvous: Rendezvous, hello: Hello, given: Secret, timeout: float
 ) -> tuple[Membership, Secret]:
-    """Find the head and become a member of its roll call; return that, and the secret that the nodes share."""
+    """Find the head and become a member of its roll call, which hears at the end why this node leaves.
+
+    :returns: the membership, and the secret that the nodes share.
+    """
     run.enter(Phase.SEARCHING)
-    settings = run.settings
-    hello = make_hello(settings, run.host, identity, node)
-    membership, secret = await find_head(settings, rendezvous, hello, node.secret, settings.head_timeout, run.log)
-    _leave_at_the_end(run, membership)
-    run.log.say(f"{membership.head} leads this run; waiting until its Ray is up")
-    run.log.rank = membership.rank
-    run.enter(Phase.WAITING, rank=membership.rank, head=membership.head)
-    return membership, secret
+    membership, secret = await find_head(run.settings, rendezvous, hello, given, timeout, run.log)
 
-
-def _leave_at_the_end(run: Context, membership: Membership) -> None:
     async def leave(_verdict: Verdict, error: BootstrapError | None) -> None:
         await membership.leave(error.message if error else "verdict received")
 
     run.lifecycle.tell = leave
+    return membership, secret
 
 
 async def join_cluster(
     run: Context, node: Node, starter: Starter, env: Mapping[str, str], membership: Membership
 ) -> None:
     """Start Ray when the head releases this node; return when it has joined, or when the run has ended before."""
-    joining = asyncio.ensure_future(_start_when_released(run, node, starter, env, membership))
+    joining: asyncio.Future[Any] = asyncio.ensure_future(_start_when_released(run, node, starter, env, membership))
     try:
-        either: set[asyncio.Future[Any]] = {joining, membership.ended}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({joining, membership.ended}, return_when=asyncio.FIRST_COMPLETED)
         if not membership.ended.done():
             await joining
     finally:
@@ -132,9 +130,9 @@ async def leave_in_peace(run: Context, identity: NodeIdentity, env: Mapping[str,
     draining = asyncio.ensure_future(drain(run, identity, env))
     membership.report(Phase.LEAVING, str(lifecycle.reason))
     run.enter(Phase.LEAVING)
-    events = [asyncio.ensure_future(event.wait()) for event in (lifecycle.force_stop, lifecycle.daemon_exited)]
-    either: set[asyncio.Future[Any]] = {*events, membership.ended}
-    await asyncio.wait(either, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+    flags = (lifecycle.force_stop, lifecycle.daemon_exited)
+    events: list[asyncio.Future[Any]] = [asyncio.ensure_future(flag.wait()) for flag in flags]
+    await asyncio.wait({*events, membership.ended}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
     for task in (*events, draining):
         task.cancel()
 
