@@ -150,7 +150,7 @@ def test_ray_that_cannot_start_tells_its_own_cause_on_every_node(make_hosts, ran
     assert agents.wait() == [69, 69]
     for said in map(agents.err, (0, 1)):
         assert "/nonexistent" in said
-        assert "'ray-start'" in said.splitlines()[-1]
+        assert "(from ray-bootstrap: ray-start)" in said.splitlines()[-1]
     nothing_left(hosts)
 
 
