@@ -14,7 +14,8 @@ from bootstrap import timeouts
 from bootstrap.files import runtime_dir
 from bootstrap.files.manifest import Manifest, remove_owned_files
 from bootstrap.process.bounded import Call, TimedOut
-from bootstrap.raynode.session import Held, own_sessions, remove_session, remove_sockets
+from bootstrap.process.table import descendants
+from bootstrap.raynode.session import Held, daemons, own_sessions, remove_session, remove_sockets, session_of
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,13 @@ def remove_ended_runs(keep: int, log: Callable[[str], None]) -> None:
     :param keep: runs whose logs stay, the newest; 0 keeps all.
     :param log: receives what was removed and what stays, if something was removed.
     """
+    used = {session.parent for session in map(session_of, daemons(descendants(0))) if session}
     with runtime_dir.ended() as folders:
         for folder in folders:
-            if (manifest := folder / runtime_dir.MANIFEST).exists():
-                remove(folder, Manifest.load(manifest), Held())
+            manifest = Manifest.load(folder / runtime_dir.MANIFEST)
+            left = any((folder / name).exists() for name in (runtime_dir.STATE, runtime_dir.MANIFEST))
+            if left and Path(manifest.ray_dir) not in used:
+                remove(folder, manifest, Held())
         old = [folder for folder in folders if folder.exists()][keep:] if keep else []
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)

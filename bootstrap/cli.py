@@ -1,4 +1,4 @@
-"""The command line: arguments in, settings out, errors rendered; nothing else."""
+"""The command line: parse arguments into settings, dispatch to a command, render errors."""
 
 import contextlib
 import difflib
@@ -25,35 +25,35 @@ from bootstrap.process.table import Process
 from bootstrap.settings import Settings
 
 _COMMANDS: Mapping[str, tuple[str, str, str]] = {
-    "run": ("", "", "start or join the cluster, run the workload on the head, end everywhere (the default)"),
-    "detect": ("reports", "detect", "print who and what this node is, and why; change nothing"),
-    "check": ("reports", "check", "preflight only: is this node fit?"),
-    "status": ("reports", "status", "what this node's agent is doing; exit status 0 if it is ready"),
+    "run": ("", "", "start or join the cluster, run the workload on the head, stop everywhere (the default)"),
+    "detect": ("reports", "detect", "print this node's role, address and resources with their sources; change nothing"),
+    "check": ("reports", "check", "run the preflight checks only"),
+    "status": ("reports", "status", "print what this node's agent is doing; exit with status 0 if it is ready"),
     "kuberay": ("kuberay", "hand_over", "in a KubeRay pod: check this node, then hand over to KubeRay"),
 }
 """Name → module in :mod:`bootstrap.commands`, function, meaning."""
-_EPILOG = """The same command on every node; the workload runs on the head, and its exit status is everybody's.
+_EPILOG = """Run the same command on every node. The workload runs on the head; every node exits with its status.
 
 \b
   ray-bootstrap -- python train.py                                  a laptop, a Kubernetes Job
   srun --ntasks-per-node=1 ray-bootstrap -- python train.py         Slurm
   ray-bootstrap --address 10.0.0.1:6379 --min-nodes 4 -- python ... as `ray symmetric-run`
 
-Every option has a variable, such as RAY_BOOTSTRAP_NUM_CPUS for --num-cpus; options win. What may be repeated is
-separated by blanks there. TIME is 90, 90s, 10m or 1h; SIZE is in bytes, or 512Mi, 8Gi, 8G."""
+Every option has an environment variable, such as RAY_BOOTSTRAP_NUM_CPUS for --num-cpus; the option wins. In a
+variable, separate repeated values with spaces. TIME is 90, 90s, 10m or 1h; SIZE is in bytes, or 512Mi, 8Gi, 8G."""
 
 
 class _Command(click.Command):
-    """Click's own, with the options under the headings of the settings table."""
+    """A click command that lists its options under the headings of the settings table."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One section a group, then the rest."""
+        """Write one section per option group, then the remaining options."""
         groups = {option.name: option.metadata["group"] for option in settings.options()}
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             entry = parameter.get_help_record(ctx)
             if entry is not None:
-                sections.setdefault(groups.get(parameter.name or "", "The rest"), []).append(entry)
+                sections.setdefault(groups.get(parameter.name or "", "Other"), []).append(entry)
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
@@ -68,7 +68,7 @@ def _options() -> _Command:
             [*names, field.name], metavar=meta["metavar"], help=meta["help"] + chosen, multiple=True, type=str
         )
 
-    as_json = click.Option(["--json", "as_json"], is_flag=True, help="detect, check, status: as JSON")
+    as_json = click.Option(["--json", "as_json"], is_flag=True, help="detect, check, status: print JSON")
     version = click.Option(["--version"], is_flag=True, help="Show the version and exit.")
     return _Command(
         name="ray-bootstrap [run|detect|check|status|kuberay]",
@@ -82,40 +82,40 @@ def _options() -> _Command:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The exit status; all that can go wrong is told on standard error."""
+    """Run the command and return its exit status; report every error on standard error."""
     try:
         return _main(list(argv))
     except BootstrapError as error:
         _render(error)
         _write_refusal(error, argv)
         return error.status
-    except Exception:  # noqa: BLE001 (the one place; a bug of ours)
+    except Exception:  # noqa: BLE001 (last resort: a bug in ray-bootstrap)
         _say(traceback.format_exc().rstrip())
-        _say(f"ray-bootstrap: a bug, please report the lines above (status {INTERNAL_STATUS})")
+        _say(f"ray-bootstrap: exit status {INTERNAL_STATUS} (from ray-bootstrap: internal); fix: please report this")
         return INTERNAL_STATUS
 
 
 def _main(argv: list[str]) -> int:
     command = argv.pop(0) if argv and argv[0] in _COMMANDS else "run"
     ours, workload = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    no_workload = ["-- without a workload after it; leave it out for a cluster that stays"]
+    no_workload = ["no workload after --; omit -- for a cluster that stays up"]
     faults = no_workload if "--" in argv and not workload else []
     if "--version" in ours:
         with _printed():
             print(f"ray-bootstrap {__version__}")
         return 0
-    if ours[:1] == ["-h"]:  # not click's, which would take `-head-address` for a row of short options
+    if ours[:1] == ["-h"]:  # not left to click, which would parse `-head-address` as a cluster of short options
         ours = ["--help"]
     with _printed():
         flags, as_json, found = _parse(command, ours)
     if flags is None:
         return 0
     if not sys.platform.startswith("linux"):
-        raise UsageError([f"ray-bootstrap runs on Linux, and this is {sys.platform}"], hint="docker run, or a Linux VM")
+        raise UsageError([f"ray-bootstrap runs on Linux only; this is {sys.platform}"], hint="use a Linux container")
     host = this_host()
     asked = settings.load(flags, host.env, workload, faults + found)
     if asked.ignore_check:
-        from bootstrap import preflight  # noqa: PLC0415 (seldom)
+        from bootstrap import preflight  # noqa: PLC0415 (rarely needed)
 
         if unknown := preflight.unknown_names(asked):
             raise UsageError(unknown)
@@ -131,7 +131,7 @@ def _main(argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def _printed() -> Iterator[None]:
-    """Print at the end what is printed meanwhile, so that a reader who has left (``| head -1``) changes no status."""
+    """Buffer standard output and print it at the end, so that a closed pipe (``| head -1``) leaves the status alone."""
     text = io.StringIO()
     try:
         with contextlib.redirect_stdout(text):
@@ -146,7 +146,7 @@ def _run(asked: Settings, host: Host) -> int:
 
     def agent(supervisor: int) -> int:
         try:
-            from bootstrap.run.agent import run_agent  # noqa: PLC0415 (in the child only: the supervisor stays small)
+            from bootstrap.run.agent import run_agent  # noqa: PLC0415 (in the child only, to keep the supervisor small)
 
             return run_agent(asked, host, runtime, supervisor)
         except Exception:  # noqa: BLE001 (as in main; this is another process)
@@ -157,7 +157,7 @@ def _run(asked: Settings, host: Host) -> int:
             return INTERNAL_STATUS
 
     def on_killed(status: int, reason: str, running: Sequence[Process]) -> Iterable[Callable[[], object]]:
-        from bootstrap import cleanup  # noqa: PLC0415 (only then; the supervisor stays small)
+        from bootstrap import cleanup  # noqa: PLC0415 (only here, to keep the supervisor small)
         from bootstrap.raynode.session import observe  # noqa: PLC0415
 
         held = observe(running)
@@ -171,7 +171,7 @@ def _run(asked: Settings, host: Host) -> int:
 
 
 def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]] | None, bool, list[str]]:
-    """The flags' texts by option, ``--json``, and what is wrong with the rest; None after ``--help``."""
+    """Return each option's raw values (None after ``--help``), whether ``--json`` was given, and the usage faults."""
     options = _options()
     try:
         with options.make_context("ray-bootstrap", list(ours)) as context:
@@ -188,7 +188,7 @@ def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]] | No
 
 
 def _left_over(arguments: Sequence[str], options: click.Command, command: str) -> list[str]:
-    """What click did not know: misspelt options with the nearest right one, and a workload without its ``--``."""
+    """Return a fault for each argument click did not parse: an unknown option, or a workload without ``--``."""
     known = [name for parameter in options.params for name in parameter.opts]
     faults: list[str] = []
     after_unknown = False
@@ -199,7 +199,7 @@ def _left_over(arguments: Sequence[str], options: click.Command, command: str) -
             faults.append(f"no such option: {name}" + (f" (did you mean {close[0]}?)" if close else ""))
             after_unknown = "=" not in argument
         elif after_unknown:
-            after_unknown = False  # most likely its value
+            after_unknown = False  # most likely the unknown option's value
         else:
             faults.append(f"unexpected {argument!r}; {_instead(argument, command)}")
             break
@@ -209,14 +209,14 @@ def _left_over(arguments: Sequence[str], options: click.Command, command: str) -
 def _instead(argument: str, command: str) -> str:
     meant = difflib.get_close_matches(argument, _COMMANDS, n=1, cutoff=0.75)
     if command == "run" and meant:
-        return f"a command goes first, as in: ray-bootstrap {meant[0]} ..."
+        return f"put the command first, as in: ray-bootstrap {meant[0]} ..."
     if command != "run":
         return f"{command} takes options only"
-    return f"the workload goes after --, as in: ray-bootstrap -- {argument}"
+    return f"put the workload after --, as in: ray-bootstrap -- {argument}"
 
 
 def _say(line: str) -> None:
-    """On standard error, if somebody reads it."""
+    """Print ``line`` on standard error; ignore a closed pipe."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
@@ -226,13 +226,13 @@ def _render(error: BootstrapError) -> None:
         _say(f"ray-bootstrap: {line}")
     if error.hint:
         _say(f"ray-bootstrap: fix: {error.hint}")
-    _say(f"ray-bootstrap: status {error.status} ({error.name})")
+    _say(f"ray-bootstrap: exit status {error.status} (from ray-bootstrap: {error.name})")
 
 
 def _write_refusal(error: BootstrapError, argv: Sequence[str]) -> None:
     """Write the result of a run that was refused before its settings were known."""
     if argv and argv[0] in _COMMANDS and argv[0] != "run":
-        return  # the result, if there is one, is of the run that is looked at
+        return  # an existing result belongs to the run that this command inspects
     host, name = this_host(), settings.flag("result_file")
     ours = list(itertools.takewhile(lambda argument: argument != "--", argv))
     given = [after for argument, after in itertools.pairwise(ours) if argument == name]

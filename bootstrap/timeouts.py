@@ -14,6 +14,8 @@ RESOLVE_S = 2.0
 """For a name server to answer where the answer only helps."""
 HOSTS_FILE_LOCK_S = 5.0
 """For another agent on this machine to finish writing /etc/hosts."""
+STATE_FILE_S = 1.0
+"""Between writes of the state file at most, while the roll call changes."""
 
 # Finding the head
 
@@ -51,7 +53,7 @@ STOPPED_FIRST_S = 5.0
 """Between a worker that is stopped and a head that is stopped too, such as by scancel; then the worker is no loss."""
 DRAIN_RESERVE_S = 1.0
 """Of ``--grace`` that is kept back from Ray's drain, to tell the head and to end all processes."""
-DRAIN_START_S = 1.0
+DRAIN_START_S = 2.0
 """That starting a drain takes at least (it imports Ray); a ``--grace`` without room for it ends the node undrained."""
 
 # The end

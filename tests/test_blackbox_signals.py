@@ -302,7 +302,7 @@ def test_a_grace_that_is_too_short_to_drain_says_so(site: Site) -> None:
     head.says("up", where="out")
     worker.send(TERM)
     assert worker.wait() == 143
-    assert "--grace=0.5 leaves no time to drain Ray, tasks here are killed; fix: --grace=2 or more" in worker.err
+    assert "--grace=0.5 leaves no time to drain Ray, tasks here are killed; fix: --grace=3 or more" in worker.err
     assert not (worker.folder / "record.drain").exists()
     head.send(TERM)
     assert head.wait() == 143

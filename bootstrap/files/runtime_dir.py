@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bootstrap import timeouts
 from bootstrap.files.manifest import Manifest
 
 PARENT = Path("/tmp")  # noqa: S108 (each folder in it is made by us, under a random name, for us alone)
@@ -54,7 +55,7 @@ class RuntimeDir:
 
         self.state.update(facts)
         if self._pending is None:
-            self._pending = asyncio.get_running_loop().call_later(1.0, self.set_state)
+            self._pending = asyncio.get_running_loop().call_later(timeouts.STATE_FILE_S, self.set_state)
 
     def note(self, manifest: Manifest) -> None:
         """Write down what must go, before it is made."""

@@ -4,11 +4,11 @@ Gloo connects its peers through the address that each node's own name resolves t
 line, or none, a training job on several nodes fails after a minute.
 """
 
+import errno
 import fcntl
 import ipaddress
 import os
 import re
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -17,6 +17,7 @@ from bootstrap import net, timeouts
 from bootstrap.errors import HostsError
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress
+from bootstrap.process.bounded import TimedOut, run_bounded
 
 FILE = "/etc/hosts"
 MARK = "# ray-bootstrap"
@@ -157,16 +158,10 @@ def _lock(file: BinaryIO) -> None:
 
     :raises BlockingIOError: if another process holds it for too long.
     """
-    deadline = time.monotonic() + timeouts.HOSTS_FILE_LOCK_S
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
+    try:
+        run_bounded(timeouts.HOSTS_FILE_LOCK_S, lambda: fcntl.flock(file, fcntl.LOCK_EX))
+    except TimedOut:
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process holds its lock") from None
 
 
 def _decode(content: bytes) -> str:

@@ -1,44 +1,42 @@
-"""Calls with a time limit, for what may hang for ever: a network file system, a resolver, a driver."""
+"""Calls with a time limit, for anything that may hang forever: a network file system, a resolver, a driver."""
 
 import contextlib
 import threading
 import time
-import weakref
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_abandoned: list[threading.Event] = []
+"""The ends of calls whose callers have given up."""
 
 
 class TimedOut(Exception):
-    """A call took longer than its time; where it runs in a thread, the thread runs on."""
+    """A call exceeded its time limit. If it runs in a thread, the thread keeps running."""
 
 
 class Call(Generic[T]):
-    """A function that runs in a daemon thread of its own, from now on.
+    """A function call that runs in its own daemon thread, started at once.
 
-    Not in a pool: a handful of calls that hang would hold up all later ones. A daemon thread holds nothing up, as all
-    of our processes end with ``os._exit``.
+    Not in a pool: a few hung calls would block all later ones. A daemon thread blocks nothing, because every process of
+    ray-bootstrap ends with ``os._exit``.
     """
 
     def __init__(self, function: Callable[[], T], on_end: Callable[[], object] = lambda: None) -> None:
         self._function = function
         self._on_end = on_end
-        self._ended = threading.Event()
+        self.ended = threading.Event()
         self._results: list[T] = []
         self._error: BaseException | None = None
-        thread = threading.Thread(target=self._run, daemon=True, name="bounded")
-        _threads.add(thread)
-        thread.start()
+        threading.Thread(target=self._run, daemon=True, name="bounded").start()
 
     def _run(self) -> None:
         try:
             self._results.append(self._function())
-        except BaseException as error:  # noqa: BLE001 (raised where the result is awaited)
+        except BaseException as error:  # noqa: BLE001 (re-raised by result)
             self._error = error
-        self._ended.set()
+        self.ended.set()
         self._on_end()
 
     def result(self, seconds: float) -> T:
@@ -46,7 +44,8 @@ class Call(Generic[T]):
 
         :raises TimedOut: if the function has not ended by then.
         """
-        if not self._ended.wait(seconds):
+        if not self.ended.wait(seconds):
+            _abandoned.append(self.ended)
             raise TimedOut
         if self._error is not None:
             raise self._error
@@ -59,25 +58,32 @@ def run_bounded(seconds: float, function: Callable[[], T]) -> T:
 
 
 async def run_in_thread(seconds: float | None, function: Callable[[], T]) -> T:
-    """Do the same as :func:`run_bounded` without blocking the event loop; None: ``function`` has a limit of its own."""
+    """Do the same as :func:`run_bounded` without blocking the event loop.
+
+    :param seconds: the time limit; None if ``function`` limits itself.
+    """
     import asyncio  # noqa: PLC0415 (the supervisor does without it)
 
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def notify() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits for this call
             loop.call_soon_threadsafe(ended.set)
 
     call = Call(function, notify)
-    await wait_for(seconds, ended.wait())
+    try:
+        await wait_for(seconds, ended.wait())
+    finally:
+        if not call.ended.is_set():  # timed out, or cancelled
+            _abandoned.append(call.ended)
     return call.result(0)
 
 
 async def wait_for(seconds: float | None, awaitable: Awaitable[T]) -> T:
-    """Return what ``awaitable`` returns. :raises TimedOut: if it takes longer; it is cancelled then.
+    """Return what ``awaitable`` returns. :raises TimedOut: after ``seconds``; the awaitable is cancelled.
 
-    Not ``asyncio.wait_for``: before Python 3.12 that loses our own cancellation, and so a SIGTERM, if the awaitable has
-    just finished (python/cpython#86296).
+    Not ``asyncio.wait_for``: before Python 3.12 it swallows the caller's cancellation, and with it a SIGTERM, if the
+    awaitable has just finished (python/cpython#86296).
     """
     import asyncio  # noqa: PLC0415 (the supervisor does without it)
 
@@ -94,7 +100,7 @@ async def wait_for(seconds: float | None, awaitable: Awaitable[T]) -> T:
 
 
 def join_abandoned(seconds: float) -> None:
-    """Wait for calls that timed out, which may be about to write something; no longer than ``seconds``."""
+    """Wait up to ``seconds`` for calls that timed out, since they may still be about to write something."""
     deadline = time.monotonic() + seconds
-    for thread in set(_threads) - {threading.current_thread()}:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    for ended in _abandoned:
+        ended.wait(max(0.0, deadline - time.monotonic()))

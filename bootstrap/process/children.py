@@ -1,4 +1,4 @@
-"""The agent's children: started in sessions of their own, reaped once and in one place, ended with all below them."""
+"""The agent's children: each starts in its own session, is reaped in one place, and ends with its descendants."""
 
 import asyncio
 import contextlib
@@ -18,21 +18,21 @@ Stream = IO[bytes] | int | None
 
 @dataclass(slots=True)
 class Child:
-    """A child of the agent, leader of its own session and process group."""
+    """A child of the agent that leads its own session and process group."""
 
     pid: int
     exited: asyncio.Future[int]
-    """Its status, 128 + n for signal n."""
+    """Its exit status; 128 + n if signal n killed it."""
 
     def signal(self, signum: int) -> None:
-        """Signal its whole process group; one that has ended is left alone (its id may be another's by now)."""
+        """Signal its process group, unless the child has ended: its id may have been reused."""
         if not self.exited.done():
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # `sudo` has made it another user's
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # sudo may have changed its user
                 os.killpg(self.pid, signum)
 
 
 class Children:
-    """All processes below the agent. The only place that waits for processes, so nobody's status is lost."""
+    """All processes below the agent. Only this class reaps processes, so that no exit status is lost."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -51,20 +51,20 @@ class Children:
         stderr: Stream = None,
         pass_fds: Sequence[int] = (),
     ) -> Child:
-        """Start ``argv``; None for a stream means ours.
+        """Start ``argv`` and return the child; a stream of None is inherited from the agent.
 
-        :raises OSError: as execvpe(3): FileNotFoundError, PermissionError, and so on.
+        :raises OSError: as execvpe(3) does: FileNotFoundError, PermissionError, and so on.
         """
         popen = subprocess.Popen(
             argv, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, start_new_session=True
         )
-        popen.returncode = 0  # else its destructor would wait for the process, and take the status from us
+        popen.returncode = 0  # otherwise Popen's destructor would reap the process and lose its status
         child = Child(popen.pid, self._loop.create_future())
         self._known[child.pid] = child
         return child
 
     def watch(self, process: Process, on_exit: Callable[[], None]) -> None:
-        """Call ``on_exit`` when ``process`` has ended, whoever's child it is (pidfd_open(2): it becomes readable)."""
+        """Call ``on_exit`` when ``process`` has ended, even if it is not our child (pidfd_open(2))."""
         try:
             fd = os.pidfd_open(process.pid)
         except ProcessLookupError:
@@ -94,20 +94,20 @@ class Children:
                     child.exited.set_result(table.exit_status(wait_status))
 
     def alive(self) -> list[Process]:
-        """Everything below the agent that lives."""
+        """Return every living process below the agent."""
         return table.descendants(os.getpid())
 
     def below(self, child: Child) -> list[Process]:
-        """The child, if it lives, and everything below it."""
+        """Return the child, if it lives, and every living process below it."""
         itself = table.read_process(child.pid) if not child.exited.done() else None
         return [*([itself] if itself else []), *table.descendants(child.pid)]
 
     async def end_all(
         self, grace: float, last_look: Callable[[Sequence[Process]], None] = lambda _frozen: None
     ) -> list[Process]:
-        """SIGTERM to everything below us, SIGKILL after ``grace`` seconds; returns what not even that has ended.
+        """Send SIGTERM to every process below the agent, SIGKILL after ``grace`` seconds; return the survivors.
 
-        :param last_look: called with what is about to be killed, when it stands still and makes no more files.
+        :param last_look: called with the processes about to be killed, after SIGSTOP, when they create no more files.
         """
         for pid in list(self._watched):
             self._unwatch(pid)

@@ -1,13 +1,14 @@
-"""The process that the launcher sees: it forks the agent, passes signals on, reaps, and clears up behind a dead agent.
+"""The process that the launcher sees: it forks the agent, forwards signals, reaps, and cleans up after a dead agent.
 
-Two processes, each of which survives the other's SIGKILL long enough to end what both started:
+Either process can be killed with SIGKILL, and the other ends what both have started:
 
-* the agent is killed (by the kernel's OOM killer, say): the supervisor, as the nearest subreaper or as PID 1, is now
-  the parent of everything that the agent started, and kills it;
-* the supervisor is killed: the agent reads end of file from a pipe that only the supervisor held open, and tears down.
+* If the agent is killed (by the kernel's OOM killer, say), the supervisor inherits everything that the agent started,
+  as the nearest subreaper or as PID 1, and kills it.
+* If the supervisor is killed, the agent reads end of file from a pipe that only the supervisor held open, and shuts
+  down.
 
-It is one short loop in the manner of tini: signals stay blocked and are fetched with sigwaitinfo(2), so there are no
-handlers and nothing is lost, not even a signal that arrives before the interpreter is up as PID 1.
+The supervisor is one short loop, like tini: it keeps signals blocked and fetches them with sigwaitinfo(2). It has no
+handlers and loses no signal, not even one that arrives before the interpreter is up as PID 1.
 """
 
 import contextlib
@@ -25,28 +26,29 @@ from bootstrap.process.table import Process
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 OnKilled = Callable[[int, str, Sequence[Process]], Iterable[Callable[[], object]]]
-"""Given the agent's status, why it ended, and what it had started and still runs: what to do once that has ended."""
+"""Takes the agent's exit status, why it ended, and its processes that still run; returns the clean-up tasks to run
+once those have ended."""
 
 
 def forwarded_signals() -> frozenset[signal.Signals]:
-    """The signals that are passed on to the agent, and by it to the workload: not what nohup(1) has us ignore."""
+    """Return the signals that go on to the agent and its workload, without those that nohup(1) had us ignore."""
     return frozenset(signum for signum in _FORWARDED if signal.getsignal(signum) is not signal.SIG_IGN)
 
 
 def block_signals() -> None:
-    """Keep signals pending until somebody is there to take them; the first thing that the program does."""
-    # Ignored, as some parents leave it, our children would reap themselves.
+    """Keep signals pending until there is a handler; the program does this first."""
+    # Some parents leave SIGCHLD ignored; the kernel would then reap our children and discard their statuses.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, forwarded_signals() | {signal.SIGCHLD})
 
 
 def unblock_signals() -> None:
-    """Back to the default actions, for the commands that need no supervisor and for the agent's own handlers."""
+    """Deliver signals again, for commands that run without a supervisor and for the agent's own handlers."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, forwarded_signals() | {signal.SIGCHLD})
 
 
 def open_std_fds() -> None:
-    """Put /dev/null where standard input, output or error are closed, or our next files would take their places."""
+    """Open /dev/null where standard input, output or error is closed, so that no later file gets its descriptor."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
@@ -56,21 +58,21 @@ def open_std_fds() -> None:
 
 
 def flush() -> None:
-    """Write out what is buffered, as far as somebody reads it: that nobody does must not change the status."""
+    """Flush standard output and error; a closed pipe must not change the exit status."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
 
 
 def supervise(agent: Callable[[int], int], on_killed: OnKilled = lambda _status, _reason, _running: ()) -> int:
-    """Run ``agent`` in a forked child and return its exit status; everything below is gone by then.
+    """Run ``agent`` in a forked child, end everything it leaves behind, and return its exit status.
 
-    :param agent: called with a file descriptor that becomes readable (end of file) when this process is gone.
+    :param agent: called with a file descriptor that becomes readable (end of file) when this process has ended.
     :param on_killed: called if a signal killed the agent.
     """
     block_signals()
-    # `something & exec ray-bootstrap ...` in a script: children, but not the agent's.
-    excluded = {stranger.pid for stranger in table.descendants(os.getpid())}
+    # A script with `something & exec ray-bootstrap ...` leaves us children that are not the agent's.
+    excluded = {process.pid for process in table.descendants(os.getpid())}
     table.become_subreaper()
     alive, held = os.pipe()
     flush()
@@ -81,7 +83,7 @@ def supervise(agent: Callable[[int], int], on_killed: OnKilled = lambda _status,
     os.close(alive)
     wait_status = _wait_for(pid)
     status = table.exit_status(wait_status)
-    if os.WIFSIGNALED(wait_status):  # the agent itself; that of a workload that was killed is an exit code by now
+    if os.WIFSIGNALED(wait_status):  # the agent itself: it reports a killed workload as an exit code
         oom = ", likely OOM-killed" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
         reason = f"the agent (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{oom}"
         _end_dead_agent(status, reason, excluded, on_killed)
@@ -91,13 +93,14 @@ def supervise(agent: Callable[[int], int], on_killed: OnKilled = lambda _status,
 
 
 def _end_dead_agent(status: int, reason: str, excluded: Container[int], on_killed: OnKilled) -> None:
-    """End what a killed agent had started, say so, and have it cleaned up; what hangs is given up."""
+    """Kill what a dead agent had started, log that, and run the clean-up tasks; give up on those that hang."""
     clean_ups = on_killed(status, reason, table.descendants(os.getpid(), excluded))
     ended, _ = table.kill_descendants(os.getpid(), excluded)
 
     def say() -> None:
         # Not through sys.stderr, whose lock a stuck write would keep from the last flush.
-        line = f"ray-bootstrap: {reason}; ended the {ended} processes that it had started\n"
+        what = f"{reason}; ended the {ended} processes that it had started"
+        line = f"ray-bootstrap: exit status {status} (from ray-bootstrap: killed): {what}\n"
         with contextlib.suppress(OSError):
             os.write(2, line.encode())
 
@@ -109,19 +112,19 @@ def _end_dead_agent(status: int, reason: str, excluded: Container[int], on_kille
 
 
 def _run_agent_child(agent: Callable[[int], int], alive: int) -> None:
-    """The child's whole life. A session of its own: Ctrl-C reaches the supervisor alone, and is passed on once."""
+    """Run the agent in its own session: Ctrl-C reaches the supervisor alone, which forwards it once."""
     status = 70
     try:
         os.setsid()
         status = agent(alive)
     finally:
         flush()
-        # No interpreter shutdown: a thread that is stuck in getaddrinfo(3) would hold the node for its time-out.
+        # No interpreter shutdown: a thread stuck in getaddrinfo(3) would delay the exit until it times out.
         os._exit(status)
 
 
 def _wait_for(agent: int) -> int:
-    """Forward signals and reap (also strangers, as PID 1 must) until the agent has ended; its wait status."""
+    """Forward signals and reap all children, as PID 1 must, until the agent ends; return its wait status."""
     waited = forwarded_signals() | {signal.SIGCHLD}
     while True:
         info = signal.sigwaitinfo(waited)

@@ -1,8 +1,9 @@
-"""The process table, and the end of everything below a process: by process id, never by name.
+"""The process table, and how to end everything below a process: by process id, never by name.
 
-The agent makes itself a *child subreaper* (prctl(2), PR_SET_CHILD_SUBREAPER): Ray's daemons, whose starter ends, become
-its children, and so does everything that the workload leaves behind. "Ours" is therefore exactly "below us in the
-process tree", also for a process that called setsid(2), changed its title or cleared its environment.
+The agent makes itself a *child subreaper* (prctl(2), PR_SET_CHILD_SUBREAPER): when their starter ends, Ray's daemons
+become its children, and so does everything that the workload leaves behind. A process therefore belongs to the run
+exactly if it is below the agent in the process tree, even if it called setsid(2), changed its title or cleared its
+environment.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def become_subreaper() -> None:
-    """Orphans below this process become its children instead of those of PID 1."""
+    """Make orphans below this process its children instead of those of PID 1."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
@@ -27,7 +28,7 @@ def become_subreaper() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One entry of the process table; ``started`` tells it from a later process with the same id."""
+    """One entry of the process table; ``started`` distinguishes it from a later process with the same id."""
 
     pid: int
     ppid: int
@@ -38,12 +39,12 @@ class Process:
 
     @property
     def lives(self) -> bool:
-        """No zombie: nothing of it runs. One whose first thread has ended (pthread_exit(3)) looks like one, too."""
+        """Return whether it still runs: it is not a zombie, or only its first thread has ended (pthread_exit(3))."""
         return self.state not in "ZX" or self.threads > 1
 
 
 def read_process(pid: int) -> Process | None:
-    """The entry of ``pid`` from /proc/PID/stat (proc_pid_stat(5)), or None if there is none."""
+    """Return the entry of ``pid`` from /proc/PID/stat (proc_pid_stat(5)); None if the process does not exist."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:  # noqa: PTH123 (thousands of them)
             head, _, tail = stat.read().rpartition(")")
@@ -54,7 +55,7 @@ def read_process(pid: int) -> Process | None:
 
 
 def descendants(root: int, excluded: Container[int] = ()) -> list[Process]:
-    """Every living process below ``root``, parents first; zombies are not alive, ``excluded`` and theirs not ours."""
+    """Return every living process below ``root``, parents first, without those at or below a pid in ``excluded``."""
     children: dict[int, list[Process]] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal() and (process := read_process(int(entry.name))):
@@ -72,13 +73,13 @@ def descendants(root: int, excluded: Container[int] = ()) -> list[Process]:
 
 
 def is_alive(process: Process) -> bool:
-    """Whether exactly this process lives; a zombie does not."""
+    """Return whether exactly this process lives; a zombie does not."""
     now = read_process(process.pid)
     return now is not None and now.started == process.started and now.lives
 
 
 def send(process: Process, signum: int) -> None:
-    """Signal exactly this process: a pidfd cannot come to mean another one that got the same id since."""
+    """Signal exactly this process: a pidfd never refers to a later process with the same id."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         fd = os.pidfd_open(process.pid)
         try:
@@ -90,7 +91,7 @@ def send(process: Process, signum: int) -> None:
 
 
 def socket_files(processes: Sequence[Process]) -> list[str]:
-    """The UNIX socket files that ``processes`` hold: what stays behind in the file system when they are killed."""
+    """Return the UNIX socket files that ``processes`` hold, which stay in the file system when they are killed."""
     held: set[str] = set()
     for process in processes:
         with contextlib.suppress(OSError):
@@ -106,9 +107,9 @@ def socket_files(processes: Sequence[Process]) -> list[str]:
 
 
 def kill_descendants(root: int, excluded: Container[int] = ()) -> tuple[int, list[Process]]:
-    """SIGKILL everything below ``root`` but ``excluded`` and reap it; how many there were, and who would not die.
+    """Kill and reap everything below ``root`` except ``excluded``; return how many were killed, and the survivors.
 
-    Orphans of what was killed become children of ``root`` (a subreaper), so looking again finds them.
+    Orphans of a killed process become children of ``root`` (a subreaper), so the next look finds them.
     """
     killed: set[int] = set()
     deadline = time.monotonic() + timeouts.KILL_S
@@ -123,13 +124,13 @@ def kill_descendants(root: int, excluded: Container[int] = ()) -> tuple[int, lis
 
 
 def reap_strangers() -> None:
-    """Collect every child that has ended; only for a process that waits for none of them by itself."""
+    """Reap every child that has ended; only for a process that does not wait for particular children."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 def exit_status(wait_status: int) -> int:
-    """A shell's view of a wait status: the exit code, or 128 + the signal's number."""
+    """Return a wait status as a shell reports it: the exit code, or 128 + the signal number."""
     code = os.waitstatus_to_exitcode(wait_status)
     return code if code >= 0 else 128 - code

@@ -54,6 +54,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     ready = await wait_for_quorum(run, identity, watch, starter, gcs)
     if settings.dashboard_wait:
         await wait_for_dashboard(run, dashboard)
+    run.enter(Phase.RUNNING, nodes=len(ready.ready))
     if not settings.workload:
         await stay_without_workload(run, env, gcs)
     return await run_workload(run, for_workload(env, identity.run_id, gcs, len(ready.ready), ready.gpus))
@@ -156,7 +157,6 @@ async def wait_for_quorum(
         raise _with_rejected(error, roll_call.rejected) from None
     watch.quorum_reached = True
     await starter.end()
-    run.enter(Phase.RUNNING, nodes=len(ready.ready))
     nodes = "1 node" if len(ready.ready) == 1 else f"{len(ready.ready)} nodes"
     run.log.say(f"quorum reached: {nodes} after {run.seconds:.1f} s")
     return ready
@@ -187,7 +187,6 @@ async def wait_for_dashboard(run: Context, address: str) -> None:
     except TimedOut:
         what = f"Ray's dashboard does not answer at {address} after --dashboard-wait={run.settings.dashboard_wait:g}"
         raise RayStartFailed(what, hint="see dashboard.log in the folder that the last line names") from None
-    run.enter(Phase.RUNNING)
 
 
 async def stay_without_workload(run: Context, env: Mapping[str, str], gcs: str) -> None:
