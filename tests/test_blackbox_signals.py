@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from namespaces import children_in_pid_namespace, wait_for
+from stubs import RESOLVER_THAT_HANGS, nvml_that_hangs, preloaded
 
 if TYPE_CHECKING:
     from agents import Site
@@ -100,33 +101,14 @@ def test_a_user_signal_without_a_workload_is_told(site: Site) -> None:
     assert node.wait() == 143
 
 
-NVML_THAT_HANGS = """
-#include <stdio.h>
-#include <unistd.h>
-int nvmlInitWithFlags(unsigned flags) { fprintf(stderr, "NVML hangs\\n"); for (;;) pause(); }
-int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
-"""
-
-
 @pytest.mark.requires("cc")
 @pytest.mark.parametrize("signum", [TERM, INT])
 def test_a_signal_during_the_inspection(site: Site, signum: int) -> None:
-    (site.folder / "stub.c").write_text(NVML_THAT_HANGS)
-    library = site.folder / "libnvidia-ml.so.1"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, site.folder / "stub.c"], check=True, timeout=60)
-    node = site.run("--", "touch", "started", env={"LD_LIBRARY_PATH": str(site.folder)})
+    node = site.run("--", "touch", "started", env=nvml_that_hangs(site))
     node.says("NVML hangs")
     node.send(signum)
     assert node.wait() == 128 + signum
     assert not (node.folder / "started").exists()
-
-
-def preloaded(site: Site, code: str) -> dict[str, str]:
-    """The environment of a program whose C library is changed in this way."""
-    (site.folder / "stub.c").write_text("#define _GNU_SOURCE\n" + code)
-    library = site.folder / "stub.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, site.folder / "stub.c"], check=True, timeout=60)
-    return {"LD_PRELOAD": str(library)}
 
 
 FOLDER_THAT_IS_SLOW = """
@@ -163,18 +145,6 @@ def test_a_signal_while_the_record_is_written_leaves_nothing_of_it(site: Site, s
     os.kill(node.agent, signum)
     assert node.wait() == 128 + signum
     assert list(site.shared.iterdir()) == []
-
-
-RESOLVER_THAT_HANGS = """
-#include <netdb.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
-int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
-    if (name && strcmp(name, "head.example") == 0) { fprintf(stderr, "the resolver hangs\\n"); for (;;) pause(); }
-    return EAI_NONAME;
-}
-"""
 
 
 @pytest.mark.requires("cc")
