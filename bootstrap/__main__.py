@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> None:
-    """Keep signals pending first of all (PID 1 would lose them), then load the rest."""
+    """Block signals before anything else, since PID 1 would lose them, then load the rest and run the command line."""
     from bootstrap.process.supervisor import block_signals, flush, open_std_fds  # noqa: PLC0415
 
     block_signals()
@@ -14,7 +14,7 @@ def main() -> None:
 
     status = cli(sys.argv[1:])
     flush()
-    os._exit(status)  # the interpreter would flush again, and make 120 of a reader that has gone
+    os._exit(status)  # the interpreter would flush again and exit with 120 on a closed pipe
 
 
 if __name__ == "__main__":

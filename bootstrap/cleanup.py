@@ -1,7 +1,7 @@
 """Remove what a run leaves on this node.
 
-The agent does so at its end, its supervisor if the agent was killed, and the next run of the same user if both were:
-each calls :func:`remove`, so that every run exercises what a crash needs.
+The agent does so at its end, its supervisor if the agent was killed, and the same user's next run if both were. All
+call :func:`remove`, so that every run exercises the path that a crash needs.
 """
 
 import contextlib
@@ -20,17 +20,19 @@ from bootstrap.raynode.session import Held, daemons, own_sessions, remove_sessio
 
 @dataclass(frozen=True)
 class Removal:
-    """What became of a clean-up."""
+    """The outcome of a clean-up."""
 
     logs: Path | None
-    """Where Ray's logs are; they stay."""
+    """Where Ray's logs are, which stay; None if there are none."""
     faults: tuple[str, ...] = ()
 
 
 def remove(folder: Path, manifest: Manifest, held: Held) -> Removal:
-    """Remove what ``manifest`` names and processes held, and what is in the runtime directory, but Ray's logs.
+    """Remove what ``manifest`` and ``held`` name, and the runtime directory except Ray's logs.
 
-    The manifest stays where a part failed, for the next run to try again.
+    After a failure the manifest stays, so that the next run can try again.
+
+    :param folder: the runtime directory.
     """
     shared = Call(lambda: remove_owned_files(manifest))
     local = Call(lambda: remove_sessions(folder, manifest, held))
@@ -41,7 +43,7 @@ def remove(folder: Path, manifest: Manifest, held: Held) -> Removal:
     for name in (runtime_dir.STATE, runtime_dir.TOKEN, *([] if faults else [runtime_dir.MANIFEST])):
         with contextlib.suppress(OSError):
             (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # it is not empty if there are logs
+    with contextlib.suppress(OSError):  # not empty if there are logs
         folder.rmdir()
     return Removal(logs, tuple(faults))
 
@@ -55,7 +57,7 @@ def _await(call: Call[Path | None] | Call[None], seconds: float, where: str, fau
 
 
 def remove_sessions(folder: Path, manifest: Manifest, held: Held) -> Path | None:
-    """Remove this run's sessions but their logs, and its sockets; return where the logs are."""
+    """Remove this run's sockets, and its sessions except their logs; return where the last logs are, if any."""
     remove_sockets(sorted(held.sockets))
     private = folder / runtime_dir.RAY
     logs = [remove_session(session, manifest.gcs) for session in sorted(own_sessions(manifest, held, private))]
@@ -66,10 +68,10 @@ def remove_sessions(folder: Path, manifest: Manifest, held: Held) -> Path | None
 
 
 def remove_ended_runs(keep: int, log: Callable[[str], None]) -> None:
-    """Clean up behind agents that were killed with their supervisors, and remove old logs.
+    """Clean up after agents that were killed with their supervisors, and remove old logs.
 
-    :param keep: runs whose logs stay, the newest; 0 keeps all.
-    :param log: receives what was removed and what stays, if something was removed.
+    :param keep: number of ended runs, the newest, whose logs stay; 0 keeps all.
+    :param log: called with a line for the user if logs were removed.
     """
     used = {session.parent for session in map(session_of, daemons(descendants(0))) if session}
     with runtime_dir.ended() as folders:

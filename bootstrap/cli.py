@@ -68,13 +68,13 @@ def _options() -> _Command:
             [*names, field.name], metavar=meta["metavar"], help=meta["help"] + chosen, multiple=True, type=str
         )
 
-    as_json = click.Option(["--json", "as_json"], is_flag=True, help="detect, check, status: print JSON")
+    as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, where a command prints a report")
     version = click.Option(["--version"], is_flag=True, help="Show the version and exit.")
     return _Command(
-        name="ray-bootstrap [run|detect|check|status|kuberay]",
+        name=f"ray-bootstrap [{'|'.join(_COMMANDS)}]",
         params=[*(option(field) for field in settings.options()), as_json, version],
         help="Start Ray on the nodes that a scheduler gave you.\n\n\b\n"
-        + "\n".join(f"  {name:7}  {meaning}" for name, (_, _, meaning) in _COMMANDS.items()),
+        + "\n".join(f"  {name:{max(map(len, _COMMANDS))}}  {meaning}" for name, (_, _, meaning) in _COMMANDS.items()),
         epilog=_EPILOG,
         options_metavar="[COMMAND] [OPTIONS] [-- WORKLOAD ARGS...]",
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "max_content_width": 120},

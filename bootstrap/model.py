@@ -1,7 +1,7 @@
-"""The vocabulary: the facts that the line in :mod:`bootstrap.run.agent` turns one into the next.
+"""The data types that the steps of :mod:`bootstrap.run.agent` pass on.
 
-Everything here is frozen. A fact that was decided, not just measured, records in ``sources`` where it came from, under
-the name of its field: ``identity.sources["rank"] == "SLURM_NODEID"``.
+All are frozen. A value that was chosen, not just measured, has its origin in ``sources`` under the name of its field:
+``identity.sources["rank"] == "SLURM_NODEID"``.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ class Role(str, Enum):
 
 
 class Phase(str, Enum):
-    """How far a node is: in the roll call, in the state file and in ``status``. docs/design.md draws it."""
+    """A node's progress, as the roll call, the state file and ``status`` show it; docs/design.md has the diagram."""
 
     PREPARING = "preparing"
-    """Finding out who and what this node is, and whether it is fit."""
+    """Identifying, inspecting and checking this node."""
     SEARCHING = "searching"
     """A worker looks for the head."""
     WAITING = "waiting"
-    """A worker is in the roll call and waits for the head's Ray; the head waits for enough nodes."""
+    """A worker has joined the roll call and waits for the head's Ray; the head waits for enough nodes."""
     STARTING_RAY = "starting-ray"
     JOINED = "joined"
     """A worker's Ray is in the cluster."""
@@ -35,26 +35,26 @@ class Phase(str, Enum):
     RUNNING = "running"
     """The head runs the workload."""
     LEAVING = "leaving"
-    """A worker was stopped: Ray drains, within ``--grace``."""
+    """A worker was stopped and Ray drains it, within ``--grace``."""
     ENDING = "ending"
-    """The verdict is out; all is taken down."""
+    """The verdict is known; everything is shut down."""
     LEFT = "left"
-    """In the roll call alone, as are the next three: it said good-bye."""
+    """The node sent bye. This phase and the next three appear only in the roll call."""
     LOST = "lost"
     """Its connection broke, or it was silent for ``--heartbeat-timeout``."""
     REFUSED = "refused"
-    """The head will not have it."""
+    """The head rejected it."""
     FAILED = "failed"
-    """It cannot take part, and has said why."""
+    """It cannot take part, and has reported why."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether ``ray-bootstrap status`` takes this node for ready."""
+        """Return whether ``ray-bootstrap status`` reports this node as ready."""
         return self in (Phase.JOINED, Phase.RUNNING)
 
     @property
     def is_loss(self) -> bool:
-        """Whether the head does without a node in this phase."""
+        """Return whether the head counts a node in this phase as lost."""
         return self in (Phase.LEAVING, Phase.LEFT, Phase.LOST, Phase.REFUSED, Phase.FAILED)
 
 
@@ -66,22 +66,22 @@ class NodeIdentity:
     """Name of a row of the launchers table."""
     role: Role
     rank: int | None
-    """0-based; None for a worker whose launcher does not number its nodes: the head assigns one."""
+    """0-based; None for a worker whose launcher does not number its nodes: the head then assigns one."""
     size: int | None
     """Number of nodes in the run; None if unknown (the head then waits for ``min_nodes`` alone)."""
     run_id: str
-    """The same on all nodes of a run; different for every other run if the launcher provides such an id."""
+    """The same on all nodes of a run; unique to the run if the launcher provides such an id."""
     attempt: int = 0
-    """0-based count of restarts of the same run id."""
+    """Number of restarts of the same run id; 0 for the first attempt."""
     rendezvous: str = "static"
-    """Name of a rendezvous back end: the launcher's default, or the one that an option chose."""
+    """Name of a rendezvous back end: the launcher's default, or the one that an option names."""
     head_hints: tuple[str, ...] = ()
     """Host names or addresses of the head according to the launcher, best first."""
     sources: Sources = field(default_factory=dict)
 
     @property
     def run_hash(self) -> str:
-        """Return 16 hex digits that stand for the run id where free text cannot."""
+        """Return 16 hex digits that stand for the run id where free text is not allowed."""
         return hashlib.sha256(self.run_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -90,7 +90,7 @@ class Gpu:
     """One device that Ray may schedule on: a whole GPU or a MIG instance."""
 
     index: int
-    """NVML's index of the (parent) device."""
+    """NVML's index of the device; for a MIG instance, of its parent."""
     uuid: str
     """``GPU-…`` or ``MIG-…``, as CUDA_VISIBLE_DEVICES takes it."""
     name: str
@@ -123,14 +123,14 @@ class NodeAddress:
 
     ip: str
     interface: str | None
-    """The interface that holds ``ip``; None if none here does (NAT, or an interface of another namespace)."""
+    """The interface that holds ``ip``; None if no interface here does (NAT, or one in another namespace)."""
     hostname: str
     sources: Sources = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class HeadAddress:
-    """Where an agent that may be this run's head listens for the roll call."""
+    """The roll-call address of an agent that may be this run's head."""
 
     host: str
     """A name or an address (IPv6 without brackets)."""
@@ -155,6 +155,6 @@ class Verdict:
     status: int
     """Exit status, 0-255."""
     reason: str
-    """One line for people: whose status it is and why."""
+    """Text for people, most often one line: what ended the run."""
     source: str = "workload"
     """``workload``, or the name of one of the agent's errors (see :mod:`bootstrap.errors`)."""

@@ -1,87 +1,87 @@
-"""Every delay of the program, in seconds: what it bounds, and which option changes it, if one does.
+"""Every fixed delay of the program, in seconds: what it bounds, and the option that changes it, if any.
 
-The options' own defaults are in :mod:`bootstrap.settings`: ``--head-timeout``, ``--quorum-timeout``, ``--last-call``,
+The defaults of options are in :mod:`bootstrap.settings`: ``--head-timeout``, ``--quorum-timeout``, ``--last-call``,
 ``--dashboard-wait``, ``--heartbeat-timeout`` and ``--grace``.
 """
 
-# Getting ready
+# Preparing the node
 
 IDENTIFY_S = 60.0
-"""For finding out who this node is: some launchers give a name to resolve, and C's resolver gives up before."""
+"""Limit for identifying this node: some launchers give a name to resolve, and libc's resolver gives up earlier."""
 PREPARE_S = 60.0
-"""For inspecting this node, /etc/hosts and the checks: NVML is slow on many GPUs without the persistence daemon."""
+"""Limit for the inspection, /etc/hosts and the checks: NVML is slow with many GPUs and no persistence daemon."""
 RESOLVE_S = 2.0
-"""For a name server to answer where the answer only helps."""
+"""Limit for a name server to answer, where the answer is optional."""
 HOSTS_FILE_LOCK_S = 5.0
-"""For another agent on this machine to finish writing /etc/hosts."""
+"""Limit for another agent on this machine to finish writing /etc/hosts."""
 STATE_FILE_S = 1.0
-"""Between writes of the state file at most, while the roll call changes."""
+"""Maximum delay of a write to the state file while nodes join and leave."""
 
 # Finding the head
 
 CANDIDATE_S = 5.0
-"""For one address to show that the head of this run is there; also for the rendezvous when a head looks for another."""
+"""Limit for one address to prove to be this run's head; also for the rendezvous when a head looks for another head."""
 OTHER_HEAD_S = 1.0
-"""For another head of this run to answer a head that is starting; mostly there is none."""
+"""Limit for another head of this run to answer a head that starts; usually none exists."""
 LAST_LOOK_S = 1.0
-"""That the last look for the head may take beyond ``--head-timeout``."""
+"""Time by which the last look for the head may exceed ``--head-timeout``."""
 FIRST_LOOK_AGAIN_S = 0.05
-"""Between the first two looks for the head; later ones double it up to :data:`LOOK_AGAIN_S`."""
+"""Delay between the first two looks for the head; it doubles up to :data:`LOOK_AGAIN_S`."""
 LOOK_AGAIN_S = 0.25
-"""Between looks for the head at most, in runs of up to 250 nodes; larger ones look 1 000 times a second in all."""
+"""Maximum delay between looks for the head in runs of up to 250 nodes; larger runs look 1 000 times a second in all."""
 STILL_LOOKING_S = 30.0
-"""Between lines that say that a worker still looks for the head, or a head still waits for nodes."""
+"""Delay between log lines while a worker looks for the head, or a head waits for nodes."""
 REPORT_UNFIT_S = 10.0
-"""That an unfit node spends on telling the others why; ``--head-timeout`` shortens it."""
+"""Limit for an unfit node to report why to the others; a lower ``--head-timeout`` shortens it."""
 
-# Until the workload starts
+# Before the workload starts
 
 ASK_GCS_AGAIN_S = 1.0
-"""Between questions to GCS when no node says that it has joined."""
+"""Delay between queries to GCS while no node reports that it has joined."""
 DASHBOARD_LOOK_AGAIN_S = 0.05
-"""Between looks at the dashboard's port while ``--dashboard-wait`` lasts."""
+"""Delay between attempts to connect to the dashboard during ``--dashboard-wait``."""
 STARTER_END_S = 2.0
-"""For the process that imports Ray to end by itself when it is no longer needed."""
+"""Limit for the starter to end by itself before it is killed."""
 
 # Signals and losses
 
 SAME_SIGNAL_S = 0.5
-"""Within which the same signal twice counts once: Slurm without cgroups, and systemd, signal every process."""
+"""The same signal twice within this time counts once: Slurm without cgroups, and systemd, signal every process."""
 DAEMON_OR_SIGNAL_S = 0.1
-"""Between the end of a Ray daemon and taking it for the reason: a signal to all processes may be on its way to us."""
+"""Delay before the end of a Ray daemon stops the run: a signal to all processes may be about to reach the agent."""
 STOPPED_FIRST_S = 5.0
-"""Between a worker that is stopped and a head that is stopped too, such as by scancel; then the worker is no loss."""
+"""Delay before the loss of a stopped worker stops the run: the head may be about to be stopped, too (scancel)."""
 DRAIN_RESERVE_S = 1.0
-"""Of ``--grace`` that is kept back from Ray's drain, to tell the head and to end all processes."""
+"""Part of ``--grace`` that Ray's drain may not use, to send bye to the head and to end all processes."""
 DRAIN_START_S = 2.0
-"""That starting a drain takes at least (it imports Ray); a ``--grace`` without room for it ends the node undrained."""
+"""Minimum time to start a drain, which imports Ray; with a ``--grace`` too short for it, the node is not drained."""
 
-# The end
+# Shutdown
 
 RAY_GRACE_S = 0.3
-"""Between SIGTERM and SIGKILL for Ray's processes. A raylet that is asked to end drains for 3 s and more (docs/ray.md),
-of use to nobody once the workload has ended; this is for the exit handlers of Ray's Python workers."""
+"""Delay between SIGTERM and SIGKILL for Ray's processes, for the exit handlers of Ray's Python workers. A raylet drains
+for 3 s or more after SIGTERM (docs/ray.md), which is useless once the workload has ended."""
 KILL_S = 5.0
-"""For processes to end after SIGKILL; what is left then is another user's, or stuck in the kernel (state D)."""
+"""Limit for processes to end after SIGKILL; one that remains is another user's, or stuck in the kernel (state D)."""
 PROCESS_TABLE_LOOK_AGAIN_S = 0.05
-"""Between looks at the process table while processes end: a grandchild's end sends us no signal."""
+"""Delay between looks at the process table while processes end: a grandchild's end sends the agent no signal."""
 VERDICT_S = 1.0
-"""For the workers to acknowledge the verdict."""
+"""Limit for the workers to acknowledge the verdict."""
 VERDICT_LATE_S = 10.0
-"""That a head which cannot lead waits for workers to come and be told why; else they would look for it in vain."""
+"""Limit for workers to connect to a head that failed before they came, and to receive the reason."""
 LEAVE_S = 0.5
-"""For the head to acknowledge that a worker leaves."""
+"""Limit for the head to acknowledge that a worker leaves."""
 ABANDONED_CALLS_S = 2.0
-"""For calls that timed out, and may be writing what is to be removed, before the clean-up."""
+"""Limit for calls that timed out to end before the clean-up, since they may still write what it removes."""
 SHARED_FOLDER_S = 5.0
-"""For removing files from a shared folder, and for writing the result: a network file system may hang for ever."""
+"""Limit for removing files from a shared folder, and for writing the result: a network file system may hang."""
 REMOVE_SESSION_S = 60.0
-"""For removing Ray's session."""
+"""Limit for removing Ray's session."""
 COPY_LOGS_S = 60.0
-"""For copying Ray's logs to ``--log-dir``."""
+"""Limit for copying Ray's logs to ``--log-dir``."""
 FORCED_S = 1.0
-"""For either of the two after a second signal."""
+"""Limit for removing the files, and for copying the logs, after a second signal."""
 DEAD_AGENT_S = 10.0
-"""For the supervisor to clean up behind a killed agent."""
+"""Limit for the supervisor to clean up after a killed agent."""
 LOG_FLUSH_S = 1.0
-"""For a reader of standard error that stalls to take our last lines."""
+"""Limit for a stalled reader of standard error to take the agent's last lines."""

@@ -96,7 +96,7 @@ def test_a_user_signal_without_a_workload_is_told(site: Site) -> None:
     node = site.run()
     node.says("no workload was given")
     node.send(signal.SIGUSR1)
-    node.says("SIGUSR1 ignored: this node has no workload to pass it on to")
+    node.says("ignored SIGUSR1: this node runs no workload to pass it on to")
     node.send(TERM)
     assert node.wait() == 143
 
@@ -272,7 +272,7 @@ def test_a_grace_that_is_too_short_to_drain_says_so(site: Site) -> None:
     head.says("up", where="out")
     worker.send(TERM)
     assert worker.wait() == 143
-    assert "--grace=0.5 leaves no time to drain Ray, tasks here are killed; fix: --grace=3 or more" in worker.err
+    assert "--grace=0.5 is too short to drain Ray, so tasks here are killed; fix: --grace=3 or more" in worker.err
     assert not (worker.folder / "record.drain").exists()
     head.send(TERM)
     assert head.wait() == 143

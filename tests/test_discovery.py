@@ -125,7 +125,7 @@ def test_the_secret_in_the_record_is_used_where_none_was_given(tmp_path: Path) -
                 await membership.leave("test")
             with pytest.raises(Refused, match="differ"):
                 await find(folder(tmp_path), Secret(b"of the user", "RAY_AUTH_TOKEN"))
-            with pytest.raises(Refused, match="the head has a secret, this node has none"):
+            with pytest.raises(Refused, match="only the head has a secret"):
                 await find(folder(tmp_path), Secret(None, "--auth=off"), auth="off")
 
     scenario()
@@ -212,7 +212,7 @@ def test_a_record_that_cannot_be_believed_is_reported_and_may_be_mended(tmp_path
             record.chmod(0o666)
             with pytest.raises(
                 HeadNotFound,
-                match=rf"{record}: others may write it \(mode 666\), so its secret is worth nothing: ignored",
+                match=rf"{record}: other users can write it \(mode 666\), so its secret is not safe: ignored",
             ) as caught:
                 await find(rendezvous, timeout=0.3)
             assert (made.value or b"").decode() not in str(caught.value)
@@ -230,7 +230,7 @@ def test_a_secret_that_only_the_head_was_given_is_refused_at_once(tmp_path: Path
     async def scenario() -> None:
         async with a_head(SECRET) as head:
             rendezvous.announce(head.address, None)
-            with pytest.raises(Refused, match="the head has a secret, this node has none"):
+            with pytest.raises(Refused, match="only the head has a secret"):
                 await find(rendezvous)
 
     scenario()
@@ -289,7 +289,7 @@ def test_another_head_of_this_run_is_found_by_its_name(theirs: bytes | None) -> 
     async def scenario() -> None:
         async with a_head(theirs) as other:
             rendezvous = at(("127.0.0.3", OTHER), (free_port(), other.port))
-            with pytest.raises(IdentityError, match=f"claimed by two nodes: 127.0.0.[23]:{other.port} leads it"):
+            with pytest.raises(IdentityError, match=f"claimed by two nodes: 127.0.0.[23]:{other.port} already leads"):
                 await discovery.check_no_other_head(rendezvous, ME, NONE)
 
     scenario()
@@ -342,7 +342,7 @@ def test_of_two_heads_that_started_at_once_the_record_tells_the_one_that_goes(
             first.announce(one.address, None)
             second.announce(two.address, made.value if made else None)
             await discovery.check_still_head(at_record(second), ME, theirs, two.address)
-            two_nodes = f"claimed by two nodes: 127.0.0.1:{two.port} leads it"
+            two_nodes = f"claimed by two nodes: 127.0.0.1:{two.port} already leads it"
             with pytest.raises(IdentityError, match=two_nodes):
                 await discovery.check_still_head(at_record(first), ME, NONE, one.address)
             with pytest.raises(IdentityError, match=two_nodes):

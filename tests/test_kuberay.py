@@ -59,8 +59,8 @@ def test_only_what_the_command_lacks_is_added(params: Mapping[str, str], measure
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (None, "is not set: this is no pod of KubeRay"),
-        ("ray stop", "is no `ray start`"),
+        (None, "is not set: not a KubeRay pod"),
+        ("ray stop", "is not a `ray start` command"),
         ("ray start --resources='{", "No closing quotation"),
     ],
 )
@@ -116,8 +116,8 @@ def test_the_pods_of_a_raycluster(make_hosts) -> None:
     image = Image()
     image = dataclasses.replace(image, env={**image.env, "HOME": "/tmp"})
     agents: Agents = kubelet.run(objects, made, hosts, image)
-    agents.says(0, "over to KubeRay's command")
-    agents.says(1, "over to KubeRay's command")
+    agents.says(0, "running KubeRay's command")
+    agents.says(1, "running KubeRay's command")
     count = "import ray; ray.init('127.0.0.1:6379', log_to_driver=False); print(ray.cluster_resources())"
 
     def resources() -> dict[str, float]:

@@ -676,18 +676,22 @@ def test_judge_lets_warnings_and_ignored_findings_pass() -> None:
 
 def test_render(fit: Node) -> None:
     lines = preflight.render(fit, FINDINGS, ("shm",))
-    words = {line.split()[1]: line.split()[0] for line in lines if "→" not in line}
+    words = {line.split()[1]: line.split()[0] for line in lines if "fix: " not in line}
     assert words == {
         check.name: {"ports": "unfit", "nofile": "warning", "shm": "ignored"}.get(check.name, "ok")
         for check in preflight.CHECKS
     } | dict.fromkeys(("token-file", "shared-dir"), "-")
-    assert [line.split("→ ")[1] for line in lines if "→" in line] == ["mount it", "ulimit -n 65536", "--gcs-port=PORT"]
+    assert [line.split("fix: ")[1] for line in lines if "fix: " in line] == [
+        "mount it",
+        "ulimit -n 65536",
+        "--gcs-port=PORT",
+    ]
 
 
 def test_unknown_names() -> None:
     assert preflight.unknown_names(Settings(ignore_check=tuple(check.name for check in preflight.CHECKS))) == []
     (fault,) = preflight.unknown_names(Settings(ignore_check=("shm", "port")))
-    assert fault.startswith("--ignore-check='port': there is no such check (did you mean ports?); there are ray, ")
+    assert fault.startswith("--ignore-check='port': unknown check (did you mean ports?); the checks are ray, ")
 
 
 def test_names_are_unique_and_words() -> None:

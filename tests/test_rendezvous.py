@@ -423,7 +423,7 @@ def altered(**changes: object) -> str:
     return json.dumps({**json.loads(GOOD), **changes})
 
 
-NO_SECRET = "its secret is not what a head makes"
+NO_SECRET = "its secret is malformed"
 BAD: list[tuple[str, str | Callable[[Path], None], str]] = [
     ("symlink", _link, "symbolic link"),
     ("fifo", _fifo, "not a regular file"),
@@ -447,8 +447,8 @@ BAD: list[tuple[str, str | Callable[[Path], None], str]] = [
     ("secret is false", altered(secret=False), NO_SECRET),
     ("secret with a line break", altered(secret=f"{SECRET}\n"), NO_SECRET),
     ("secret beyond ASCII", altered(secret="ü" * 64), NO_SECRET),
-    ("a secret that its group may write", _written_by(0o620), "others may write it (mode 620)"),
-    ("a secret that everybody may write", _written_by(0o602), "others may write it (mode 602)"),
+    ("a secret that its group may write", _written_by(0o620), "other users can write it (mode 620)"),
+    ("a secret that everybody may write", _written_by(0o602), "other users can write it (mode 602)"),
 ]
 
 
@@ -631,11 +631,11 @@ def test_a_file_system_that_keeps_no_modes_holds_no_secret_that_others_may_write
     if believed:
         head.announce(FIRST, SECRET.encode())
     else:
-        with pytest.raises(UsageError, match=f"no worker would believe {record(head)}: others may write it"):
+        with pytest.raises(UsageError, match=f"workers would reject the record {record(head)}: other users can write"):
             head.announce(FIRST, SECRET.encode())
     found = worker.lookup()
     assert (hosts(found), found.secret) == ((["10.0.0.1"], SECRET.encode()) if believed else ([], None))
-    line = f"{record(head)}: others may write it (mode {mode:o}), so its secret is worth nothing"
+    line = f"{record(head)}: other users can write it (mode {mode:o}), so its secret is not safe"
     assert list(found.ignored) == ([] if believed else [line])
     head.announce(FIRST, None)
     assert hosts(worker.lookup()) == ["10.0.0.1"], "without a secret, a record is believed whatever its mode"

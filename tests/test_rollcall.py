@@ -203,7 +203,7 @@ async def test_a_port_that_is_taken_is_passed_over_and_if_all_are_said() -> None
         free = free_port()
         assert await call.listen([head.port, free]) == free
         call.close()
-        with pytest.raises(UsageError, match=rf"taken \(tried {head.port}\)") as caught:
+        with pytest.raises(UsageError, match=rf"no port is free for the roll call \(tried {head.port}\)") as caught:
             await server.RollCall(ME, None, 30).listen([head.port])
         assert "--rollcall-port" in caught.value.hint
 
@@ -375,8 +375,8 @@ async def test_with_the_secret_both_sides_prove_it_and_never_say_it() -> None:
     ("theirs", "mine", "complaint"),
     [
         (b"wrong", SECRET, "the secrets of this node and of the head differ"),
-        (None, SECRET, "the head has a secret, this node has none"),
-        (SECRET, None, "this node has a secret, the head has none"),
+        (None, SECRET, "only the head has a secret"),
+        (SECRET, None, "only this node has a secret"),
     ],
 )
 @looped
@@ -806,7 +806,7 @@ async def test_a_stranger_that_drips_or_says_nothing_is_cut_off_in_time_and_nobo
         assert await loris.gone()
         dripping.cancel()
         assert time.monotonic() - began < 1.2 * SHORT + SLACK
-        assert head.call.rejected[-2:] == ["127.0.0.1: it never said who it is"] * 2
+        assert head.call.rejected[-2:] == [f"127.0.0.1: not authenticated within {SHORT:g} s"] * 2
         assert not worker.ended.done()
         worker.close()
 

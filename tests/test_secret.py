@@ -15,8 +15,9 @@ from bootstrap.errors import UsageError
 from bootstrap.files.runtime_dir import TOKEN, RuntimeDir
 from bootstrap.files.secret import Secret, check_required, generate, keep_local, load_secret
 from bootstrap.host import Host
-from bootstrap.model import Resources
-from bootstrap.raynode.environment import for_ray, token
+from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
+from bootstrap.node.inspection import Node
+from bootstrap.raynode.environment import for_node, token
 from bootstrap.settings import Settings
 
 
@@ -86,7 +87,7 @@ def _fifo(path: Path) -> None:
     ("spoil", "reason"),
     [
         (Path.unlink, "No such file"),
-        (_group_writable, "others may write it (mode 620)"),
+        (_group_writable, "other users can write it (mode 620)"),
         (_empty, "it is empty"),
         (_folder, "Is a directory"),
         (_fifo, "not a regular file"),
@@ -104,7 +105,7 @@ def test_a_file_that_was_named_and_cannot_be_used(files: Path, spoil: Callable[[
 def test_a_token_in_the_home_folder_that_ray_would_use_and_we_cannot(files: Path) -> None:
     token = files / "home" / ".ray" / "auth_token"
     token.chmod(0o666)
-    with pytest.raises(UsageError, match=f"^{token}: others may write it") as error:
+    with pytest.raises(UsageError, match=f"^{token}: other users can write it") as error:
         load_secret(Settings(), host(HOME=str(files / "home")))
     assert "chmod 600" in error.value.hint
     assert load_secret(Settings(auth="off"), host(HOME=str(files / "home"))).value is None
@@ -135,8 +136,10 @@ def test_ray_is_told_of_the_secret_that_the_nodes_share_and_of_no_other(files: P
         (Settings(), {"RAY_AUTH_TOKEN": "t", "RAY_AUTH_TOKEN_PATH": str(files / "b")}),  # Ray prefers the first
         (Settings(secret_file=str(files / "a")), {"RAY_AUTH_TOKEN_PATH": str(files / "a")}),
     ):
-        env = for_ray(own, Resources(cpus=1, memory=1), load_secret(settings, host(**own)), {})
-        assert env == {"RAY_AUTH_MODE": "token", **expected}
+        secret, who = load_secret(settings, host(**own)), NodeIdentity("local", Role.HEAD, 0, 1, "run")
+        address = NodeAddress("10.0.0.1", None, "host")
+        node = Node(settings, host(**own), who, address, Resources(cpus=1, memory=1), Path("/tmp/ray"), secret)
+        assert for_node(node, secret, {}) == {"RAY_AUTH_MODE": "token", **expected}
 
 
 def test_a_secret_is_never_shown() -> None:

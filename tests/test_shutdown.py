@@ -25,7 +25,7 @@ from bootstrap.files.result import Result
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
 from bootstrap.log import Log
-from bootstrap.model import Verdict
+from bootstrap.model import NodeIdentity, Role, Verdict
 from bootstrap.run import shutdown
 from bootstrap.run.context import Context
 
@@ -69,14 +69,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ended(folder: Path, status: int = 0, **parts: Any) -> tuple[int, str, dict[str, Any]]:
     """The status, standard error and the result of a run whose workload ended with this status."""
     flags = {"result_file": [str(folder / "status.json")], **parts.pop("flags", {})}
-    force_stop, who = parts.pop("force_stop", None), parts.pop("who", {})
+    force_stop, identity = parts.pop("force_stop", None), parts.pop("identity", None)
 
     async def run() -> int:
         asked = settings.load(flags, {}, [], [])
         with (folder / "err").open("w") as err:
             children, manifest = parts.pop("children", NoChildren()), parts.pop("manifest", Manifest())
-            runtime = RuntimeDir(folder / "runtime", manifest=manifest, state=dict(who))
+            runtime = RuntimeDir(folder / "runtime", manifest=manifest)
             context = Context(asked, Host({}, "here"), Log(stream=err), children, runtime)
+            context.lifecycle.identity = identity
             line = await context.lifecycle.run(asyncio.sleep(0, Verdict(status, "the workload ended")))
             if force_stop is not None:
                 asyncio.get_running_loop().call_later(force_stop, context.lifecycle.force_stop.set)
@@ -114,7 +115,7 @@ def test_children_that_cannot_be_ended_are_a_warning(folder: Path) -> None:
     mine.write_bytes(b"mine")
     status, err, _ = ended(folder, children=children, manifest=record(folder))
     assert status == 0
-    assert "ending what was started: [Errno 24] Too many open files" in err
+    assert "ending all processes: [Errno 24] Too many open files" in err
     assert not mine.exists()
 
 
@@ -155,8 +156,11 @@ def logs(folder: Path) -> Path:
     return path
 
 
+WHO = NodeIdentity("local", Role.HEAD, 0, 1, "run")
+
+
 def ray_in(folder: Path) -> dict[str, Any]:
-    return {"manifest": Manifest(ray_dir=str(folder / "runtime" / "ray")), "who": {"run_hash": "0123456789abcdef"}}
+    return {"manifest": Manifest(ray_dir=str(folder / "runtime" / "ray")), "identity": WHO}
 
 
 def test_logs_are_copied(folder: Path, logs: Path) -> None:
@@ -164,7 +168,7 @@ def test_logs_are_copied(folder: Path, logs: Path) -> None:
     status, err, entry = ended(folder, **ray_in(folder), flags={"log_dir": [str(copies)]})
     assert status == 0
     assert (Path(entry["logs"]) / "raylet.out").read_text() == "line"
-    assert Path(entry["logs"]) == copies / "0123456789abcdef" / "rank-unnumbered"
+    assert Path(entry["logs"]) == copies / WHO.run_hash / "rank-unnumbered"
     assert "warning" not in err
 
 
@@ -179,7 +183,7 @@ def test_copying_logs_ends_after_its_time_or_a_second_signal(
     status, err, entry = ended(folder, 6, **ray_in(folder), flags=flags, force_stop=force_stop)
     assert time.monotonic() - begun < 30
     assert (status, entry["logs"]) == (6, str(logs))
-    assert "not all of Ray's logs are copied: /slow/" in err
+    assert "copying Ray's logs: /slow/" in err
 
 
 def test_a_shared_folder_that_is_lost_does_not_change_the_status(site: Site) -> None:

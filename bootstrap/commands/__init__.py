@@ -1,1 +1,1 @@
-"""The subcommands beside ``run``."""
+"""The subcommands other than ``run``."""

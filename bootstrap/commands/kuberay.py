@@ -1,4 +1,4 @@
-"""In a pod of KubeRay, which starts, watches and ends Ray itself: check the node, then hand over to KubeRay's command.
+"""``kuberay``: check the node in a KubeRay pod, then run KubeRay's command, since KubeRay manages Ray itself.
 
 With the annotation ``ray.io/overwrite-container-cmd: "true"`` KubeRay leaves a container's command alone and puts the
 ``ray start`` line that it would have run into KUBERAY_GEN_RAY_START_CMD
@@ -19,12 +19,12 @@ from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Resources, Role
 from bootstrap.preflight.prepare import judge, prepare
 from bootstrap.raynode.command import memory_argv, shm_free
-from bootstrap.raynode.environment import visible_gpus
+from bootstrap.raynode.environment import for_kuberay
 from bootstrap.settings import Settings
 
 COMMAND = "KUBERAY_GEN_RAY_START_CMD"
 _ENOUGH_FILES = 65536
-"""What KubeRay's own command asks for, unless RAY_START_ULIMIT_OPEN_FILES says otherwise."""
+"""The limit that KubeRay's own command sets, unless RAY_START_ULIMIT_OPEN_FILES says otherwise."""
 _YAML = """\
 in the RayCluster or RayService, and its containers:
   metadata: {annotations: {ray.io/overwrite-container-cmd: "true"}}
@@ -32,15 +32,15 @@ in the RayCluster or RayService, and its containers:
 
 
 def hand_over(settings: Settings, host: Host, _as_json: bool) -> int:
-    """Check this node, put its hosts file right, then become KubeRay's command; returns only if that cannot be.
+    """Check this node, correct its /etc/hosts, then exec KubeRay's command; never return.
 
-    :raises IdentityError: if there is no such command.
-    :raises PreflightFailed: with all that makes this node unfit.
+    :raises IdentityError: if KubeRay has not set the command, or it is not ``ray start``.
+    :raises PreflightFailed: with all fatal findings.
     """
     log = Log(as_json=settings.log_format == "json")
     line = host.get(COMMAND)
     if line is None:
-        raise IdentityError(f"{COMMAND} is not set: this is no pod of KubeRay, or it runs its own command", hint=_YAML)
+        raise IdentityError(f"{COMMAND} is not set: not a KubeRay pod, or KubeRay runs its own command", hint=_YAML)
     given = _options(line)
     role, name = Role.HEAD if "--head" in given else Role.WORKER, host.get("RAY_CLUSTER_NAME") or "kuberay"
     hints = tuple(filter(None, [host.get("FQ_RAY_IP")]))
@@ -49,22 +49,23 @@ def hand_over(settings: Settings, host: Host, _as_json: bool) -> int:
     prepared = prepare(settings, host, identity, ray_dir)
     judge(prepared, log)
     measured = prepared.node.resources
-    env = {**host.env, **prepared.hosts.env, **visible_gpus(measured)}
+    env = for_kuberay(prepared.node, prepared.hosts.env)
     added = missing(given, measured, memory_argv(settings, measured, shm_free()))
     _raise_nofile(host)
     plus = f", with {shlex.join(added)}" if added else ""
-    log.say(f"fit, as {identity.role.value}; over to KubeRay's command{plus}")
+    log.say(f"this node is fit as {identity.role.value}; running KubeRay's command{plus}")
     sys.stderr.flush()
-    # Its quotes are a shell's: KubeRay itself gives the text to `bash -c`.
+    # The line is shell syntax: KubeRay itself passes it to `bash -c`.
     os.execve("/bin/sh", ["sh", "-c", f"exec {line} {shlex.join(added)}"], env)  # noqa: S606
 
 
 def missing(given: Mapping[str, str], measured: Resources, memory: Iterable[str]) -> list[str]:
-    """Return what the command does not say and this node knows; whatever it says, stays as it is.
+    """Return the options that the command lacks, from what this node measured.
 
-    KubeRay derives CPUs, memory and whole GPUs from the limits. It knows neither a MIG instance nor the size of
-    /dev/shm, and where the object store does not fit in there, Ray puts it on disk.
+    KubeRay derives CPUs, memory and whole GPUs from the container's limits. It knows neither MIG instances nor the size
+    of /dev/shm, and Ray puts an object store that does not fit there on disk.
 
+    :param given: the options that the command has, with their values.
     :param memory: options for the memory and the object store.
     """
     added = [option for option in memory if option.partition("=")[0] not in given]
@@ -82,14 +83,14 @@ def _options(line: str) -> dict[str, str]:
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise IdentityError(f"{COMMAND}={line!r}: {error}", hint="look at the quotes in rayStartParams") from None
+        raise IdentityError(f"{COMMAND}={line!r}: {error}", hint="check the quotes in rayStartParams") from None
     if words[:2] != ["ray", "start"]:
-        raise IdentityError(f"{COMMAND}={line!r} is no `ray start`", hint=_YAML)
+        raise IdentityError(f"{COMMAND}={line!r} is not a `ray start` command", hint=_YAML)
     return {name: value for name, _, value in (word.partition("=") for word in words[2:])}
 
 
 def _raise_nofile(host: Host) -> None:
-    """Raise the limit of open files, as ``ulimit -n`` does in KubeRay's own command."""
+    """Raise the soft limit of open files, as KubeRay's own command does with ``ulimit -n``."""
     asked = host.get("RAY_START_ULIMIT_OPEN_FILES") or ""
     wanted = int(asked) if asked.isdecimal() else _ENOUGH_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""``detect``, ``check`` and ``status``: prefixes of the line, printed."""
+"""``detect``, ``check`` and ``status``: print what this node is, whether it is fit, and what its agent is doing."""
 
 import dataclasses
 import json
@@ -22,14 +22,14 @@ from bootstrap.settings import Settings
 
 _IDENTITY = ("launcher", "role", "rank", "size", "run_id", "attempt", "rendezvous")
 NOT_RUNNING, NOT_READY = 1, 2
-"""Exit statuses of ``status`` beside 0."""
+"""Exit statuses of ``status`` other than 0."""
 _READY = [phase.value for phase in Phase if phase.is_ready]
 RAY_DIR = runtime_dir.PARENT / f"{runtime_dir.PREFIX}XXXXXXXX" / runtime_dir.RAY
-"""In the place of the random one that a run makes."""
+"""Stands for the folder with a random name that a run creates."""
 
 
 def detect(settings: Settings, host: Host, as_json: bool) -> int:
-    """Print who and what this node is, each value with its source; change nothing."""
+    """Print this node's role, address and resources, each value with its source; change nothing."""
     identity, notes = identify(settings, host)
     node = inspect_only(settings, host, identity, RAY_DIR)
     report = _describe(node, notes)
@@ -54,7 +54,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it."""
+    """Return a value in a form that JSON can hold."""
     if isinstance(value, tuple):
         return [dataclasses.asdict(item) for item in value]
     return dict(value) if isinstance(value, Mapping) else getattr(value, "value", value)
@@ -84,7 +84,7 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
 
 
 def _candidates(node: Node) -> list[str]:
-    """Return where the head would be looked for first; looking must change nothing, so a folder is only named."""
+    """Return the candidates for the head; only name a shared folder, since a look would create a folder in it."""
     if node.identity.rendezvous == "file":
         return [f"record in {node.settings.shared_dir}"]
     try:
@@ -97,7 +97,7 @@ def _candidates(node: Node) -> list[str]:
 
 
 def check(settings: Settings, host: Host, as_json: bool) -> int:
-    """Print all preflight checks and all their findings; :raises PreflightFailed: if one of them is fatal."""
+    """Print all preflight checks and their findings. :raises PreflightFailed: if one is fatal and not ignored."""
     identity, _ = identify(settings, host)
     prepared = prepare(settings, host, identity, RAY_DIR, repair=False)
     findings = prepared.findings
@@ -111,7 +111,11 @@ def check(settings: Settings, host: Host, as_json: bool) -> int:
 
 
 def status(settings: Settings, _host: Host, as_json: bool) -> int:
-    """Print what this user's agents on this machine are doing; return 0 if one (of ``--run-id``, if given) is ready."""
+    """Print what this user's agents on this machine are doing.
+
+    :returns: 0 if one (of ``--run-id``, if given) is ready; :data:`NOT_READY` if none is; :data:`NOT_RUNNING` if there
+        is none at all.
+    """
     found = [state for state in runtime_dir.running() if settings.run_id in (None, state.get("run_id"))]
     if as_json:
         print(json.dumps(found, indent=2))
@@ -124,6 +128,6 @@ def status(settings: Settings, _host: Host, as_json: bool) -> int:
             f" of {state.get('size') or '?'}, run {state.get('run_id')!r}, head {head},{connected} pid {state['pid']}"
         )
     if not found:
-        print("no agent of this user runs on this machine", file=sys.stderr)
+        print("this user has no agent running on this machine", file=sys.stderr)
         return NOT_RUNNING
     return 0 if any(state.get("phase") in _READY for state in found) else NOT_READY

@@ -1,1 +1,1 @@
-"""The files of a run: what it keeps, what it leaves, and whom they belong to."""
+"""The files of a run: the runtime directory, the manifest, the secret, the result, and the check of ownership."""

@@ -1,4 +1,4 @@
-"""What a run must not leave behind on this node, written down before it is made."""
+"""The record of what a run must remove from this node, written before each file or folder is made."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _MAX_READ = 64 * 1024
-"""Bytes; more than any file of ours has."""
+"""Bytes; larger than any file that a run owns."""
 
 FileDigests = Mapping[str, str]
-"""Files that a run wrote where a later try of the same run writes, too: path → SHA-256 of the content."""
+"""Files of a run that a later attempt of the same run also writes: path → SHA-256 of the content."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Kept in the agent's runtime directory, for whichever of its processes survives to clean up."""
+    """What to remove; kept in the agent's runtime directory for whichever of its processes survives to clean up."""
 
     owned_files: FileDigests = field(default_factory=dict)
     """In the shared folder."""
     owned_dirs: Sequence[str] = ()
-    """Removed when they are empty, since other runs may use them."""
+    """Folders to remove if they are empty, since other runs may use them."""
     ray_dir: str = ""
-    """Ray's ``--temp-dir``; empty before Ray is started."""
+    """Ray's ``--temp-dir``; empty before Ray starts."""
     earlier_sessions: Sequence[str] = ()
-    """Names of the sessions that were in ``ray_dir`` before ours."""
+    """Names of the sessions that were in ``ray_dir`` before this run's."""
     starter: int = 0
-    """Process id of the starter, with which the name of the head's session ends."""
+    """Process id of the starter; the name of the head's session ends with it."""
     session: str = ""
+    """The folder of this node's session, once Ray runs."""
     gcs: str = ""
     """GCS's address."""
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Return the manifest in a file; an empty one where there is none, or a damaged one."""
+        """Return the manifest in a file, or an empty one if the file is missing or damaged."""
         try:
             return cls(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError, RecursionError):
@@ -50,18 +51,18 @@ def digest(content: bytes) -> str:
 
 
 def remove_owned_files(manifest: Manifest) -> None:
-    """Remove the files in the shared folder, but not what another head has put in their place; then empty folders.
+    """Remove the run's files from the shared folder, unless another head has replaced them, then the empty folders.
 
-    A file is recognised by its content, since the inode numbers of network and FUSE file systems may change. A newer
-    head may replace the file between our look and the removal; its workers then find nothing until it announces itself
+    A file is identified by its content, since inode numbers may change on network and FUSE file systems. A newer head
+    may replace the file between the check and the removal; its workers then find no record until it announces itself
     again. No file system offers "remove if unchanged".
 
-    :raises OSError: in the end, if one that is there cannot be read or removed.
+    :raises OSError: after trying every file, if one exists but cannot be read or removed.
     """
     failure: OSError | None = None
     for path, expected in manifest.owned_files.items():
         try:
-            # O_NONBLOCK: opening a FIFO would wait for its writer.
+            # O_NONBLOCK: opening a FIFO would otherwise block until it has a writer.
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
                 if digest(file.read(_MAX_READ)) == expected:
                     Path(path).unlink()

@@ -1,4 +1,4 @@
-"""Whose a file is, on file systems that show other owners than the ones who wrote."""
+"""Check who owns a file, even on file systems that report an owner other than the writer."""
 
 import contextlib
 import os
@@ -6,13 +6,13 @@ import secrets
 
 
 def trusted(folder: int, owner: int) -> bool:
-    """Whether we or root own a file, under the number that this file system shows for us.
+    """Return whether this user or root owns a file, given the uid that its file system reports.
 
-    NFS with root_squash or all_squash, and many FUSE mounts, show another owner than the writer's uid: what they make
-    of a file of ours tells.
+    NFS with root_squash or all_squash, and many FUSE mounts, report an owner other than the writer's uid. A probe file
+    in the same folder shows which uid they report for this user.
 
     :param folder: a descriptor of the file's folder.
-    :param owner: the uid that the file shows.
+    :param owner: the uid that the file system reports for the file.
     """
     if owner in (os.geteuid(), 0):
         return True
@@ -25,7 +25,7 @@ def trusted(folder: int, owner: int) -> bool:
 
 
 _shown: dict[tuple[int, int], int] = {}
-"""Folder → the owner that a file of ours has there. Looked at once each: it is a file made and removed."""
+"""Folder → the uid reported there for this user's files. Cached, since each probe makes and removes a file."""
 
 
 def _shown_for_us(folder: int) -> int:

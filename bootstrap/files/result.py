@@ -1,4 +1,4 @@
-"""How a run ended on this node, as JSON: in ``--result-file``, else in Kubernetes' termination log."""
+"""How a run ended on this node, as JSON in ``--result-file`` or else in Kubernetes' termination log."""
 
 import contextlib
 import dataclasses
@@ -14,51 +14,51 @@ from bootstrap.host import Host
 
 _TERMINATION_LOG = Path("/dev/termination-log")
 _MAX_BYTES = 4000
-"""In the termination log: the kubelet cuts at 4096, in the midst of the JSON."""
+"""Limit in the termination log: the kubelet truncates it at 4096 bytes, in the middle of the JSON."""
 _MAX_BYTES_OF_OTHERS = 600
-"""Of them, for each text but the reason."""
+"""Limit for each text other than the reason."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Every field of the JSON object, in its order."""
+    """The fields of the JSON object, in order."""
 
     status: int
     """The exit status."""
     source: str
-    """``workload``, ``killed``, or the name of one of our errors (:mod:`bootstrap.errors`)."""
+    """What set the status: ``workload``, ``killed``, or the name of an error (:mod:`bootstrap.errors`)."""
     reason: str
     hint: str
-    """The remedy for an error of ours."""
+    """The fix, if an error of ray-bootstrap ended the run."""
     retryable: bool
-    """Whether trying again may help."""
+    """Whether a retry may succeed."""
     host: str
     rank: int | None = None
     run_id: str | None = None
     logs: str | None = None
     """The folder of Ray's logs on this node, or of their copy."""
     seconds: float | None = None
-    """From the agent's start to its end."""
+    """Time from the agent's start to its end."""
 
 
 def of_error(error: BootstrapError, host: Host) -> Result:
-    """Return the result of a run that this error ended before anything was started."""
+    """Return the result of a run that this error ended before it started any process."""
     return Result(error.status, error.name, error.message, error.hint, error.retryable, host.hostname)
 
 
 def clear(result_file: str | None, host: Host) -> None:
-    """Remove the result of an earlier run, so that a run that is killed does not seem to have ended that way."""
+    """Remove the result of an earlier run, so that it cannot pass for the result of a run that is killed."""
     path = _path(result_file, host)
-    # Only a regular file holds an old result; a FIFO, or the symbolic link /dev/stderr, must stay.
+    # Only a regular file can hold an old result; a FIFO or the symbolic link /dev/stderr must stay.
     with contextlib.suppress(OSError):
         if path is not None and stat.S_ISREG(path.lstat().st_mode):
-            os.truncate(path, 0)  # first, since a mount point such as the termination log cannot be removed
+            os.truncate(path, 0)  # first, since a mount point such as the termination log cannot be unlinked
             if path != _TERMINATION_LOG:
                 path.unlink()
 
 
 def write(result_file: str | None, host: Host, result: Result) -> str:
-    """Write the result; return what went wrong, or an empty string."""
+    """Write the result; return what went wrong, or an empty string on success."""
     path = _path(result_file, host)
     if path is not None:
         content = dataclasses.asdict(result)
@@ -76,7 +76,7 @@ def _path(result_file: str | None, host: Host) -> Path | None:
 
 
 def _fitted(content: Mapping[str, object]) -> str:
-    """Return JSON of at most ``_MAX_BYTES`` bytes: whole, or with its texts shortened, the reason last."""
+    """Return at most ``_MAX_BYTES`` bytes of JSON: in full, or with the texts shortened, the reason last."""
     text = json.dumps(content)
     if len(text) >= _MAX_BYTES:
         short = {
@@ -89,7 +89,7 @@ def _fitted(content: Mapping[str, object]) -> str:
 
 
 def _shortened(text: str, room: int) -> str:
-    """Return the start and the end of ``text`` (a traceback's last line says it), as JSON ``room`` bytes at most."""
+    """Return the start and the end of ``text`` (a traceback ends with the error), at most ``room`` bytes as JSON."""
     short, half = text, len(text) // 2
     while half and len(json.dumps(short)) > room:
         half = half * 9 // 10

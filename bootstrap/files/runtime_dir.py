@@ -1,8 +1,8 @@
-"""The folder of one agent on this machine, ``/tmp/ray-bootstrap.<random>``, mode 0700.
+"""The runtime directory of one agent on this machine, ``/tmp/ray-bootstrap.<random>``, mode 0700.
 
-It holds the agent's state (for ``ray-bootstrap status``), the manifest of what must go, a copy of the token, and Ray's
-own folder unless ``--temp-dir`` names one. The agent and its supervisor hold a lock on it (flock(2)) for as long as
-they live, so that whoever gets the lock knows that both have ended. What stays after the run is Ray's logs.
+It holds the agent's state (for ``ray-bootstrap status``), the manifest, a copy of the token, and Ray's folder unless
+``--temp-dir`` names another one. The agent and its supervisor hold a lock on it (flock(2)) while they live: a process
+that gets the lock knows that both have ended. Only Ray's logs stay after the run.
 """
 
 import contextlib
@@ -19,30 +19,30 @@ from typing import Any
 from bootstrap import timeouts
 from bootstrap.files.manifest import Manifest
 
-PARENT = Path("/tmp")  # noqa: S108 (each folder in it is made by us, under a random name, for us alone)
+PARENT = Path("/tmp")  # noqa: S108 (we make each folder in it, mode 0700, under a random name)
 PREFIX = "ray-bootstrap."
 STATE, MANIFEST, TOKEN, RAY = "state.json", "manifest.json", "token", "ray"
-"""What is in it, by name."""
+"""Names of the files and the folder in it."""
 
 
 @dataclass
 class RuntimeDir:
-    """The folder of this agent; where it could not be made, nothing is written, and ``fault`` says why."""
+    """The runtime directory of this agent. If it could not be made, ``fault`` says why and all writes are skipped."""
 
     path: Path
     fault: str = ""
     manifest: Manifest = field(default_factory=Manifest)
     state: dict[str, Any] = field(default_factory=dict)
-    """What the agent has said about itself."""
+    """The content of the state file."""
     _pending: Any = None
 
     @property
     def ray_dir(self) -> Path:
-        """The default for Ray's ``--temp-dir``: short, as UNIX sockets' paths below it have at most 107 bytes."""
+        """Return the default ``--temp-dir``; short, since the path of a UNIX socket has at most 107 bytes."""
         return self.path / RAY
 
     def set_state(self, **facts: object) -> None:
-        """Merge ``facts`` into the state file; a full disk must not end a run, so errors are ignored."""
+        """Merge ``facts`` into the state file; ignore errors, since a full disk must not end a run."""
         self._cancel_pending()
         self.state.update(facts)
         if "phase" in facts:
@@ -50,7 +50,7 @@ class RuntimeDir:
         self._write(STATE, self.state)
 
     def set_state_soon(self, **facts: object) -> None:
-        """Do the same within a second, for what changes often."""
+        """Do the same within :data:`timeouts.STATE_FILE_S`, for facts that change often."""
         import asyncio  # noqa: PLC0415 (the supervisor does without it)
 
         self.state.update(facts)
@@ -58,7 +58,7 @@ class RuntimeDir:
             self._pending = asyncio.get_running_loop().call_later(timeouts.STATE_FILE_S, self.set_state)
 
     def note(self, manifest: Manifest) -> None:
-        """Write down what must go, before it is made."""
+        """Write the manifest; call it before making what the manifest names."""
         self.manifest = manifest
         self._write(MANIFEST, dataclasses.asdict(manifest))
 
@@ -67,7 +67,7 @@ class RuntimeDir:
         return self.path / TOKEN if self._write(TOKEN, token) else None
 
     def close(self) -> None:
-        """Write no more."""
+        """Ignore all later writes."""
         self._cancel_pending()
         self.fault = self.fault or "closed"
 
@@ -92,13 +92,13 @@ class RuntimeDir:
 
 
 def make() -> RuntimeDir:
-    """Make this agent's folder and lock it; the lock is held until this process and those that it forks have ended."""
+    """Make and lock this agent's folder; the lock lasts until this process and its forks have ended."""
     newborn = PARENT / f".{PREFIX}{os.urandom(4).hex()}"
     path = newborn.with_name(newborn.name[1:])
     try:
         newborn.mkdir(mode=0o700)
         fcntl.flock(os.open(newborn, os.O_RDONLY), fcntl.LOCK_EX)
-        newborn.rename(path)  # only now, since without a lock it would look like that of a run that has ended
+        newborn.rename(path)  # only once it is locked: an unlocked one looks like that of an ended run
     except OSError as error:
         with contextlib.suppress(OSError):
             newborn.rmdir()
@@ -107,20 +107,20 @@ def make() -> RuntimeDir:
 
 
 def running() -> list[Mapping[str, Any]]:
-    """Return the states of this user's agents in this container that are alive, the newest first."""
+    """Return the states of this user's live agents in this container, newest first."""
     with _scan(fcntl.LOCK_SH) as (live, _):
         return sorted(filter(None, map(_read_state, live)), key=lambda state: -state["since"])
 
 
 @contextlib.contextmanager
 def ended() -> Iterator[list[Path]]:
-    """Hold the folders of this user's agents that have ended, the newest first."""
+    """Lock and yield the folders of this user's ended agents, newest first."""
     with _scan(fcntl.LOCK_EX) as (_, found):
         yield sorted(found, key=lambda path: -path.stat().st_mtime)
 
 
 def pid_namespace() -> int:
-    """Return the number of this process's PID namespace (pid_namespaces(7)); containers may share /tmp, not this."""
+    """Return the inode of this process's PID namespace (pid_namespaces(7)); containers may share /tmp but not this."""
     with contextlib.suppress(OSError):
         return Path("/proc/self/ns/pid").stat().st_ino
     return 0
@@ -128,7 +128,7 @@ def pid_namespace() -> int:
 
 @contextlib.contextmanager
 def _scan(lock: int) -> Iterator[tuple[list[Path], list[Path]]]:
-    """Yield this user's folders: those of live agents, and those of ended ones, which are locked meanwhile."""
+    """Yield two lists of this user's folders: of live agents, and of ended agents, which stay locked until exit."""
     live: list[Path] = []
     locked: list[Path] = []
     with contextlib.ExitStack() as opened:
@@ -151,7 +151,7 @@ def _locks(fd: int, lock: int) -> bool:
 
 
 def _read_state(path: Path) -> Mapping[str, Any] | None:
-    """Return what a state file says; None if it is damaged, or of another container's agent."""
+    """Return the content of a state file; None if it is damaged or belongs to an agent in another container."""
     try:
         state = json.loads((path / STATE).read_text())
     except (OSError, ValueError, RecursionError):

@@ -32,7 +32,8 @@ class Launcher:
     run_id: Names = ()
     """Templates for an id that no other run has."""
     run_name: Names = ()
-    """Templates for an id that the next run of that name repeats; second best."""
+    """Templates for an id that the next run of that name repeats; second best. A row needs one of these two, or a
+    ``derive`` that gives one."""
     local_rank: Names = ()
     """Above 0 this is a second process on the node, which must not start a second Ray."""
     rendezvous: str = "static"

@@ -103,7 +103,7 @@ def ensure(
     if mode == "require":
         raise HostsError(message, hint=f"{_remedy(address)}; or --hosts=auto")
     env, instead = _interface(address, host)
-    return HostsOutcome(changed, note=f"{message}; {instead}; {_remedy(address)}", env=env)
+    return HostsOutcome(changed, note=f"{message}; {instead}; fix: {_remedy(address)}", env=env)
 
 
 def _remedy(address: NodeAddress) -> str:

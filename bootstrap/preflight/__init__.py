@@ -1,6 +1,6 @@
-"""Preflight: is this node fit for the run? All checks run and all findings are shown at once, each with its remedy.
+"""Preflight: is this node fit for the run? Every check runs, and all findings appear at once, each with its remedy.
 
-A new check is a function that yields findings, and a row here.
+To add a check, write a function that yields findings and add a row here.
 """
 
 import difflib
@@ -17,22 +17,22 @@ __all__ = ["CHECKS", "Check", "Finding", "judge", "render", "run", "unknown_name
 
 CHECKS: tuple[Check, ...] = (
     Check("ray", "Ray is installed and supported", machine.ray),
-    Check("memory", "there is memory for Ray and its object store", machine.memory),
+    Check("memory", "there is enough memory for Ray and its object store", machine.memory),
     Check("shm", "the object store fits into /dev/shm", machine.shm),
-    Check("nofile", "Ray may open enough files", machine.nofile),
-    Check("mpi-variables", "no variable makes Ray's workers take themselves for MPI ranks", machine.mpi_variables),
+    Check("nofile", "Ray can open enough files", machine.nofile),
+    Check("mpi-variables", "no environment variable makes Ray's workers act as MPI ranks", machine.mpi_variables),
     Check(
-        "token-file", "nobody else can read the secret", machine.token_file, lambda node: node.secret.path is not None
+        "token-file", "no other user can read the secret", machine.token_file, lambda node: node.secret.path is not None
     ),
     Check("gpus", "there are as many GPUs as expected", machine.gpus),
-    Check("gpu-health", "the GPUs are sound and free", machine.gpu_health),
+    Check("gpu-health", "the GPUs are healthy and free", machine.gpu_health),
     Check("ports", "the chosen ports are free", addresses.ports),
     Check("worker-ports", "each of Ray's processes gets a port", addresses.worker_ports),
-    Check("node-address", "the node address is this machine's, and not loopback", addresses.node_address),
+    Check("node-address", "the node address belongs to this machine and is not loopback", addresses.node_address),
     Check("own-name", "this node's name resolves to its address", addresses.own_name, lambda node: node.multi_node),
     Check("socket-path", "the paths of Ray's sockets are short enough", folders.socket_path),
-    Check("temp-dir", "Ray's folder is ours and can be written", folders.temp_dir),
-    Check("temp-dir-disk", "Ray's folder is on a local disk with room", folders.temp_dir_disk),
+    Check("temp-dir", "this user owns Ray's folder and can write to it", folders.temp_dir),
+    Check("temp-dir-disk", "Ray's folder is on a local disk with free space", folders.temp_dir_disk),
     Check(
         "shared-dir",
         "the shared folder can be written and listed",
@@ -43,7 +43,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def run(node: Node) -> list[Finding]:
-    """What every check finds; one that cannot look is a warning itself."""
+    """Run every check that applies and return the findings; a check that fails to run is a warning."""
     return [finding for check in CHECKS if check.applies(node) for finding in _findings(check, node)]
 
 
@@ -51,24 +51,27 @@ def _findings(check: Check, node: Node) -> Iterator[Finding]:
     try:
         yield from check.run(node)
     except OSError as error:
-        remedy = f"look by hand whether {check.meaning}"
+        remedy = f"verify by hand that {check.meaning}"
         yield Finding(check.name, f"could not be checked: {error}", remedy, fatal=False)
 
 
 def judge(findings: Sequence[Finding], ignored: Collection[str]) -> None:
-    """:raises PreflightFailed: with all fatal findings of checks that are not ``ignored``, each with its remedy."""
+    """Raise if a check that is not ``ignored`` has a fatal finding.
+
+    :raises PreflightFailed: with all such findings, each with its remedy.
+    """
     fatal = [finding for finding in findings if finding.fatal and finding.check not in ignored]
     if not fatal:
         return
     count = "1 finding" if len(fatal) == 1 else f"{len(fatal)} findings"
-    lines = [f"{finding.check}: {finding.message}\n  → {finding.remedy}" for finding in fatal]
+    lines = [f"{finding.check}: {finding.message}\n  fix: {finding.remedy}" for finding in fatal]
     names = dict.fromkeys(finding.check for finding in fatal)
-    hint = "see each arrow; or, to go on all the same, " + " ".join(f"--ignore-check {name}" for name in names)
+    hint = "see above; or, to continue anyway: " + " ".join(f"--ignore-check {name}" for name in names)
     raise PreflightFailed("\n".join([f"this node is unfit ({count})", *lines]), hint=hint)
 
 
 def render(node: Node, findings: Sequence[Finding], ignored: Collection[str] = ()) -> list[str]:
-    """One line per check that found nothing, two per finding; in the order of :data:`CHECKS`."""
+    """Return one line per check without findings and two per finding, in the order of :data:`CHECKS`."""
     width = max(len(check.name) for check in CHECKS)
     lines = []
     for check in CHECKS:
@@ -80,17 +83,17 @@ def render(node: Node, findings: Sequence[Finding], ignored: Collection[str] = (
         for finding in mine:
             word = "warning" if not finding.fatal else "ignored" if check.name in ignored else "unfit"
             lines.append(f"{word:8} {check.name:{width}}  {finding.message}")
-            lines.append(f"{'':8} {'':{width}}  → {finding.remedy}")
+            lines.append(f"{'':8} {'':{width}}  fix: {finding.remedy}")
     return lines
 
 
 def unknown_names(settings: Settings) -> list[str]:
-    """A fault for each ``--ignore-check`` that names no check."""
+    """Return a fault for each ``--ignore-check`` that does not name a check."""
     names = [check.name for check in CHECKS]
     faults = []
     for name in settings.ignore_check:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
             meant = f" (did you mean {close[0]}?)" if close else ""
-            faults.append(f"--ignore-check={name!r}: there is no such check{meant}; there are {', '.join(names)}")
+            faults.append(f"--ignore-check={name!r}: unknown check{meant}; the checks are {', '.join(names)}")
     return faults

@@ -76,7 +76,7 @@ def judge(prepared: Prepared, log: Log) -> None:
         log.warn(outcome.note)
     for finding in prepared.findings:
         if not finding.fatal or finding.check in ignored:
-            log.warn(f"{finding.check}: {finding.message}; {finding.remedy}")
+            log.warn(f"{finding.check}: {finding.message}; fix: {finding.remedy}")
     preflight.judge(prepared.findings, ignored)
 
 

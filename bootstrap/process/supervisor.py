@@ -98,7 +98,7 @@ def _end_dead_agent(status: int, reason: str, excluded: Container[int], on_kille
     ended, _ = table.kill_descendants(os.getpid(), excluded)
 
     def say() -> None:
-        # Not through sys.stderr, whose lock a stuck write would keep from the last flush.
+        # Not through sys.stderr: a stuck write would hold its lock and block the final flush.
         what = f"{reason}; ended the {ended} processes that it had started"
         line = f"ray-bootstrap: exit status {status} (from ray-bootstrap: killed): {what}\n"
         with contextlib.suppress(OSError):

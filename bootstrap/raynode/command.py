@@ -10,19 +10,19 @@ from bootstrap.raynode.ports import HEAD_ONLY
 from bootstrap.settings import Settings, flag
 
 RUN_LABEL, RANK_LABEL = "ray-bootstrap/run", "ray-bootstrap/rank"
-"""Node labels by which the quorum knows this run's nodes, and their ranks, in GCS's table."""
+"""Node labels by which the quorum finds this run's nodes and their ranks in GCS's node table."""
 
 SHM_MINIMUM = 80 * 1024 * 1024
-"""Below Ray's own least object store (75 MB, ray_constants.py) the choice is left to Ray."""
+"""Bytes; with less in /dev/shm Ray chooses the size: its smallest object store is 75 MB (ray_constants.py)."""
 _OBJECT_STORE_SHARE, _SHM_SHARE, _OBJECT_STORE_MAX = 0.3, 0.95, 200 * 10**9
-"""Ray's own defaults (ray_constants.py), applied to what this node was really granted."""
+"""Ray's defaults (ray_constants.py), applied to the memory that this node may actually use."""
 
 
 def start_argv(node: Node, ports: Mapping[str, int], gcs_address: str | None) -> list[str]:
-    """Return what follows ``ray start`` on this node.
+    """Return the arguments of ``ray start`` on this node.
 
     :param ports: from :func:`bootstrap.raynode.ports.choose`.
-    :param gcs_address: for a worker, ``host:port`` of the head's GCS; None for the head.
+    :param gcs_address: ``host:port`` of the head's GCS for a worker; None for the head.
     """
     settings, identity, resources = node.settings, node.identity, node.resources
     head = identity.role is Role.HEAD
@@ -45,12 +45,15 @@ def start_argv(node: Node, ports: Mapping[str, int], gcs_address: str | None) ->
 
 
 def run_labels(identity: NodeIdentity) -> dict[str, str]:
-    """Return the labels by which GCS's table shows whose node this is."""
+    """Return the labels that identify this run and this rank in GCS's node table."""
     return {RUN_LABEL: identity.run_hash, RANK_LABEL: str(identity.rank)}
 
 
 def memory_argv(settings: Settings, resources: Resources, shm_free: int) -> Iterator[str]:
-    """Yield the memory for the object store, which goes to disk if it does not fit into /dev/shm, and for the rest."""
+    """Yield the memory options: the object store, which Ray puts on disk if /dev/shm is too small, and the rest.
+
+    :param shm_free: bytes free in /dev/shm.
+    """
     store = settings.object_store_memory
     if store is None and shm_free >= SHM_MINIMUM:
         store = int(min(resources.memory * _OBJECT_STORE_SHARE, shm_free * _SHM_SHARE, _OBJECT_STORE_MAX))
@@ -63,7 +66,7 @@ def memory_argv(settings: Settings, resources: Resources, shm_free: int) -> Iter
 
 
 def shm_free() -> int:
-    """Return the bytes that are free in /dev/shm; 0 where there is none."""
+    """Return the bytes free in /dev/shm; 0 if it does not exist."""
     try:
         return shutil.disk_usage("/dev/shm").free  # noqa: S108 (Ray's object store lives there)
     except OSError:

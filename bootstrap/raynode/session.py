@@ -1,4 +1,4 @@
-"""Ray's session on this node: its daemons, what they logged, and what they leave behind when they are killed."""
+"""Ray's session on this node: its daemons, their logs, and the files that they leave behind when they are killed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bootstrap.files.manifest import Manifest
 from bootstrap.process.table import Process, socket_files
 
 DAEMONS = ("gcs_server", "raylet")
-"""Names in /proc/PID/stat of the processes whose end is the end of the node."""
+"""Names in /proc/PID/stat of the processes without which the node cannot go on."""
 _LOGS_WITH_CAUSES = ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log")
 _SIGNS_OF_ERRORS = (" C ", " E ", "ERROR", "Error:", "Check failed", "terminated", "already in use")
 
 
 def daemons(processes: Sequence[Process]) -> list[Process]:
-    """Return those of ``processes`` whose end is the end of this Ray node."""
+    """Return those of ``processes`` without which this Ray node cannot go on."""
     return [p for p in processes if p.name in DAEMONS]
 
 
@@ -31,13 +31,13 @@ def session_names(ray_dir: Path) -> list[str]:
 
 
 def causes_since(ray_dir: Path, since: float) -> list[str]:
-    """Return the causes in all sessions below Ray's ``--temp-dir`` that were written to since then (epoch)."""
+    """Return the :func:`causes` in all sessions in ``ray_dir`` that changed after ``since`` (epoch seconds)."""
     sessions = (session for session in ray_dir.glob("session_2*") if session.stat().st_mtime >= since)
     return [line for session in sessions for line in causes(session)]
 
 
 def causes(session: Path, maximum: int = 8) -> list[str]:
-    """Return the last error lines of the daemons' log files, each with its file's name."""
+    """Return the last error lines of the daemons' log files, ``maximum`` at most, each after its file's name."""
     found: list[str] = []
     for log in (session / "logs" / name for name in _LOGS_WITH_CAUSES):
         with contextlib.suppress(OSError):
@@ -49,23 +49,23 @@ def causes(session: Path, maximum: int = 8) -> list[str]:
 
 @dataclass(frozen=True)
 class Held:
-    """Files that running processes hold, and leave behind when they are killed."""
+    """Files that running processes hold and would leave behind if they were killed."""
 
     sockets: frozenset[str] = frozenset()
     sessions: frozenset[Path] = frozenset()
 
     def __or__(self, other: Held) -> Held:
-        """Return both."""
+        """Return the union of both."""
         return Held(self.sockets | other.sockets, self.sessions | other.sessions)
 
 
 def observe(processes: Sequence[Process]) -> Held:
-    """Return what these processes, while they run, show of the files that they hold."""
+    """Return the files that these processes hold; call it while they still run."""
     return Held(frozenset(socket_files(processes)), frozenset(filter(None, map(session_of, daemons(processes)))))
 
 
 def session_of(daemon: Process) -> Path | None:
-    """Return a raylet's session, off its command line (``--raylet_socket_name=SESSION/sockets/raylet``)."""
+    """Return a raylet's session from its command line (``--raylet_socket_name=SESSION/sockets/raylet``), or None."""
     try:
         arguments = Path(f"/proc/{daemon.pid}/cmdline").read_text(errors="replace").split("\0")
     except OSError:
@@ -75,9 +75,9 @@ def session_of(daemon: Process) -> Path | None:
 
 
 def own_sessions(manifest: Manifest, held: Held, private: Path) -> set[Path]:
-    """Return the sessions that this run made: all in a ``private`` folder, and those known to be ours elsewhere.
+    """Return this run's sessions: all new ones in the ``private`` folder; elsewhere only those known to be its own.
 
-    In a folder of the user's, other runs may begin sessions beside ours. The name of a head's session ends with the
+    Other runs may start sessions in a ``--temp-dir`` that the user chose. The name of a head's session ends with the
     process id of the starter (node.py in Ray).
     """
     ours = {*held.sessions, *map(Path, filter(None, [manifest.session]))}
@@ -89,25 +89,25 @@ def own_sessions(manifest: Manifest, held: Held, private: Path) -> set[Path]:
 
 
 def remove_sockets(files: Sequence[str]) -> None:
-    """Remove socket files whose holders are gone, with the folder that Python's multiprocessing made for one.
+    """Remove socket files that no process holds any more, and the folder that Python's multiprocessing made for one.
 
-    Ray's dashboard, killed, leaves ``$TMPDIR/pymp-*/listener-*``.
+    When killed, Ray's dashboard leaves ``$TMPDIR/pymp-*/listener-*``.
     """
     for file in map(Path, files):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(str(file))
             except ConnectionRefusedError:
-                file.unlink()  # no process holds it; one that answers, or is of another kind, only has the same name
+                file.unlink()  # refused: no process holds it; one that answers belongs to another process
             if file.parent.name.startswith("pymp-"):
                 file.parent.rmdir()
 
 
 def remove_session(session: Path, gcs: str) -> Path | None:
-    """Remove a session but its logs, and Ray's notes on the current cluster if they are ours; return the logs' folder.
+    """Remove a session except its logs, and Ray's record of the current cluster if it names ``gcs``; return the logs.
 
-    Ray lets every user write in its folders (try_make_directory_shared in its utils.py), so another user may have put a
-    link to another folder in their place, or another folder.
+    Ray lets every user write to its folders (try_make_directory_shared in its utils.py), so another user may have
+    replaced them with a symbolic link or with another folder.
     """
     with contextlib.suppress(OSError), _opened(session) as inside:
         for entry in Path(inside).iterdir():
@@ -127,9 +127,9 @@ def remove_session(session: Path, gcs: str) -> Path | None:
 
 @contextlib.contextmanager
 def _opened(folder: Path) -> Iterator[str]:
-    """Yield a path to a folder of ours that means the same folder whatever is put in its place.
+    """Yield a path that keeps referring to this folder, even if another user replaces it.
 
-    :raises OSError: if it is not a folder, or another user's.
+    :raises OSError: if it is not a folder, or belongs to another user.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""The process that starts Ray, seen from the agent, and what it printed."""
+"""The agent's side of the process that starts Ray."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass
 class Starter:
-    """The process of :mod:`bootstrap.raynode.child_main`, seen from the agent; one question at a time."""
+    """A handle to the process of :mod:`bootstrap.raynode.child_main`, which answers one command at a time."""
 
     child: Child
     commands: IO[bytes]
     answers: asyncio.StreamReader
     transport: asyncio.BaseTransport
     output: int
-    """A memfd with all that Ray printed; Ray's daemons may hold it too, which disturbs nobody."""
+    """A memfd with everything that Ray printed. Ray's daemons may keep it open, which does no harm."""
     versions: Mapping[str, str] | None = None
 
     @classmethod
     async def spawn(cls, children: Children, env: Mapping[str, str]) -> Starter:
-        """Start the child, which begins to import Ray at once."""
+        """Start the child, which imports Ray at once, and return its handle."""
         output = os.memfd_create("ray-start")
         reading, writing = os.pipe()
         in_read, in_write = os.pipe()
-        # Not -m, which would put the working directory before Ray's own modules: a user's queue.py, say.
+        # Not -m: it puts the working directory first on sys.path, where a user's queue.py would shadow the stdlib's.
         program = (
             "import sys; '' in sys.path and sys.path.remove(''); from bootstrap.raynode.child_main import main; main()"
         )
@@ -56,7 +56,7 @@ class Starter:
         return cls(child, os.fdopen(in_write, "wb", buffering=0), answers, transport, output)
 
     async def ready(self) -> Mapping[str, str]:
-        """Return the versions of Ray and Python, once Ray is imported. :raises RayStartFailed: if it cannot be."""
+        """Return the versions of Ray and Python once Ray is imported. :raises RayStartFailed: if the import fails."""
         if self.versions is None:
             self.versions = await self._answer()
             if not self.versions.get("ready"):
@@ -65,7 +65,7 @@ class Starter:
         return self.versions
 
     async def ask(self, do: str, **arguments: object) -> dict[str, Any]:
-        """Send one command and return its answer."""
+        """Send one command and return its answer. :raises RayStartFailed: if the process ends before it answers."""
         await self.ready()
         with contextlib.suppress(BrokenPipeError):
             self.commands.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
@@ -79,29 +79,29 @@ class Starter:
         raise RayStartFailed(f"the process that starts Ray ended with status {status}\n{self.printed()}".rstrip())
 
     def printed(self, lines: int = 20) -> str:
-        """Return the last lines of what Ray printed."""
+        """Return the last ``lines`` lines that Ray printed."""
         size = os.fstat(self.output).st_size
         text = os.pread(self.output, 64 * 1024, max(0, size - 64 * 1024)).decode(errors="replace")
         return "\n".join(_COLOUR.sub("", text).splitlines()[-lines:])
 
     async def end(self) -> None:
-        """End it once it is no longer needed (65 MB); Ray's daemons become the agent's children."""
+        """End the process to free its 65 MB; Ray's daemons become the agent's children."""
         self.commands.close()
         self.transport.close()
         await asyncio.wait([self.child.exited], timeout=timeouts.STARTER_END_S)
         if not self.child.exited.done():
-            os.kill(self.child.pid, signal.SIGKILL)  # it alone: Ray's daemons are in its process group
+            os.kill(self.child.pid, signal.SIGKILL)  # not its process group, which Ray's daemons share
         os.close(self.output)
 
 
 async def start(starter: Starter, argv: Sequence[str], env: Mapping[str, str], ray_dir: Path) -> None:
-    """Run ``ray start`` and return when this node is registered in GCS.
+    """Run ``ray start`` and return once this node is registered in GCS.
 
-    :raises RayStartFailed: with what Ray printed and the last errors in its log files.
+    :raises RayStartFailed: with the last errors in Ray's log files, or else what Ray printed.
     """
     begun = time.time()
     answer = await starter.ask("start", argv=list(argv), env=dict(env))
     if not answer["started"]:
         cause = causes_since(ray_dir, begun) or [starter.printed()]
         what = "\n".join([f"`ray start` failed: {answer['error']}", *cause])
-        raise RayStartFailed(what, hint="the cause is above; Ray's logs, in the last line, have the rest")
+        raise RayStartFailed(what, hint="see the cause above; the last line names Ray's logs")

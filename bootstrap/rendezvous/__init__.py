@@ -1,7 +1,7 @@
-"""Where is the head? One protocol, one table of back ends; the roll call decides which candidate is right.
+"""Where is the head? One protocol and one table of back ends; the roll call decides which candidate is right.
 
-An address found here is only a candidate: a cached DNS answer or a record that a dead head left behind looks just
-as good as the truth. A worker believes it when the agent there knows its run and attempt.
+An address found here is only a candidate: a stale DNS answer, or a record that a dead head left behind, looks just like
+a valid one. A worker accepts it once the agent there proves that it knows the run and the attempt.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +28,12 @@ BACK_ENDS: Mapping[str, Factory] = MappingProxyType(
 def make(settings: Settings, identity: NodeIdentity, host: Host) -> Rendezvous:
     """Return the rendezvous that ``identity.rendezvous`` names.
 
-    :raises UsageError: if it cannot work with these options.
-    :raises IdentityError: if nothing says where the head is.
+    :raises UsageError: if the back end cannot work with these options.
+    :raises IdentityError: if neither the options nor the launcher say where the head is.
     """
     name, ports = identity.rendezvous, rollcall_ports(settings, identity)
     if identity.size == 1:
-        # No other node looks for this head, so a missing Service or folder must not stop it.
+        # No worker looks for this head, so a missing Service or folder must not stop it.
         return static.at((), ())
     if name not in BACK_ENDS:
         raise UsageError([f"--rendezvous={name!r}: expected one of {', '.join(BACK_ENDS)}"])
@@ -43,12 +43,12 @@ def make(settings: Settings, identity: NodeIdentity, host: Host) -> Rendezvous:
 def rollcall_ports(settings: Settings, identity: NodeIdentity) -> tuple[int, ...]:
     """Return the TCP ports of the roll call, the same on all nodes of a run.
 
-    The head takes the first that is free, workers try them all. 20000-29999 lies between Ray's worker ports
+    The head listens on the first free one; workers try them all. 20000-29999 lies between Ray's worker ports
     (10002-19999) and Linux's ephemeral ports (32768-60999).
     """
     if settings.rollcall_port is not None:
         return (settings.rollcall_port,)
     start, step = int(identity.run_hash[:8], 16), int(identity.run_hash[8:], 16)
-    # A stride of at most a quarter of the span never comes back to a port within four tries.
+    # A stride of at most a quarter of the span visits four different ports in four tries.
     stride = 1 + step % (PORT_SPAN // PORT_TRIES)
     return tuple(FIRST_PORT + (start + i * stride) % PORT_SPAN for i in range(PORT_TRIES))

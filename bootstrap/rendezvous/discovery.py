@@ -1,4 +1,7 @@
-"""A worker's search for its head: the rendezvous names candidates, the roll call judges, tenacity waits."""
+"""A worker's search for its head: the rendezvous names candidates, the roll call checks them, tenacity retries.
+
+Also a head's search for another head of its run.
+"""
 
 import asyncio
 import contextlib
@@ -17,21 +20,22 @@ from bootstrap.rollcall.wire import Hello
 from bootstrap.settings import Settings
 
 _LOOKS_PER_SECOND = 1000
-"""Of all nodes of a large run together, so as not to overload the file or name server."""
+"""Limit for all nodes of a large run together, to spare the file server or the name server."""
 _SHOWN = 6
-"""Candidates that a message names."""
+"""Maximum number of candidates in a message."""
 
 
 async def find_head(
     settings: Settings, rendezvous: Rendezvous, hello: Hello, given: Secret, timeout: float, log: Log
 ) -> tuple[Membership, Secret]:
-    """Return the membership in this run's roll call, and the secret that proved right.
+    """Search for the head; return the membership in its roll call and the secret that it accepted.
 
-    :param given: the secret that this node was given, if any; else the head's record may hold one.
+    :param given: the secret that this node was given; without a value, the head's record may hold one.
+    :param timeout: seconds to search.
     :raises HeadNotFound: after ``timeout`` seconds, with what was found instead; also if the rendezvous hangs.
-    :raises IdentityError, Refused: as the head says.
+    :raises IdentityError, Refused: if the head refuses this node.
     """
-    import tenacity  # noqa: PLC0415 (30 ms that the starter need not wait for)
+    import tenacity  # noqa: PLC0415 (its 30 ms must not delay the starter)
 
     cap = max(timeouts.LOOK_AGAIN_S, (hello.size or 0) / _LOOKS_PER_SECOND)
     seen: dict[str, str] = {}
@@ -55,7 +59,7 @@ async def find_head(
     except tenacity.RetryError:
         pass
     raise HeadNotFound(
-        f"no head of run {hello.run!r}, attempt {hello.attempt}, within {timeout:g} s: {_in_brief(seen)}",
+        f"no head of run {hello.run!r}, attempt {hello.attempt}, found within {timeout:g} s: {_in_brief(seen)}",
         hint="see the output of rank 0 first; --head-address=HOST names the head, --head-timeout waits longer",
     )
 
@@ -63,8 +67,9 @@ async def find_head(
 async def _look_and_join(
     settings: Settings, rendezvous: Rendezvous, hello: Hello, given: Secret, seconds: float, seen: dict[str, str]
 ) -> tuple[Membership, Secret]:
-    """Look once, and join the head if it is there; ``seen`` receives what was found instead.
+    """Look once and join the head if it is there; return the membership and the secret.
 
+    :param seen: receives what was found instead.
     :raises NotThisHead: if no candidate is the head of this run.
     """
     lookup = await _look(rendezvous, seconds)
@@ -75,7 +80,7 @@ async def _look_and_join(
         return await _join_one_of(lookup.candidates, hello, secret, settings.heartbeat_timeout, seen), secret
     except Refused:
         if secret.value is None and settings.auth != "off" and rendezvous.record is not None:
-            # The record may have been an earlier head's, and this head just about to write its own.
+            # The record may have been an earlier head's; this head may be about to write its own.
             await asyncio.sleep(timeouts.OTHER_HEAD_S)
             if (await _look(rendezvous, seconds)).secret is not None:
                 raise NotThisHead from None
@@ -83,20 +88,24 @@ async def _look_and_join(
 
 
 async def _look(rendezvous: Rendezvous, seconds: float) -> Lookup:
-    """:raises HeadNotFound: if the rendezvous does not answer at all, such as a network file system that hangs."""
+    """Look once. :raises HeadNotFound: if the rendezvous does not answer, such as a network file system that hangs."""
     try:
         return await run_in_thread(seconds, rendezvous.lookup)
     except TimedOut:
         raise HeadNotFound(
-            f"{rendezvous.place} timed out after {seconds:.0f} s, and it says where the head is",
-            hint="does `ls` answer there, or the name server? --head-address=HOST names the head",
+            f"looking for the head: {rendezvous.place} timed out after {seconds:.0f} s",
+            hint="check that folder with `ls`, or the name server; --head-address=HOST names the head",
         ) from None
 
 
 def _secret_for(
     settings: Settings, rendezvous: Rendezvous, given: Secret, lookup: Lookup, seen: dict[str, str]
 ) -> Secret:
-    """Return the secret that this node was given, or the one in the head's record."""
+    """Return the secret that this node was given, or else the one in the head's record.
+
+    :raises UsageError: if ``--auth=required`` and no record can hold a secret.
+    :raises NotThisHead: if ``--auth=required`` and the record that was found holds none.
+    """
     if given.value is None and settings.auth != "off" and lookup.secret is not None:
         return Secret(lookup.secret, "the head's record", generated=True)
     if rendezvous.record is None:
@@ -110,17 +119,18 @@ def _secret_for(
 async def _join_one_of(
     candidates: Sequence[HeadAddress], hello: Hello, secret: Secret, heartbeat_timeout: float, seen: dict[str, str]
 ) -> Membership:
-    """Greet all candidates at once and join the first that is our head.
+    """Greet all candidates at once and join the first that is this run's head.
 
     :param seen: receives what each of the others was instead.
-    :raises NotThisHead: if none is.
+    :raises NotThisHead: if none is this run's head.
+    :raises IdentityError, Refused: if none accepts this node and a head of this run refuses it.
     """
     tries = [asyncio.ensure_future(_greet(hello, secret, heartbeat_timeout, head)) for head in candidates]
     refusal: BootstrapError | None = None
     found: Membership | None = None
     try:
-        # All are greeted at once, as a black hole among them takes its time; but we join only one, as two addresses
-        # may be the same head's.
+        # Greet all at once, since one that drops packets takes the whole time-out; join only one, since two addresses
+        # may belong to the same head.
         for greeting in asyncio.as_completed(tries):
             try:
                 membership = await greeting
@@ -148,7 +158,7 @@ async def _greet(hello: Hello, secret: Secret, heartbeat_timeout: float, head: H
         raise NotThisHead(head, str(answer)) from None
     except Refused:
         if secret.generated and membership.secrets_differ:
-            # A head that has just started in place of another one: the record that we read was still the other's.
+            # The head has just replaced another one, whose record we read.
             raise NotThisHead(head, "its secret differs from the one in its record") from None
         raise
     return membership
@@ -161,17 +171,16 @@ def _in_brief(seen: dict[str, str]) -> str:
 
 
 async def check_no_other_head(rendezvous: Rendezvous, me: Hello, given: Secret) -> None:
-    """Make sure that no other node leads this run already, as far as the rendezvous shows one.
+    """Check that the rendezvous shows no other head of this run; skip the check if it does not answer in time.
 
-    Before this node listens or writes anything, so that what answers is another. A rendezvous that does not answer in
-    time holds nothing up.
+    Call it before this node listens or writes a record, so that any head that answers is another one.
 
     :raises IdentityError: naming the other head.
     """
 
     def look() -> tuple[Sequence[HeadAddress], bytes | None]:
         lookup = rendezvous.lookup()
-        # Without a record, this node is where the head should be.
+        # Without a record, the candidates include this node's own address.
         heads = _elsewhere(lookup.candidates) if rendezvous.record is None else lookup.candidates
         return heads, given.value or lookup.secret
 
@@ -181,9 +190,9 @@ async def check_no_other_head(rendezvous: Rendezvous, me: Hello, given: Secret) 
 
 
 async def check_still_head(rendezvous: Rendezvous, me: Hello, secret: Secret, own: HeadAddress) -> None:
-    """Make sure that no other node has announced itself for this run since, where a record would show that.
+    """Check that no other head has replaced this one's record; return at once if the rendezvous has no record.
 
-    Two heads that start in the same moment do not see each other before; the later record then stands.
+    Two heads that start at the same moment both pass :func:`check_no_other_head`; the later record wins.
 
     :raises IdentityError: naming the other head.
     """
@@ -196,7 +205,7 @@ async def check_still_head(rendezvous: Rendezvous, me: Hello, secret: Secret, ow
 
 
 def _elsewhere(heads: Sequence[HeadAddress]) -> Sequence[HeadAddress]:
-    """Return those that are not on this machine, as far as their names resolve."""
+    """Return the heads on other machines, without those whose names do not resolve."""
     own = net.own_addresses()
     addresses = {host: net.resolve(host) for host in {head.host for head in heads}}
     return [head for head in heads if addresses[head.host] and own.isdisjoint(addresses[head.host])]
@@ -207,13 +216,13 @@ async def _refuse_two(heads: Sequence[HeadAddress], me: Hello, secret: bytes | N
     for head, leads in zip(heads, answers, strict=True):
         if leads:
             raise IdentityError(
-                f"rank 0 of run {me.run!r} is claimed by two nodes: {head} leads it already",
-                hint="give each node a --rank of its own, and each run a --run-id; or wait until the other has ended",
+                f"rank 0 of run {me.run!r} is claimed by two nodes: {head} already leads it",
+                hint="give each node its own --rank and each run its own --run-id, or wait for the other run to end",
             )
 
 
 async def _leads(me: Hello, secret: bytes | None, head: HeadAddress) -> bool:
-    """Return whether a head of this run is there, whatever its secret."""
+    """Return whether a head of this run answers at that address, whatever its secret."""
     membership = Membership(me, secret, timeouts.CANDIDATE_S)
     try:
         await membership.greet(head, timeouts.OTHER_HEAD_S)

@@ -1,7 +1,7 @@
-"""The head has a name that the platform publishes: in Kubernetes through a headless Service.
+"""Find the head by a name that the platform publishes: in Kubernetes through a headless Service.
 
-It takes some 30 s until such a name answers, since resolvers cache the negative answer too
-(https://github.com/kubernetes/kubernetes/issues/92559), so that "no such name" means not yet.
+Such a name takes some 30 s to resolve, since resolvers also cache negative answers
+(https://github.com/kubernetes/kubernetes/issues/92559); "no such name" therefore means "not yet".
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ and in the Job: spec.template.spec.subdomain: ray"""
 
 
 def by_name(names: Sequence[str], ports: Sequence[int], resolve: net.Resolve = net.look_up) -> Rendezvous:
-    """Return the rendezvous at these names, which are asked anew at each look."""
+    """Return the rendezvous at these names; each look resolves them again."""
 
     def lookup() -> Lookup:
-        """Return every address of every name on every port. :raises IdentityError: if a name is malformed."""
+        """Return every address of every name with every port. :raises IdentityError: if a name is malformed."""
         found: list[tuple[str, str]] = []
         ignored: list[str] = []
         for name in names:
@@ -43,13 +43,13 @@ def by_name(names: Sequence[str], ports: Sequence[int], resolve: net.Resolve = n
 
 
 def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequence[int]) -> Rendezvous:
-    """From the launcher's hints.
+    """Return the rendezvous at the names that the launcher gives.
 
-    :raises IdentityError: without a name, on the head too, so that all nodes say it at once.
+    :raises IdentityError: if it gives none; also on the head, so that all nodes fail at once.
     """
     if not identity.head_hints:
         raise IdentityError(
-            f"launcher {identity.launcher}: this node has no name in a headless Service, so the head's is not known",
+            f"launcher {identity.launcher}: this node has no name in a headless Service, so the head's name is unknown",
             hint=HEADLESS_SERVICE,
         )
     return by_name([host_of(hint) for hint in identity.head_hints], ports)

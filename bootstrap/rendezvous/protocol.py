@@ -1,4 +1,4 @@
-"""What every way of finding the head has in common."""
+"""The types that all rendezvous back ends share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,29 +10,29 @@ from bootstrap.model import HeadAddress
 
 @dataclass(frozen=True)
 class Lookup:
-    """What a rendezvous says at one moment."""
+    """The result of one look."""
 
     candidates: Sequence[HeadAddress] = ()
     """Where the head may be, best first; empty means not yet."""
     ignored: Sequence[str] = ()
-    """What was passed over and why, a line each."""
+    """Records and names that were skipped, one line each with the reason."""
     secret: bytes | None = field(default=None, repr=False)
-    """The secret that the head made for this run, where only its nodes can read it."""
+    """The secret that the head generated for this run, if its record holds one."""
 
 
-class Record(Protocol):
-    """What the head writes where all nodes of this run can read it, and other users cannot."""
+class FileRecord(Protocol):
+    """A record that the head writes where all nodes of this run, but no other users, can read it."""
 
     owned_dirs: Sequence[str]
-    """The folders that it makes, to be removed at the end when they are empty."""
+    """The folders that it creates, to be removed at the end if they are empty."""
 
     def owned_files(self, head: HeadAddress, secret: bytes | None) -> FileDigests:
-        """Return the files that :meth:`announce` makes for that, for whoever cleans up behind a dead agent."""
+        """Return the files that :meth:`announce` writes for these arguments, so that a dead agent's can be removed."""
 
     def announce(self, head: HeadAddress, secret: bytes | None) -> None:
-        """Publish where the head is, with the secret that was made for this run, if one was.
+        """Publish where the head is, and the secret if one was generated for this run.
 
-        :raises UsageError: if that cannot be.
+        :raises UsageError: if the record cannot be written.
         """
 
 
@@ -41,9 +41,9 @@ class Rendezvous:
     """How one run's workers find its head."""
 
     place: str
-    """What ``lookup`` asks, in words, in case it does not answer."""
+    """What ``lookup`` reads, in words, for the message that it timed out."""
     lookup: Callable[[], Lookup]
-    """One attempt, without waiting. It may block as long as the resolver or the file system does: call it in a thread.
-    It raises BootstrapError only if no later call can succeed."""
-    record: Record | None = None
-    """None where the platform, or the user, says where the head is."""
+    """Looks once, without retrying. It may block in the resolver or the file system: call it in a thread. It raises
+    BootstrapError only if no later call can succeed; an OSError that may pass becomes a line of ``ignored``."""
+    record: FileRecord | None = None
+    """None if the platform or the user says where the head is."""

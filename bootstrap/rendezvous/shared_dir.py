@@ -1,7 +1,7 @@
-"""The head leaves a record in a folder that all nodes see, such as NFS, Lustre or a shared volume.
+"""Find the head by the record that it writes to a folder that all nodes see: on NFS or Lustre, or a shared volume.
 
-A record is one small JSON file, mode 0600, written whole or not at all (temporary name, fsync, rename), named after a
-hash of the run id, since a run id is free text. It holds the head's address and, if the head made one, the run's
+A record is a small JSON file with mode 0600, written atomically (temporary name, fsync, rename). Its name contains a
+hash of the run id, since a run id is free text. It holds the head's address and, if the head generated one, the run's
 secret. Several runs and several users may share the folder.
 """
 
@@ -43,20 +43,20 @@ class SharedFolder:
     _seen: bool = False
 
     def __post_init__(self) -> None:
-        # One folder per user, since it is closed to the others.
+        # One folder per user, since only its owner can open it.
         self.folder = self.shared_dir / f"ray-bootstrap-{os.geteuid()}"
         self.name = f"head-{self.run_hash}-{self.attempt}.json"
         self.owned_dirs: Sequence[str] = (str(self.folder),)
 
     def owned_files(self, head: HeadAddress, secret: bytes | None) -> FileDigests:
-        """Return the record, under its name and the one that it has until it is whole."""
+        """Return the record's files: under its final name, and under the temporary name."""
         content = digest(self._text(head, secret))
         return {str(self.folder / name): content for name in (self.name, self._temporary)}
 
     def announce(self, head: HeadAddress, secret: bytes | None) -> None:
-        """Write the record; that of an earlier head of this run gives way.
+        """Write the record, replacing an earlier head's, and read it back.
 
-        :raises UsageError: if the folder cannot be written.
+        :raises UsageError: if the folder cannot be written, or workers would reject the record.
         """
         text = self._text(head, secret)
         for attempt in range(1, _TRIES + 1):
@@ -66,23 +66,23 @@ class SharedFolder:
                     faults = self._read(folder).ignored
                 break
             except OSError as error:
-                # Another run's clean-up may have removed the empty folder before the record was in it.
+                # Another run's clean-up may have removed the folder while it was still empty.
                 if attempt == _TRIES or not isinstance(error, FileNotFoundError):
                     raise self._unusable(error) from error
         if faults:
-            hint = "a folder that keeps modes; or --secret-file=FILE, RAY_AUTH_TOKEN, --auth=off"
-            raise UsageError([f"no worker would believe {fault}" for fault in faults], hint=hint)
+            hint = "use a folder that keeps file modes; or --secret-file=FILE, RAY_AUTH_TOKEN, --auth=off"
+            raise UsageError([f"workers would reject the record {fault}" for fault in faults], hint=hint)
 
     def lookup(self) -> Lookup:
-        """Return the address and the secret in this run's record, if there is one that can be believed.
+        """Return the address and the secret in this run's record, if there is a valid one.
 
-        :raises UsageError: if the folder is another user's; at the first look also if it is missing or closed to us.
+        :raises UsageError: if another user owns the folder; on the first look also if it is missing or unreadable.
         """
         try:
             with self._open() as folder:
                 self._seen = True
-                # Listing makes an NFS client ask its server. Opening a name that was missing a moment ago would
-                # be answered from the client's cache of negative look-ups for up to a minute.
+                # Listing makes an NFS client ask its server. Opening a name that was just missing would fail from
+                # the client's negative dentry cache for up to a minute.
                 with os.scandir(folder) as entries:
                     if not any(entry.name == self.name for entry in entries):
                         return Lookup()
@@ -91,8 +91,8 @@ class SharedFolder:
             closed = isinstance(error, NotADirectoryError | PermissionError) or not self.shared_dir.is_dir()
             if closed and not self._seen:
                 raise self._unusable(error) from error
-            # A stale NFS handle, an I/O error, a folder that another run's clean-up removed or that is being mounted
-            # anew: all may pass.
+            # A stale NFS handle, an I/O error, a folder that another run's clean-up removed or that is being
+            # remounted: each may be transient.
             return Lookup(ignored=[f"{self.folder}: {error.strerror}"])
 
     @property
@@ -106,10 +106,11 @@ class SharedFolder:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[int]:
-        """Yield a descriptor of our folder, which is made if it is missing.
+        """Yield a descriptor of this user's folder, which is created if it is missing.
 
-        Workers make it too: mkdir goes to the file server, while looking for a missing folder would be answered
-        from the client's cache.
+        Workers create it too: mkdir asks the file server, while the client may answer a look-up from its cache.
+
+        :raises OSError, UsageError: if it cannot be opened, or belongs to another user.
         """
         with contextlib.suppress(FileExistsError):
             self.folder.mkdir(mode=0o700)
@@ -119,16 +120,16 @@ class SharedFolder:
             if not ownership.trusted(folder, uid):
                 raise UsageError(
                     [f"{self.folder} belongs to uid {uid}, not to {os.geteuid()}"],
-                    hint="remove it, or give --shared-dir=DIR with a folder that others cannot write",
+                    hint="remove it, or give --shared-dir=DIR with a folder that other users cannot write",
                 )
             yield folder
         finally:
             os.close(folder)
 
     def _read(self, folder: int) -> Lookup:
-        """Return what this run's record says; where it is not to be believed, why."""
+        """Return the content of this run's record, or why it is not valid."""
         try:
-            # O_NONBLOCK: opening a FIFO would wait for its writer.
+            # O_NONBLOCK: opening a FIFO would otherwise block until it has a writer.
             record = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         except FileNotFoundError:
             return Lookup()
@@ -145,7 +146,7 @@ class SharedFolder:
         return Lookup([head], secret=secret.encode() if secret else None)
 
     def _content(self, folder: int, record: int) -> Mapping[str, Any]:
-        """Return the record. :raises ValueError: saying why it is not to be believed."""
+        """Return the record. :raises ValueError: saying why it is not valid."""
         status = os.fstat(record)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("not a regular file")
@@ -160,38 +161,38 @@ class SharedFolder:
             raise ValueError("not JSON") from None
         _check(content, {"run_id": self.run_id, "attempt": self.attempt})
         if content.get("secret") and status.st_mode & 0o022:
-            raise ValueError(f"others may write it (mode {status.st_mode & 0o777:o}), so its secret is worth nothing")
+            raise ValueError(f"other users can write it (mode {status.st_mode & 0o777:o}), so its secret is not safe")
         return dict(content)
 
     def _unusable(self, error: OSError) -> UsageError:
         missing = not self.shared_dir.is_dir()
         path = self.shared_dir if missing else self.folder
         if isinstance(error, IsADirectoryError):
-            path = self.folder / self.name  # the rename found a folder in the record's place
+            path = self.folder / self.name  # the rename failed because a folder has the record's name
         return UsageError(
             [f"--shared-dir={self.shared_dir}: {path}: {'no such folder' if missing else error.strerror}"],
-            hint="it must be mounted on every node, and this user must be able to write there",
+            hint="mount it on every node, and let this user write there",
         )
 
 
 def _check(content: Any, key: Mapping[str, Any]) -> None:
-    """:raises ValueError: saying what is wrong with a record."""
+    """Check the content of a record. :raises ValueError: saying what is wrong with it."""
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
     for name, value in key.items():
         if content.get(name) != value or isinstance(content.get(name), bool):
-            raise ValueError(f"{name} is {content.get(name)!r}, not {value!r}")
+            raise ValueError(f"{name} is {content.get(name)!r}, expected {value!r}")
     host, port, secret = content.get("host"), content.get("port"), content.get("secret")
     if not isinstance(host, str) or not host or not host.isprintable() or " " in host:
-        raise ValueError(f"host {host!r} is neither a name nor an address")
+        raise ValueError(f"host {host!r} is neither a host name nor an address")
     if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
         raise ValueError(f"port {port!r} is not in 1-65535")
     if secret is not None and not (isinstance(secret, str) and secret.isascii() and secret.isalnum()):
-        raise ValueError("its secret is not what a head makes")
+        raise ValueError("its secret is malformed")
 
 
 def _replace(folder: int, name: str, text: bytes, temporary: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically. :raises OSError: if that fails; the temporary file is removed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as file:
@@ -203,7 +204,7 @@ def _replace(folder: int, name: str, text: bytes, temporary: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
         raise
-    # The rename is on the server before the workers are told; file systems without a sync of folders say EINVAL.
+    # Make the rename durable on the server; file systems that cannot sync a folder return EINVAL.
     with contextlib.suppress(OSError):
         os.fsync(folder)
 
@@ -212,7 +213,7 @@ def make(settings: Settings, identity: NodeIdentity, host: Host, _ports: Sequenc
     """Return the rendezvous in ``--shared-dir``. :raises UsageError: without one."""
     if settings.shared_dir is None:
         raise UsageError(
-            [f"launcher {identity.launcher}: nothing says where the head is"],
+            [f"launcher {identity.launcher}: no option says where the head is"],
             hint="--shared-dir=DIR with a folder that all nodes see, or --head-address=HOST",
         )
     folder = Path(settings.shared_dir)

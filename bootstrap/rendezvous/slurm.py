@@ -1,8 +1,8 @@
-"""The head is the first host of the srun step's node list.
+"""Find the head as the first host of the srun step's node list.
 
-Read from the environment and expanded here: a ``scontrol`` on every node can take the controller down.
-The syntax is that of Slurm's hostlist_create(3) (https://slurm.schedmd.com/scontrol.html, "hostnames") without the
-boxes of BlueGene (``bgl[000x133]``), which no present Slurm writes.
+We expand the list from the environment: running ``scontrol`` on every node can take the controller down. The syntax is
+that of Slurm's hostlist_create(3) (https://slurm.schedmd.com/scontrol.html, "hostnames") without the BlueGene boxes
+(``bgl[000x133]``), which current Slurm versions no longer write.
 """
 
 import itertools
@@ -22,13 +22,13 @@ _SEPARATOR = re.compile(r"[,\s]+")
 _PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+)")
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _RANGE_MAX = 65536
-"""Slurm's own MAX_RANGE; it keeps a corrupt variable from filling the memory."""
+"""Slurm's MAX_RANGE; it keeps a corrupt variable from exhausting the memory."""
 
 
 def first(nodelist: str) -> str:
-    """The first host, without expanding the rest.
+    """Return the first host without expanding the rest.
 
-    :raises ValueError: quoting what is malformed, or that the list is empty.
+    :raises ValueError: if the list is empty or its start is malformed.
     """
     for host in hosts(nodelist):
         return host
@@ -36,49 +36,49 @@ def first(nodelist: str) -> str:
 
 
 def hosts(nodelist: str) -> Iterator[str]:
-    """Yield every host of a node list such as ``gpu[001-003,007],r[1-2]n[01-02]-ib,login1``, in its order.
+    """Yield every host of a node list such as ``gpu[001-003,007],r[1-2]n[01-02]-ib,login1``, in order.
 
-    :raises ValueError: when the malformed part is reached.
+    :raises ValueError: on reaching a malformed part.
     """
     at, text = 0, nodelist.strip()
     while at < len(text):
         name = _NAME.match(text, at)
         if name is None:
-            raise ValueError(f"{nodelist!r} is no node list: a name is expected at {text[at:]!r}")
+            raise ValueError(f"{nodelist!r} is not a node list: expected a name at {text[at:]!r}")
         yield from _names(name[0])
         separator = _SEPARATOR.match(text, name.end())
         if separator is None and name.end() < len(text):
-            raise ValueError(f"{nodelist!r} is no node list: unbalanced brackets at {text[name.end() :]!r}")
+            raise ValueError(f"{nodelist!r} is not a node list: unbalanced brackets at {text[name.end() :]!r}")
         at = separator.end() if separator else len(text)
         if separator and (at == len(text) or separator[0].count(",") > 1):
-            raise ValueError(f"{nodelist!r} is no node list: a name is missing after {text[: name.end()]!r}")
+            raise ValueError(f"{nodelist!r} is not a node list: expected a name after {text[: name.end()]!r}")
 
 
 def _names(name: str) -> Iterator[str]:
-    """``r[1-2]n[01-02]`` → r1n01, r1n02, r2n01, r2n02."""
+    """Yield the names in one entry: ``r[1-2]n[01-02]`` → r1n01, r1n02, r2n01, r2n02."""
     parts = (_numbers(m[1]) if m[2] is None else (m[2],) for m in _PART.finditer(name))
     return map("".join, itertools.product(*parts))
 
 
 def _numbers(ranges: str) -> Iterator[str]:
-    """``001-003,007`` → 001, 002, 003, 007; the low end says how wide the numbers are."""
+    """Yield the numbers in brackets: ``001-003,007`` → 001, 002, 003, 007, as wide as the low end of each range."""
     for text in ranges.split(","):
         match = _RANGE.fullmatch(text.strip())
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if match is None or not low <= high < low + _RANGE_MAX:
-            raise ValueError(f"[{ranges}] is no range of a node list: {text!r} is neither N nor LOW-HIGH")
+            raise ValueError(f"[{ranges}] is not a range in a node list: {text!r} is neither N nor LOW-HIGH")
         yield from (f"{n:0{len(match[1])}d}" for n in range(low, high + 1))
 
 
 def nodelist(host: Host) -> tuple[str, str]:
-    """The step's node list and its variable; ("", "") outside Slurm."""
+    """Return the step's node list and the variable that holds it; ("", "") outside Slurm."""
     return next(((value, name) for name in NODELISTS if (value := host.get(name))), ("", ""))
 
 
 def make(_settings: Settings, _identity: NodeIdentity, host: Host, ports: Sequence[int]) -> Rendezvous:
-    """From the environment of the srun step.
+    """Return the rendezvous at the first host of the srun step.
 
-    :raises IdentityError: if there is no node list, or a malformed one.
+    :raises IdentityError: if the node list is missing or malformed.
     """
     text, source = nodelist(host)
     if not text:
@@ -89,4 +89,4 @@ def make(_settings: Settings, _identity: NodeIdentity, host: Host, ports: Sequen
     try:
         return at((first(text),), ports, source)
     except ValueError as error:
-        raise IdentityError(f"{source}: {error}", hint="--head-address=HOST says where the head is") from None
+        raise IdentityError(f"{source}: {error}", hint="--head-address=HOST names the head") from None

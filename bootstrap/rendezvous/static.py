@@ -1,4 +1,4 @@
-"""The head's name or address is known: from an option, or from a variable of the launcher."""
+"""Find the head by a name or an address that an option or a launcher's variable gives."""
 
 from collections.abc import Sequence
 
@@ -11,21 +11,21 @@ from bootstrap.settings import Settings
 
 
 def at(hosts: Sequence[str], ports: Sequence[int], source: str = "static") -> Rendezvous:
-    """Return the rendezvous at these hosts, whose names are kept: whoever connects resolves them, anew each time."""
-    # All hosts on the likeliest port first: the head takes the first one that is free.
+    """Return the rendezvous at these hosts; names stay unresolved, so that each connection resolves them again."""
+    # Order by port, not by host: the head listens on the first free port.
     lookup = Lookup([HeadAddress(host, port, source) for port in ports for host in hosts])
     return Rendezvous("the head's address", lambda: lookup)
 
 
 def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequence[int]) -> Rendezvous:
-    """From the launcher's hints.
+    """Return the rendezvous at the hosts that the option or the launcher gives.
 
-    :raises IdentityError: on a worker that was given none.
+    :raises IdentityError: on a worker if they give none.
     """
     if not identity.head_hints and identity.role is Role.WORKER:
         raise IdentityError(
             f"this node is a worker ({identity.sources.get('role', identity.launcher)}) "
-            "and nothing says where the head is",
+            "and neither an option nor the launcher says where the head is",
             hint="--head-address=HOST, or --shared-dir=DIR with a folder that all nodes see",
         )
     source = identity.sources.get("head", identity.launcher)
@@ -33,9 +33,9 @@ def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequen
 
 
 def host_of(hint: str, source: str = "--head-address") -> str:
-    """The host of ``HOST[:PORT]``; the port is GCS's, not the roll call's.
+    """Return the host in ``HOST[:PORT]``; the port is GCS's, not the roll call's, and is ignored.
 
-    :raises IdentityError: if it is neither.
+    :raises IdentityError: if ``hint`` has another form.
     """
     try:
         return parsers.host_port(hint)[0]

@@ -14,21 +14,22 @@ from bootstrap.rollcall.wire import Connection, Hello, Message
 
 
 class NotThisHead(Exception):
-    """Nobody of this run and attempt is at that address; the search goes on."""
+    """The head of this run and attempt is not at that address; the search goes on."""
 
 
 @dataclass
 class Membership:
-    """A worker's place in the run, from the welcome to the verdict.
+    """A worker's membership in the run, from the first message to the verdict.
 
-    ``released`` becomes the address of GCS; ``ended`` becomes the verdict, or RayDied if the head was lost without one.
+    ``released`` resolves to GCS's address; ``ended`` resolves to the verdict, or raises RayDied if the connection to
+    the head is lost without one.
     """
 
     hello: Hello
     secret: bytes | None
     heartbeat_timeout: float
     secrets_differ: bool = False
-    """Whether the head refused, or was refused, because it has another secret."""
+    """Whether the handshake failed because both sides have a secret, but not the same."""
     rank: int = -1
     head: str = ""
     released: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -42,25 +43,26 @@ class Membership:
     _trusted: bool = False
 
     async def greet(self, head: HeadAddress, timeout: float) -> None:
-        """Connect, and make sure that this run's head is there and knows the secret, within ``timeout`` seconds.
+        """Connect and check, within ``timeout`` seconds, that this run's head is there and knows the secret.
 
-        :raises NotThisHead: if that is not the head of this run and attempt.
-        :raises Refused: if it is, but the secrets or the protocols differ.
+        :raises NotThisHead: if it is not the head of this run and attempt, or does not answer.
+        :raises Refused: if it is, but the secrets or the protocol versions differ.
         """
         await self._within(timeout, self._greet(head, timeout))
 
     async def enrol(self, timeout: float) -> None:
-        """Prove knowledge of the secret, say hello and be welcomed, within ``timeout`` seconds.
+        """Prove knowledge of the secret, send the hello and wait up to ``timeout`` seconds for the welcome.
 
         :raises IdentityError: if the rank or the size is not what the head expects.
-        :raises Refused: if it will not have this node.
+        :raises Refused: if the head rejects this node for another reason, such as its versions.
+        :raises NotThisHead: if the head does not answer.
         """
         await self._within(timeout, self._enrol())
 
     async def _within(self, timeout: float, step: Awaitable[None]) -> None:
         try:
             await wait_for(timeout, step)
-        except (OSError, UnicodeError, TimedOut) as error:  # UnicodeError: no name server can have it
+        except (OSError, UnicodeError, TimedOut) as error:  # UnicodeError: the host name is malformed
             self.close()
             what = f"no answer within {timeout:g} s" if isinstance(error, TimedOut) else str(error)
             raise NotThisHead(what) from None
@@ -74,11 +76,14 @@ class Membership:
         self._proof = await self._challenged
 
     async def _connect(self, head: HeadAddress, timeout: float) -> Connection:
-        """:raises OSError, UnicodeError: of the last address tried, if none answers; or of the name."""
+        """Connect to the first address that answers.
+
+        :raises OSError, UnicodeError: the error of the last address if none answers, or that of the look-up.
+        """
         named = not net.is_address(head.host)
         addresses = await run_in_thread(timeout, lambda: net.look_up(head.host)) if named else [head.host]
         loop, failure = asyncio.get_running_loop(), OSError(f"{head.host} has no address")
-        for address in addresses:  # one may be a black hole, so that each has its share of the time
+        for address in addresses:  # each gets an equal share of the time, since one may drop packets
             try:
                 connecting = loop.create_connection(self._line, address, head.port)
                 return (await wait_for(timeout / len(addresses), connecting))[1]
@@ -96,17 +101,17 @@ class Membership:
             self._connection.send({"t": "proof", "proof": self._proof})
             self._connection.send(self.hello.message())
         await self._welcomed
-        # Not all nodes at once: they were released, and so may have joined, in the same moment.
+        # Spread the first heartbeats by rank, since many nodes may join at the same moment.
         first = self.heartbeat_timeout / wire.BEATS * (self.rank % 16) / 16
         self._timer = asyncio.get_running_loop().call_later(first, self._tick)
 
     def report(self, phase: Phase, detail: str = "", error: str = "") -> None:
-        """Tell the head how far this node is; with ``failed``, the name of the error."""
+        """Report this node's phase to the head; with ``failed``, also the name of the error."""
         if self._connection is not None:
             self._connection.send({"t": "phase", "phase": phase.value, "detail": detail, "error": error})
 
     async def leave(self, reason: str) -> None:
-        """Say good-bye, so that the head knows that this is no loss of contact."""
+        """Send bye with the reason, so that the head does not report a lost connection, and close the connection."""
         if self._connection is not None and self._connection.open:
             self._connection.send({"t": "bye", "reason": reason})
             self._connection.close(reason)
@@ -124,7 +129,7 @@ class Membership:
             if not future.done():
                 future.cancel()
             elif not future.cancelled():
-                future.exception()  # somebody has looked: asyncio need not complain
+                future.exception()  # mark it as retrieved, or asyncio logs it as never retrieved
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -167,11 +172,9 @@ class Membership:
             if self.secrets_differ:
                 what = "the secrets of this node and of the head differ"
             else:
-                what = (
-                    "the head has a secret, this node has none" if auth else "this node has a secret, the head has none"
-                )
+                what = "only the head has a secret" if auth else "only this node has a secret"
             if self._connection is not None:
-                self._connection.send({"t": "proof", "proof": "differs"})  # so that the head can tell, too
+                self._connection.send({"t": "proof", "proof": "differs"})  # so that the head can report it, too
             self._fail(Refused(what, hint="give all nodes the same RAY_AUTH_TOKEN or --secret-file, or all --auth=off"))
             return
         self._trusted = True
@@ -193,13 +196,13 @@ class Membership:
         waiting = self._welcomed if self._challenged.done() else self._challenged
         if not waiting.done():
             waiting.set_exception(error)
-            waiting.exception()  # whether or not somebody waits for it: asyncio need not complain
+            waiting.exception()  # mark it as retrieved, since the waiter may be gone
 
     def _closed(self, _connection: Connection, reason: str) -> None:
         self._fail(NotThisHead(reason))
         if not self.ended.done():
             self.ended.set_exception(
-                RayDied(f"lost the head {self.head} without a verdict: {reason}", hint="its own last lines say why")
+                RayDied(f"lost the head {self.head} without a verdict: {reason}", hint="see the head's last lines")
             )
             self.ended.exception()  # likewise
 

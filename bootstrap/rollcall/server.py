@@ -16,30 +16,30 @@ from bootstrap.rollcall.wire import Connection, Hello, Message, encode, text
 
 _BACKLOG = 4096
 _STRANGERS = 512
-"""Connections that have not yet shown who they are, or twice the run's size; beyond it the oldest is cut off."""
+"""Limit of unauthenticated connections, or twice the run's size if that is more; beyond it the oldest is cut."""
 _SCANS = 4
-"""Per heartbeat: each looks for silence everywhere and sends its share of the beats, so that these are no burst."""
+"""Scans per heartbeat: each checks all connections for silence and sends a share of the heartbeats, to avoid bursts."""
 _MAX_REPORTED = 20
-"""Nodes that were turned away of which the head tells; somebody may be trying secrets."""
+"""Limit of rejected nodes that the head logs, since a peer may be guessing secrets."""
 
 
 @dataclass(slots=True)
 class Member:
-    """What the head knows of one node."""
+    """What the head knows about one node."""
 
     hello: Hello
     rank: int
     phase: Phase
     since: float
-    """Monotonic time of the last change of phase."""
+    """Time of the last change of phase, on the event loop's clock."""
     detail: str = ""
     error: str = ""
-    """With ``failed``: the name of its error (:mod:`bootstrap.errors`)."""
+    """The name of its error (:mod:`bootstrap.errors`), if its phase is ``failed``."""
     connection: Connection | None = None
 
     @property
     def connected(self) -> bool:
-        """Whether its agent is connected."""
+        """Return whether its agent is connected."""
         return self.connection is not None and self.connection.open
 
 
@@ -47,21 +47,21 @@ class Member:
 class _Unauthenticated:
     since: float
     tag: str = ""
-    """Ours, for its challenge: so that a refusal can be believed."""
+    """The run tag for the peer's challenge; with it the peer trusts a refusal."""
     expected: str | None = None
-    """The proof that it owes us; None until it has hailed."""
+    """The proof that the peer must send; None until its hail has arrived."""
     proved: bool = False
 
 
 @dataclass
 class RollCall:
-    """Listens, admits the nodes of this run, and speaks to all of them.
+    """The server: it listens, admits the nodes of this run, and sends them the release and the verdict.
 
-    :param me: the head's own hello; the yardstick for the others'.
-    :param secret: what the nodes share, or None.
+    :param me: the head's own hello, against which the others are checked.
+    :param secret: the nodes' shared secret, or None.
     :param heartbeat_timeout: seconds of silence after which a node counts as lost.
     :param any_python_patch: whether Python versions may differ in their patch level.
-    :param on_change: called with a member (after its change) and what changed, in words.
+    :param on_change: called with a changed member and, in words, what changed.
     """
 
     me: Hello
@@ -70,15 +70,15 @@ class RollCall:
     any_python_patch: bool = False
     on_change: Callable[[Member, str], None] = lambda _member, _what: None
     on_refused: Callable[[str], None] = lambda _who: None
-    """Called with an address that knew this run and was turned away, and why, once for each of them."""
+    """Called once per address and reason with each peer that knew this run but was rejected, in words."""
     members: dict[int, Member] = field(default_factory=dict)
     rejected: list[str] = field(default_factory=list)
-    """The last few connections that were turned away, in words."""
+    """The last 20 rejected connections, in words."""
     _go: bytes = b""
     _unauthenticated: dict[Connection, _Unauthenticated] = field(default_factory=dict)
     _joined: dict[Connection, Member] = field(default_factory=dict)
     _free: int = 1
-    """No rank below is free."""
+    """Lowest rank that may be free; all below it are taken."""
     _refused: set[str] = field(default_factory=set)
     _scan: int = 0
     _server: asyncio.Server | None = None
@@ -88,9 +88,9 @@ class RollCall:
     _left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def listen(self, ports: Sequence[int]) -> int:
-        """Listen on all addresses on the first of ``ports`` that is free; returns it.
+        """Listen on all addresses, on the first free one of ``ports``; return that port.
 
-        :raises UsageError: if none is.
+        :raises UsageError: if none is free.
         """
         loop = asyncio.get_running_loop()
         for port in ports:
@@ -102,20 +102,20 @@ class RollCall:
                 continue
             self._tick()
             return port
-        fault = f"the roll call's port is taken (tried {', '.join(map(str, ports))})"
-        raise UsageError([fault], hint="--rollcall-port=PORT on all nodes chooses another")
+        fault = f"no port is free for the roll call (tried {', '.join(map(str, ports))})"
+        raise UsageError([fault], hint="set --rollcall-port=PORT on all nodes")
 
     def release(self, gcs_address: str) -> None:
-        """Let every member, and all that come later, start Ray against this address."""
+        """Let every member, including those that join later, start Ray with GCS at this address."""
         self._go = encode({"t": "go", "gcs": gcs_address})
         for connection in self._joined:
             connection.send(self._go)
 
     async def deliver(self, verdict: Verdict, timeout: float, expected: int = 0) -> None:
-        """Tell the verdict to all, also to those that come later, and wait until they have left.
+        """Send the verdict to every member, including those that join later, and wait until they have left.
 
         :param timeout: seconds to wait at most.
-        :param expected: how many members have to be told before the wait may end.
+        :param expected: how many members must receive the verdict before the wait may end.
         """
         self._verdict = encode({"t": "verdict", **asdict(verdict)})
         if not expected and self._server is not None:
@@ -136,16 +136,16 @@ class RollCall:
 
     @property
     def present(self) -> int:
-        """How many nodes are connected, the head not counted."""
+        """Return how many nodes are connected, without the head."""
         return len(self._joined)
 
     @property
     def concluded(self) -> bool:
-        """Whether the verdict is out."""
+        """Return whether the verdict has been sent."""
         return bool(self._verdict)
 
     def close(self) -> None:
-        """Stop listening and cut off whoever is left."""
+        """Stop listening and cut the remaining connections."""
         if self._timer is not None:
             self._timer.cancel()
         if self._server is not None:
@@ -154,7 +154,7 @@ class RollCall:
             connection.cut("the roll call is over")
 
     def _tick(self) -> None:
-        """Heartbeats out, silence noticed: one timer for all connections."""
+        """Send heartbeats and cut silent connections; one timer serves all connections."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self.heartbeat_timeout / wire.BEATS / _SCANS, self._tick)
         self._scan = (self._scan + 1) % _SCANS
@@ -164,16 +164,16 @@ class RollCall:
                 connection.cut(f"silent for {self.heartbeat_timeout:g} s")
             elif member.rank % _SCANS == self._scan:
                 connection.send(wire.BEAT)
-        for connection, stranger in list(self._unauthenticated.items()):
-            if stranger.since >= silent_since:
-                break  # the others are younger
-            connection.cut("it never said who it is")
+        for connection, pending in list(self._unauthenticated.items()):
+            if pending.since >= silent_since:
+                break  # the rest are newer
+            connection.cut(f"not authenticated within {self.heartbeat_timeout:g} s")
 
     def _meet(self) -> Connection:
-        # A worker speaks at once and is a stranger for a round trip, so the oldest is the least likely to be one.
-        if len(self._unauthenticated) >= max(_STRANGERS, 2 * (self.me.size or 0)):
+        # A worker authenticates within a few round trips, so the oldest connection is the least likely to be one.
+        if len(self._unauthenticated) >= (limit := max(_STRANGERS, 2 * (self.me.size or 0))):
             oldest = next(iter(self._unauthenticated))
-            oldest.cut(reason := "too many strangers at once")
+            oldest.cut(reason := f"more than {limit} unauthenticated connections")
             self._reject(oldest, reason)
         connection = Connection(self._hear, self._closed)
         self._unauthenticated[connection] = _Unauthenticated(connection.last_heard)
@@ -182,15 +182,15 @@ class RollCall:
     def _hear(self, connection: Connection, message: Message) -> None:
         if (member := self._joined.get(connection)) is not None:
             self._hear_member(connection, member, message)
-        elif (stranger := self._unauthenticated[connection]).expected is None:
-            self._challenge(connection, stranger, message)
-        elif not stranger.proved:
-            self._check_proof(connection, stranger, message)
+        elif (pending := self._unauthenticated[connection]).expected is None:
+            self._challenge(connection, pending, message)
+        elif not pending.proved:
+            self._check_proof(connection, pending, message)
         else:
             self._admit(connection, wire.parse_hello(message))
 
-    def _challenge(self, connection: Connection, stranger: _Unauthenticated, message: Message) -> None:
-        """First line: the client's protocol version and challenge; ours goes back with our proof."""
+    def _challenge(self, connection: Connection, pending: _Unauthenticated, message: Message) -> None:
+        """Answer the hail, which carries the peer's protocol version and challenge, with our challenge and proof."""
         if message["t"] != "hail":
             raise ValueError("no hail")
         version, theirs, ours = wire.number(message, "v"), wire.challenge(message), wire.nonce()
@@ -199,19 +199,17 @@ class RollCall:
             what = f"protocol {version} on {connection.peer}, {wire.VERSION} on {self.me.host}"
             self._refuse(connection, "refused", what, tag=tag)
             return
-        stranger.tag, stranger.expected = tag, wire.proof(self.secret, "worker", theirs, ours)
+        pending.tag, pending.expected = tag, wire.proof(self.secret, "worker", theirs, ours)
         mine = wire.proof(self.secret, "head", ours, theirs)
         connection.send({"t": "challenge", "nonce": ours, "tag": tag, "proof": mine, "auth": self.secret is not None})
 
-    def _check_proof(self, connection: Connection, stranger: _Unauthenticated, message: Message) -> None:
+    def _check_proof(self, connection: Connection, pending: _Unauthenticated, message: Message) -> None:
         if message["t"] != "proof":
             raise ValueError("no proof")
-        if stranger.expected is None or not wire.proves(message.get("proof"), stranger.expected):
-            self._refuse(
-                connection, "refused", "the secrets of the two nodes differ, or one has none", tag=stranger.tag
-            )
+        if pending.expected is None or not wire.proves(message.get("proof"), pending.expected):
+            self._refuse(connection, "refused", "the secrets of the two nodes differ, or one has none", tag=pending.tag)
             return
-        stranger.proved = True
+        pending.proved = True
 
     def _admit(self, connection: Connection, hello: Hello) -> None:
         me = self.me
@@ -251,16 +249,16 @@ class RollCall:
     def _refuse(self, connection: Connection, kind: str, reason: str, tag: str = "") -> None:
         connection.send({"t": "refuse", "kind": kind, "reason": reason, "head": self.me.host, "tag": tag})
         connection.close(reason)
-        told = f"{connection.peer}: {reason}"
-        if kind != "other-run" and told not in self._refused and len(self._refused) < _MAX_REPORTED:
-            self._refused.add(told)
-            self.on_refused(told)
+        entry = f"{connection.peer}: {reason}"
+        if kind != "other-run" and entry not in self._refused and len(self._refused) < _MAX_REPORTED:
+            self._refused.add(entry)
+            self.on_refused(entry)
 
     def _reject(self, connection: Connection, reason: str) -> None:
-        stranger = self._unauthenticated.pop(connection, None)
-        if stranger is not None:
-            if stranger.expected is not None and not stranger.proved and reason == wire.LEFT:
-                reason = "asked whose head this is, and left: a node of another run, or a second rank 0"
+        pending = self._unauthenticated.pop(connection, None)
+        if pending is not None:
+            if pending.expected is not None and not pending.proved and reason == wire.LEFT:
+                reason = "disconnected after the challenge: a node of another run, or a second rank 0"
             self.rejected = [*self.rejected[-19:], f"{connection.peer}: {reason}"]
 
     def _hear_member(self, connection: Connection, member: Member, message: Message) -> None:
@@ -269,9 +267,9 @@ class RollCall:
             member.error = text(message, "error")[:40]
             self._turn(member, Phase(text(message, "phase")), text(message, "detail"))
         elif kind == "bye":
-            if member.phase is not Phase.FAILED:  # why it failed says more than that it left
+            if member.phase is not Phase.FAILED:  # keep the reason of the failure
                 self._turn(member, Phase.LEFT, text(message, "reason"))
-            connection.close("said good-bye")
+            connection.close("said bye")
         else:
             raise ValueError(f"unknown message {kind!r}")
 

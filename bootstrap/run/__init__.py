@@ -1,1 +1,1 @@
-"""One run on this node, from the first child to the last line."""
+"""One run on this node, from the agent's first child process to its last log line."""

@@ -1,4 +1,4 @@
-"""The agent: from the first child to the last line, and what may interrupt it on the way."""
+"""The agent: the run on this node from the first child process to the last log line, and what can interrupt it."""
 
 import asyncio
 import os
@@ -22,18 +22,18 @@ from bootstrap.run.shutdown import end_run
 from bootstrap.run.worker import run_worker
 from bootstrap.settings import Settings
 
-_SHOWN = ("run_id", "run_hash", "role", "rank", "size")
-"""Of the identity, in ``ray-bootstrap status``."""
+_SHOWN = ("run_id", "role", "rank", "size")
+"""Fields of the identity that ``ray-bootstrap status`` shows."""
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 def run_agent(settings: Settings, host: Host, runtime: RuntimeDir, supervisor: int) -> int:
-    """Bring the cluster up, run the workload, take all down again; return the exit status.
+    """Bring the cluster up, run the workload, shut everything down and return the exit status.
 
-    :param supervisor: a file descriptor that becomes readable when our supervisor is gone.
+    :param supervisor: a file descriptor that becomes readable (end of file) when the supervisor has ended.
     """
-    # Not asyncio.run(): it would wait at the end for a thread that a resolver holds up for its own time-out.
+    # Not asyncio.run(): it would wait at the end for a thread that a resolver blocks until it times out.
     return asyncio.new_event_loop().run_until_complete(_run(settings, host, runtime, supervisor))
 
 
@@ -49,7 +49,10 @@ async def _run(settings: Settings, host: Host, runtime: RuntimeDir, supervisor: 
 
 
 def handle_signals(run: Context, supervisor: int) -> None:
-    """From now on signals, and the end of our supervisor, stop the run."""
+    """Make signals, and the end of the supervisor, stop the run from now on.
+
+    :param supervisor: as for :func:`run_agent`.
+    """
     loop, lifecycle = asyncio.get_running_loop(), run.lifecycle
 
     def pass_on(signum: int) -> None:
@@ -57,12 +60,12 @@ def handle_signals(run: Context, supervisor: int) -> None:
             lifecycle.on_signal(signum)
         else:
             name = signal.Signals(signum).name
-            run.log.warn(f"{name} ignored: this node has no workload to pass it on to")
+            run.log.warn(f"ignored {name}: this node runs no workload to pass it on to")
 
     def supervisor_gone() -> None:
         loop.remove_reader(supervisor)
         lifecycle.stop(
-            RayDied(f"the agent on {run.host.hostname} was killed (SIGKILL to its process that the launcher sees)")
+            RayDied(f"the supervisor on {run.host.hostname} (the process that the launcher started) was killed")
         )
         lifecycle.force_stop.set()
 
@@ -76,16 +79,16 @@ def handle_signals(run: Context, supervisor: int) -> None:
 
 
 async def the_line(run: Context) -> Verdict:
-    """Find out who this node is, have Ray imported, and be head or worker to the verdict."""
+    """Identify this node, start importing Ray, run as head or worker, and return the verdict."""
     if run.runtime.fault:
         run.log.warn(f"`ray-bootstrap status` will not see this run: {run.runtime.fault}")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     identity, notes = await run_in_thread(None, lambda: identify(run.settings, run.host))
-    run.log.rank = identity.rank
+    run.lifecycle.identity, run.log.rank = identity, identity.rank
     run.enter(Phase.PREPARING, **{name: getattr(identity, name) for name in _SHOWN})
     starter = await Starter.spawn(run.children, run.host.env)
-    # Beside the line, as the shared folder of a run that was killed may hang.
+    # In its own thread, since the shared folder of a killed run may hang.
     Call(lambda: cleanup.remove_ended_runs(run.settings.keep_logs, run.log.say))
     for note in notes:
         run.log.warn(note)

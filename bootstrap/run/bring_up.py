@@ -1,4 +1,4 @@
-"""What head and worker have in common on the way up: inspect the node, start Ray, watch its daemons."""
+"""The steps that head and worker share when they start: inspect the node, start Ray, watch its daemons."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ from bootstrap.run.context import Context
 
 
 async def prepare_node(run: Context, identity: NodeIdentity) -> Prepared:
-    """Inspect this node, put /etc/hosts right and check it.
+    """Inspect this node, correct /etc/hosts and run the preflight checks; return the prepared node.
 
-    :raises BootstrapError: why it is unfit.
+    :raises BootstrapError: saying why the node is unfit.
     """
     prepared = await run_in_thread(None, lambda: prepare(run.settings, run.host, identity, run.runtime.ray_dir))
     judge(prepared, run.log)
@@ -41,8 +41,9 @@ async def start_ray(
 ) -> None:
     """Start Ray on this node and watch its daemons.
 
-    :param gcs: GCS's address: for a worker the one to join, for the head its own.
-    :raises RayStartFailed: with the cause.
+    :param ports: from :func:`bootstrap.raynode.ports.choose`.
+    :param gcs: GCS's address: the one to join for a worker, its own for the head.
+    :raises RayStartFailed: with the cause, also if Ray does not start within ``--quorum-timeout``.
     """
     try:
         node.temp_dir.mkdir(parents=True, exist_ok=True)
@@ -56,10 +57,10 @@ async def start_ray(
         await wait_for(limit, start(starter, argv, env, node.temp_dir))
     except TimedOut:
         what = f"`ray start` timed out after {limit:g} s\n{starter.printed()}"
-        raise RayStartFailed(what, hint="--quorum-timeout waits longer; is a file system slow?") from None
+        raise RayStartFailed(what, hint="check for a slow file system; --quorum-timeout waits longer") from None
     daemons = session.daemons(run.children.alive())
     if "raylet" not in {daemon.name for daemon in daemons}:
-        raise RayStartFailed("`ray start` reported success, but there is no raylet")
+        raise RayStartFailed("`ray start` reported success, but no raylet is running")
     found = next(filter(None, map(session.session_of, daemons)), None)
     run.note(session=str(found or ""))
     for daemon in daemons:
@@ -69,8 +70,8 @@ async def start_ray(
 def _daemon_ended(run: Context, name: str, ray_session: Path | None) -> None:
     def stop() -> None:
         lines = session.causes(ray_session) if ray_session else []
-        run.lifecycle.stop(RayDied("\n".join([f"Ray's {name} on {run.host.hostname} ended by itself", *lines])))
+        run.lifecycle.stop(RayDied("\n".join([f"Ray's {name} on {run.host.hostname} ended unexpectedly", *lines])))
 
     run.lifecycle.daemon_exited.set()
-    # If a signal to all processes ended it, ours is on its way, and is the reason.
+    # A signal to all processes may have ended it; then the agent gets it, too, and it is the reason.
     asyncio.get_running_loop().call_later(timeouts.DAEMON_OR_SIGNAL_S, stop)

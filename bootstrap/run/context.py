@@ -1,4 +1,4 @@
-"""What every step of a run is given, and how a run is stopped."""
+"""The context that every step of a run receives, and how a run is stopped."""
 
 import asyncio
 import dataclasses
@@ -11,30 +11,32 @@ from bootstrap.errors import BootstrapError, Stopped
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
 from bootstrap.log import Log
-from bootstrap.model import Phase, Verdict
+from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.process.children import Children
 from bootstrap.settings import Settings
 
 Tell = Callable[[Verdict, "BootstrapError | None"], Awaitable[None]]
-"""Tells the other nodes how the run ended; with the error of ours, if one was the reason."""
+"""Reports to the other nodes how the run ended, with the error of ray-bootstrap if one was the reason."""
 
 
 async def _tell_none(_verdict: Verdict, _error: BootstrapError | None) -> None:
-    """Before the roll call there is no other node to tell."""
+    """Do nothing: before the roll call no other node is connected."""
 
 
 class Lifecycle:
-    """How the run on this node is stopped.
+    """The run's main task on this node, and how it is stopped.
 
-    A run is one task, the *line*. Whatever wants it to end (a signal, a dead daemon, a lost node) records its reason
-    and cancels the task where it waits; :mod:`bootstrap.run.shutdown` makes it a verdict.
+    A run is one task, the *line*. Whatever ends it (a signal, a dead daemon, a lost node) records its reason and
+    cancels the task; :mod:`bootstrap.run.shutdown` turns the reason into a verdict.
     """
 
     def __init__(self) -> None:
+        self.identity: NodeIdentity | None = None
+        """Who this node is, once that is known."""
         self.reason: BootstrapError | None = None
         """Why the line was cancelled; the first one wins."""
         self.force_stop = asyncio.Event()
-        """Set by a second signal: no more grace."""
+        """Set by a second signal, which ends the grace."""
         self.daemon_exited = asyncio.Event()
         """Set when one of Ray's daemons on this node has ended."""
         self.on_signal: Callable[[int], None] | None = None
@@ -44,13 +46,13 @@ class Lifecycle:
         self._stopped_at = 0.0
 
     async def run(self, line: Coroutine[object, object, Verdict]) -> asyncio.Task[Verdict]:
-        """Run the line to its end, whatever that is, and return it."""
+        """Run the line until it returns, raises or is cancelled; return its task."""
         self._line = asyncio.ensure_future(line)
         await asyncio.wait([self._line])
         return self._line
 
     def stop(self, reason: BootstrapError) -> None:
-        """End the line for this reason, unless it is ending already; a second signal takes the grace away."""
+        """Cancel the line for this reason, unless it is already ending; a second signal ends the grace."""
         now = time.monotonic()
         if self.reason is None and self._line is not None and not self._line.done():
             self.reason, self._stopped_at = reason, now
@@ -63,7 +65,7 @@ class Lifecycle:
 
 @dataclass(frozen=True)
 class Context:
-    """What every step of a run is given; none of it is replaced while the run lasts."""
+    """What every step of a run receives; its fields do not change during the run."""
 
     settings: Settings
     host: Host
@@ -75,13 +77,13 @@ class Context:
 
     @property
     def seconds(self) -> float:
-        """Since the run began here."""
+        """Return the seconds since the run began on this node."""
         return time.monotonic() - self.begun
 
     def enter(self, phase: Phase, **facts: object) -> None:
-        """Note how far this node is, for ``ray-bootstrap status``."""
+        """Write this node's phase, with other ``facts``, to the state file for ``ray-bootstrap status``."""
         self.runtime.set_state(phase=phase.value, **facts)
 
     def note(self, **changes: object) -> None:
-        """Write down what will have to be removed, before it is made (fields of the manifest)."""
+        """Change fields of the manifest; call it before making what they name."""
         self.runtime.note(dataclasses.replace(self.runtime.manifest, **changes))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from bootstrap.node.inspection import Node
 from bootstrap.parsers import host_port
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.raynode import ports as ray_ports
-from bootstrap.raynode.environment import for_ray, for_workload
+from bootstrap.raynode.environment import for_node, for_workload
 from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous, rollcall_ports
 from bootstrap.rendezvous.discovery import check_no_other_head, check_still_head
@@ -28,13 +28,13 @@ from bootstrap.run.shutdown import end_all
 from bootstrap.settings import fixed_ports
 
 _REJECTED_SHOWN = 5
-"""Lines about rejected connections in a time-out's message."""
+"""Maximum number of rejected connections in the message of a time-out."""
 _START_TRIES = 3
-"""Of the head's Ray, when another program took a port between our choosing it and Ray's binding it."""
+"""Attempts to start the head's Ray, in case another program takes a port after we choose it and before Ray binds it."""
 
 
 async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, starter: Starter) -> Verdict:
-    """Lead the run to the workload's verdict."""
+    """Lead the run and return the workload's verdict."""
     settings = run.settings
     try:
         prepared = await prepare_node(run, identity)
@@ -44,9 +44,9 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     node = prepared.node
     hello = make_hello(settings, run.host, identity, node)
     secret, watch, address = await open_roll_call(run, identity, rendezvous, hello, node.secret, settings.head_timeout)
-    env = for_ray(run.host.env, node.resources, secret, prepared.hosts.env)
+    env = for_node(node, secret, prepared.hosts.env)
     if fault := workload.find_fault(settings.workload, env):
-        return workload.not_started(*fault)  # before other nodes wait, and are paid for, in vain
+        return workload.not_started(*fault)  # before the other nodes wait for it
     gcs, dashboard, starter = await start_head_ray(run, node, starter, env)
     await check_still_head(rendezvous, hello, secret, address)
     watch.roll_call.release(gcs)
@@ -61,7 +61,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
 
 
 async def meet_workers_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous) -> None:
-    """Open the roll call of a head that cannot lead, so that shutdown can tell its workers why."""
+    """Open the roll call of an unfit head, so that shutdown can send its workers the reason."""
     timeout = min(timeouts.REPORT_UNFIT_S, run.settings.head_timeout)
     with contextlib.suppress(BootstrapError, TimedOut):
         given = await run_in_thread(timeout, lambda: load_secret(run.settings, run.host))
@@ -72,11 +72,11 @@ async def meet_workers_unfit(run: Context, identity: NodeIdentity, rendezvous: R
 async def open_roll_call(
     run: Context, identity: NodeIdentity, rendezvous: Rendezvous, hello: Hello, given: Secret, timeout: float
 ) -> tuple[Secret, NodeWatch, HeadAddress]:
-    """Listen, unless this node is the only one, and announce where; from now on the workers hear the verdict.
+    """Listen and announce the address, unless this is the only node; from now on shutdown sends the verdict.
 
     :param given: the secret that this node was given, if any.
     :param timeout: seconds for the shared folder, which may hang.
-    :returns: the secret that the nodes share, the watch over them, and where the roll call listens.
+    :returns: the shared secret, the watch over the other nodes, and the roll call's address.
     """
     await check_no_other_head(rendezvous, hello, given)
     secret = choose_secret(run, identity, rendezvous, given)
@@ -95,15 +95,15 @@ async def open_roll_call(
             await run_in_thread(timeout, lambda: record.announce(address, published))
         except TimedOut:
             what = f"{rendezvous.place} timed out after {timeout:g} s"
-            raise HeadNotFound(what, hint="is its server there?") from None
+            raise HeadNotFound(what, hint="check that its file server is up") from None
     run.log.say(f"the roll call is open at {address} (rendezvous {identity.rendezvous})")
     return secret, watch, address
 
 
 def choose_secret(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, given: Secret) -> Secret:
-    """Return the secret that the nodes share; make one where only they can read it, or for the only node.
+    """Return the nodes' shared secret; generate one if a record can hold it, or for the only node.
 
-    :raises UsageError: if there is none and ``--auth=required``.
+    :raises UsageError: if ``--auth=required`` and there is none.
     """
     if given.value is None and run.settings.auth != "off" and (rendezvous.record or identity.size == 1):
         given = generate()
@@ -114,9 +114,10 @@ def choose_secret(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, 
 async def start_head_ray(
     run: Context, node: Node, starter: Starter, env: Mapping[str, str]
 ) -> tuple[str, str, Starter]:
-    """Start GCS, the dashboard and the head's raylet.
+    """Start GCS, the dashboard and the head's raylet; try other ports if another program takes one.
 
-    :returns: GCS's address, the dashboard's, and the starter, which can ask GCS.
+    :returns: GCS's address, the dashboard's address, and the starter, which can query GCS.
+    :raises RayStartFailed: with the cause.
     """
     run.enter(Phase.STARTING_RAY)
     for attempt in range(1, _START_TRIES + 1):
@@ -140,7 +141,10 @@ async def start_head_ray(
 async def wait_for_quorum(
     run: Context, identity: NodeIdentity, watch: NodeWatch, starter: Starter, gcs: str
 ) -> quorum.Count:
-    """Wait until the workload may start; the starter, which asks GCS, ends then."""
+    """Wait until the workload may start, then end the starter; return the nodes that are ready.
+
+    :raises QuorumTimeout: with the missing nodes and the rejected connections.
+    """
     run.enter(Phase.WAITING, gcs=gcs)
     roll_call = watch.roll_call
     goal = quorum.Goal(identity.run_hash, identity.size, minimum_nodes(run.settings, identity), run.settings)
@@ -163,16 +167,19 @@ async def wait_for_quorum(
 
 
 def _with_rejected(error: QuorumTimeout, rejected: list[str]) -> QuorumTimeout:
-    """Add the connections that were no node of this run: another run's, one with another secret, a faulty program."""
+    """Return the error extended by the rejected connections: nodes of other runs, wrong secrets, other programs."""
     if not rejected:
         return error
     lines = "\n".join(["rejected:", *rejected[-_REJECTED_SHOWN:]])
-    hint = f"first look at those that were rejected, if they are this run's; or {error.hint}"
+    hint = f"first check whether the rejected connections are this run's; then {error.hint}"
     return QuorumTimeout(f"{error.message}\n{lines}", hint=hint)
 
 
 async def wait_for_dashboard(run: Context, address: str) -> None:
-    """Wait for ``--dashboard-wait``, for a workload that begins with ``ray job submit`` or ``serve deploy``."""
+    """Wait up to ``--dashboard-wait`` for the dashboard, which ``ray job submit`` and ``serve deploy`` need.
+
+    :raises RayStartFailed: if it does not answer.
+    """
 
     async def answers() -> None:
         host, port = host_port(address)
@@ -185,12 +192,12 @@ async def wait_for_dashboard(run: Context, address: str) -> None:
     try:
         await wait_for(run.settings.dashboard_wait, answers())
     except TimedOut:
-        what = f"Ray's dashboard does not answer at {address} after --dashboard-wait={run.settings.dashboard_wait:g}"
+        what = f"Ray's dashboard at {address} did not answer within --dashboard-wait={run.settings.dashboard_wait:g}s"
         raise RayStartFailed(what, hint="see dashboard.log in the folder that the last line names") from None
 
 
 async def stay_without_workload(run: Context, env: Mapping[str, str], gcs: str) -> None:
-    """Say how to use the cluster, and stay until something stops the run."""
+    """Log how to use the cluster, and wait until something stops the run."""
     names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
     use = " ".join([f"RAY_ADDRESS={gcs}", *(f"{name}={env[name]}" for name in names if name in env)])
     run.log.say(f"no workload was given: the cluster stays until it is stopped; to use it: {use}")
@@ -198,10 +205,10 @@ async def stay_without_workload(run: Context, env: Mapping[str, str], gcs: str) 
 
 
 async def run_workload(run: Context, env: Mapping[str, str]) -> Verdict:
-    """Run the workload and return its status; a stop is passed on to it, with ``--grace``."""
+    """Run the workload and return its verdict; if the run is stopped, signal it and allow it ``--grace``."""
     lifecycle, grace = run.lifecycle, run.settings.grace
     if lifecycle.reason is not None:
-        raise asyncio.CancelledError  # the run was stopped on the way here
+        raise asyncio.CancelledError  # the run was stopped before the workload started
     started = workload.start(run.children, run.settings.workload, env)
     if isinstance(started, tuple):
         return workload.not_started(*started)

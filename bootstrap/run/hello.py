@@ -14,8 +14,8 @@ from bootstrap.settings import Settings
 
 
 def make_hello(settings: Settings, host: Host, identity: NodeIdentity, node: Node | None) -> Hello:
-    """Return this node's hello; without ``node``, that of a node which is unfit."""
-    from importlib import metadata  # noqa: PLC0415 (10 ms that the starter need not wait for)
+    """Return this node's hello; without ``node``, that of a node that could not be inspected."""
+    from importlib import metadata  # noqa: PLC0415 (its 10 ms must not delay the starter)
 
     try:
         ray_version = metadata.version("ray")
@@ -40,7 +40,7 @@ def make_hello(settings: Settings, host: Host, identity: NodeIdentity, node: Nod
 
 
 def _best_guess(settings: Settings, host: Host) -> str:
-    """Return where others may reach a node that could not be inspected."""
+    """Return the likeliest address of a node that could not be inspected."""
     try:
         return node_address(settings, host, None).ip
     except BootstrapError:

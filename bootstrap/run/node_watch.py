@@ -1,4 +1,4 @@
-"""The head's watch over the other nodes: what the news of one means for the run."""
+"""The head's watch over the other nodes: what each change means for the run."""
 
 import asyncio
 
@@ -16,11 +16,11 @@ def minimum_nodes(settings: Settings, identity: NodeIdentity) -> int:
 
 
 class NodeWatch:
-    """Logs what changes, wakes the wait for the quorum, stops a run that cannot go on, and delivers the verdict."""
+    """Logs each change, wakes the wait for the quorum, stops a run that cannot go on, and delivers the verdict."""
 
     def __init__(self, run: Context, identity: NodeIdentity, roll_call: RollCall) -> None:
         self.changed = asyncio.Event()
-        """Set at each news of a node."""
+        """Set whenever a node changes."""
         self.quorum_reached = False
         self._run = run
         self.roll_call = roll_call
@@ -41,9 +41,8 @@ class NodeWatch:
         if member.phase is not Phase.REFUSED:  # on_refused has logged that
             run.log.warn(f"rank {member.rank} ({member.hello.host}) {what}")
         if reason := self._reason_to_stop(member, what):
-            # A worker that was stopped may be the first of all that are: then the signal is the reason, not the loss.
-            stopped = member.phase in (Phase.LEAVING, Phase.LEFT) and self.quorum_reached
-            delay = timeouts.STOPPED_FIRST_S if stopped else 0
+            # If the whole run is being stopped, a worker may be first: the signal is the reason then, not the loss.
+            delay = timeouts.STOPPED_FIRST_S if member.phase in (Phase.LEAVING, Phase.LEFT) else 0
             asyncio.get_running_loop().call_later(delay, run.lifecycle.stop, reason)
 
     def _reason_to_stop(self, member: Member, what: str) -> BootstrapError | None:
@@ -58,13 +57,13 @@ class NodeWatch:
         if member.phase is Phase.REFUSED:
             return Refused(f"{name}: {member.detail}", hint="give all nodes the same image, or the same environment")
         if member.phase is Phase.FAILED:
-            hint = f"its own output says more; without {name} there are too few nodes"
+            hint = f"see its own output; without {name} there are too few nodes"
             return remote_error(member.error, f"{name}: {member.detail}", hint=hint)
         return None  # it may come back
 
     async def deliver_verdict(self, verdict: Verdict, error: BootstrapError | None) -> None:
-        """Tell all workers; if the run failed before they came, wait for those that are expected."""
-        # Not after a quorum time-out: whoever is missing then had all its time.
+        """Send the verdict to all workers; if the run failed early, wait for those that have yet to connect."""
+        # Not after a quorum time-out: the missing workers have had their time.
         early = self._run.lifecycle.reason is None and not self.quorum_reached and not isinstance(error, QuorumTimeout)
         seconds, expected = (timeouts.VERDICT_LATE_S, self._expected) if early else (timeouts.VERDICT_S, 0)
         try:
@@ -74,7 +73,7 @@ class NodeWatch:
 
 
 def describe_mismatch(roll_call: RollCall, member: Member) -> str:
-    """Return how a node's GPUs and CPUs differ from the head's, since that is seldom meant."""
+    """Return how a node's GPUs and CPUs differ from the head's, which is rarely intended; "" if they do not."""
     theirs, own = member.hello, roll_call.me
     if theirs.cpus == 0:  # unfit: it was not measured
         return ""

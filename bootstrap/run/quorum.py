@@ -1,7 +1,7 @@
-"""Who is here, who is missing, and when the workload may start.
+"""Which nodes are ready, which are missing, and when the workload may start.
 
-The truth is GCS's node table: alive nodes that carry this run's label, matched to ranks, with the GPUs that they were
-asked to have. The roll call only explains it: how far a rank that is not in the table has got, and since when.
+GCS's node table decides: a rank is ready if an alive node carries its label and this run's, with the expected GPUs. The
+roll call only explains a missing rank: its last phase, and since when.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from bootstrap.settings import Settings
 
 Ask = Callable[[], Awaitable[Mapping[str, Any]]]
 _MANY_NODES, _REST = 100, 4
-"""With more nodes GCS's table is long and changes often: it then has that many times an answer's length in peace."""
+"""With more nodes, pause between queries for that many times as long as the last one took: GCS's table is long then."""
 _SHOWN_IN_BRIEF, _SHOWN = 8, 32
-"""Missing ranks that a line, and the final error, name."""
+"""Maximum number of missing ranks in a log line, and in the final error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,15 @@ class Goal:
 
     run_hash: str
     size: int | None
-    """Nodes asked for; None: as many as come, ``minimum`` at least."""
+    """Number of nodes in the run; None if unknown: ``minimum`` or more."""
     minimum: int
     settings: Settings
-    """Of which ``expect_gpus``, ``quorum_timeout`` and ``last_call``."""
+    """The source of ``expect_gpus``, ``quorum_timeout`` and ``last_call``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What GCS knows of one rank."""
+    """What GCS knows about one rank."""
 
     rank: int
     ip: str
@@ -51,16 +51,16 @@ class Count:
 
     ready: Mapping[int, Presence]
     underprovisioned: Mapping[int, Presence]
-    """Those with fewer GPUs than expected."""
+    """Ranks with fewer GPUs than expected."""
 
     @property
     def gpus(self) -> float:
-        """Of all ready nodes."""
+        """Return the number of GPUs of all ready nodes."""
         return sum(presence.gpus for presence in self.ready.values())
 
 
 def count(nodes: Sequence[Mapping[str, Any]], goal: Goal) -> Count:
-    """Match GCS's table to ranks; dead nodes and those of other runs do not count."""
+    """Match GCS's table to ranks, without dead nodes and those of other runs, and return the count."""
     ready: dict[int, Presence] = {}
     underprovisioned: dict[int, Presence] = {}
     for node in nodes:
@@ -74,10 +74,11 @@ def count(nodes: Sequence[Mapping[str, Any]], goal: Goal) -> Count:
 
 
 async def wait(goal: Goal, ask: Ask, changed: asyncio.Event, members: Mapping[int, Member], log: Log) -> Count:
-    """Wait until all nodes are ready, or ``minimum`` of them ``last_call`` seconds after they are.
+    """Wait until all nodes are ready, or until ``last_call`` seconds after ``minimum`` of them are; return the count.
 
-    :param ask: returns GCS's node table; ``changed`` is set by the roll call when there may be news.
-    :raises QuorumTimeout: naming who is missing, how far each got, and what to do.
+    :param ask: returns GCS's node table.
+    :param changed: set by the roll call when the table may have changed.
+    :raises QuorumTimeout: naming the missing ranks, how far each got, and what to do.
     """
     loop = asyncio.get_running_loop()
     begin = said_at = loop.time()
@@ -110,18 +111,18 @@ async def wait(goal: Goal, ask: Ask, changed: asyncio.Event, members: Mapping[in
 
 
 async def _answer(ask: Ask, goal: Goal, begin: float) -> Mapping[str, Any]:
-    """Return GCS's answer. :raises QuorumTimeout: if it does not come before the time is up."""
+    """Return GCS's answer. :raises QuorumTimeout: if it does not arrive in time."""
     left = max(1.0, begin + goal.settings.quorum_timeout - asyncio.get_running_loop().time())
     try:
         return await wait_for(left, ask())
     except TimedOut:
         raise QuorumTimeout(
-            f"GCS on this node timed out after {left:.0f} s", hint="its log is below Ray's logs, in the last line"
+            f"GCS on this node timed out after {left:.0f} s", hint="see gcs_server.out in Ray's logs (last line)"
         ) from None
 
 
 def missing(goal: Goal, now: Count) -> list[int]:
-    """Return the ranks that are not ready; of a run of unknown size, those up to the minimum."""
+    """Return the ranks that are not ready; if the run's size is unknown, only those below the minimum."""
     return [rank for rank in range(goal.size or goal.minimum) if rank not in now.ready]
 
 
@@ -139,7 +140,10 @@ def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member]) -> 
 
 
 def table(members: Mapping[int, Member], ranks: Sequence[int], clock: float) -> list[str]:
-    """Return one line per rank: host, address, last phase, how long ago, and why."""
+    """Return one line per rank: host, address, last phase, how long ago, and why.
+
+    :param clock: the event loop's time now.
+    """
     lines = []
     for rank in ranks:
         if (member := members.get(rank)) is None:
@@ -171,7 +175,7 @@ def _remedy(goal: Goal, now: Count, members: Mapping[int, Member]) -> str:
         return "run `ray-bootstrap detect` on the nodes that are short of GPUs, or lower --expect-gpus"
     if all(rank not in members for rank in ranks):
         return (
-            "the missing ranks never reached this head: look at their own output first (`kubectl get pods`, `squeue`);"
-            " if they run, --head-address, the network policy or --rollcall-port; --min-nodes starts with fewer"
+            "the missing ranks never reached this head: see their own output first (`kubectl get pods`, `squeue`);"
+            " if they run, check --head-address, the network policy and --rollcall-port; --min-nodes starts with fewer"
         )
-    return "see what the missing ranks say above and in their own output; --quorum-timeout waits longer"
+    return "see the missing ranks above and their own output; --quorum-timeout waits longer"

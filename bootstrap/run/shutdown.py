@@ -1,10 +1,9 @@
-"""The way out: whatever ended the line becomes a verdict, all nodes learn it, and nothing of this run is left here."""
+"""Shutdown: turn whatever ended the line into a verdict, send it to all nodes, and clean up this node."""
 
 import asyncio
 import shutil
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,29 +20,26 @@ from bootstrap.run.context import Context, Lifecycle
 T = TypeVar("T")
 
 _REASON_LINES = 12
-"""Of the head's reason, on every worker: its own output has all of them."""
+"""Lines of the head's reason that a worker logs; the head's own output has all of them."""
 
 
 async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
-    """Make the verdict, deliver it, end all processes, remove what is left, log the result; return the exit status.
+    """Make the verdict, deliver it, end all processes, clean up, log the result; return the exit status.
 
-    It is the verdict's, whatever else goes wrong from here on: that is a warning, and the rest is done.
+    The status is the verdict's: a later failure is only a warning, and does not stop the remaining steps.
     """
     verdict, error = make_verdict(run.lifecycle, line)
     run.enter(Phase.ENDING, status=verdict.status)
     forced = run.lifecycle.force_stop.is_set()
     _, held, _ = await asyncio.gather(
-        best_effort(run, "telling the other nodes", run.lifecycle.tell(verdict, error)),
-        best_effort(run, "ending what was started", end_all(run, 0 if forced else timeouts.RAY_GRACE_S)),
+        best_effort(run, "sending the verdict", run.lifecycle.tell(verdict, error)),
+        best_effort(run, "ending all processes", end_all(run, 0 if forced else timeouts.RAY_GRACE_S)),
         run_in_thread(None, lambda: join_abandoned(0 if forced else timeouts.ABANDONED_CALLS_S)),
     )
-    run.runtime.close()
+    run.runtime.close()  # `status` no longer shows this node, so no phase can follow
     logs = await copy_logs(run, await remove_files(run, held or Held()))
     log_result(run, verdict, error, logs)
-    hint, can_retry, rank = error.hint if error else "", retryable(verdict.source), run.log.rank
-    outcome = Result(verdict.status, verdict.source, verdict.reason, hint, can_retry, run.host.hostname, rank)
-    where, seconds = str(logs) if logs else None, round(run.seconds, 1)
-    outcome = replace(outcome, run_id=run.runtime.state.get("run_id"), logs=where, seconds=seconds)
+    outcome = make_result(run, verdict, error, logs)
     target = run.settings.result_file
     writing = run_in_thread(timeouts.SHARED_FOLDER_S, lambda: result.write(target, run.host, outcome))
     if fault := await best_effort(run, "writing the result", writing, target or ""):
@@ -52,9 +48,9 @@ async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
 
 
 def make_verdict(lifecycle: Lifecycle, line: asyncio.Task[Verdict]) -> tuple[Verdict, BootstrapError | None]:
-    """Return what ended the line as a verdict; with the error of ours, if it was one."""
+    """Return the verdict on a finished line, with the error if ray-bootstrap's own error ended it."""
     if line.cancelled():
-        error = lifecycle.reason or BootstrapError("the line was cancelled for no recorded reason")
+        error = lifecycle.reason or BootstrapError("the run was cancelled for no recorded reason")
     elif (failure := line.exception()) is None:
         return line.result(), None
     elif isinstance(failure, BootstrapError):
@@ -67,17 +63,17 @@ def make_verdict(lifecycle: Lifecycle, line: asyncio.Task[Verdict]) -> tuple[Ver
 
 
 async def end_all(run: Context, grace: float) -> Held:
-    """End everything below us, ``grace`` seconds after a SIGTERM; return the files that it held."""
+    """End every process below the agent, with ``grace`` seconds after SIGTERM; return the files that they held."""
     seen = [observe(run.children.alive())]
     left = await run.children.end_all(grace, lambda frozen: seen.append(observe(frozen)))
     if left:
         names = ", ".join(f"{p.name} (pid {p.pid}, state {p.state})" for p in left[:8])
-        run.log.warn(f"not even SIGKILL ended {names}: another user's, or stuck in the kernel")
+        run.log.warn(f"SIGKILL did not end {names}: owned by another user, or stuck in the kernel")
     return seen[0] | seen[-1]
 
 
 async def remove_files(run: Context, held: Held) -> Path | None:
-    """Remove what this run left on this node; return where Ray's logs are."""
+    """Remove this run's files from this node; return where Ray's logs are, if any."""
 
     what, folder, manifest = "removing this run's files", run.runtime.path, run.runtime.manifest
     removing = interruptible(run, None, lambda: cleanup.remove(folder, manifest, held))
@@ -88,20 +84,24 @@ async def remove_files(run: Context, held: Held) -> Path | None:
 
 
 async def copy_logs(run: Context, logs: Path | None) -> Path | None:
-    """Copy Ray's logs if that was asked for; return where to look for them."""
-    state = run.runtime.state
-    if logs is None or run.settings.log_dir is None or "run_hash" not in state:
+    """Copy Ray's logs to ``--log-dir``, if given; return where to look for them."""
+    identity = run.lifecycle.identity
+    if logs is None or run.settings.log_dir is None or identity is None:
         return logs
     rank = "unnumbered" if run.log.rank is None else run.log.rank
-    copy = Path(run.settings.log_dir) / state["run_hash"] / f"rank-{rank}"
+    copy = Path(run.settings.log_dir) / identity.run_hash / f"rank-{rank}"
     copying = interruptible(
         run, timeouts.COPY_LOGS_S, lambda: shutil.copytree(logs, copy, symlinks=True, dirs_exist_ok=True)
     )
-    return await best_effort(run, "not all of Ray's logs are copied", copying, str(copy)) or logs
+    return await best_effort(run, "copying Ray's logs", copying, str(copy)) or logs
 
 
 async def best_effort(run: Context, what: str, awaitable: Awaitable[T], where: str = "") -> T | None:
-    """Return what ``awaitable`` returns; None, with a warning, if it goes wrong or ``where`` hangs."""
+    """Return what ``awaitable`` returns; on an error or a time-out, log a warning and return None.
+
+    :param what: the step, for the warning.
+    :param where: the path or place that timed out, for the warning.
+    """
     begun = run.seconds
     try:
         return await awaitable
@@ -109,13 +109,16 @@ async def best_effort(run: Context, what: str, awaitable: Awaitable[T], where: s
         run.log.warn(f"{what}: {where or 'it'} timed out after {run.seconds - begun:.1f} s")
     except (OSError, BootstrapError) as error:
         run.log.warn(f"{what}: {str(error)[:300]}")
-    except Exception:  # noqa: BLE001 (a bug here must not take the place of the workload's status)
-        run.log.warn(f"{what}: a bug, please report it\n{traceback.format_exc()}")
+    except Exception:  # noqa: BLE001 (a bug here must not replace the workload's status)
+        run.log.warn(f"{what}: internal error, please report it\n{traceback.format_exc()}")
     return None
 
 
 async def interruptible(run: Context, seconds: float | None, function: Callable[[], T]) -> T:
-    """Return what ``function`` returns, run in a thread that has its time, or little of it after a second signal."""
+    """Return what ``function`` returns, run in a thread for ``seconds`` at most; a second signal cuts that short.
+
+    :raises TimedOut: if it takes longer, or than :data:`timeouts.FORCED_S` after a second signal.
+    """
     working = asyncio.ensure_future(run_in_thread(seconds, function))
     forced: asyncio.Future[Any] = asyncio.ensure_future(run.lifecycle.force_stop.wait())
     await asyncio.wait({working, forced}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,13 +127,12 @@ async def interruptible(run: Context, seconds: float | None, function: Callable[
 
 
 def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> None:
-    """Log the error, if there was one, and as the last line the exit status, whose it is, and where to look."""
+    """Log the error, if any, then as the last line the exit status, its source, and where Ray's logs are."""
     took = run.seconds
     if error is not None:
-        run.log.error(error.message)
-        if error.hint:
-            run.log.error(f"fix: {error.hint}")
-    from_head = run.runtime.state.get("role") == Role.WORKER.value and error is None
+        run.log.error(f"{error.message}\nfix: {error.hint}" if error.hint else error.message)
+    identity = run.lifecycle.identity
+    from_head = identity is not None and identity.role is Role.WORKER and error is None
     if from_head and verdict.source != "workload":
         run.log.error("the head says: " + "\n".join(verdict.reason.splitlines()[:_REASON_LINES]))
     whose = "the workload" if verdict.source == "workload" else f"ray-bootstrap: {verdict.source}"
@@ -138,3 +140,11 @@ def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, log
     reason = "" if error is not None else f": {'the head says: ' if from_head else ''}{first}"
     where = f"; Ray's logs: {logs}" if logs else ""
     run.log.say(f"exit status {verdict.status} (from {whose}){reason}, after {took:.1f} s{where}")
+
+
+def make_result(run: Context, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> Result:
+    """Return the result, all its fields in order."""
+    identity, hint = run.lifecycle.identity, error.hint if error else ""
+    ended = (verdict.status, verdict.source, verdict.reason, hint, retryable(verdict.source))
+    node = (run.host.hostname, run.log.rank, identity.run_id if identity else None)
+    return Result(*ended, *node, str(logs) if logs else None, round(run.seconds, 1))

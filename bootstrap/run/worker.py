@@ -1,4 +1,4 @@
-"""A worker: find the head → join its roll call → wait for the release → start Ray → verdict or loss."""
+"""A worker: find the head → join its roll call → wait for the release → start Ray → wait for the verdict."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from bootstrap.model import NodeIdentity, Phase, Role, Verdict
 from bootstrap.node.inspection import Node
 from bootstrap.process.bounded import TimedOut, run_in_thread
 from bootstrap.raynode.command import run_labels
-from bootstrap.raynode.environment import for_ray
+from bootstrap.raynode.environment import for_node
 from bootstrap.raynode.ports import choose
 from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous
@@ -40,13 +40,13 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
     run.enter(Phase.WAITING, rank=membership.rank, head=membership.head)
     identity = dataclasses.replace(identity, rank=membership.rank)
     node = dataclasses.replace(prepared.node, identity=identity)
-    env = for_ray(run.host.env, node.resources, keep_local(secret, run.runtime), prepared.hosts.env)
+    env = for_node(node, keep_local(secret, run.runtime), prepared.hosts.env)
     await join_cluster(run, node, starter, env, membership)
     return await stay_until_verdict(run, identity, starter, env, membership)
 
 
 async def report_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, why: BootstrapError) -> None:
-    """Tell the head, which would otherwise wait for this node."""
+    """Report to the head that this node is unfit, so that it does not wait for it."""
     timeout = min(timeouts.REPORT_UNFIT_S, run.settings.head_timeout)
     hello = make_hello(run.settings, run.host, identity, None)
     with contextlib.suppress(BootstrapError, TimedOut):
@@ -58,9 +58,9 @@ async def report_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezv
 async def join_roll_call(
     run: Context, rendezvous: Rendezvous, hello: Hello, given: Secret, timeout: float
 ) -> tuple[Membership, Secret]:
-    """Find the head and become a member of its roll call, which hears at the end why this node leaves.
+    """Find the head and join its roll call; at the end, shutdown sends it the reason why this node leaves.
 
-    :returns: the membership, and the secret that the nodes share.
+    :returns: the membership, and the nodes' shared secret.
     """
     run.enter(Phase.SEARCHING)
     membership, secret = await find_head(run.settings, rendezvous, hello, given, timeout, run.log)
@@ -75,7 +75,7 @@ async def join_roll_call(
 async def join_cluster(
     run: Context, node: Node, starter: Starter, env: Mapping[str, str], membership: Membership
 ) -> None:
-    """Start Ray when the head releases this node; return when it has joined, or when the run has ended before."""
+    """Start Ray when the head releases this node; return once it has joined, or if the run ends first."""
     joining: asyncio.Future[Any] = asyncio.ensure_future(_start_when_released(run, node, starter, env, membership))
     try:
         await asyncio.wait({joining, membership.ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -107,7 +107,10 @@ async def _start_when_released(
 async def stay_until_verdict(
     run: Context, identity: NodeIdentity, starter: Starter, env: Mapping[str, str], membership: Membership
 ) -> Verdict:
-    """Return the head's verdict; a node that is stopped before drains first. :raises RayDied: if the head is lost."""
+    """Return the head's verdict; if this node is stopped before, drain it first.
+
+    :raises RayDied: if the connection to the head is lost.
+    """
     try:
         await starter.end()
         return await asyncio.shield(membership.ended)
@@ -121,10 +124,10 @@ async def stay_until_verdict(
 
 
 async def leave_in_peace(run: Context, identity: NodeIdentity, env: Mapping[str, str], membership: Membership) -> None:
-    """Let the tasks of a worker that is stopped while the workload runs end while the grace lasts.
+    """Let the tasks on this node finish after it is stopped while the workload runs.
 
-    It is over when Ray has drained this node (at once if it is idle), when the head has a verdict (it may have been
-    stopped too, and its workload may need this node for a checkpoint), after ``--grace``, or at a second signal.
+    Return when Ray has drained this node (at once if it is idle), when the head has a verdict (it may have been stopped
+    too, and its workload may need this node for a checkpoint), after ``--grace``, or on a second signal.
     """
     grace, lifecycle = run.settings.grace, run.lifecycle
     draining = asyncio.ensure_future(drain(run, identity, env))
@@ -138,13 +141,13 @@ async def leave_in_peace(run: Context, identity: NodeIdentity, env: Mapping[str,
 
 
 async def drain(run: Context, identity: NodeIdentity, env: Mapping[str, str]) -> None:
-    """Have Ray drain this node until the grace has just enough left to tell the head and to end all processes."""
+    """Have Ray drain this node; keep enough of the grace to send bye to the head and to end all processes."""
     clock, grace = asyncio.get_running_loop().time, run.settings.grace
     deadline = clock() + grace - timeouts.DRAIN_RESERVE_S
     least = timeouts.DRAIN_RESERVE_S + timeouts.DRAIN_START_S
     if grace < least:
         run.log.warn(
-            f"{run.lifecycle.reason}: --grace={grace:g} leaves no time to drain Ray, tasks here are killed;"
+            f"{run.lifecycle.reason}: --grace={grace:g} is too short to drain Ray, so tasks here are killed;"
             f" fix: --grace={least:g} or more"
         )
         return
@@ -160,4 +163,4 @@ async def drain(run: Context, identity: NodeIdentity, env: Mapping[str, str]) ->
     except RayStartFailed as error:
         answer = {"error": error.message}
     if "error" in answer:
-        run.log.warn(f"Ray does not drain this node: {answer['error']}")
+        run.log.warn(f"Ray did not drain this node: {answer['error']}")

@@ -13,45 +13,46 @@ from bootstrap.process.children import Child, Children
 from bootstrap.process.table import is_alive, send
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
-"""A shell's statuses for a command that cannot be started (POSIX 2.8.2)."""
+"""Exit statuses of a shell for a command that it cannot start (POSIX 2.8.2)."""
 
 
 def find_fault(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str] | None:
-    """Return status and reason if the workload cannot be started, as far as that shows without starting it."""
+    """Return the exit status and the reason if the workload is sure not to start, else None."""
     path = os.pathsep.join(os.get_exec_path(env)) or os.pathsep  # as execvpe(3): empty means this folder
     if not argv or shutil.which(argv[0], path=path) is not None:
         return None
     if shutil.which(argv[0], os.F_OK, path) is not None or ("/" in argv[0] and Path(argv[0]).exists()):
-        return NOT_EXECUTABLE, f"{argv[0]!r} cannot be executed: it is a folder, or lacks the permission"
+        return NOT_EXECUTABLE, f"{argv[0]!r} cannot be executed: it is a folder, or lacks execute permission"
     return NOT_FOUND, f"{argv[0]!r} is not found on PATH"
 
 
 def start(children: Children, argv: Sequence[str], env: Mapping[str, str]) -> Child | tuple[int, str]:
-    """Start the workload with our standard input, output and error; or return status and reason why it cannot be."""
+    """Start the workload with the agent's standard streams; if that fails, return the exit status and the reason."""
     try:
         return children.spawn(argv, env, stdin=None)
     except FileNotFoundError:
         if Path(argv[0]).exists():
-            return NOT_FOUND, f"the interpreter that {argv[0]!r} names in its first line is not there"
+            return NOT_FOUND, f"the interpreter in the first line of {argv[0]!r} is not found"
         return NOT_FOUND, f"{argv[0]!r} is not found on PATH"
     except OSError as error:
         return NOT_EXECUTABLE, f"{argv[0]!r} cannot be executed: {error.strerror}"
 
 
 async def finish(children: Children, child: Child, signum: int, grace: float, force_stop: asyncio.Event) -> int:
-    """Signal the workload's process group; it and all that it started have ``grace`` seconds, less on ``force_stop``.
+    """Signal the workload's process group, then kill what is left of it and its descendants.
 
-    Not only it: ``sh -c 'python train.py; ...'`` ends of SIGTERM at once, while the program below it saves its work.
+    Descendants count, too: SIGTERM ends ``sh -c 'python train.py; ...'`` at once, while Python still saves its work.
 
-    :returns: the workload's status.
+    :param grace: seconds between the signal and SIGKILL; ``force_stop`` cuts them short.
+    :returns: the workload's exit status.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + grace
     started = children.below(child)
     child.signal(signum)
-    child.signal(signal.SIGCONT)  # a stopped process would hear of it only when it goes on
+    child.signal(signal.SIGCONT)  # a stopped process handles the signal only once it continues
     while (left := [p for p in started if is_alive(p)]) and loop.time() < deadline and not force_stop.is_set():
-        await asyncio.sleep(timeouts.PROCESS_TABLE_LOOK_AGAIN_S)  # a grandchild's end is no event
+        await asyncio.sleep(timeouts.PROCESS_TABLE_LOOK_AGAIN_S)  # the end of a grandchild raises no event
     for process in left:
         send(process, signal.SIGKILL)
     await asyncio.wait([child.exited], timeout=timeouts.KILL_S)
