@@ -6,8 +6,7 @@ call :func:`remove`, so that every run exercises the path that a crash needs.
 
 import contextlib
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from bootstrap import timeouts
@@ -18,34 +17,25 @@ from bootstrap.process.table import descendants
 from bootstrap.raynode.session import Held, daemons, own_sessions, remove_session, remove_sockets, session_of
 
 
-@dataclass(frozen=True)
-class Removal:
-    """The outcome of a clean-up."""
-
-    logs: Path | None
-    """Where Ray's logs are, which stay; None if there are none."""
-    faults: tuple[str, ...] = ()
-
-
-def remove(folder: Path, manifest: Manifest, held: Held) -> Removal:
+def remove(folder: Path, manifest: Manifest, held: Held) -> tuple[Path | None, list[str]]:
     """Remove what ``manifest`` and ``held`` name, and the runtime directory except Ray's logs.
 
     After a failure the manifest stays, so that the next run can try again.
 
     :param folder: the runtime directory.
+    :returns: where Ray's logs are, if there are any, and what went wrong, a line each.
     """
+    runtime_dir.remove_files(folder, runtime_dir.STATE)  # first: the cleaner's lock must not make the agent look alive
     shared = Call(lambda: remove_owned_files(manifest))
     local = Call(lambda: remove_sessions(folder, manifest, held))
     faults: list[str] = []
     where = ", ".join(sorted({str(Path(path).parent) for path in manifest.owned_files}))
     _await(shared, timeouts.SHARED_FOLDER_S, where, faults)
     logs = _await(local, timeouts.REMOVE_SESSION_S, str(folder), faults)
-    for name in (runtime_dir.STATE, runtime_dir.TOKEN, *([] if faults else [runtime_dir.MANIFEST])):
-        with contextlib.suppress(OSError):
-            (folder / name).unlink(missing_ok=True)
+    runtime_dir.remove_files(folder, runtime_dir.TOKEN, *([] if faults else [runtime_dir.MANIFEST]))
     with contextlib.suppress(OSError):  # not empty if there are logs
         folder.rmdir()
-    return Removal(logs, tuple(faults))
+    return logs, faults
 
 
 def _await(call: Call[Path | None] | Call[None], seconds: float, where: str, faults: list[str]) -> Path | None:
@@ -62,7 +52,7 @@ def remove_sessions(folder: Path, manifest: Manifest, held: Held) -> Path | None
     private = folder / runtime_dir.RAY
     logs = [remove_session(session, manifest.gcs) for session in sorted(own_sessions(manifest, held, private))]
     kept = [path for path in logs if path]
-    if not kept:
+    if not kept and manifest.ray_dir == str(private):
         shutil.rmtree(private, ignore_errors=True)
     return kept[-1] if kept else None
 
@@ -73,17 +63,28 @@ def remove_ended_runs(keep: int, log: Callable[[str], None]) -> None:
     :param keep: number of ended runs, the newest, whose logs stay; 0 keeps all.
     :param log: called with a line for the user if logs were removed.
     """
-    used = {session.parent for session in map(session_of, daemons(descendants(0))) if session}
+    live = set(filter(None, map(session_of, daemons(descendants(0)))))
+    kept: list[Path] = []
     with runtime_dir.ended() as folders:
         for folder in folders:
             manifest = Manifest.load(folder / runtime_dir.MANIFEST)
-            left = any((folder / name).exists() for name in (runtime_dir.STATE, runtime_dir.MANIFEST))
-            if left and Path(manifest.ray_dir) not in used:
-                remove(folder, manifest, Held())
-        old = [folder for folder in folders if folder.exists()][keep:] if keep else []
+            if _is_used(folder, manifest, live) or remove(folder, manifest, Held())[1]:
+                continue  # Ray outlived its agents, or a shared folder does not answer: the next run tries again
+            if (folder / runtime_dir.RAY).exists():
+                kept.append(folder)
+        old = kept[keep:] if keep else []
         for folder in old:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder / runtime_dir.RAY, ignore_errors=True)
+            with contextlib.suppress(OSError):  # it holds files that are not ours
+                folder.rmdir()
     if old:
         runs = "1 ended run" if len(old) == 1 else f"{len(old)} ended runs"
         newest = f"those of the newest {keep} stay in {runtime_dir.PARENT}/{runtime_dir.PREFIX}*"
         log(f"removed Ray's logs of {runs}; {newest}")
+
+
+def _is_used(folder: Path, manifest: Manifest, live: Collection[Path]) -> bool:
+    """Return whether one of the ``live`` raylets may be this run's, whose agents have ended."""
+    if manifest.session:
+        return Path(manifest.session) in live
+    return any(session.parent in (folder / runtime_dir.RAY, Path(manifest.ray_dir)) for session in live)

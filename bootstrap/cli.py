@@ -222,11 +222,9 @@ def _say(line: str) -> None:
 
 
 def _render(error: BootstrapError) -> None:
-    for line in error.message.splitlines():
+    fix = [f"fix: {error.hint}"] if error.hint else []
+    for line in (*error.message.splitlines(), *fix, f"exit status {error.status} (from ray-bootstrap: {error.name})"):
         _say(f"ray-bootstrap: {line}")
-    if error.hint:
-        _say(f"ray-bootstrap: fix: {error.hint}")
-    _say(f"ray-bootstrap: exit status {error.status} (from ray-bootstrap: {error.name})")
 
 
 def _write_refusal(error: BootstrapError, argv: Sequence[str]) -> None:

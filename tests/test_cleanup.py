@@ -76,8 +76,7 @@ def test_what_another_head_has_put_in_its_place_stays(tmp_path: Path) -> None:
 
 def test_a_run_without_logs_leaves_no_folder(parent: Path) -> None:
     folder = ended(parent, 1, logs=False)
-    removal = cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held())
-    assert (removal.logs, removal.faults) == (None, ())
+    assert cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held()) == (None, [])
     assert not folder.exists()
 
 
@@ -85,8 +84,8 @@ def test_of_a_run_with_logs_they_alone_stay(parent: Path) -> None:
     folder = ended(parent, 1)
     for name in ("state.json", "manifest.json", "token"):
         (folder / name).touch()
-    removal = cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held())
-    assert removal.logs == folder / "ray" / "session_2" / "logs"
+    logs, _ = cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held())
+    assert logs == folder / "ray" / "session_2" / "logs"
     assert [path for path in folder.rglob("*") if not path.is_dir()] == []
 
 
@@ -105,9 +104,8 @@ def test_a_shared_folder_that_hangs_does_not_keep_the_rest(
     monkeypatch.setattr(cleanup, "remove_owned_files", lambda _manifest: hung.wait())
     for name in ("state.json", "manifest.json", "token"):
         (folder / name).touch()
-    removal = cleanup.remove(folder, owned(Path("/nfs/record")), Held())
-    assert removal.faults == ("/nfs timed out after 0.1 s",)
-    assert removal.logs is None or removal.logs.exists()
+    _, faults = cleanup.remove(folder, owned(Path("/nfs/record")), Held())
+    assert faults == ["/nfs timed out after 0.1 s"]
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["manifest.json"]  # for the next run
 
 
@@ -133,6 +131,75 @@ def test_the_logs_of_the_newest_runs_stay(parent: Path) -> None:
     line = f"removed Ray's logs of 3 ended runs; those of the newest 5 stay in {parent}/ray-bootstrap.*"
     assert removed(5) == [line]
     assert [folder.exists() for folder in folders] == [False] * 3 + [True] * 5
+
+
+def test_runs_without_logs_do_not_displace_logs(parent: Path) -> None:
+    logs = ended(parent, 1)
+    empty = [parent / f"{runtime_dir.PREFIX}{number:08}" for number in range(2, 9)]
+    for folder in empty:
+        folder.mkdir(mode=0o700)
+    assert removed(1) == []
+    assert (logs.exists(), [folder for folder in empty if folder.exists()]) == (True, [])
+
+
+def test_only_our_own_files_are_removed(parent: Path) -> None:
+    """`mktemp -d /tmp/ray-bootstrap.XXXXXX` may be a user's; even one with a name like ours keeps what is not ours."""
+    theirs = parent / f"{runtime_dir.PREFIX}Xy3-zQ"
+    theirs.mkdir(mode=0o700)
+    (theirs / "data").touch()
+    old = ended(parent, 1)
+    (old / "data").touch()
+    os.utime(old, (1, 1))
+    ended(parent, 9)
+    assert len(removed(1)) == 1
+    assert [str(path.relative_to(old)) for path in old.rglob("*")] == ["data"]
+    assert (theirs / "data").exists()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_ray_that_outlived_its_agents_keeps_its_files(
+    parent: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    folder, session = ended(parent, 1), parent / f"{runtime_dir.PREFIX}{1:08}" / "ray" / "session_2"
+    manifest = Manifest(ray_dir=str(folder / "ray"), session=str(session) if known else "")
+    (folder / "manifest.json").write_text(json.dumps(dataclasses.asdict(manifest)))
+    (folder / "token").touch()
+    (session / "sockets").mkdir()
+    monkeypatch.setattr(cleanup, "daemons", lambda _processes: ["its raylet"])
+    monkeypatch.setattr(cleanup, "session_of", lambda _raylet: session)
+    for number in range(2, 5):
+        ended(parent, number)
+    assert len(removed(1)) == 1
+    assert all(path.exists() for path in (folder / "manifest.json", folder / "token", session / "sockets"))
+    monkeypatch.setattr(cleanup, "session_of", lambda _raylet: parent / "another" / "session_2")
+    removed(0)
+    assert not any(path.exists() for path in (folder / "manifest.json", folder / "token", session / "sockets"))
+
+
+def test_a_clean_up_after_the_clean_up_keeps_the_logs(parent: Path) -> None:
+    """The agent is killed while it copies logs or writes the result; its manifest is gone by then."""
+    folder = ended(parent, 1)
+    cleanup.remove(folder, Manifest(), Held())
+    assert (folder / "ray" / "session_2" / "logs").exists()
+
+
+def test_status_shows_no_agent_while_another_process_cleans_up_behind_it(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ended(parent, 1)
+    (folder / "state.json").touch()
+    seen: list[bool] = []
+    monkeypatch.setattr(cleanup, "remove_owned_files", lambda _: seen.append((folder / "state.json").exists()))
+    cleanup.remove(folder, Manifest(), Held())
+    assert seen == [False]
+
+
+def test_unfinished_files_go_too(parent: Path) -> None:
+    folder = ended(parent, 1, logs=False)
+    for name in (".state.json", ".manifest.json", ".token"):
+        (folder / name).touch()
+    cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held())
+    assert not folder.exists()
 
 
 @pytest.mark.requires("root")

@@ -221,6 +221,32 @@ def test_the_session_of_a_head_that_failed_half_way(tmp_path: Path) -> None:
     assert own(7, [], private=tmp_path) == {tmp_path / earlier, tmp_path / ours}
 
 
+def test_a_session_of_another_container_with_the_same_process_ids_is_not_ours(tmp_path: Path) -> None:
+    ours, theirs = (f"session_2026-01-01_00-00-0{second}_000000_6" for second in range(2))
+    for name in (ours, theirs):
+        log(tmp_path, "raylet.out", "", name)
+    manifest = Manifest(ray_dir=str(tmp_path), starter=6, session=str(tmp_path / ours))
+    assert ray_session.own_sessions(manifest, ray_session.Held(), tmp_path / "another") == {tmp_path / ours}
+
+
+@pytest.mark.parametrize("name", ["gcs_server.err", "raylet.out"])
+def test_a_log_that_would_block_or_lead_elsewhere_is_not_read(tmp_path: Path, name: str) -> None:
+    """Ray's folder in a ``--temp-dir`` is open to all users."""
+    session = log(tmp_path, "dashboard_agent.log", CHECK).parent.parent
+    os.mkfifo(session / "logs" / name)
+    secret = tmp_path / "secret"
+    secret.write_text(CHECK)
+    (session / "logs" / "raylet.err").symlink_to(secret)
+    (tmp_path / "session_2_dangling").symlink_to(tmp_path / "nowhere")
+    assert [line.partition(": ")[0] for line in ray_session.causes_since(tmp_path, 0)] == ["dashboard_agent.log"]
+
+
+def test_a_note_on_the_cluster_that_would_block_is_not_read(tmp_path: Path) -> None:
+    session = log(tmp_path, "raylet.out", "").parent.parent
+    os.mkfifo(tmp_path / "ray_current_cluster")
+    assert ray_session.remove_session(session, "10.0.0.1:6379") == session / "logs"
+
+
 @pytest.mark.requires("root")
 @pytest.mark.parametrize("swapped", ["link", "folder"])
 def test_what_somebody_has_put_in_a_sessions_place_is_not_cleared_up(tmp_path: Path, swapped: str) -> None:

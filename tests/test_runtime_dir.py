@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import stat
 import time
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_a_damaged_manifest_names_nothing(tmp_path: Path, damaged: str) -> None:
 
 @pytest.mark.requires("root")
 def test_folders_of_others_and_open_ones_are_left_alone(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    theirs, wide, link = left(parent, "1"), left(parent, "2"), parent / f"{runtime_dir.PREFIX}3"
+    theirs, wide, link = left(parent, "00000001"), left(parent, "00000002"), parent / f"{runtime_dir.PREFIX}00000003"
     os.chown(theirs, 1234, 1234)
     wide.chmod(0o777)
     link.symlink_to(left(tmp_path_factory.mktemp("elsewhere")))
@@ -136,6 +137,31 @@ def test_what_was_to_be_written_soon_is_not_written_after_the_end(parent: Path) 
         assert "seen" not in json.loads((made.path / "state.json").read_text())
 
     asyncio.run(run())
+
+
+def test_a_live_agent_is_found_among_many_that_have_ended(parent: Path) -> None:
+    opened(run_id="mine")
+    for number in range(100):
+        left(parent, f"{number:08}")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    try:
+        assert [state["run_id"] for state in runtime_dir.running()] == ["mine"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_file_that_cannot_be_finished_leaves_nothing(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = opened()
+    made.note(Manifest(gcs="first"))
+    monkeypatch.setattr(Path, "replace", fails_with_a_full_disk)
+    assert not made.note(Manifest(gcs="second"))
+    assert sorted(path.name for path in made.path.iterdir()) == ["manifest.json", "state.json"]
+    assert Manifest.load(made.path / "manifest.json").gcs == "first"
+
+
+def fails_with_a_full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_agents_of_other_containers_are_not_seen_as_ours(parent: Path) -> None:

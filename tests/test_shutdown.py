@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from namespaces import wait_for
 
 from bootstrap import cleanup, settings, timeouts
+from bootstrap.errors import Stopped
 from bootstrap.files import result
 from bootstrap.files.manifest import Manifest, digest
 from bootstrap.files.result import Result
@@ -27,7 +28,7 @@ from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Role, Verdict
 from bootstrap.run import shutdown
-from bootstrap.run.context import Context
+from bootstrap.run.context import Context, Lifecycle
 
 if TYPE_CHECKING:
     from agents import Site
@@ -184,6 +185,34 @@ def test_copying_logs_ends_after_its_time_or_a_second_signal(
     assert time.monotonic() - begun < 30
     assert (status, entry["logs"]) == (6, str(logs))
     assert "copying Ray's logs: /slow/" in err
+
+
+def test_the_first_signal_while_the_run_ends_by_itself_hurries_nothing() -> None:
+    async def scenario() -> list[bool]:
+        lifecycle, forced = Lifecycle(), []
+        line = await lifecycle.run(asyncio.sleep(0, Verdict(0, "the workload ended")))
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            lifecycle.stop(Stopped(signum, "stopped"))
+            forced.append(lifecycle.force_stop.is_set())
+        assert shutdown.make_verdict(lifecycle, line)[0].status == 0
+        return forced
+
+    assert asyncio.run(scenario()) == [False, True]
+
+
+def test_a_manifest_that_cannot_be_written_is_a_warning(folder: Path) -> None:
+    with (folder / "err").open("w") as err:
+        log = Log(stream=err)
+        lost = Context(settings.load({}, {}, [], []), Host({}, "here"), log, NoChildren(), RuntimeDir(folder / "lost"))
+        asyncio.run(noted(lost))
+    assert (
+        f"{folder}/lost cannot be written: if this agent is killed, nothing cleans up; fix: "
+        in (folder / "err").read_text()
+    )
+
+
+async def noted(context: Context) -> None:
+    context.note(gcs="10.0.0.1:6379")
 
 
 def test_a_shared_folder_that_is_lost_does_not_change_the_status(site: Site) -> None:

@@ -12,7 +12,7 @@ from bootstrap import preflight, rendezvous, timeouts
 from bootstrap.errors import BootstrapError
 from bootstrap.files import runtime_dir
 from bootstrap.host import Host
-from bootstrap.model import NodeAddress, NodeIdentity, Phase, Resources, Role
+from bootstrap.model import Phase, Role
 from bootstrap.node.inspection import Node
 from bootstrap.preflight.prepare import identify, inspect_only, prepare
 from bootstrap.process.bounded import TimedOut, run_bounded
@@ -46,29 +46,23 @@ def detect(settings: Settings, host: Host, as_json: bool) -> int:
 
 
 def _text(value: Any) -> str:
-    if value is None or value == [] or value == {}:
+    if value is None or value in ((), [], {}):
         return "-"
-    if isinstance(value, list):
-        return ("\n" + " " * 16).join(str(item) for item in value)
+    if isinstance(value, list | tuple):
+        return ("\n" + " " * 16).join(map(str, value))
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _plain(value: Any) -> Any:
-    """Return a value in a form that JSON can hold."""
-    if isinstance(value, tuple):
-        return [dataclasses.asdict(item) for item in value]
-    return dict(value) if isinstance(value, Mapping) else getattr(value, "value", value)
-
-
 def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
-    identity, address, measured = node.identity, node.address, node.resources
+    identity = {**dataclasses.asdict(node.identity), "role": node.identity.role.value}
+    address, measured = dataclasses.asdict(node.address), dataclasses.asdict(node.resources)
 
-    def sourced(fact: NodeIdentity | NodeAddress | Resources, name: str) -> dict[str, object]:
-        return {"value": _plain(getattr(fact, name)), "source": fact.sources.get(name, "")}
+    def sourced(facts: Mapping[str, Any], name: str) -> dict[str, object]:
+        return {"value": facts[name], "source": facts["sources"].get(name, "")}
 
-    gcs = None if identity.role is Role.HEAD else "HEAD:PORT"
-    ports = choose(node.settings, identity.role, node.host)
-    head, secret = identity.sources.get("head") or identity.sources.get("head_hints"), node.secret
+    gcs = None if node.identity.role is Role.HEAD else "HEAD:PORT"
+    ports = choose(node.settings, node.identity.role, node.host)
+    head, secret = node.identity.sources.get("head") or node.identity.sources.get("head_hints"), node.secret
     return {
         **{name.replace("_", " "): sourced(identity, name) for name in _IDENTITY},
         "head": {"value": _candidates(node), "source": head or ""},

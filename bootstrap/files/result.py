@@ -15,8 +15,6 @@ from bootstrap.host import Host
 _TERMINATION_LOG = Path("/dev/termination-log")
 _MAX_BYTES = 4000
 """Limit in the termination log: the kubelet truncates it at 4096 bytes, in the middle of the JSON."""
-_MAX_BYTES_OF_OTHERS = 600
-"""Limit for each text other than the reason."""
 
 
 @dataclass(frozen=True)
@@ -76,22 +74,11 @@ def _path(result_file: str | None, host: Host) -> Path | None:
 
 
 def _fitted(content: Mapping[str, object]) -> str:
-    """Return at most ``_MAX_BYTES`` bytes of JSON: in full, or with the texts shortened, the reason last."""
-    text = json.dumps(content)
-    if len(text) >= _MAX_BYTES:
-        short = {
-            name: _shortened(value, _MAX_BYTES_OF_OTHERS) if isinstance(value, str) and name != "reason" else value
-            for name, value in content.items()
-        }
-        room = _MAX_BYTES - len(json.dumps({**short, "reason": ""})) + len('""') - len("\n")
-        text = json.dumps({**short, "reason": _shortened(str(content["reason"]), room)})
+    """Return JSON of at most ``_MAX_BYTES`` bytes; of texts that would exceed it, the start and the end are kept."""
+    short = dict(content)
+    while len(text := json.dumps(short)) >= _MAX_BYTES:
+        texts = {name: value for name, value in short.items() if isinstance(value, str)}
+        name, long = max(texts.items(), key=lambda item: len(item[1]))
+        half = len(long) * 9 // 20
+        short[name] = f"{long[:half]} [...] {long[len(long) - half :]}"
     return text + "\n"
-
-
-def _shortened(text: str, room: int) -> str:
-    """Return the start and the end of ``text`` (a traceback ends with the error), at most ``room`` bytes as JSON."""
-    short, half = text, len(text) // 2
-    while half and len(json.dumps(short)) > room:
-        half = half * 9 // 10
-        short = f"{text[:half]} [...] {text[len(text) - half :]}"
-    return short

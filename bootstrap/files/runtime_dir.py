@@ -57,10 +57,10 @@ class RuntimeDir:
         if self._pending is None:
             self._pending = asyncio.get_running_loop().call_later(timeouts.STATE_FILE_S, self.set_state)
 
-    def note(self, manifest: Manifest) -> None:
+    def note(self, manifest: Manifest) -> bool:
         """Write the manifest; call it before making what the manifest names."""
         self.manifest = manifest
-        self._write(MANIFEST, dataclasses.asdict(manifest))
+        return self._write(MANIFEST, dataclasses.asdict(manifest))
 
     def write_token(self, token: bytes) -> Path | None:
         """Keep a copy of the token for Ray's processes; return its path, or None if it cannot be written."""
@@ -86,9 +86,18 @@ class RuntimeDir:
             with os.fdopen(fd, "wb") as file:
                 file.write(data)
             temporary.replace(path)
+            return True
         except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             return False
-        return True
+
+
+def remove_files(folder: Path, *names: str) -> None:
+    """Remove these files, finished or not, from a runtime directory; what cannot be removed stays."""
+    for name in (*names, *(f".{name}" for name in names)):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
 
 
 def make() -> RuntimeDir:
@@ -108,38 +117,38 @@ def make() -> RuntimeDir:
 
 def running() -> list[Mapping[str, Any]]:
     """Return the states of this user's live agents in this container, newest first."""
-    with _scan(fcntl.LOCK_SH) as (live, _):
-        return sorted(filter(None, map(_read_state, live)), key=lambda state: -state["since"])
+    live = (_read_state(path) for path, fd in _own_folders() if not _locks(fd, fcntl.LOCK_SH))
+    return sorted(filter(None, live), key=lambda state: -state["since"])
 
 
 @contextlib.contextmanager
 def ended() -> Iterator[list[Path]]:
-    """Lock and yield the folders of this user's ended agents, newest first."""
-    with _scan(fcntl.LOCK_EX) as (_, found):
-        yield sorted(found, key=lambda path: -path.stat().st_mtime)
+    """Hold the folders of this user's agents that have ended, newest first."""
+    found: list[tuple[float, Path]] = []
+    with contextlib.ExitStack() as held:
+        for path, fd in _own_folders():
+            if _locks(fd, fcntl.LOCK_EX):
+                held.callback(os.close, os.dup(fd))
+                found.append((os.fstat(fd).st_mtime, path))
+        yield [path for _, path in sorted(found, reverse=True)]
 
 
 def pid_namespace() -> int:
     """Return the inode of this process's PID namespace (pid_namespaces(7)); containers may share /tmp but not this."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/self/ns/pid").stat().st_ino
-    return 0
+    return Path("/proc/self/ns/pid").stat().st_ino
 
 
-@contextlib.contextmanager
-def _scan(lock: int) -> Iterator[tuple[list[Path], list[Path]]]:
-    """Yield two lists of this user's folders: of live agents, and of ended agents, which stay locked until exit."""
-    live: list[Path] = []
-    locked: list[Path] = []
-    with contextlib.ExitStack() as opened:
-        for path in PARENT.glob(f"{PREFIX}*"):
-            with contextlib.suppress(OSError):
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                opened.callback(os.close, fd)
+def _own_folders() -> Iterator[tuple[Path, int]]:
+    """Yield the folders that only this user can enter, each with a descriptor that is closed afterwards."""
+    for path in PARENT.glob(PREFIX + "[0-9a-f]" * 8):
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
                 status = os.fstat(fd)
                 if status.st_uid == os.geteuid() and not status.st_mode & 0o077:
-                    (locked if _locks(fd, lock) else live).append(path)
-        yield live, locked
+                    yield path, fd
+            finally:
+                os.close(fd)
 
 
 def _locks(fd: int, lock: int) -> bool:

@@ -24,20 +24,19 @@ class Call(Generic[T]):
     """
 
     def __init__(self, function: Callable[[], T], on_end: Callable[[], object] = lambda: None) -> None:
-        self._function = function
-        self._on_end = on_end
         self.ended = threading.Event()
         self._results: list[T] = []
         self._error: BaseException | None = None
-        threading.Thread(target=self._run, daemon=True, name="bounded").start()
 
-    def _run(self) -> None:
-        try:
-            self._results.append(self._function())
-        except BaseException as error:  # noqa: BLE001 (re-raised by result)
-            self._error = error
-        self.ended.set()
-        self._on_end()
+        def run() -> None:
+            try:
+                self._results.append(function())
+            except BaseException as error:  # noqa: BLE001 (raised where the result is awaited)
+                self._error = error
+            self.ended.set()
+            on_end()
+
+        threading.Thread(target=run, daemon=True, name="bounded").start()
 
     def result(self, seconds: float) -> T:
         """Return what the function returned, or raise what it raised; wait ``seconds`` at most.

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from bootstrap.process.table import Process, socket_files
 
 DAEMONS = ("gcs_server", "raylet")
 """Names in /proc/PID/stat of the processes without which the node cannot go on."""
+_MAX_READ = 256 * 1024
+"""Bytes of a log file's end."""
 _LOGS_WITH_CAUSES = ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log")
 _SIGNS_OF_ERRORS = (" C ", " E ", "ERROR", "Error:", "Check failed", "terminated", "already in use")
 
@@ -31,19 +34,23 @@ def session_names(ray_dir: Path) -> list[str]:
 
 
 def causes_since(ray_dir: Path, since: float) -> list[str]:
-    """Return the :func:`causes` in all sessions in ``ray_dir`` that changed after ``since`` (epoch seconds)."""
-    sessions = (session for session in ray_dir.glob("session_2*") if session.stat().st_mtime >= since)
-    return [line for session in sessions for line in causes(session)]
+    """Return the causes in all sessions below Ray's ``--temp-dir`` that were written to since then (epoch)."""
+    found: list[str] = []
+    for session in ray_dir.glob("session_2*"):
+        with contextlib.suppress(OSError):  # another run may remove it now
+            found += causes(session) if session.lstat().st_mtime >= since else []
+    return found
 
 
 def causes(session: Path, maximum: int = 8) -> list[str]:
-    """Return the last error lines of the daemons' log files, ``maximum`` at most, each after its file's name."""
+    """Return the last error lines of the daemons' log files, each with its file's name."""
     found: list[str] = []
-    for log in (session / "logs" / name for name in _LOGS_WITH_CAUSES):
-        with contextlib.suppress(OSError):
-            lines = log.read_text(errors="replace").splitlines()[-200:]
-            errors = [line for line in lines if any(sign in line for sign in _SIGNS_OF_ERRORS)]
-            found += [f"{log.name}: {line.strip()[:300]}" for line in errors[-3:]]
+    with contextlib.suppress(OSError), _opened(session) as inside, _opened(Path(inside, "logs")) as logs:
+        for name in _LOGS_WITH_CAUSES:
+            with contextlib.suppress(OSError):
+                lines = _read_end(f"{logs}/{name}").splitlines()[-200:]
+                errors = [line for line in lines if any(sign in line for sign in _SIGNS_OF_ERRORS)]
+                found += [f"{name}: {line.strip()[:300]}" for line in errors[-3:]]
     return found[-maximum:]
 
 
@@ -81,10 +88,11 @@ def own_sessions(manifest: Manifest, held: Held, private: Path) -> set[Path]:
     process id of the starter (node.py in Ray).
     """
     ours = {*held.sessions, *map(Path, filter(None, [manifest.session]))}
-    if manifest.ray_dir:
-        ray_dir = Path(manifest.ray_dir)
-        begun = (name for name in session_names(ray_dir) if name not in manifest.earlier_sessions)
-        ours |= {ray_dir / name for name in begun if ray_dir == private or name.endswith(f"_{manifest.starter}")}
+    ray_dir = Path(manifest.ray_dir)
+    if ray_dir == private or (manifest.ray_dir and not manifest.session):
+        ending = "" if ray_dir == private else f"_{manifest.starter}"
+        begun = set(session_names(ray_dir)) - set(manifest.earlier_sessions)
+        ours |= {ray_dir / name for name in begun if name.endswith(ending)}
     return ours
 
 
@@ -117,7 +125,7 @@ def remove_session(session: Path, gcs: str) -> Path | None:
                 shutil.rmtree(entry, ignore_errors=True)
     with contextlib.suppress(OSError):
         current = session.parent / "ray_current_cluster"
-        if current.read_text() == gcs:
+        if _read_end(current) == gcs:
             current.unlink()
             (session.parent / "prom_metrics_service_discovery.json").unlink(missing_ok=True)
     with contextlib.suppress(OSError), _opened(session) as inside, _opened(Path(inside, "logs")):
@@ -138,3 +146,16 @@ def _opened(folder: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{fd}"
     finally:
         os.close(fd)
+
+
+def _read_end(path: str | Path) -> str:
+    """Return the end of a regular file of this user.
+
+    :raises OSError: if it is another user's, or a link or a FIFO, which would block.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "not a regular file of this user", str(path))
+        file.seek(max(0, status.st_size - _MAX_READ))
+        return file.read(_MAX_READ).decode(errors="replace")

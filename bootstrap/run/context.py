@@ -53,10 +53,13 @@ class Lifecycle:
 
     def stop(self, reason: BootstrapError) -> None:
         """Cancel the line for this reason, unless it is already ending; a second signal ends the grace."""
-        now = time.monotonic()
-        if self.reason is None and self._line is not None and not self._line.done():
+        now, running = time.monotonic(), self._line is not None and not self._line.done()
+        if self.reason is None and (
+            running or isinstance(reason, Stopped)
+        ):  # also the first while the run ends by itself
             self.reason, self._stopped_at = reason, now
-            self._line.cancel()
+            if self._line is not None:
+                self._line.cancel()
         elif isinstance(reason, Stopped):
             same = isinstance(self.reason, Stopped) and self.reason.status == reason.status
             if not (same and now - self._stopped_at < timeouts.SAME_SIGNAL_S):
@@ -86,4 +89,7 @@ class Context:
 
     def note(self, **changes: object) -> None:
         """Change fields of the manifest; call it before making what they name."""
-        self.runtime.note(dataclasses.replace(self.runtime.manifest, **changes))  # type: ignore[arg-type]
+        noted = self.runtime.note(dataclasses.replace(self.runtime.manifest, **changes))  # type: ignore[arg-type]
+        if not noted and not self.runtime.fault:
+            what = f"{self.runtime.path} cannot be written: if this agent is killed, nothing cleans up"
+            self.log.warn(f"{what}; fix: free space in {self.runtime.path.parent}")

@@ -12,19 +12,17 @@ from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, joi
 from bootstrap.node.inspection import Node
 from bootstrap.parsers import host_port
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
+from bootstrap.raynode import environment
 from bootstrap.raynode import ports as ray_ports
-from bootstrap.raynode.environment import for_node, for_workload
 from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous, rollcall_ports
 from bootstrap.rendezvous.discovery import check_no_other_head, check_still_head
 from bootstrap.rollcall.server import RollCall
 from bootstrap.rollcall.wire import Hello
-from bootstrap.run import quorum, workload
-from bootstrap.run.bring_up import prepare_node, start_ray
+from bootstrap.run import bring_up, quorum, shutdown, workload
 from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
 from bootstrap.run.node_watch import NodeWatch, minimum_nodes
-from bootstrap.run.shutdown import end_all
 from bootstrap.settings import fixed_ports
 
 _REJECTED_SHOWN = 5
@@ -37,14 +35,14 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     """Lead the run and return the workload's verdict."""
     settings = run.settings
     try:
-        prepared = await prepare_node(run, identity)
+        prepared = await bring_up.prepare_node(run, identity)
     except BootstrapError:
         await meet_workers_unfit(run, identity, rendezvous)
         raise
     node = prepared.node
     hello = make_hello(settings, run.host, identity, node)
     secret, watch, address = await open_roll_call(run, identity, rendezvous, hello, node.secret, settings.head_timeout)
-    env = for_node(node, secret, prepared.hosts.env)
+    env = environment.for_node(node, secret, prepared.hosts.env)
     if fault := workload.find_fault(settings.workload, env):
         return workload.not_started(*fault)  # before the other nodes wait for it
     gcs, dashboard, starter = await start_head_ray(run, node, starter, env)
@@ -57,7 +55,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     run.enter(Phase.RUNNING, nodes=len(ready.ready))
     if not settings.workload:
         await stay_without_workload(run, env, gcs)
-    return await run_workload(run, for_workload(env, identity.run_id, gcs, len(ready.ready), ready.gpus))
+    return await run_workload(run, environment.for_workload(env, identity.run_id, gcs, len(ready.ready), ready.gpus))
 
 
 async def meet_workers_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous) -> None:
@@ -124,10 +122,10 @@ async def start_head_ray(
         ports = ray_ports.choose(run.settings, Role.HEAD, run.host)
         gcs = join_host_port(node.address.ip, ports["gcs_port"])
         try:
-            await start_ray(run, node, starter, env, ports, gcs, head=True)
+            await bring_up.start_ray(run, node, starter, env, ports, gcs, head=True)
             break
         except RayStartFailed:
-            cleanup.remove_sessions(run.runtime.path, run.runtime.manifest, await end_all(run, 0))
+            cleanup.remove_sessions(run.runtime.path, run.runtime.manifest, await shutdown.end_all(run, 0))
             given = (*fixed_ports(run.settings), "min_worker_port", "max_worker_port")
             taken = [port for name, port in ports.items() if name not in given and not ray_ports.is_free(port)]
             if attempt == _START_TRIES or not taken:

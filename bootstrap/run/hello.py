@@ -21,22 +21,12 @@ def make_hello(settings: Settings, host: Host, identity: NodeIdentity, node: Nod
         ray_version = metadata.version("ray")
     except metadata.PackageNotFoundError:
         ray_version = "none"
-    gpus = node.resources.gpus if node else ()
-    return Hello(
-        run=identity.run_id,
-        attempt=identity.attempt,
-        rank=identity.rank,
-        size=identity.size,
-        host=host.hostname,
-        ip=node.address.ip if node else _best_guess(settings, host),
-        agent=__version__,
-        ray=ray_version,
-        python=platform.python_version(),
-        cpus=node.resources.cpus if node else 0,
-        gpus=node.resources.num_gpus if node else 0,
-        gpu_model=gpus[0].name if gpus else "",
-        time=time.time(),
-    )
+    who = (identity.run_id, identity.attempt, identity.rank, identity.size, host.hostname)
+    versions, now = (__version__, ray_version, platform.python_version()), time.time()
+    if node is None:
+        return Hello(*who, _best_guess(settings, host), *versions, cpus=0, gpus=0, gpu_model="", time=now)
+    has, model = node.resources, node.resources.gpus[0].name if node.resources.gpus else ""
+    return Hello(*who, node.address.ip, *versions, has.cpus, has.num_gpus, model, now)
 
 
 def _best_guess(settings: Settings, host: Host) -> str:

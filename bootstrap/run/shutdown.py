@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bootstrap import cleanup, timeouts
-from bootstrap.cleanup import Removal
 from bootstrap.errors import BootstrapError, retryable
 from bootstrap.files import result
 from bootstrap.files.result import Result
@@ -77,10 +76,10 @@ async def remove_files(run: Context, held: Held) -> Path | None:
 
     what, folder, manifest = "removing this run's files", run.runtime.path, run.runtime.manifest
     removing = interruptible(run, None, lambda: cleanup.remove(folder, manifest, held))
-    removal = await best_effort(run, what, removing, str(folder)) or Removal(None)
-    for fault in removal.faults:
+    logs, faults = await best_effort(run, what, removing, str(folder)) or (None, [])
+    for fault in faults:
         run.log.warn(f"{what}: {fault}")
-    return removal.logs
+    return logs
 
 
 async def copy_logs(run: Context, logs: Path | None) -> Path | None:

@@ -12,9 +12,7 @@ from bootstrap.files.secret import Secret, keep_local, load_secret
 from bootstrap.model import NodeIdentity, Phase, Role, Verdict
 from bootstrap.node.inspection import Node
 from bootstrap.process.bounded import TimedOut, run_in_thread
-from bootstrap.raynode.command import run_labels
-from bootstrap.raynode.environment import for_node
-from bootstrap.raynode.ports import choose
+from bootstrap.raynode import command, environment, ports
 from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous
 from bootstrap.rendezvous.discovery import find_head
@@ -40,7 +38,7 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
     run.enter(Phase.WAITING, rank=membership.rank, head=membership.head)
     identity = dataclasses.replace(identity, rank=membership.rank)
     node = dataclasses.replace(prepared.node, identity=identity)
-    env = for_node(node, keep_local(secret, run.runtime), prepared.hosts.env)
+    env = environment.for_node(node, keep_local(secret, run.runtime), prepared.hosts.env)
     await join_cluster(run, node, starter, env, membership)
     return await stay_until_verdict(run, identity, starter, env, membership)
 
@@ -94,8 +92,8 @@ async def _start_when_released(
     run.enter(Phase.STARTING_RAY, gcs=gcs)
     membership.report(Phase.STARTING_RAY)
     try:
-        ports = choose(run.settings, Role.WORKER, run.host)
-        await start_ray(run, node, starter, env, ports, gcs)
+        chosen = ports.choose(run.settings, Role.WORKER, run.host)
+        await start_ray(run, node, starter, env, chosen, gcs)
     except BootstrapError as error:
         membership.report(Phase.FAILED, error.message, error.name)
         raise
@@ -152,7 +150,7 @@ async def drain(run: Context, identity: NodeIdentity, env: Mapping[str, str]) ->
         )
         return
     run.log.say(f"{run.lifecycle.reason}: draining Ray; {grace:g} s of grace")
-    address, labels = run.runtime.manifest.gcs, run_labels(identity)
+    address, labels = run.runtime.manifest.gcs, command.run_labels(identity)
     try:
         starter = await Starter.spawn(run.children, env)
         await starter.ready()
