@@ -22,8 +22,8 @@ help: ## this list
 demo: .venv/runtime.stamp ## the main job on this machine: a Ray cluster of one node, and a workload that says what it found
 	$(BIN)/ray-bootstrap --role auto -- $(BIN)/python examples/count_gpus.py
 
-# Twice as many processes as the cores of a small machine: half of the time they wait for agents.
-UNIT := $(BIN)/pytest -n 4 --dist worksteal -m "not hosts and not ray"
+# Three times as many processes as the cores of a small machine: half of the time they wait for agents.
+UNIT := $(BIN)/pytest -n 6 --dist worksteal -m "not hosts and not ray"
 
 # In one shell and with &&, so that the last line is the summary of what decided.
 test: lint .venv-oldest/test.stamp ## every check and every test; says what it skipped and why, and with CI=true skips nothing

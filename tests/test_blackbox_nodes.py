@@ -309,6 +309,7 @@ def test_a_daemon_of_the_head_that_ends_by_itself(site: Site) -> None:
 
 @pytest.mark.parametrize(("on_node_loss", "expected"), [("warn", [0, 76, 0]), ("fail", [76, 76, 76])])
 def test_a_daemon_of_a_worker_that_ends_by_itself(site: Site, on_node_loss: str, expected: list[int]) -> None:
+    site.shorten(STOPPED_FIRST_S=1)
     nodes = site.several(3, f"--on-node-loss={on_node_loss}", workload=UNTIL_TOLD)
     nodes[0].says("up", where="out")
     os.kill(nodes[1].raylet, signal.SIGKILL)

@@ -281,17 +281,11 @@ def test_a_usage_error_with_a_result_file_that_cannot_be_written(site: Site) -> 
     assert "--result-file=/no/such/folder/status.json: No such file or directory" in node.err
 
 
-def impatient(site: Site) -> dict[str, str]:
-    """Return the environment of a program that waits half a second where it waits a minute."""
-    code = "from bootstrap import timeouts; timeouts.IDENTIFY_S = timeouts.PREPARE_S = 0.5"
-    (site.folder / "sitecustomize.py").write_text(code)
-    return {"PYTHONPATH": f"{site.folder}:{Path(__file__).parent / 'fake_ray'}"}
-
-
 @pytest.mark.requires("cc")
 @pytest.mark.parametrize("command", ["detect", "check", "kuberay", "run"])
 def test_an_nvml_that_hangs_holds_up_no_command(site: Site, command: str) -> None:
-    env = {**nvml_that_hangs(site), **impatient(site), "KUBERAY_GEN_RAY_START_CMD": "ray start --head"}
+    site.shorten(PREPARE_S=0.5)
+    env = {**nvml_that_hangs(site), "KUBERAY_GEN_RAY_START_CMD": "ray start --head"}
     node = site.run(command, env=env)
     assert node.wait() == 78
     assert "the inspection of this node timed out after 0.5 s: NVML, a name server or a folder hangs" in node.err
@@ -300,7 +294,8 @@ def test_an_nvml_that_hangs_holds_up_no_command(site: Site, command: str) -> Non
 @pytest.mark.requires("cc")
 @pytest.mark.parametrize("command", ["detect", "check", "run"])
 def test_a_name_server_that_hangs_holds_up_no_command(site: Site, command: str) -> None:
+    site.shorten(IDENTIFY_S=0.5)
     args = ["--address=head.example", "--min-nodes=2"]
-    node = site.run(command, *args, env={**preloaded(site, RESOLVER_THAT_HANGS), **impatient(site)})
+    node = site.run(command, *args, env=preloaded(site, RESOLVER_THAT_HANGS))
     assert node.wait() == 65
     assert "finding out who this node is timed out after 0.5 s: a name server hangs" in node.err

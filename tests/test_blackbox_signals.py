@@ -255,7 +255,7 @@ def test_a_signal_to_all_agents_leaves_the_workload_its_cluster(site: Site) -> N
 
 @pytest.mark.parametrize("how", ["grace", "signal"])
 def test_the_grace_of_a_busy_worker_ends(site: Site, how: str) -> None:
-    grace = "--grace=6" if how == "grace" else "--grace=1h"
+    grace = "--grace=4" if how == "grace" else "--grace=1h"
     head, worker = site.several(2, grace, workload=STAY, env={"FAKE_RAY": "busy"})
     head.says("up", where="out")
     worker.send(TERM)
@@ -319,6 +319,7 @@ def test_killing_the_agent_while_ray_starts_leaves_nothing_of_the_session(site: 
 
 
 def test_killing_the_agent_while_the_file_of_its_record_hangs(site: Site) -> None:
+    site.shorten(DEAD_AGENT_S=1)
     nobody_reads = site.folder / "fifo"
     os.mkfifo(nobody_reads)
     node = site.run(f"--result-file={nobody_reads}", "--", *STAY)
@@ -329,6 +330,7 @@ def test_killing_the_agent_while_the_file_of_its_record_hangs(site: Site) -> Non
 
 
 def test_killing_the_agent_when_nobody_reads_its_lines(site: Site) -> None:
+    site.shorten(DEAD_AGENT_S=1)
     reading, writing = os.pipe()
     node = site.run("--", *STAY, stderr=writing)
     node.says("up", where="out")
@@ -357,6 +359,7 @@ def test_a_worker_that_is_told_to_stop_may_be_the_first_of_all_that_are(site: Si
 
 
 def test_a_worker_alone_that_is_told_to_stop_is_a_loss(site: Site) -> None:
+    site.shorten(STOPPED_FIRST_S=1)
     head, worker = site.several(2, "--on-node-loss=fail", workload=STAY)
     head.says("up", where="out")
     worker.send(TERM)
@@ -366,6 +369,7 @@ def test_a_worker_alone_that_is_told_to_stop_is_a_loss(site: Site) -> None:
 
 @pytest.mark.parametrize("victim", ["agent", "supervisor"])
 def test_killing_one_of_a_workers_two_processes_leaves_nothing(site: Site, victim: str) -> None:
+    site.shorten(STOPPED_FIRST_S=1)
     head, worker = site.several(2, "--on-node-loss=fail", workload=STAY)
     head.says("up", where="out")
     os.kill(worker.agent if victim == "agent" else worker.process.pid, KILL)
