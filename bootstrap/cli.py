@@ -5,6 +5,7 @@ import difflib
 import importlib
 import io
 import itertools
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -179,7 +180,7 @@ def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]] | No
             return (
                 {name: value for name, value in params.items() if name not in ("as_json", "version") and value},
                 bool(params["as_json"]),
-                list(_left_over(context.args, options, command)),
+                _left_over(context.args, options, command, ours),
             )
     except click.exceptions.Exit:
         return None, False, []
@@ -187,7 +188,7 @@ def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]] | No
         raise UsageError([error.format_message()]) from None
 
 
-def _left_over(arguments: Sequence[str], options: click.Command, command: str) -> list[str]:
+def _left_over(arguments: Sequence[str], options: click.Command, command: str, ours: Sequence[str]) -> list[str]:
     """Return a fault for each argument click did not parse: an unknown option, or a workload without ``--``."""
     known = [name for parameter in options.params for name in parameter.opts]
     faults: list[str] = []
@@ -201,18 +202,18 @@ def _left_over(arguments: Sequence[str], options: click.Command, command: str) -
         elif after_unknown:
             after_unknown = False  # most likely the unknown option's value
         else:
-            faults.append(f"unexpected {argument!r}; {_instead(argument, command)}")
+            faults.append(f"unexpected {argument!r}; {_instead(list(ours), ours.index(argument), command)}")
             break
     return faults
 
 
-def _instead(argument: str, command: str) -> str:
-    meant = difflib.get_close_matches(argument, _COMMANDS, n=1, cutoff=0.75)
-    if command == "run" and meant:
-        return f"put the command first, as in: ray-bootstrap {meant[0]} ..."
+def _instead(ours: list[str], at: int, command: str) -> str:
+    meant = difflib.get_close_matches(ours[at], _COMMANDS, n=1, cutoff=0.75)
     if command != "run":
         return f"{command} takes options only"
-    return f"put the workload after --, as in: ray-bootstrap -- {argument}"
+    if meant:
+        return f"put the command first: {shlex.join(['ray-bootstrap', meant[0], *ours[:at], *ours[at + 1 :]])}"
+    return f"put the workload after --: {shlex.join(['ray-bootstrap', *ours[:at], '--', *ours[at:]])}"
 
 
 def _say(line: str) -> None:

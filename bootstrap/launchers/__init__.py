@@ -216,5 +216,5 @@ def _run_id(row: Launcher, found: Facts, rendezvous: str) -> tuple[Fact, list[st
         raise IdentityError(
             "a shared folder without a run id: this run would accept another run's record", hint=row.run_id_hint
         )
-    note = f"run id {name!r} is not unique: the next run may have it too; {row.run_id_hint}"
+    note = f"run id {name!r} is not unique: the next run may have it too; fix: {row.run_id_hint}"
     return (name, source or "nothing names this run"), [note]
