@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from hosts import MARK, Hosts
 from hosts import make_hosts as start_hosts
@@ -36,6 +37,10 @@ sys.addaudithook(_note_start)
 
 def pytest_configure(config: pytest.Config) -> None:
     pytest.register_assert_rewrite("cluster")
+    # While one works, a quarter of the examples; CI tries all.
+    hypothesis.settings.register_profile("quick", max_examples=25)
+    if not os.environ.get("CI"):
+        hypothesis.settings.load_profile("quick")
     # A shell's `&` and nohup have some of them ignored, and what we start would go on to.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):

@@ -22,7 +22,7 @@ from bootstrap.rollcall.client import Membership, NotThisHead
 from bootstrap.rollcall.server import RollCall
 from bootstrap.rollcall.wire import BEAT, MAX_LINE, Connection, decode, encode
 
-_EXAMPLES = settings(max_examples=150, deadline=2000)
+_EXAMPLES = settings(max_examples=settings().max_examples * 3 // 2, deadline=2000)
 _MOST_SAID = 64 * 1024
 """Bytes that either side may answer to a stream; the streams here cause far fewer messages than that."""
 
