@@ -23,7 +23,9 @@ LEAKS = {
     "orphan": "subprocess.run(['sh', '-c', 'setsid sleep 63 &'])",
     "orphan_of_a_shell": "os.system('setsid sleep 63 &')",
     "orphan_of_a_marked_run": "subprocess.run(['sh', '-c', 'setsid sleep 63 &'], env=dict(nothing_left))",
-    "daemon": "os.fork() or os.setsid() or os.fork() and os._exit(0) or os.execv('/bin/sleep', ['sleep', '63'])",
+    # The pipe closes when it has executed: until then it has no mark, and for a moment no parent of ours either.
+    "daemon": "r, w = os.pipe(); os.fork() or os.setsid() or os.fork() and os._exit(0)"
+    " or os.execv('/bin/sleep', ['sleep', '63']); os.close(w); os.read(r, 1)",
 }
 HARMLESS = {
     "ended": "subprocess.Popen(['true'])",
