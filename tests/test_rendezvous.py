@@ -28,7 +28,7 @@ from bootstrap.rendezvous.dns import by_name
 from bootstrap.rendezvous.shared_dir import RECORD_MAX, SharedFolder
 from bootstrap.rendezvous.slurm import first
 from bootstrap.rendezvous.slurm import hosts as slurm_hosts
-from bootstrap.settings import Settings
+from bootstrap.settings import Settings, options
 
 HEAD = "127.0.0.1"
 SECRET = "5ec2e7" * 10
@@ -85,6 +85,12 @@ def test_a_worker_finds_the_head_that_announced(tmp_path: Path, name: str, secre
     assert worker.lookup() == before
     remove(worker)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_back_end_is_a_choice_of_the_option() -> None:
+    (option,) = (option for option in options() if option.name == "rendezvous")
+    assert option.metadata["metavar"].split("|") == ["auto", *BACK_ENDS]
+    assert all(option.metadata["parse"](name) == name for name in BACK_ENDS)
 
 
 @pytest.mark.parametrize("name", BACK_ENDS)
