@@ -38,7 +38,7 @@ SETTLE = 2.0
 PATIENCE = 120.0
 SPARE_FILES = 64
 CONNECTIONS_PER_ADDRESS = 20_000
-"""Each has a port of its own; the kernel has 28 232 for one pair of addresses unless told otherwise."""
+"""Each has a port of its own; the kernel has 28 232 for one pair of addresses by default."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ alive = [node for node in ray.nodes() if node["Alive"]]
 print("nodes", len(alive), "address", os.environ["RAY_ADDRESS"], flush=True)
 sys.exit(int(sys.argv[1]))
 """
-"""A workload that uses the cluster and ends with the status that it is told."""
+"""A workload that uses the cluster and ends with the status that it is given."""
 
 
 @dataclass

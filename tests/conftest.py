@@ -108,7 +108,7 @@ def nothing_left() -> Iterator[dict[str, str]]:
 
 
 def _left_after(seconds: float, mark: str, before: set[int]) -> list[int]:
-    """What is still there after ``seconds`` at most, for a process that was just told to end."""
+    """What is still there after ``seconds`` at most, for a process that was just signalled to end."""
     from hosts import wait_for
 
     def alive() -> set[int]:

@@ -48,7 +48,7 @@ def job_pods(job: Object, hosts: Sequence[Host], labels: Mapping[str, str] | Non
     """
     name, template = job["metadata"]["name"], job["spec"]["template"]
     if job["spec"]["completionMode"] != "Indexed" or job["spec"]["completions"] != len(hosts):
-        raise ValueError(f"{name} is no Indexed Job of {len(hosts)} pods")
+        raise ValueError(f"{name} is not an Indexed Job of {len(hosts)} pods")
     pods = []
     for index, host in enumerate(hosts):
         own = {"batch.kubernetes.io/job-completion-index": str(index), "batch.kubernetes.io/job-name": name}

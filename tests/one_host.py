@@ -217,7 +217,7 @@ class Host:
 
 
 def _clean_environment(extra: Mapping[str, str] | None) -> dict[str, str]:
-    """Nothing of what a launcher or a CI system set here, so that a test decides what a host is told."""
+    """Nothing that a launcher or a CI system set here, so that a test decides what a host sees."""
     path = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     base = {"PATH": path, "HOME": "/tmp/home", "USER": "root", "LANG": "C.UTF-8"}
     return {**base, **(extra or {}), MARK: os.environ.get(MARK, "hosts")}

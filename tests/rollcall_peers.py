@@ -1,4 +1,4 @@
-"""What the roll call's tests are made of: a head, workers, and peers that keep to the protocol as far as told."""
+"""What the roll call's tests use: a head, workers, and peers that keep to the protocol as far as a test asks."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Peer:
         self.writer.write(what if isinstance(what, bytes) else json.dumps(what).encode() + b"\n")
 
     async def hear(self) -> dict[str, Any]:
-        """The next message that is no heartbeat; an empty one at end of file."""
+        """The next message other than a heartbeat; an empty one at end of file."""
         while True:
             try:
                 line = await asyncio.wait_for(self.reader.readline(), PATIENCE)

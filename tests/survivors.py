@@ -43,5 +43,5 @@ def describe(pid: int) -> str:
 def _read(pid: int, name: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:  # it ended meanwhile, or it is somebody else's
+    except OSError:  # it ended meanwhile, or it belongs to another user
         return b""

@@ -363,7 +363,7 @@ def test_a_worker_alone_that_is_told_to_stop_is_a_loss(site: Site) -> None:
     head, worker = site.several(2, "--on-node-loss=fail", workload=STAY)
     head.says("up", where="out")
     worker.send(TERM)
-    assert worker.wait() == 143  # before the head gives up hope that it is told to stop, too
+    assert worker.wait() == 143  # before the head stops waiting for its own signal
     assert head.wait() == 76, head.err
 
 

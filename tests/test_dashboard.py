@@ -53,7 +53,7 @@ if any(word.endswith("dashboard/agent.py") for word in sys.orig_argv):
     while not os.path.exists("/shared/go-on"):
         time.sleep(0.1)
 """
-"""A sitecustomize.py: Ray's dashboard agent is not there before somebody says so; as on a cold disk, but for longer."""
+"""A sitecustomize.py: Ray's dashboard agent is not there before the test says so; as on a cold disk, but for longer."""
 WITHOUT_AGENTS = """
 import time, urllib.request
 import ray

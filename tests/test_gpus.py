@@ -73,7 +73,7 @@ def ask(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     if description is None:
-        # An empty file is no library, and the linker does not look further: as good as a machine without a driver.
+        # An empty file is not a library, and the linker does not look further: as good as a machine without a driver.
         (folder / "libnvidia-ml.so.1").touch()
         around = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
     else:

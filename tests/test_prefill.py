@@ -1,4 +1,4 @@
-"""What `ray start` would wait for, told beforehand; that real Ray then does not wait shows in test_dashboard.py."""
+"""What `ray start` would wait for, given beforehand; that real Ray then does not wait shows in test_dashboard.py."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ LEAVES_AN_ORPHAN = ["sh", "-c", "setsid sleep 600 & echo $!"]
 
 @pytest.fixture
 def run(nothing_left: dict[str, str]) -> Iterator[Callable[[Callable[[Children], Awaitable[Any]]], Any]]:
-    """Runs a coroutine with the children of an agent; this process is no subreaper afterwards."""
+    """Runs a coroutine with the children of an agent; this process stops being a subreaper afterwards."""
 
     def run_(body: Callable[[Children], Awaitable[Any]]) -> Any:
         async def main() -> Any:

@@ -674,12 +674,12 @@ NO_HELLO = {
     "a rank beyond reason": _hello_but(rank=1 << 60),
     "a time that is none": _hello_but(time=float("nan")),
     "a time without end": _hello_but(time=float("inf")),
-    "a run that is no text": _hello_but(run=7),
+    "a run that is not text": _hello_but(run=7),
     "a host beyond reason": _hello_but(host="h" * 1000),
 }
 AFTER_WELCOME = {
     "another hello": _hello_but(),
-    "a phase that is no text": b'{"t":"phase","phase":{},"detail":"","error":""}\n',
+    "a phase that is not text": b'{"t":"phase","phase":{},"detail":"","error":""}\n',
     "an unknown phase": b'{"t":"phase","phase":"dancing","detail":"","error":""}\n',
     "a phase in capitals": b'{"t":"phase","phase":"JOINED","detail":"","error":""}\n',
     "an empty phase": b'{"t":"phase","phase":"","detail":"","error":""}\n',

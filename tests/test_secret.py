@@ -1,4 +1,4 @@
-"""The secret that the nodes share: where it comes from, who could have written it, and what Ray is told.
+"""The secret that the nodes share: where it comes from, who could have written it, and what Ray is given.
 
 One that the head made is in its record (test_rendezvous.py, test_discovery.py).
 """
