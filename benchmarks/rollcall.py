@@ -25,13 +25,14 @@ from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
+from bootstrap.files.secret import Secret
 from bootstrap.model import HeadAddress, Verdict
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.server import Member, RollCall
 from bootstrap.rollcall.wire import Hello
 
 RUN = "benchmark"
-SECRET = b"0123456789abcdef" * 4
+SECRET = Secret(b"0123456789abcdef" * 4, "the benchmark")
 HEARTBEAT_TIMEOUT = 10.0
 SETTLE = 2.0
 """Seconds between the release and the idle measurement."""
@@ -116,7 +117,7 @@ async def lead(pipe: Pipe, size: int, idle: float) -> None:
             all_here.set()
 
     call = RollCall(hello(0, size), SECRET, HEARTBEAT_TIMEOUT, on_change=changed)
-    port = await call.listen([free_port()])
+    port = call.listen([free_port()])
     gc.collect()
     before, began = rss(), time.process_time()
     pipe.send(port)

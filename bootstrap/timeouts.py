@@ -31,6 +31,10 @@ LOOK_AGAIN_S = 0.25
 """Maximum delay between looks for the head in runs of up to 250 nodes; larger runs look 1 000 times a second in all."""
 STILL_LOOKING_S = 30.0
 """Delay between log lines while a worker looks for the head, or a head waits for nodes."""
+MUNGE_S = 3.0
+"""Limit for munged to make or read a credential, which takes it less than a millisecond."""
+RECORD_LATE_S = 5.0
+"""Time for the head's record to appear on this node after the head has answered, before its absence counts."""
 REPORT_UNFIT_S = 10.0
 """Limit for an unfit node to report why to the others; a lower ``--head-timeout`` shortens it."""
 

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import gc
-import hashlib
 import hmac
 import json
 import socket
@@ -16,6 +15,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from bootstrap.files.secret import NO_SECRET, Secret
 from bootstrap.model import HeadAddress, Phase
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.server import Member, RollCall
@@ -92,18 +95,25 @@ class Head:
         return self.call.members[rank].phase if rank in self.call.members else None
 
 
+def given(secret: bytes | Secret | None) -> Secret:
+    """What a user gave to every node, or nothing."""
+    if isinstance(secret, Secret):
+        return secret
+    return NO_SECRET if secret is None else Secret(secret, "the test")
+
+
 @contextlib.asynccontextmanager
 async def a_head(
-    secret: bytes | None = None,
+    secret: bytes | Secret | None = None,
     heartbeat_timeout: float = 30.0,
     port: int = 0,
     any_python_patch: bool = False,
     **me: Any,
 ) -> AsyncIterator[Head]:
-    call = RollCall(dataclasses.replace(ME, **me), secret, heartbeat_timeout, any_python_patch)
+    call = RollCall(dataclasses.replace(ME, **me), given(secret), heartbeat_timeout, any_python_patch)
     head = Head(call)
     call.on_change, call.on_refused = head.note, head.note_refused
-    head.port = await call.listen([port or free_port()])
+    head.port = call.listen([port] if port else [0, 0, 0])
     try:
         yield head
     finally:
@@ -112,10 +122,14 @@ async def a_head(
 
 
 async def join(
-    address: HeadAddress, who: Hello, secret: bytes | None = None, heartbeat_timeout: float = 30.0, timeout: float = 5.0
+    address: HeadAddress,
+    who: Hello,
+    secret: bytes | Secret | None = None,
+    heartbeat_timeout: float = 30.0,
+    timeout: float = 5.0,
 ) -> Membership:
     """A real worker, up to its welcome."""
-    membership = Membership(who, secret, heartbeat_timeout)
+    membership = Membership(who, given(secret), heartbeat_timeout)
     await membership.greet(address, timeout)
     await membership.enrol(timeout)
     return membership
@@ -126,10 +140,38 @@ def tag(challenge: str, run: str = RUN, attempt: int = 0) -> str:
     return hmac.new(f"{run}\n{attempt}".encode(), challenge.encode(), "sha256").hexdigest()[:32]
 
 
-def proof(secret: bytes | None, side: str, own: str, other: str) -> str:
-    if secret is None:
-        return ""
-    return hmac.new(secret, f"ray-bootstrap/1\n{side}\n{own}\n{other}".encode(), hashlib.sha256).hexdigest()
+@dataclass
+class Keys:
+    """One side's end of a sealed connection, as docs/rollcall.md has it; the derivation is another library's."""
+
+    secret: bytes
+    side: str
+    worker_nonce: str
+    head_nonce: str
+    run: str = RUN
+    attempt: int = 0
+    sent: int = 0
+    heard: int = 0
+
+    def _key(self, side: str) -> bytes:
+        info = f"ray-bootstrap/2\n{side}\n{self.attempt}\n{self.run}".encode()
+        salt = (self.worker_nonce + self.head_nonce).encode()
+        return HKDF(algorithm=SHA256(), length=32, salt=salt, info=info).derive(self.secret)
+
+    def mac(self, side: str, number: int, text: bytes) -> bytes:
+        return hmac.new(self._key(side), number.to_bytes(8, "big") + text, "sha256").hexdigest()[:32].encode()
+
+    def seal(self, line: bytes) -> bytes:
+        text = line.rstrip(b"\n")
+        self.sent += 1
+        return text + b" " + self.mac(self.side, self.sent - 1, text) + b"\n"
+
+    def open(self, line: bytes) -> bytes:
+        text, mac = line.rstrip(b"\n").rsplit(b" ", 1)
+        other = {"worker": "head", "head": "worker"}[self.side]
+        assert mac == self.mac(other, self.heard, text)
+        self.heard += 1
+        return text
 
 
 @dataclass
@@ -138,13 +180,19 @@ class Peer:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    keys: Keys | None = None
 
     @classmethod
     async def connect(cls, port: int) -> Peer:
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
 
     def send(self, what: bytes | dict[str, Any]) -> None:
-        self.writer.write(what if isinstance(what, bytes) else json.dumps(what).encode() + b"\n")
+        """Bytes as they are; a message as a line, with its MAC if there are keys."""
+        if isinstance(what, bytes):
+            self.writer.write(what)
+            return
+        line = json.dumps(what).encode() + b"\n"
+        self.writer.write(line if self.keys is None else self.keys.seal(line))
 
     async def hear(self) -> dict[str, Any]:
         """The next message other than a heartbeat; an empty one at end of file."""
@@ -153,7 +201,9 @@ class Peer:
                 line = await asyncio.wait_for(self.reader.readline(), PATIENCE)
             except ConnectionResetError:
                 return {}
-            message: dict[str, Any] = json.loads(line) if line else {}
+            if self.keys is not None and line and not line.startswith(b'{"t":"refuse"'):
+                line = self.keys.open(line)
+            message: dict[str, Any] = json.loads(line[: line.rindex(b"}") + 1]) if line else {}
             if message.get("t") != "beat":
                 return message
 
@@ -163,17 +213,19 @@ class Peer:
             pass
         return True
 
-    async def hail(self, nonce: str = "0" * 32, version: Any = 1) -> dict[str, Any]:
+    async def hail(self, nonce: str = "0" * 32, version: Any = 2) -> dict[str, Any]:
         self.send({"t": "hail", "v": version, "nonce": nonce})
         return await self.hear()
 
-    async def prove(self, secret: bytes | None = None, nonce: str = "0" * 32) -> None:
+    async def agree(self, secret: bytes | None = None, nonce: str = "0" * 32) -> None:
+        """Up to the point where the hello comes next."""
         answer = await self.hail(nonce)
-        self.send({"t": "proof", "proof": proof(secret, "worker", nonce, answer["nonce"])})
+        if secret is not None:
+            self.keys = Keys(secret, "worker", nonce, answer["nonce"])
 
     async def enrol(self, who: Hello, secret: bytes | None = None) -> dict[str, Any]:
         """The whole way to the head's answer."""
-        await self.prove(secret)
+        await self.agree(secret)
         self.send({"t": "hello", **dataclasses.asdict(who)})
         return await self.hear()
 
@@ -225,7 +277,9 @@ class Wire:
         self._silent.set()
 
     def messages(self, side: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in bytes(self.said[side]).splitlines()]
+        """All of them, without their MACs."""
+        lines = bytes(self.said[side]).splitlines()
+        return [json.loads(line[: line.rindex(b"}") + 1]) for line in lines]
 
 
 @contextlib.asynccontextmanager

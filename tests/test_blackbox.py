@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import pytest
 from survivors import descendants
 
 from bootstrap import cli
+from bootstrap.files.secret import derive_token
 
 if TYPE_CHECKING:
     from agents import Site
@@ -154,7 +156,6 @@ def test_how_ray_is_started_on_a_head(site: Site) -> None:
         ({"RAY_AUTH_TOKEN": "s3cret"}, "token", False),
         ({"RAY_AUTH_TOKEN_PATH": "token"}, "token", True),
         ({"RAY_AUTH_TOKEN": "s3cret", "RAY_BOOTSTRAP_AUTH": "off"}, "disabled", False),
-        ({"RAY_AUTH_TOKEN": "other", "RAY_BOOTSTRAP_SECRET_FILE": "token"}, "token", True),
     ],
 )
 def test_ray_and_the_workload_use_the_same_token(site: Site, env: dict[str, str], mode: str, path: bool) -> None:
@@ -171,6 +172,22 @@ def test_ray_and_the_workload_use_the_same_token(site: Site, env: dict[str, str]
     assert start["env"].get("RAY_AUTH_TOKEN") == (None if path else env.get("RAY_AUTH_TOKEN"))
     assert node.out == f"{mode} {token if path else None}\n"
     assert "s3cret" not in " ".join(start["argv"]) + node.err
+
+
+@pytest.mark.parametrize("given", [{"RAY_BOOTSTRAP_SECRET": "s3cret"}, {"RAY_BOOTSTRAP_SECRET_FILE": "secret"}])
+def test_ray_and_the_workload_get_a_token_and_never_the_secret(site: Site, given: dict[str, str]) -> None:
+    secret = site.folder / "secret"
+    secret.write_text("s3cret\n")
+    secret.chmod(0o600)
+    env = {name: str(secret) if value == "secret" else value for name, value in given.items()}
+    script = "import os; print(open(os.environ['RAY_AUTH_TOKEN_PATH']).read(), dict(os.environ))"
+    node = site.run("--", sys.executable, "-c", script, env={**env, "RAY_AUTH_TOKEN": "another"})
+    assert node.wait() == 0, node.err
+    (start,) = node.starts
+    assert node.out.startswith(f"{derive_token(b's3cret', site.run_id)} ")
+    for shown in (json.dumps(start), node.err, node.out):
+        assert "s3cret" not in shown
+        assert "RAY_AUTH_TOKEN'" not in shown
 
 
 def test_a_python_that_puts_no_folder_of_its_own_on_the_path(site: Site) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bootstrap.files.secret import derive_token
+
 if TYPE_CHECKING:
     from agents import Node, Site
 
@@ -82,7 +84,8 @@ def test_a_shared_folder_carries_the_address_and_a_secret(site: Site) -> None:
         (start,) = node.starts
         tokens.append(Path(start["env"]["RAY_AUTH_TOKEN_PATH"]))
         assert start["env"]["RAY_AUTH_MODE"] == "token"
-        assert (tokens[-1].read_text(), tokens[-1].stat().st_mode & 0o777) == (secret, 0o600)
+        token = derive_token(secret.encode(), site.run_id)
+        assert (tokens[-1].read_text(), tokens[-1].stat().st_mode & 0o777) == (token, 0o600)
         assert secret not in json.dumps(start) + node.err
     assert tokens[0] != tokens[1]  # each reads its own, and not over the network
     (site.folder / "go").touch()
@@ -204,14 +207,14 @@ def test_another_version_of_ray(site: Site) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "told"),
     [
-        ("one", "two", "the secrets of this node and of the head differ"),
-        ("one", None, "only the head has a secret"),
-        (None, "two", "only this node has a secret"),
+        ("one", "two", "the secrets of the two nodes differ"),
+        ("one", None, "the head has a secret, this node has no secret"),
+        (None, "two", "the head has no secret, this node has a secret"),
     ],
 )
 def test_another_secret(site: Site, first: str | None, second: str | None, told: str) -> None:
-    head = site.rank(0, 2, "--quorum-timeout=1", env={"RAY_AUTH_TOKEN": first})
-    worker = site.rank(1, 2, env={"RAY_AUTH_TOKEN": second})
+    head = site.rank(0, 2, "--quorum-timeout=1", env={"RAY_BOOTSTRAP_SECRET": first})
+    worker = site.rank(1, 2, env={"RAY_BOOTSTRAP_SECRET": second})
     assert statuses(worker, head) == [77, 75]
     assert told in worker.err
     assert "openssl" in worker.err or "RAY_AUTH_TOKEN" in worker.err

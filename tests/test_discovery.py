@@ -14,7 +14,7 @@ from rollcall_peers import ME, SECRET, a_head, a_program, free_port, hello, loop
 
 from bootstrap import net, timeouts
 from bootstrap.errors import HeadNotFound, IdentityError, Refused, UsageError
-from bootstrap.files.secret import Secret, generate
+from bootstrap.files.secret import NO_SECRET, Channel, Secret, generate
 from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.model import HeadAddress, NodeIdentity, Role
@@ -26,7 +26,13 @@ from bootstrap.rendezvous.static import at
 from bootstrap.rollcall.client import Membership
 from bootstrap.settings import Settings
 
-NONE = Secret(None, "none given")
+IN_RECORD = Secret(None, "the head's record", Channel.RECORD)
+USERS = Secret(b"of the user", "RAY_BOOTSTRAP_SECRET")
+
+
+def made() -> Secret:
+    """What a head generates for its record."""
+    return generate(IN_RECORD)
 
 
 def folder(path: Path) -> SharedFolder:
@@ -41,8 +47,9 @@ def at_record(folder: SharedFolder) -> Rendezvous:
 
 
 async def find(
-    rendezvous: Rendezvous | SharedFolder, given: Secret = NONE, timeout: float = 5.0, **changes: Any
-) -> tuple[Membership, Secret]:
+    rendezvous: Rendezvous | SharedFolder, given: Secret | None = None, timeout: float = 5.0, **changes: Any
+) -> Membership:
+    given = given or (IN_RECORD if isinstance(rendezvous, SharedFolder) else NO_SECRET)
     if isinstance(rendezvous, SharedFolder):
         rendezvous = at_record(rendezvous)
     return await discovery.find_head(Settings(**changes), rendezvous, hello(), given, timeout, Log())
@@ -95,7 +102,7 @@ def test_a_record_that_hangs_does_not_either(
     tmp_path: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rendezvous, real = folder(tmp_path), os.open
-    rendezvous.announce(HeadAddress("127.0.0.1", free_port()), generate().value)
+    rendezvous.announce(HeadAddress("127.0.0.1", free_port()), made().value)
 
     def hanging(path: Any, *args: Any, **kwargs: Any) -> int:
         if path == rendezvous.name:
@@ -113,20 +120,20 @@ def test_a_record_that_hangs_does_not_either(
 
 
 def test_the_secret_in_the_record_is_used_where_none_was_given(tmp_path: Path) -> None:
-    rendezvous, made = folder(tmp_path), generate()
+    rendezvous, ours = folder(tmp_path), made()
 
     @looped
     async def scenario() -> None:
-        async with a_head(made.value) as head:
-            rendezvous.announce(head.address, made.value)
+        async with a_head(ours.value) as head:
+            rendezvous.announce(head.address, ours.value)
             for auth in ("auto", "required"):
-                membership, shared = await find(folder(tmp_path), auth=auth)
-                assert (shared.value, shared.generated) == (made.value, True)
+                membership = await find(folder(tmp_path), auth=auth)
+                assert membership.secret.value == ours.value
                 await membership.leave("test")
             with pytest.raises(Refused, match="differ"):
-                await find(folder(tmp_path), Secret(b"of the user", "RAY_AUTH_TOKEN"))
-            with pytest.raises(Refused, match="only the head has a secret"):
-                await find(folder(tmp_path), Secret(None, "--auth=off"), auth="off")
+                await find(folder(tmp_path), USERS)
+            with pytest.raises(Refused, match=r"the head has a secret, this node has no secret$"):
+                await find(folder(tmp_path), Secret(None, "--auth=off", Channel.NONE), auth="off")
 
     scenario()
 
@@ -168,15 +175,15 @@ def replaced_at_a_look(
 
 
 def test_a_secret_from_an_older_heads_record_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rendezvous, old, new = folder(tmp_path), generate().value, generate().value
+    rendezvous, old, new = folder(tmp_path), made().value, made().value
 
     @looped
     async def scenario() -> None:
         async with a_head(new) as head:
             folder(tmp_path).announce(head.address, old)
             looks = replaced_at_a_look(3, rendezvous, (head.address, new), monkeypatch)
-            membership, shared = await find(rendezvous)
-            assert (membership.rank, shared.value) == (1, new)
+            membership = await find(rendezvous)
+            assert (membership.rank, membership.secret.value) == (1, new)
             assert [look.secret for look in looks] == [old, old, new]
             membership.close()
 
@@ -187,57 +194,60 @@ def test_a_secret_from_an_older_heads_record_is_read_again(tmp_path: Path, monke
 def test_an_older_heads_record_without_a_secret_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auth: str
 ) -> None:
-    rendezvous, new = folder(tmp_path), generate().value
+    rendezvous, new = folder(tmp_path), made().value
 
     @looped
     async def scenario() -> None:
         async with a_head(new) as head:
             folder(tmp_path).announce(head.address, None)
             replaced_at_a_look(2, rendezvous, (head.address, new), monkeypatch)
-            membership, shared = await find(rendezvous, auth=auth)
-            assert shared.value == new
+            membership = await find(rendezvous, auth=auth)
+            assert membership.secret.value == new
             membership.close()
 
     scenario()
 
 
 def test_a_record_that_cannot_be_believed_is_reported_and_may_be_mended(tmp_path: Path) -> None:
-    rendezvous, made = folder(tmp_path), generate()
+    rendezvous, ours = folder(tmp_path), made()
     record = rendezvous.folder / rendezvous.name
 
     @looped
     async def scenario() -> None:
-        async with a_head(made.value) as head:
-            rendezvous.announce(head.address, made.value)
+        async with a_head(ours.value) as head:
+            rendezvous.announce(head.address, ours.value)
             record.chmod(0o666)
             with pytest.raises(
                 HeadNotFound,
                 match=rf"{record}: other users can write it \(mode 666\), so its secret is not safe: ignored",
             ) as caught:
                 await find(rendezvous, timeout=0.3)
-            assert (made.value or b"").decode() not in str(caught.value)
+            assert (ours.value or b"").decode() not in str(caught.value)
             asyncio.get_running_loop().call_later(0.2, record.chmod, 0o600)
-            membership, _ = await find(rendezvous)
+            membership = await find(rendezvous)
             membership.close()
 
     scenario()
 
 
-def test_a_secret_that_only_the_head_was_given_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_secret_that_only_the_head_was_given_is_refused_once_no_record_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeouts, "RECORD_LATE_S", 0.5)
     rendezvous = folder(tmp_path)
 
     @looped
     async def scenario() -> None:
         async with a_head(SECRET) as head:
             rendezvous.announce(head.address, None)
-            with pytest.raises(Refused, match="only the head has a secret"):
+            with pytest.raises(Refused, match="no secret, which was to come from the head's record"):
                 await find(rendezvous)
 
     scenario()
 
 
 def test_a_record_whose_secret_stays_wrong_is_reported(tmp_path: Path) -> None:
-    rendezvous, other = folder(tmp_path), generate().value
+    rendezvous, other = folder(tmp_path), made().value
 
     @looped
     async def scenario() -> None:
@@ -247,7 +257,7 @@ def test_a_record_whose_secret_stays_wrong_is_reported(tmp_path: Path) -> None:
                 await find(rendezvous, timeout=0.3)
             assert (other or b"").decode() not in str(caught.value)
             with pytest.raises(Refused, match="differ"):
-                await find(rendezvous, Secret(b"of the user", "RAY_AUTH_TOKEN"))
+                await find(rendezvous, USERS)
 
     scenario()
 
@@ -269,7 +279,7 @@ def test_the_second_address_of_a_name_whose_first_is_a_black_hole(monkeypatch: p
         loop.create_connection = create_connection  # type: ignore[method-assign,assignment]
         async with a_head(SECRET) as head:
             rendezvous = at(("head.example",), (head.address.port,))
-            membership, _ = await find(rendezvous, Secret(SECRET, "RAY_AUTH_TOKEN"), timeout=10)
+            membership = await find(rendezvous, Secret(SECRET, "RAY_BOOTSTRAP_SECRET"), timeout=10)
             assert tried == ["192.0.2.1", "127.0.0.1"]
             membership.close()
 
@@ -290,7 +300,7 @@ def test_another_head_of_this_run_is_found_by_its_name(theirs: bytes | None) -> 
         async with a_head(theirs) as other:
             rendezvous = at(("127.0.0.3", OTHER), (free_port(), other.port))
             with pytest.raises(IdentityError, match=f"claimed by two nodes: 127.0.0.[23]:{other.port} already leads"):
-                await discovery.check_no_other_head(rendezvous, ME, NONE)
+                await discovery.check_no_other_head(rendezvous, ME)
 
     scenario()
 
@@ -300,12 +310,10 @@ def test_this_machine_a_head_of_another_run_and_other_programs_are_no_other_head
     async def scenario() -> None:
         async with a_head() as here, a_head(run="another") as other, a_program(lambda _: asyncio.sleep(30)) as silent:
             await discovery.check_no_other_head(
-                at(("127.0.0.1", "localhost", "no-such-name.invalid"), (here.port,)), ME, NONE
+                at(("127.0.0.1", "localhost", "no-such-name.invalid"), (here.port,)), ME
             )
             begin = asyncio.get_running_loop().time()
-            await discovery.check_no_other_head(
-                at((OTHER, "127.0.0.1"), (other.port, silent.port, free_port())), ME, NONE
-            )
+            await discovery.check_no_other_head(at((OTHER, "127.0.0.1"), (other.port, silent.port, free_port())), ME)
             assert asyncio.get_running_loop().time() - begin < 10  # and not as long as it is silent
 
     scenario()
@@ -319,37 +327,35 @@ def test_a_rendezvous_that_hangs_does_not_hold_a_head(
 
     @looped
     async def scenario() -> None:
-        await discovery.check_no_other_head(hanging(hung), ME, NONE)
+        await discovery.check_no_other_head(hanging(hung), ME)
         monkeypatch.setattr(SharedFolder, "lookup", lambda _self: hung.wait(30))
-        await discovery.check_no_other_head(at_record(folder(tmp_path)), ME, NONE)
-        await discovery.check_still_head(at_record(folder(tmp_path)), ME, NONE, HeadAddress(OTHER, 1))
+        await discovery.check_no_other_head(at_record(folder(tmp_path)), ME)
+        await discovery.check_still_head(at_record(folder(tmp_path)), ME, HeadAddress(OTHER, 1))
 
     scenario()
 
 
-@pytest.mark.parametrize("made", [None, generate()])
-def test_of_two_heads_that_started_at_once_the_record_tells_the_one_that_goes(
-    tmp_path: Path, made: Secret | None
-) -> None:
+@pytest.mark.parametrize("generated", [False, True])
+def test_of_two_heads_that_started_at_once_the_record_tells_the_one_that_goes(tmp_path: Path, generated: bool) -> None:
     first, second = folder(tmp_path), folder(tmp_path)
-    theirs = made or Secret(SECRET, "test")
+    theirs = made() if generated else Secret(SECRET, "test")
 
     @looped
     async def scenario() -> None:
-        await discovery.check_no_other_head(at_record(first), ME, NONE)
-        await discovery.check_no_other_head(at_record(second), ME, NONE)
-        async with a_head() as one, a_head(theirs.value) as two:
+        await discovery.check_no_other_head(at_record(first), ME)
+        await discovery.check_no_other_head(at_record(second), ME)
+        async with a_head() as one, a_head(theirs) as two:
             first.announce(one.address, None)
-            second.announce(two.address, made.value if made else None)
-            await discovery.check_still_head(at_record(second), ME, theirs, two.address)
+            second.announce(two.address, theirs.value if generated else None)
+            await discovery.check_still_head(at_record(second), ME, two.address)
             two_nodes = f"claimed by two nodes: 127.0.0.1:{two.port} already leads it"
             with pytest.raises(IdentityError, match=two_nodes):
-                await discovery.check_still_head(at_record(first), ME, NONE, one.address)
+                await discovery.check_still_head(at_record(first), ME, one.address)
             with pytest.raises(IdentityError, match=two_nodes):
-                await discovery.check_no_other_head(at_record(folder(tmp_path)), ME, NONE)
+                await discovery.check_no_other_head(at_record(folder(tmp_path)), ME)
         # The other has ended, and has left its record.
-        await discovery.check_still_head(at_record(first), ME, NONE, one.address)
-        await discovery.check_no_other_head(at_record(folder(tmp_path)), ME, NONE)
-        await discovery.check_still_head(at((OTHER,), (1,)), ME, NONE, one.address)
+        await discovery.check_still_head(at_record(first), ME, one.address)
+        await discovery.check_no_other_head(at_record(folder(tmp_path)), ME)
+        await discovery.check_still_head(at((OTHER,), (1,)), ME, one.address)
 
     scenario()

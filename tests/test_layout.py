@@ -19,7 +19,7 @@ FLOORS = (
     ("rendezvous",),
     ("rollcall", "node"),
     ("files",),
-    ("net", "settings", "log"),
+    ("net", "munge", "settings", "log"),
     ("process", "model", "parsers"),
     ("errors", "host", "timeouts"),
     ("__init__",),

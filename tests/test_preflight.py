@@ -19,7 +19,8 @@ import pytest
 
 from bootstrap import net, preflight
 from bootstrap.errors import PreflightFailed
-from bootstrap.files.secret import Secret
+from bootstrap.files.mounts import mount_of
+from bootstrap.files.secret import Channel, Secret
 from bootstrap.host import Host
 from bootstrap.model import Gpu, NodeAddress, NodeIdentity, Resources, Role
 from bootstrap.node import gpus
@@ -58,7 +59,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
         address=NodeAddress(IP, "eth0", "node"),
         resources=Resources(cpus=4, memory=32 * GIB),
         temp_dir=Path("/tmp/ray-12345678"),
-        secret=Secret(None, "none given"),
+        secret=Secret(None, "none given", Channel.LOCAL),
     )
 
 
@@ -108,7 +109,8 @@ from bootstrap import preflight
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
 from bootstrap.node.inspection import Node
-from bootstrap.files.secret import Secret
+from bootstrap.files.mounts import mount_of
+from bootstrap.files.secret import Channel, Secret
 from bootstrap.settings import Settings
 preflight.run(Node(
     Settings(), Host({}, "node"), NodeIdentity("local", Role.HEAD, 0, 1, "run"), NodeAddress("127.0.0.1", "lo", "node"),
@@ -241,13 +243,13 @@ def test_token_file(fit: Node, tmp_path: Path, mode: int, bad: bool) -> None:
     token = tmp_path / "token"
     token.write_text("secret")
     token.chmod(mode)
-    node = having(fit, secret=Secret(b"secret", "--secret-file", token))
+    node = having(fit, secret=Secret(b"secret" * 4, "--secret-file", path=token))
     assert found(node) == ([("token-file", False)] if bad else [])
     assert all("secret" not in f.message.replace("the secret in", "") for f in preflight.run(node))
 
 
 def test_a_check_that_cannot_look_is_a_warning(fit: Node, tmp_path: Path) -> None:
-    finding = only(having(fit, secret=Secret(b"x", "--secret-file", tmp_path / "gone")))
+    finding = only(having(fit, secret=Secret(b"x" * 16, "--secret-file", path=tmp_path / "gone")))
     assert (finding.check, finding.fatal) == ("token-file", False)
     assert "No such file" in finding.message
 
@@ -552,11 +554,11 @@ def test_mount_of(tmp_path: Path, path: str, kind: str) -> None:
     rows = [("/", "ext4"), ("/data", "xfs"), ("/data/a\\040b", "nfs4"), ("/twice", "nfs"), ("/twice", "tmpfs")]
     text = "".join(f"{i} 1 0:{i} / {point} rw,relatime - {kind} source rw\n" for i, (point, kind) in enumerate(rows))
     (tmp_path / "proc/self/mountinfo").write_text(text + "broken line\n\n")
-    assert folders.mount_of(Host({}, "node", tmp_path), Path(path))[0] == kind
+    assert mount_of(Host({}, "node", tmp_path), Path(path))[0] == kind
 
 
 def test_mount_of_this_machine() -> None:
-    assert folders.mount_of(Host({}, "node"), Path("/proc/self"))[0] == "proc"
+    assert mount_of(Host({}, "node"), Path("/proc/self"))[0] == "proc"
 
 
 @pytest.mark.parametrize(
@@ -589,7 +591,9 @@ def test_shared_dir_with_a_dead_agents_canary(fit: Node, tmp_path: Path) -> None
 def meeting_in(node: Node, folder: Path, **changes: Any) -> Node:
     """``node`` of a run whose head is found, and whose secret is made, in this folder."""
     identity = dataclasses.replace(node.identity, rendezvous="file")
-    return having(node, shared_dir=str(folder), identity=identity, **changes)
+    off = changes.get("auth") == "off"
+    secret = Secret(None, "", Channel.NONE if off else Channel.RECORD)
+    return having(node, shared_dir=str(folder), identity=identity, secret=secret, **changes)
 
 
 def showing(monkeypatch: pytest.MonkeyPatch, **changes: int) -> None:
@@ -616,7 +620,7 @@ def test_shared_dir_that_keeps_no_modes(
     assert f"a file of mode 600 shows {mode:o} there" in finding.message
     assert found(meeting_in(fit, tmp_path, auth="off")) == []
     assert found(having(fit, shared_dir=str(tmp_path))) == []  # no secret is made there
-    assert found(dataclasses.replace(node, secret=Secret(b"given", "RAY_AUTH_TOKEN"))) == []
+    assert found(dataclasses.replace(node, secret=Secret(b"given" * 4, "RAY_AUTH_TOKEN"))) == []
 
 
 def test_shared_dir_that_squashes_owners(fit: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from bootstrap.errors import IdentityError, UsageError
 from bootstrap.files import ownership
 from bootstrap.files.manifest import Manifest, remove_owned_files
-from bootstrap.files.secret import generate
+from bootstrap.files.secret import Channel, Secret, generate
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity, Role
 from bootstrap.rendezvous import BACK_ENDS, Lookup, Rendezvous, make, rollcall_ports
@@ -346,7 +346,7 @@ def test_a_record_is_private_and_whole_and_says_whose_it_is(tmp_path: Path, secr
 
 
 def test_a_secret_that_is_made_fits_into_the_record(tmp_path: Path) -> None:
-    made = generate().value
+    made = generate(Secret(None, "", Channel.RECORD)).value
     folder(tmp_path).announce(FIRST, made)
     assert folder(tmp_path).lookup().secret == made is not None
 

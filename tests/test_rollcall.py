@@ -17,22 +17,24 @@ from rollcall_peers import (
     PATIENCE,
     RUN,
     SECRET,
+    Keys,
     Peer,
     a_head,
     a_peer,
     a_program,
     a_wire,
     free_port,
+    given,
     hello,
     join,
     looped,
-    proof,
     tag,
 )
 
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused, UsageError
+from bootstrap.files.secret import NO_SECRET, Secret
 from bootstrap.model import HeadAddress, Phase, Verdict
-from bootstrap.rollcall import client, server, wire
+from bootstrap.rollcall import auth, client, handshake, listener, server, wire
 from bootstrap.rollcall.admission import MOST_NODES, rank_for
 from bootstrap.rollcall.client import Membership, NotThisHead
 
@@ -45,14 +47,52 @@ SLACK = 10.0
 # ------------------------------------------------------------------------------------------------- the wire's format
 
 
-def test_tag_and_proof_are_as_documented() -> None:
-    """The values are openssl's: ``printf %s TEXT | openssl dgst -sha256 -hmac KEY``."""
-    mine, theirs = "ab" * 16, "cd" * 16
-    assert wire.run_tag("r", 3, mine) == tag(mine, "r", 3) == "c4eb592071ef1d00c02c99fc933765e4"
-    expected = "48f03fc54177b56126953f7f37c2fe9d51576e34b35b6e32e96edad76e5e58b3"
-    assert wire.proof(SECRET, "head", mine, theirs) == proof(SECRET, "head", mine, theirs) == expected
-    assert wire.proof(SECRET, "worker", mine, theirs) == proof(SECRET, "worker", mine, theirs) != expected
-    assert wire.proof(None, "head", mine, theirs) == ""
+def test_the_tag_is_as_documented() -> None:
+    """The value is openssl's: ``printf %s TEXT | openssl dgst -sha256 -hmac KEY``."""
+    nonce = "ab" * 16
+    assert auth.run_tag("r", 3, nonce) == tag(nonce, "r", 3) == "c4eb592071ef1d00c02c99fc933765e4"
+
+
+def test_the_key_derivation_is_that_of_rfc_5869() -> None:
+    """Its test case 1 (A.1), of which we take the first 32 bytes, and case 3 (A.3): no salt, no info."""
+    secret, salt, info = b"\x0b" * 22, bytes(range(13)), bytes(range(0xF0, 0xFA))
+    expected = "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf"
+    assert auth.hkdf(secret, salt, info).hex() == expected
+    expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d"
+    assert auth.hkdf(secret, b"", b"").hex() == expected
+
+
+def test_a_mac_is_as_documented() -> None:
+    """The value is openssl's, in docs/rollcall.md."""
+    worker, head = "ab" * 16, "cd" * 16
+    ours, theirs = (auth.Seal(SECRET, side, worker + head, "r", 3) for side in ("worker", "head"))
+    documented = Keys(SECRET, "worker", worker, head, "r", 3)
+    for line in (b'{"t":"beat"}\n', b'{"t":"bye","reason":"x"}\n', b'{"t":"beat"}\n'):
+        sealed = ours.seal(line)
+        assert sealed == documented.seal(line)
+        assert theirs.open(sealed.rstrip(b"\n")) == line.rstrip(b"\n")
+    first = auth.Seal(SECRET, "worker", worker + head, "r", 3).seal(b'{"t":"beat"}\n')
+    assert first == b'{"t":"beat"} f0281796decead7c9ffbef6ffb07a41c\n'
+
+
+@pytest.mark.parametrize("change", ["again", "skipped", "reflected", "changed", "another run", "another nonce", "none"])
+def test_what_is_not_the_next_line_of_the_other_side_is_not_opened(change: str) -> None:
+    nonces = "0" * 64
+    worker, head = (auth.Seal(SECRET, side, nonces, RUN, 0) for side in ("worker", "head"))
+    first, second = (worker.seal(b'{"t":"phase","n":%d}\n' % n) for n in (1, 2))
+    assert head.open(first[:-1])
+    sealed = {
+        "again": first,
+        "skipped": worker.seal(b'{"t":"phase","n":3}\n'),
+        "reflected": head.seal(b'{"t":"beat"}\n'),
+        "changed": second.replace(b"2", b"3", 1),
+        "another run": auth.Seal(SECRET, "worker", nonces, "other", 0).seal(b"{}\n"),
+        "another nonce": auth.Seal(SECRET, "worker", "1" * 64, RUN, 0).seal(b"{}\n"),
+        "none": b'{"t":"phase","n":2}\n',
+    }[change]
+    with pytest.raises(auth.Unsealed):
+        head.open(sealed[:-1])
+    assert head.open(second[:-1])  # and the connection, if it were not cut, would go on
 
 
 # ----------------------------------------------------------------------------------------------------------- the fence
@@ -176,7 +216,7 @@ async def test_where_nobody_is_there_is_no_head() -> None:
 async def test_a_head_that_restarted_is_a_new_head_to_those_who_had_joined_and_to_those_who_look() -> None:
     async with a_head() as first:
         joined = await join(first.address, hello(1))
-        looking = Membership(hello(2), None, 30)
+        looking = Membership(hello(2), NO_SECRET, 30)
         await looking.greet(first.address, 5)
     with pytest.raises(RayDied, match=f"lost the head {ME.host} without a verdict"):
         await asyncio.wait_for(asyncio.shield(joined.ended), PATIENCE)
@@ -199,12 +239,12 @@ async def test_a_port_that_is_taken_is_passed_over_and_if_all_are_said() -> None
     async with a_head() as head:
         async with a_head(port=free_port()) as other:
             assert other.port != head.port
-        call = server.RollCall(ME, None, 30)
+        call = server.RollCall(ME, NO_SECRET, 30)
         free = free_port()
-        assert await call.listen([head.port, free]) == free
+        assert call.listen([head.port, free]) == free
         call.close()
         with pytest.raises(UsageError, match=rf"no port is free for the roll call \(tried {head.port}\)") as caught:
-            await server.RollCall(ME, None, 30).listen([head.port])
+            server.RollCall(ME, NO_SECRET, 30).listen([head.port])
         assert "--rollcall-port" in caught.value.hint
 
 
@@ -278,7 +318,7 @@ async def test_unnumbered_nodes_get_the_lowest_free_rank_and_that_of_one_who_was
 async def test_a_rank_taken_over_in_the_moment_of_its_release_stays_with_the_new_node() -> None:
     async with a_head() as head, a_peer(head.port) as old, a_peer(head.port) as new:
         assert (await old.enrol(hello(1)))["t"] == "welcome"
-        await new.prove()
+        await new.agree()
         third = await join(head.address, hello(3))  # so the proof has been read
         # Both are read in one turn of the loop: the good-bye closes a connection that is reported lost only afterwards.
         old.send({"t": "bye", "reason": "moved"})
@@ -294,24 +334,24 @@ async def test_a_rank_taken_over_in_the_moment_of_its_release_stays_with_the_new
 # --------------------------------------------------------------------------------------------- agreement before Ray
 
 
-def speak_protocol_2(monkeypatch: pytest.MonkeyPatch) -> None:
+def speak_protocol_3(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has workers, but not the head, speak another version of the protocol."""
-    monkeypatch.setattr(client, "wire", SimpleNamespace(**{**vars(wire), "VERSION": 2}))
+    monkeypatch.setattr(client, "auth", SimpleNamespace(**{**vars(auth), "VERSION": 3}))
 
 
 @looped
 async def test_another_protocol_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_head() as head:
-        speak_protocol_2(monkeypatch)
-        with pytest.raises(Refused, match=r"protocol 2 on 127\.0\.0\.1, 1 on head-host"):
+        speak_protocol_3(monkeypatch)
+        with pytest.raises(Refused, match=r"protocol 3 on 127\.0\.0\.1, 2 on head-host"):
             await join(head.address, hello())
-        assert head.call.rejected == ["127.0.0.1: protocol 2 on 127.0.0.1, 1 on head-host"]
+        assert head.call.rejected == ["127.0.0.1: protocol 3 on 127.0.0.1, 2 on head-host"]
 
 
 @looped
 async def test_another_protocol_of_another_run_is_just_not_this_head(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_head() as head:
-        speak_protocol_2(monkeypatch)
+        speak_protocol_3(monkeypatch)
         with pytest.raises(NotThisHead):
             await join(head.address, hello(run="other"))
 
@@ -363,45 +403,58 @@ async def test_with_the_secret_both_sides_prove_it_and_never_say_it() -> None:
     async with a_head(SECRET) as head, a_wire(head.port) as between:
         worker = await join(between.address, hello(), SECRET)
         said = between.messages("worker")
-        assert [m["t"] for m in said[:3]] == ["hail", "proof", "hello"]
+        assert [m["t"] for m in said[:2]] == ["hail", "hello"]
         assert [m["t"] for m in between.messages("head")][:2] == ["challenge", "welcome"]
-        assert RUN not in str(said[:2])
+        assert RUN not in str(said[:1])
         for side in between.said.values():
             assert SECRET not in side
         worker.close()
 
 
+@looped
+async def test_the_head_says_nothing_that_depends_on_the_secret_before_the_worker_has_proved_it() -> None:
+    answers = []
+    for secret in (SECRET, b"another"):
+        async with a_head(secret) as head, a_peer(head.port) as peer:
+            answers.append({**await peer.hail(), "nonce": ""})
+    assert answers[0] == answers[1] == {"t": "challenge", "nonce": "", "tag": tag("0" * 32), "auth": "secret"}
+
+
+TOKEN = dataclasses.replace(given(SECRET), is_token=True)
+
+
 @pytest.mark.parametrize(
     ("theirs", "mine", "complaint"),
     [
-        (b"wrong", SECRET, "the secrets of this node and of the head differ"),
-        (None, SECRET, "only the head has a secret"),
-        (SECRET, None, "only this node has a secret"),
+        (b"wrong", SECRET, "refused by the head head-host: the secrets of the two nodes differ, or one has none"),
+        (None, SECRET, "the head has a secret, this node has no secret"),
+        (SECRET, None, "the head has no secret, this node has a secret"),
+        (TOKEN, SECRET, "the head has a secret, this node has Ray's token (RAY_AUTH_TOKEN)"),
+        (SECRET, TOKEN, "the head has Ray's token (RAY_AUTH_TOKEN), this node has a secret"),
     ],
 )
 @looped
-async def test_secrets_that_differ_are_refused_and_nothing_but_challenges_goes_over_the_wire(
-    theirs: bytes | None, mine: bytes | None, complaint: str
+async def test_secrets_that_differ_are_refused(
+    theirs: bytes | Secret | None, mine: bytes | Secret | None, complaint: str
 ) -> None:
     async with a_head(mine) as head, a_wire(head.port) as between:
         with pytest.raises(Refused) as caught:
             await join(between.address, hello(), theirs)
         assert caught.value.message == complaint
-        assert "RAY_AUTH_TOKEN" in caught.value.hint
+        assert "RAY_BOOTSTRAP_SECRET" in caught.value.hint
         await head.until(lambda: head.refused)
         assert head.refused == ["127.0.0.1: the secrets of the two nodes differ, or one has none"]
-        said = between.messages("worker")
-        assert [m["t"] for m in said] == ["hail", "proof"]
-        assert said[1]["proof"] == "differs"
         assert {m["t"] for m in between.messages("head")} <= {"challenge", "refuse"}
         for side in between.said.values():
-            for hidden in (SECRET, b"wrong", b"run/7", RUN.encode(), b"host-1"):
+            for hidden in (SECRET, b"wrong"):
                 assert hidden not in side
+        if theirs is None or mine is None:
+            assert [m["t"] for m in between.messages("worker")] == ["hail", "bye"]
         assert not head.call.members
 
 
 @looped
-async def test_a_proof_cannot_be_played_back() -> None:
+async def test_a_handshake_cannot_be_played_back() -> None:
     async with a_head(SECRET) as head, a_wire(head.port) as between:
         worker = await join(between.address, hello(), SECRET)
         worker.close()
@@ -413,51 +466,54 @@ async def test_a_proof_cannot_be_played_back() -> None:
             assert answers[1]["reason"] == "the secrets of the two nodes differ, or one has none"
 
 
-@looped
-async def test_the_heads_own_proof_does_not_pass_for_a_workers() -> None:
-    async with a_head(SECRET) as head, a_peer(head.port) as mirror:
-        first = await mirror.hail("1" * 32)
-        mirror.send({"t": "proof", "proof": first["proof"]})
-        assert (await mirror.hear())["t"] == "refuse"
-        assert await mirror.gone()
-    async with a_head(SECRET) as head, a_peer(head.port) as one, a_peer(head.port) as other:
-        ours = (await one.hail("1" * 32))["nonce"]
-        proof_for_other = (await other.hail(ours))["proof"]
-        one.send({"t": "proof", "proof": proof_for_other})
-        assert (await one.hear())["t"] == "refuse"
-
-
-@pytest.mark.parametrize(
-    "instead", [{"t": "hello"}, {"t": "proof"}, {"t": "proof", "proof": 1}, {"t": "proof", "proof": ""}, {"t": "bye"}]
-)
+@pytest.mark.parametrize("instead", [{"t": "hello"}, {"t": "proof", "proof": ""}, {"t": "bye"}, {"t": "welcome"}])
 @looped
 async def test_who_does_not_prove_does_not_come_in(instead: dict[str, Any]) -> None:
     async with a_head(SECRET) as head, a_peer(head.port) as peer:
         await peer.hail()
         peer.send(instead)
         peer.send({"t": "hello", **dataclasses.asdict(hello())})
-        assert (await peer.hear()).get("t") == ("refuse" if instead["t"] == "proof" else None)
+        assert (await peer.hear()).get("t") == "refuse"
         assert await peer.gone()
         assert not head.call.members
 
 
 @looped
-async def test_a_head_that_knows_the_run_but_not_the_secret_learns_nothing() -> None:
-    heard: list[dict[str, Any]] = []
-    heard_all = asyncio.Event()
-
+async def test_a_head_that_knows_the_run_but_not_the_secret_cannot_welcome_release_or_end_a_worker() -> None:
     async def pretend(peer: Peer) -> None:
-        heard.append(await peer.hear())
-        nonce = heard[0]["nonce"]
-        peer.send({"t": "challenge", "nonce": "2" * 32, "tag": tag(nonce), "proof": "3" * 64, "auth": True})
-        heard.extend([await peer.hear(), await peer.hear()])
-        heard_all.set()
+        nonce = (await peer.hear())["nonce"]
+        peer.send({"t": "challenge", "nonce": "2" * 32, "tag": tag(nonce), "auth": "secret"})
+        assert (await peer.hear())["t"] == "hello"
+        peer.keys = Keys(b"a guess", "head", nonce, "2" * 32)
+        peer.send({"t": "welcome", "rank": 1, "head": "h"})
+        await peer.reader.read()
 
     async with a_program(pretend) as address:
-        with pytest.raises(Refused, match="secrets of this node and of the head differ"):
+        worker = Membership(hello(), given(SECRET), 30)
+        await worker.greet(address, 5)
+        with pytest.raises(NotThisHead, match="a line with a wrong MAC"):
+            await worker.enrol(5)
+        assert worker.released.cancelled()
+        assert isinstance(worker.ended.exception(), RayDied)
+
+
+@pytest.mark.parametrize("auth_said", ["none", "token", "munge", "magic"])
+@looped
+async def test_no_head_can_talk_a_worker_out_of_its_secret(auth_said: str) -> None:
+    heard: list[dict[str, Any]] = []
+
+    async def pretend(peer: Peer) -> None:
+        nonce = (await peer.hear())["nonce"]
+        peer.send({"t": "challenge", "nonce": "2" * 32, "tag": tag(nonce), "auth": auth_said})
+        heard.append(await peer.hear())
+        peer.send({"t": "welcome", "rank": 1, "head": "h"})
+        peer.send({"t": "verdict", "status": 0, "reason": "", "source": "workload"})
+        await peer.reader.read()
+
+    async with a_program(pretend) as address:
+        with pytest.raises(Refused, match="this node has a secret"):
             await join(address, hello(), SECRET)
-        await asyncio.wait_for(heard_all.wait(), PATIENCE)
-    assert heard[1:] == [{"t": "proof", "proof": "differs"}, {}]
+    assert heard == [{"t": "bye", "reason": "another kind of secret"}]
 
 
 @looped
@@ -469,6 +525,18 @@ async def test_a_heads_old_answer_does_not_pass_for_a_new_one() -> None:
     async with a_program(lambda peer: _says(peer, recorded)) as address:
         with pytest.raises(NotThisHead):
             await join(address, hello(), SECRET)
+
+
+@looped
+async def test_what_is_changed_on_its_way_ends_the_connection() -> None:
+    async with a_head(SECRET) as head, a_peer(head.port) as peer:
+        assert (await peer.enrol(hello(1), SECRET))["t"] == "welcome"
+        assert peer.keys is not None
+        line = peer.keys.seal(b'{"t":"phase","phase":"joined","detail":"","error":""}\n')
+        peer.send(line.replace(b"joined", b"failed"))
+        assert await peer.gone()
+        await head.until(lambda: head.phase(1) is Phase.LOST)
+        assert head.call.members[1].detail == "it does not speak the roll call's protocol: a line with a wrong MAC"
 
 
 # ------------------------------------------------------------------------------------------------- release and verdict
@@ -660,10 +728,10 @@ NOT_OUR_LANGUAGE = {
 }
 NO_HAIL = {
     "no version": b'{"t":"hail","nonce":"' + b"0" * 32 + b'"}\n',
-    "no challenge": b'{"t":"hail","v":1}\n',
-    "a short challenge": b'{"t":"hail","v":1,"nonce":"00"}\n',
-    "a challenge that is none": b'{"t":"hail","v":1,"nonce":[]}\n',
-    "the second message": b'{"t":"proof","proof":""}\n',
+    "no challenge": b'{"t":"hail","v":2}\n',
+    "a short challenge": b'{"t":"hail","v":2,"nonce":"00"}\n',
+    "a challenge that is none": b'{"t":"hail","v":2,"nonce":[]}\n',
+    "the third message": wire.encode(hello(1).message()),
 }
 NO_HELLO = {
     "no kind of hello": b'{"t":"hell"}\n',
@@ -710,7 +778,7 @@ async def test_a_stranger_that_talks_nonsense_is_cut_off_and_nobody_else(bad: by
 @looped
 async def test_a_hello_that_makes_no_sense_is_cut_off(bad: bytes) -> None:
     async with a_head() as head, a_peer(head.port) as peer:
-        await peer.prove()
+        await peer.agree()
         peer.send(bad)
         assert await peer.gone()
         assert "does not speak the roll call's protocol: " in head.call.rejected[-1]
@@ -776,13 +844,14 @@ BAD_HEADS = {
 async def test_a_head_that_talks_nonsense_is_lost(bad: bytes) -> None:
     async def lead(peer: Peer) -> None:
         nonce = (await peer.hear())["nonce"]
-        peer.send({"t": "challenge", "nonce": "2" * 32, "tag": tag(nonce), "proof": "", "auth": False})
+        peer.send({"t": "challenge", "nonce": "2" * 32, "tag": tag(nonce), "auth": "none"})
+        await peer.hear()
         peer.send({"t": "welcome", "rank": 1, "head": "h"})
         peer.send(bad)
         await peer.reader.read()
 
     async with a_program(lead) as address:
-        membership = Membership(hello(1), None, 30)
+        membership = Membership(hello(1), NO_SECRET, 30)
         await membership.greet(address, 5)
         with contextlib.suppress(NotThisHead):  # where the nonsense comes with the welcome
             await membership.enrol(5)
@@ -814,31 +883,82 @@ async def test_a_stranger_that_drips_or_says_nothing_is_cut_off_in_time_and_nobo
 @looped
 async def test_a_stranger_that_drips_the_right_words_is_cut_off_all_the_same() -> None:
     async with a_head(heartbeat_timeout=SHORT) as head, a_peer(head.port) as slow:
-        await slow.prove()
+        await slow.agree()
         await slow.gone()
         assert not head.call.members
 
 
+async def _connect_from(source: str, port: int, times: int) -> list[socket.socket]:
+    loop, opened = asyncio.get_running_loop(), []
+    for _ in range(times):
+        each = socket.socket()
+        each.setblocking(False)
+        each.bind((source, 0))
+        with contextlib.suppress(ConnectionResetError):
+            await loop.sock_connect(each, ("127.0.0.1", port))
+        opened.append(each)
+    return opened
+
+
+async def _ends(each: socket.socket) -> bool:
+    with contextlib.suppress(ConnectionResetError):
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(each, 1), PATIENCE) == b""
+    return True
+
+
+def _is_open(each: socket.socket) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        return each.recv(1) != b""
+    return True
+
+
 @looped
-async def test_a_flood_of_connections_costs_the_oldest_of_them_and_no_member(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_STRANGERS", 8)
+async def test_one_source_has_so_many_connections_and_no_other_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake, "_PER_SOURCE", 8)
+    monkeypatch.setattr(handshake, "_SPARE", 6)
+    async with a_head(SECRET, size=2) as head:
+        worker = await join(head.address, hello(1), SECRET)
+        flood = await _connect_from("127.0.0.2", head.port, 40)
+        other = await _connect_from("127.0.0.3", head.port, 1)
+        assert all([await _ends(each) for each in flood[8:]])
+        assert all(map(_is_open, [*flood[:8], *other]))
+        assert head.call.present == 1
+        assert not worker.ended.done()
+        assert head.refused == ["127.0.0.2: more than 8 connections that were not authenticated"]
+        for each in (*flood, *other):
+            each.close()
+        worker.close()
+
+
+@looped
+async def test_nodes_behind_one_address_all_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake, "_PER_SOURCE", 8)
+    monkeypatch.setattr(handshake, "_SPARE", 1)
+    async with a_head(SECRET, size=40) as head:
+        workers = await asyncio.gather(*(join(head.address, hello(n, size=40), SECRET) for n in range(1, 40)))
+        again = []
+        for n, worker in enumerate(workers, 1):  # each gave its place back when it proved itself
+            worker.close()
+            await head.until(lambda n=n: head.phase(n) is Phase.LOST)  # type: ignore[misc]
+            again.append(await join(head.address, hello(n, size=40), SECRET))
+        assert head.call.present == 39
+        for worker in again:
+            worker.close()
+
+
+@looped
+async def test_a_flood_from_many_sources_costs_the_oldest_of_them_and_no_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handshake, "_PER_SOURCE", 4)
+    monkeypatch.setattr(handshake, "_SPARE", 0)
     async with a_head(SECRET) as head:
         worker = await join(head.address, hello(1), SECRET)
-        # All in the backlog before the head looks, as asyncio then accepts them in one turn of its loop.
-        flood = []
-        for _ in range(40):
-            each = socket.socket()
-            each.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                each.connect(("127.0.0.1", head.port))
-            flood.append(each)
+        flood = [each for n in range(2, 12) for each in await _connect_from(f"127.0.0.{n}", head.port, 3)]
         late = await join(head.address, hello(2), SECRET)
-        loop = asyncio.get_running_loop()
         # The worker that came last took the place of one more of them while it was a stranger itself.
-        assert [await asyncio.wait_for(loop.sock_recv(each, 1), PATIENCE) for each in flood[:33]] == [b""] * 33
-        for each in flood[33:]:
-            with pytest.raises(BlockingIOError):
-                each.recv(1)
+        assert all([await _ends(each) for each in flood[:23]])
+        assert all(map(_is_open, flood[23:]))
         assert head.call.present == 2
         assert not worker.ended.done()
         assert len(head.call.rejected) == 20
@@ -846,6 +966,26 @@ async def test_a_flood_of_connections_costs_the_oldest_of_them_and_no_member(mon
             each.close()
         worker.close()
         late.close()
+
+
+def test_an_allowance_refills_with_time_and_forgets_who_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "_MOST_SOURCES", 3)
+    allowance = listener.Allowance(most=4, seconds=10)
+    a, b = listener.source_of("10.0.0.1"), listener.source_of("10.0.0.2")
+    assert [allowance.take(a, 0) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert allowance.take(b, 0)
+    assert [allowance.take(a, 5.0) for _ in range(3)] == [True, True, False]
+    allowance.give_back(a, 5.0)
+    assert [allowance.take(a, 5.0) for _ in range(2)] == [True, False]
+    for n in range(100):
+        assert allowance.take(listener.source_of(f"10.1.0.{n}"), 100.0 * n)
+    assert len(allowance._left) <= 4
+
+
+def test_an_ipv6_source_is_the_network_that_one_host_may_own() -> None:
+    source_of = listener.source_of
+    assert source_of("2001:db8::1") == source_of("2001:db8::ffff:1%eth0") != source_of("2001:db8:0:1::1")
+    assert source_of("192.0.2.1") != source_of("192.0.2.2")
 
 
 @looped
@@ -868,7 +1008,8 @@ async def test_a_port_scanner_changes_nothing() -> None:
 async def test_a_head_that_never_reads_is_cut_off_before_it_costs_memory() -> None:
     async def lead(peer: Peer) -> None:
         nonce = (await peer.hear())["nonce"]
-        peer.send({"t": "challenge", "nonce": "2" * 32, "tag": tag(nonce), "proof": "", "auth": False})
+        peer.send({"t": "challenge", "nonce": "2" * 32, "tag": tag(nonce), "auth": "none"})
+        await peer.hear()
         peer.send({"t": "welcome", "rank": 1, "head": "deaf"})
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport can
         await asyncio.Event().wait()
@@ -888,7 +1029,7 @@ async def test_a_head_that_never_reads_is_cut_off_before_it_costs_memory() -> No
 async def test_giving_up_leaves_nothing_behind() -> None:
     async with a_head() as head, a_program(lambda peer: _says(peer, b"")) as nowhere:
         for step in ("connect", "welcome"):
-            membership = Membership(hello(1), None, 30)
+            membership = Membership(hello(1), NO_SECRET, 30)
             if step == "welcome":
                 await membership.greet(head.address, 5)
                 trying: asyncio.Future[None] = asyncio.ensure_future(membership.enrol(5))
@@ -904,7 +1045,7 @@ async def test_giving_up_leaves_nothing_behind() -> None:
 @looped
 async def test_a_candidate_that_was_greeted_and_not_chosen_ends_without_a_complaint() -> None:
     async with a_head() as head:
-        membership = Membership(hello(1), None, 30)
+        membership = Membership(hello(1), NO_SECRET, 30)
         await membership.greet(head.address, 5)
         head.call.close()
         await asyncio.wait([membership.ended], timeout=PATIENCE)

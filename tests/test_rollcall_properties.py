@@ -14,7 +14,8 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rollcall_peers import ME, RUN, SECRET, hello, proof, tag
+from rollcall_peers import ME, RUN, SECRET, Keys, hello, tag
+from rollcall_peers import given as given_secret
 
 from bootstrap.errors import BootstrapError
 from bootstrap.model import HeadAddress, Phase, Verdict
@@ -70,7 +71,7 @@ class Pipe(asyncio.Transport):
         await asyncio.sleep(0)
 
     def said(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in bytes(self.written).splitlines()]
+        return [json.loads(line[: line.rindex(b"}") + 1]) for line in bytes(self.written).splitlines()]
 
 
 def looped(scenario: Coroutine[Any, Any, None]) -> None:
@@ -86,20 +87,14 @@ def looped(scenario: Coroutine[Any, Any, None]) -> None:
 
 async def a_head_in_memory(secret: bytes | None) -> tuple[RollCall, Callable[[], Pipe]]:
     """The head, and what connects to it."""
-    factories: list[Callable[[], Connection]] = []
+    call = RollCall(ME, given_secret(secret), 30)
 
-    class Listening:
-        def close(self) -> None:
-            factories.clear()
+    def connect() -> Pipe:
+        connection = call._meet("192.0.2.1")
+        assert connection is not None
+        return Pipe(connection)
 
-    async def create_server(factory: Callable[[], Connection], **_: Any) -> Listening:
-        factories.append(factory)
-        return Listening()
-
-    asyncio.get_running_loop().create_server = create_server  # type: ignore[method-assign,assignment]
-    call = RollCall(ME, secret, 30)
-    await call.listen([1])
-    return call, lambda: Pipe(factories[0]())
+    return call, connect
 
 
 async def a_worker_in_memory(secret: bytes | None) -> tuple[Membership, asyncio.Task[None], Pipe]:
@@ -112,7 +107,7 @@ async def a_worker_in_memory(secret: bytes | None) -> tuple[Membership, asyncio.
         return pipe, pipe.protocol
 
     asyncio.get_running_loop().create_connection = create_connection  # type: ignore[method-assign,assignment]
-    membership = Membership(hello(1), secret, 30)
+    membership = Membership(hello(1), given_secret(secret), 30)
 
     async def join() -> None:
         await membership.greet(HeadAddress("127.0.0.1", 1), 5)
@@ -128,12 +123,11 @@ async def a_worker_in_memory(secret: bytes | None) -> tuple[Membership, asyncio.
 # What to send: noise, and messages that are nearly or quite right, cut anywhere.
 
 _GOOD: list[dict[str, Any]] = [
-    {"t": "hail", "v": 1, "nonce": "0" * 32},
-    {"t": "proof", "proof": ""},
+    {"t": "hail", "v": 2, "nonce": "0" * 32},
     {"t": "hello", **dataclasses.asdict(hello(2))},
     {"t": "phase", "phase": "joined", "detail": "", "error": ""},
     {"t": "bye", "reason": "gone"},
-    {"t": "challenge", "nonce": "0" * 32, "tag": "", "proof": "", "auth": False},
+    {"t": "challenge", "nonce": "0" * 32, "tag": "", "auth": "none"},
     {"t": "welcome", "rank": 1, "head": "h"},
     {"t": "go", "gcs": "h:1"},
     {"t": "verdict", "status": 3, "reason": "r", "source": "workload"},
@@ -196,7 +190,7 @@ def test_any_bytes_into_the_head(stream: Stream, with_secret: bool) -> None:
         await stranger.feed(pieces(stream))
         assert len(stranger.written) <= _MOST_SAID
         assert call.present == 0
-        assert not {**call._unauthenticated, **call._joined}
+        assert not {**call.handshakes._pending, **call._joined}
         assert len(call.members) <= 1
         assert all(len(line) < 2 * MAX_LINE for line in call.rejected)
         call.close()
@@ -222,17 +216,16 @@ def test_any_bytes_from_a_member_into_the_head(stream: Stream) -> None:
         assert len(loud.written) <= _MOST_SAID
         call.close()
         await asyncio.sleep(0)
-        assert not {**call._unauthenticated, **call._joined}
+        assert not {**call.handshakes._pending, **call._joined}
 
     looped(scenario())
 
 
 def enrol(pipe: Pipe, rank: int) -> None:
     nonce = "a" * 32
-    pipe.protocol.data_received(encode({"t": "hail", "v": 1, "nonce": nonce}))
-    theirs = pipe.said()[-1]["nonce"]
-    pipe.protocol.data_received(encode({"t": "proof", "proof": proof(SECRET, "worker", nonce, theirs)}))
-    pipe.protocol.data_received(encode(hello(rank).message()))
+    pipe.protocol.data_received(encode({"t": "hail", "v": 2, "nonce": nonce}))
+    keys = Keys(SECRET, "worker", nonce, pipe.said()[-1]["nonce"])
+    pipe.protocol.data_received(keys.seal(encode(hello(rank).message())))
     assert [m["t"] for m in pipe.said()] == ["challenge", "welcome", "go"]
 
 
@@ -257,9 +250,11 @@ def test_any_bytes_from_the_head_into_a_member(stream: Stream) -> None:
     async def scenario() -> None:
         membership, joining, pipe = await a_worker_in_memory(SECRET)
         mine, theirs = pipe.said()[0]["nonce"], "b" * 32
-        shown = proof(SECRET, "head", theirs, mine)
-        challenge = {"t": "challenge", "nonce": theirs, "tag": tag(mine), "proof": shown, "auth": True}
-        pipe.protocol.data_received(encode(challenge) + encode({"t": "welcome", "rank": 1, "head": "h"}))
+        pipe.protocol.data_received(encode({"t": "challenge", "nonce": theirs, "tag": tag(mine), "auth": "secret"}))
+        while len(pipe.said()) < 2:
+            await asyncio.sleep(0)
+        welcome = Keys(SECRET, "head", mine, theirs).seal(encode({"t": "welcome", "rank": 1, "head": "h"}))
+        pipe.protocol.data_received(welcome)
         await asyncio.wait_for(joining, 1)
         await pipe.feed(pieces(stream))
         assert len(pipe.written) <= _MOST_SAID

@@ -5,24 +5,45 @@ One that the head made is in its record (test_rendezvous.py, test_discovery.py).
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bootstrap import munge
 from bootstrap.errors import UsageError
 from bootstrap.files.runtime_dir import TOKEN, RuntimeDir
-from bootstrap.files.secret import Secret, check_required, generate, keep_local, load_secret
+from bootstrap.files.secret import (
+    NO_SECRET,
+    Channel,
+    Secret,
+    Token,
+    check_required,
+    derive_token,
+    generate,
+    load_secret,
+    ray_token,
+)
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
 from bootstrap.node.inspection import Node
-from bootstrap.raynode.environment import for_node, token
+from bootstrap.raynode.environment import authentication, for_node
 from bootstrap.settings import Settings
+
+WORKER = NodeIdentity("static", Role.WORKER, 1, 2, "run")
+IN_RECORD = Secret(None, "the head's record", Channel.RECORD)
 
 
 def host(**env: str) -> Host:
     return Host(env=env, hostname="node")
+
+
+def load(settings: Settings, at: Host, identity: NodeIdentity = WORKER) -> Secret:
+    return load_secret(settings, at, identity)
 
 
 @pytest.fixture
@@ -39,6 +60,9 @@ def files(tmp_path: Path) -> Path:
     ("env", "secret_file", "value", "source"),
     [
         ({}, None, None, "none given"),
+        ({"RAY_BOOTSTRAP_SECRET": " s "}, None, b"s", "RAY_BOOTSTRAP_SECRET"),
+        ({"RAY_BOOTSTRAP_SECRET": "s", "RAY_AUTH_TOKEN": "t"}, None, b"s", "RAY_BOOTSTRAP_SECRET"),
+        ({"RAY_BOOTSTRAP_SECRET": "s"}, "b", b"b", "--secret-file"),
         ({"RAY_AUTH_TOKEN": " t "}, None, b"t", "RAY_AUTH_TOKEN"),
         ({"RAY_AUTH_TOKEN": ""}, None, None, "none given"),
         ({"RAY_AUTH_TOKEN_PATH": "a"}, None, b"a", "RAY_AUTH_TOKEN_PATH"),
@@ -48,21 +72,75 @@ def files(tmp_path: Path) -> Path:
         ({"RAY_AUTH_TOKEN": "t", "RAY_AUTH_TOKEN_PATH": "a"}, "b", b"b", "--secret-file"),
     ],
 )
-def test_the_order_is_rays_own(
+def test_the_order_is_ours_then_rays_own(
     files: Path, env: dict[str, str], secret_file: str | None, value: bytes | None, source: str
 ) -> None:
-    env = {name: text if name == "RAY_AUTH_TOKEN" else str(files / text) for name, text in env.items()}
-    found = load_secret(Settings(secret_file=secret_file and str(files / secret_file)), host(**env))
+    values = ("RAY_AUTH_TOKEN", "RAY_BOOTSTRAP_SECRET")
+    env = {name: text if name in values else str(files / text) for name, text in env.items()}
+    found = load(Settings(secret_file=secret_file and str(files / secret_file)), host(**env))
     assert found.value == value
     assert found.source in (source, str(files / source))
-    assert (found.path is None) == (value is None or source == "RAY_AUTH_TOKEN")
-    assert not found.generated
+    assert (found.path is None) == (value is None or source in values)
+    assert found.is_token == (value is not None and source not in ("--secret-file", "RAY_BOOTSTRAP_SECRET"))
+    assert found.channel is (Channel.NONE if value is None else Channel.GIVEN)
+    assert found.kind == ("none" if value is None else "token" if found.is_token else "secret")
 
 
 def test_off_is_off(files: Path) -> None:
-    found = load_secret(Settings(auth="off"), host(RAY_AUTH_TOKEN="t"))
-    assert found.value is None
-    assert token(found) == {"RAY_AUTH_MODE": "disabled"}
+    found = load(Settings(auth="off"), host(RAY_AUTH_TOKEN="t", RAY_BOOTSTRAP_SECRET="s"))
+    assert (found.value, found.channel) == (None, Channel.NONE)
+    assert authentication(Token(None), off=True) == {"RAY_AUTH_MODE": "disabled"}
+
+
+# ------------------------------------------------------------------------------------------------- the channel
+
+
+def _home_on(kind: str, tmp_path: Path) -> Host:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    line = f"1 1 0:1 / {tmp_path} rw - {kind} server:/home rw\n"
+    (tmp_path / "proc/self/mountinfo").write_text(line)
+    return Host({"HOME": str(tmp_path)}, "node", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("identity", "env", "kind", "channel"),
+    [
+        ({"size": 1}, {"SLURM_JOB_ID": "7"}, "nfs4", Channel.LOCAL),
+        ({"rendezvous": "file"}, {"SLURM_JOB_ID": "7"}, "nfs4", Channel.RECORD),
+        ({}, {"SLURM_JOB_ID": "7"}, "nfs4", Channel.MUNGE),
+        ({}, {}, "nfs4", Channel.HOME),
+        ({}, {}, "lustre", Channel.HOME),
+        ({}, {}, "ext4", Channel.NONE),
+        ({}, {}, "overlay", Channel.NONE),
+    ],
+)
+def test_the_channel_follows_from_what_the_node_sees_itself(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    identity: dict[str, object],
+    env: dict[str, str],
+    kind: str,
+    channel: Channel,
+) -> None:
+    with socket.socket(socket.AF_UNIX) as munged:
+        munged.bind(str(tmp_path / "s"))
+        monkeypatch.setattr(munge, "SOCKET", tmp_path / "s")
+        at = _home_on(kind, tmp_path)
+        who = dataclasses.replace(WORKER, **identity)  # type: ignore[arg-type]
+        found = load(Settings(), dataclasses.replace(at, env={**at.env, **env}), who)
+        assert (found.value, found.channel) == (None, channel)
+        assert load(Settings(auth="off"), at, who).channel is Channel.NONE
+        assert load(Settings(), dataclasses.replace(at, env={**at.env, "RAY_BOOTSTRAP_SECRET": "s"}), who).value == b"s"
+
+
+def test_a_slurm_node_without_munge_has_no_such_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(munge, "SOCKET", tmp_path / "missing")
+    assert load(Settings(), host(SLURM_JOB_ID="7")).channel is Channel.NONE
+    (tmp_path / "missing").write_text("no socket")
+    assert load(Settings(), host(SLURM_JOB_ID="7")).channel is Channel.NONE
+
+
+# ------------------------------------------------------------------------------------------------- files
 
 
 def _group_writable(path: Path) -> None:
@@ -97,7 +175,7 @@ def test_a_file_that_was_named_and_cannot_be_used(files: Path, spoil: Callable[[
     spoil(files / "a")
     for settings, env in ((Settings(secret_file=str(files / "a")), {}), (Settings(), {"RAY_AUTH_TOKEN_PATH": "a"})):
         with pytest.raises(UsageError) as error:
-            load_secret(settings, host(**{name: str(files / text) for name, text in env.items()}))
+            load(settings, host(**{name: str(files / text) for name, text in env.items()}))
         assert reason in error.value.message
         assert str(files / "a") in error.value.message
 
@@ -106,88 +184,104 @@ def test_a_token_in_the_home_folder_that_ray_would_use_and_we_cannot(files: Path
     token = files / "home" / ".ray" / "auth_token"
     token.chmod(0o666)
     with pytest.raises(UsageError, match=f"^{token}: other users can write it") as error:
-        load_secret(Settings(), host(HOME=str(files / "home")))
+        load(Settings(), host(HOME=str(files / "home")))
     assert "chmod 600" in error.value.hint
-    assert load_secret(Settings(auth="off"), host(HOME=str(files / "home"))).value is None
+    assert load(Settings(auth="off"), host(HOME=str(files / "home"))).value is None
 
 
 def test_a_mounted_secret_is_a_link_and_may_be_read_by_others(files: Path) -> None:
     (files / "a").chmod(0o444)
     (files / "link").symlink_to(files / "a")
-    assert load_secret(Settings(secret_file=str(files / "link")), host()).value == b"a"
+    assert load(Settings(secret_file=str(files / "link")), host()).value == b"a"
 
 
 def test_a_required_secret() -> None:
     with pytest.raises(UsageError, match="--auth=required, but the nodes share no secret"):
-        check_required(Secret(None, "none given"), Settings(auth="required"))
+        check_required(NO_SECRET, Settings(auth="required"))
     check_required(Secret(b"x", "a file"), Settings(auth="required"))
-    check_required(Secret(None, "none given"), Settings())
+    check_required(IN_RECORD, Settings(auth="required"))
+    check_required(NO_SECRET, Settings())
 
 
 def test_what_ray_is_told() -> None:
-    assert token(Secret(None, "none given")) == {}
-    assert token(Secret(b"x", "RAY_AUTH_TOKEN")) == {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "x"}
-    assert token(Secret(b"x", "f", Path("/f"))) == {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/f"}
+    assert authentication(Token(None), off=False) == {}
+    assert authentication(Token("x"), off=False) == {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "x"}
+    path = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/f"}
+    assert authentication(Token("x", Path("/f")), off=False) == path
 
 
-def test_ray_is_told_of_the_secret_that_the_nodes_share_and_of_no_other(files: Path) -> None:
+def test_ray_is_told_of_its_token_and_nobody_of_the_secret(files: Path) -> None:
     own = {"RAY_AUTH_TOKEN": " t ", "RAY_AUTH_TOKEN_PATH": str(files / "b")}
-    for settings, expected in (
-        (Settings(), {"RAY_AUTH_TOKEN": "t", "RAY_AUTH_TOKEN_PATH": str(files / "b")}),  # Ray prefers the first
-        (Settings(secret_file=str(files / "a")), {"RAY_AUTH_TOKEN_PATH": str(files / "a")}),
+    runtime = RuntimeDir(files)
+    for settings, env, expected in (
+        (Settings(), own, {"RAY_AUTH_TOKEN": "t", "RAY_AUTH_TOKEN_PATH": str(files / "b")}),  # Ray prefers the first
+        (Settings(secret_file=str(files / "a")), own, {"RAY_AUTH_TOKEN_PATH": str(files / TOKEN)}),
+        (Settings(), {**own, "RAY_BOOTSTRAP_SECRET": "s"}, {"RAY_AUTH_TOKEN_PATH": str(files / TOKEN)}),
+        (Settings(), {"RAY_AUTH_TOKEN_PATH": str(files / "b")}, {"RAY_AUTH_TOKEN_PATH": str(files / "b")}),
     ):
-        secret, who = load_secret(settings, host(**own)), NodeIdentity("local", Role.HEAD, 0, 1, "run")
+        secret = load(settings, host(**env))
         address = NodeAddress("10.0.0.1", None, "host")
-        node = Node(settings, host(**own), who, address, Resources(cpus=1, memory=1), Path("/tmp/ray"), secret)
-        assert for_node(node, secret, {}) == {"RAY_AUTH_MODE": "token", **expected}
+        node = Node(settings, host(**env), WORKER, address, Resources(cpus=1, memory=1), Path("/tmp/ray"), secret)
+        token = ray_token(secret, "run", runtime)
+        assert for_node(node, token, {}) == {"RAY_AUTH_MODE": "token", **expected}
+
+
+def test_rays_token_is_derived_as_documented_and_differs_for_each_run() -> None:
+    """With the line of openssl that docs/workload.md gives to other shells."""
+    line = """printf 'ray-bootstrap/token\\n%s' "$RUN_ID" | openssl dgst -sha256 -hmac "$SECRET" -r | cut -d' ' -f1"""
+    env = {**os.environ, "RUN_ID": "job 17/ü", "SECRET": "correct horse battery staple"}
+    printed = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, check=True).stdout.strip()
+    assert derive_token(b"correct horse battery staple", "job 17/ü") == printed
+    assert derive_token(b"correct horse battery staple", "job 18") != printed
 
 
 def test_a_secret_is_never_shown() -> None:
     assert "hunter2" not in repr(Secret(b"hunter2", "a file"))
-    made = generate()
+    assert "hunter2" not in repr(Token("hunter2"))
+    made = generate(IN_RECORD)
     assert (made.value or b"").decode() not in repr(made)
 
 
 def test_a_blank_token_is_no_secret() -> None:
     with pytest.raises(UsageError, match="RAY_AUTH_TOKEN='  ' is blank"):
-        load_secret(Settings(auth="required"), host(RAY_AUTH_TOKEN="  "))
+        load(Settings(auth="required"), host(RAY_AUTH_TOKEN="  "))
 
 
 def test_a_token_may_be_any_bytes() -> None:
-    found = load_secret(Settings(), host(RAY_AUTH_TOKEN="t\udcff"))
+    found = load(Settings(), host(RAY_AUTH_TOKEN="t\udcff"))
     assert found.value == b"t\xff"
-    assert token(found)["RAY_AUTH_TOKEN"] == "t\udcff"
+    assert ray_token(found, "run", RuntimeDir(Path("/nonexistent"), "none")).value == "t\udcff"
 
 
 def test_every_generated_secret_is_new() -> None:
-    made, again = generate(), generate()
-    assert made.generated
-    assert made.path is None
+    made, again = generate(IN_RECORD), generate(IN_RECORD)
     assert made.value != again.value
     assert len(made.value or b"") == 64
     assert (made.value or b"").isalnum()
+    assert generate(NO_SECRET).value is None
+    assert generate(Secret(b"given", "a file")).value == b"given"
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])
-def test_a_generated_secret_is_kept_where_rays_processes_read_it(files: Path, umask: int) -> None:
-    runtime, made = RuntimeDir(files), generate()
+def test_the_token_is_kept_where_rays_processes_read_it(files: Path, umask: int) -> None:
+    runtime, made = RuntimeDir(files), generate(IN_RECORD)
     (files / TOKEN).symlink_to(files / "a")
     before = os.umask(umask)
     try:
-        kept = keep_local(made, runtime)
+        kept = ray_token(made, "run", runtime)
     finally:
         os.umask(before)
-    assert (kept.value, kept.source, kept.path) == (made.value, made.source, files / TOKEN)
-    assert (files / TOKEN).read_bytes() == made.value
+    assert kept == Token(derive_token(made.value or b"", "run"), files / TOKEN)
+    assert (files / TOKEN).read_text() == kept.value
     assert (files / TOKEN).lstat().st_mode & 0o7777 == 0o600
     assert (files / "a").read_text() == " a\n"
-    assert token(kept) == {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(files / TOKEN)}
-    assert load_secret(Settings(secret_file=str(files / TOKEN)), host()).value == made.value
 
 
-def test_a_secret_that_was_given_is_not_copied(tmp_path: Path) -> None:
-    for given in (Secret(b"x", "RAY_AUTH_TOKEN"), Secret(b"x", "f", Path("/f")), Secret(None, "none given")):
-        assert keep_local(given, RuntimeDir(tmp_path)) == given
+def test_a_token_that_was_given_is_not_copied(tmp_path: Path) -> None:
+    env = Secret(b"x", "RAY_AUTH_TOKEN", is_token=True)
+    file = Secret(b"x", "f", is_token=True, path=Path("/f"))
+    for given, expected in ((env, Token("x")), (file, Token("x", Path("/f"))), (NO_SECRET, Token(None))):
+        assert ray_token(given, "run", RuntimeDir(tmp_path)) == expected
     assert list(tmp_path.iterdir()) == []
 
 
@@ -205,10 +299,9 @@ def _faulty(tmp_path: Path) -> RuntimeDir:
 
 
 @pytest.mark.parametrize("make", [_no_folder, _in_the_way, _faulty])
-def test_a_generated_secret_that_cannot_be_kept_still_reaches_rays_processes(
+def test_a_token_that_cannot_be_kept_still_reaches_rays_processes(
     tmp_path: Path, make: Callable[[Path], RuntimeDir]
 ) -> None:
-    made = generate()
-    kept = keep_local(made, make(tmp_path))
-    assert kept == made
-    assert token(kept) == {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": (made.value or b"").decode()}
+    token = ray_token(generate(IN_RECORD), "run", make(tmp_path))
+    assert token.path is None
+    assert authentication(token, off=False) == {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token.value}

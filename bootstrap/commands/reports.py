@@ -11,6 +11,7 @@ from typing import Any
 from bootstrap import preflight, rendezvous, timeouts
 from bootstrap.errors import BootstrapError
 from bootstrap.files import runtime_dir
+from bootstrap.files.secret import Channel, check_required
 from bootstrap.host import Host
 from bootstrap.model import Phase, Role
 from bootstrap.node.inspection import Node
@@ -71,7 +72,7 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
         "hostname": sourced(address, "hostname"),
         **{name.replace("_", " "): sourced(measured, name) for name in ("cpus", "memory", "gpus", "num_gpus")},
         "resources": sourced(measured, "custom"),
-        "secret": {"value": "no" if secret.value is None else "yes", "source": secret.source},
+        "secret": {"value": "no" if secret.channel is Channel.NONE else "yes", "source": secret.source},
         "ray start": shlex.join(["ray", "start", *start_argv(node, ports, gcs)]),
         "notes": notes,
     }
@@ -95,6 +96,7 @@ def check(settings: Settings, host: Host, as_json: bool) -> int:
     identity, _ = identify(settings, host)
     prepared = prepare(settings, host, identity, RAY_DIR, repair=False)
     findings = prepared.findings
+    check_required(prepared.node.secret, settings)
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:

@@ -1,86 +1,171 @@
-"""The secret that the nodes of a run share, and where it comes from.
+"""The secret that the nodes of a run share, where it comes from, and Ray's token, which is derived from it.
 
-Ray calls it a token. Ray looks for it in RAY_AUTH_TOKEN, then RAY_AUTH_TOKEN_PATH, then ~/.ray/auth_token. A head that
-finds one turns token authentication on by itself; a worker needs RAY_AUTH_MODE=token (docs/ray.md). The roll call uses
-the token that Ray would find, so that the two cannot disagree.
+The secret authenticates the roll call; Ray's processes never see it. Ray sends its token in clear, unless it runs with
+TLS, so whoever listens gets the token; as it is derived one way, he still cannot speak the roll call.
 """
 
+import hmac
 import os
 import secrets
 import stat
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 
+from bootstrap import munge
 from bootstrap.errors import UsageError
+from bootstrap.files.mounts import is_networked, mount_of
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
+from bootstrap.model import NodeIdentity
 from bootstrap.settings import Settings
 
 _MAX_BYTES = 64 * 1024
+VARIABLE = "RAY_BOOTSTRAP_SECRET"
+FIX_OPEN = f'export {VARIABLE}="$(openssl rand -hex 32)" once for all nodes, or --shared-dir=DIR on all nodes'
+FIX_MUNGE = f"mount {munge.SOCKET.parent} into the container and start munged, on every node; or {FIX_OPEN}"
+
+
+class Channel(str, Enum):
+    """How the nodes of a run come to share a secret.
+
+    Each node derives it from what it sees itself and never from what another node says, so that nobody can talk it into
+    a weaker one.
+    """
+
+    GIVEN = "given"
+    """The user gave it to every node."""
+    LOCAL = "local"
+    """There is one node."""
+    RECORD = "record"
+    """In the head's record in ``--shared-dir``."""
+    MUNGE = "munge"
+    """From the head, in a credential that only this user can decode."""
+    HOME = "home"
+    """In a record of the head in the home directory, which is on a network file system."""
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A shared secret, or its absence; never printed."""
+    """The shared secret, or its absence; never printed."""
 
     value: bytes | None = field(repr=False)
+    """None also until this node has received it through its channel."""
     source: str
+    channel: Channel = Channel.GIVEN
+    is_token: bool = False
+    """Whether the user gave it as Ray's token: then it is both."""
+    path: Path | None = None
+    """The file that the user named, if any."""
+
+    @property
+    def is_in_record(self) -> bool:
+        """Return whether the head publishes it in a record."""
+        return self.channel in (Channel.RECORD, Channel.HOME)
+
+    @property
+    def kind(self) -> str:
+        """Return what the head calls it in the roll call: ``token``, ``munge``, ``secret`` or ``none``."""
+        if self.channel is Channel.MUNGE:
+            return "munge"
+        return "none" if self.value is None else "token" if self.is_token else "secret"
+
+
+NO_SECRET = Secret(None, "none given", Channel.NONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Ray's token, or its absence; never printed."""
+
+    value: str | None = field(repr=False)
     path: Path | None = None
     """The file that holds it, if any."""
-    generated: bool = False
-    """Whether the head generated it for this run."""
 
 
-def load_secret(settings: Settings, host: Host) -> Secret:
-    """Return the secret that this node was given.
+def load_secret(settings: Settings, host: Host, identity: NodeIdentity) -> Secret:
+    """Return the secret that this node was given, or how it will get one.
 
-    :raises UsageError: if a named file cannot be used, or RAY_AUTH_TOKEN is blank.
+    Ray looks for a token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, then ~/.ray/auth_token (docs/ray.md); so do we, after
+    what was given to us.
+
+    :raises UsageError: if a named file cannot be used, or a variable is blank.
     """
     if settings.auth == "off":
-        return Secret(None, "--auth=off")
-    if not settings.secret_file and (token := host.get("RAY_AUTH_TOKEN")):
-        if not token.strip():
-            raise UsageError([f"RAY_AUTH_TOKEN={token!r} is blank"], hint="unset it, set a token, or --auth=off")
-        return Secret(token.strip().encode("utf-8", "surrogateescape"), "RAY_AUTH_TOKEN")
-    named = {"--secret-file": settings.secret_file, "RAY_AUTH_TOKEN_PATH": host.get("RAY_AUTH_TOKEN_PATH")}
-    for source, name in named.items():
-        if name:
-            return _named(source, name)
-    home = Path(host.get("HOME") or "/nonexistent") / ".ray" / "auth_token"
+        return Secret(None, "--auth=off", Channel.NONE)
+    if settings.secret_file:
+        return _named("--secret-file", settings.secret_file, is_token=False)
+    for name in (VARIABLE, "RAY_AUTH_TOKEN"):
+        if text := host.get(name):
+            if not text.strip():
+                raise UsageError([f"{name}={text!r} is blank"], hint="unset it, set a secret, or --auth=off")
+            value = text.strip().encode("utf-8", "surrogateescape")
+            return Secret(value, name, is_token=name != VARIABLE)
+    if path := host.get("RAY_AUTH_TOKEN_PATH"):
+        return _named("RAY_AUTH_TOKEN_PATH", path, is_token=True)
+    home = Path(host.get("HOME") or "/nonexistent")
+    token = home / ".ray" / "auth_token"
     try:
-        return Secret(_read(home), str(home), home)
+        return Secret(_read(token), str(token), is_token=True, path=token)
     except OSError:
-        return Secret(None, "none given")
+        return _to_come(identity, host, home)
     except ValueError as error:  # Ray would use it
-        raise UsageError([f"{home}: {error}"], hint="chmod 600 it, remove it, or use --auth=off") from None
+        raise UsageError([f"{token}: {error}"], hint="chmod 600 it, remove it, or use --auth=off") from None
+
+
+def _to_come(identity: NodeIdentity, host: Host, home: Path) -> Secret:
+    """Return a secret without a value, with the channel through which it will come."""
+    if identity.size == 1:
+        return Secret(None, "generated for the only node", Channel.LOCAL)
+    if identity.rendezvous == "file":
+        return Secret(None, "the head's record in --shared-dir", Channel.RECORD)
+    if host.get("SLURM_JOB_ID") and munge.is_available():
+        return Secret(None, f"the head, through MUNGE ({munge.SOCKET})", Channel.MUNGE)
+    kind, _ = mount_of(host, home)
+    if is_networked(kind):
+        return Secret(None, f"the head's record in {home} ({kind})", Channel.HOME)
+    return NO_SECRET
 
 
 def check_required(secret: Secret, settings: Settings) -> None:
-    """Raise if ``--auth=required`` but the node has no secret.
+    """Raise if ``--auth=required`` but the nodes have no way to share a secret.
 
-    :raises UsageError: saying how to give the nodes one.
+    :raises UsageError: saying how to give them one.
     """
-    if secret.value is None and settings.auth == "required":
-        raise UsageError(
-            ["--auth=required, but the nodes share no secret"],
-            hint='export RAY_AUTH_TOKEN="$(openssl rand -hex 32)" once for all nodes; or --secret-file, --shared-dir',
-        )
+    if secret.value is None and secret.channel is Channel.NONE and settings.auth == "required":
+        raise UsageError(["--auth=required, but the nodes share no secret"], hint=FIX_OPEN)
 
 
-def generate() -> Secret:
-    """Return a new secret for this run."""
-    return Secret(secrets.token_hex(32).encode(), "made for this run", generated=True)
+def generate(given: Secret) -> Secret:
+    """Return the secret that this node was given; on the head, a new one if it has a channel to the other nodes."""
+    if given.value is not None or given.channel is Channel.NONE:
+        return given
+    return replace(given, value=secrets.token_hex(32).encode())
 
 
-def keep_local(secret: Secret, runtime: RuntimeDir) -> Secret:
-    """Return the secret; if it was generated for this run, first copy it to a local file for Ray's processes."""
-    return replace(secret, path=runtime.write_token(secret.value)) if secret.generated and secret.value else secret
+def derive_token(secret: bytes, run_id: str) -> str:
+    """Return Ray's token for this run, 64 hex digits: an HMAC with the secret as its key, which does not reveal it.
+
+    ``printf 'ray-bootstrap/token\\n%s' "$RUN_ID" | openssl dgst -sha256 -hmac "$SECRET"`` prints the same.
+    """
+    return hmac.digest(secret, b"ray-bootstrap/token\n" + run_id.encode("utf-8", "surrogateescape"), "sha256").hex()
 
 
-def _named(source: str, name: str) -> Secret:
+def ray_token(secret: Secret, run_id: str, runtime: RuntimeDir) -> Token:
+    """Return Ray's token: what the user gave as one, or one derived from the secret, in a file for Ray's processes."""
+    if secret.value is None:
+        return Token(None)
+    if secret.is_token:
+        return Token(secret.value.decode("utf-8", "surrogateescape"), secret.path)
+    token = derive_token(secret.value, run_id)
+    return Token(token, runtime.write_token(token.encode()))
+
+
+def _named(source: str, name: str, *, is_token: bool) -> Secret:
     path = Path(name).expanduser()
     try:
-        return Secret(_read(path), source, path)
+        return Secret(_read(path), source, is_token=is_token, path=path)
     except FileNotFoundError as error:
         hint = f"create it, with the same content on all nodes: openssl rand -hex 32 > {name}; chmod 600 {name}"
         raise UsageError([f"{source}={name}: {error.strerror}"], hint=hint) from None

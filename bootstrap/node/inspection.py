@@ -45,7 +45,7 @@ def inspect(settings: Settings, host: Host, identity: NodeIdentity, ray_dir: Pat
     """
     towards = identity.head_hints[0] if identity.head_hints else None
     address = node_address(settings, host, parsers.host_port(towards)[0] if towards else None)
-    secret = load_secret(settings, host)
+    secret = load_secret(settings, host, identity)
     measured = resources.measure(settings, host)
     temp_dir = Path(settings.temp_dir) if settings.temp_dir else ray_dir
     return Node(settings, host, identity, address, measured, temp_dir, secret)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from bootstrap.errors import PreflightFailed
 from bootstrap.node.inspection import Node
-from bootstrap.preflight import addresses, folders, machine
+from bootstrap.preflight import addresses, authentication, folders, machine
 from bootstrap.preflight.finding import Check, Finding
 from bootstrap.settings import Settings
 
@@ -21,8 +21,12 @@ CHECKS: tuple[Check, ...] = (
     Check("shm", "the object store fits into /dev/shm", machine.shm),
     Check("nofile", "Ray can open enough files", machine.nofile),
     Check("mpi-variables", "no environment variable makes Ray's workers act as MPI ranks", machine.mpi_variables),
+    Check("secret", "the nodes share a secret, if they are several, and nobody can guess it", authentication.secret),
     Check(
-        "token-file", "no other user can read the secret", machine.token_file, lambda node: node.secret.path is not None
+        "token-file",
+        "no other user can read the secret",
+        authentication.token_file,
+        lambda node: node.secret.path is not None,
     ),
     Check("gpus", "there are as many GPUs as expected", machine.gpus),
     Check("gpu-health", "the GPUs are healthy and free", machine.gpu_health),

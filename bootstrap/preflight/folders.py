@@ -3,12 +3,12 @@
 import contextlib
 import errno
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from bootstrap.host import Host
+from bootstrap.files.mounts import LOCAL_FUSE, is_networked, mount_of
+from bootstrap.files.secret import Channel
 from bootstrap.node.inspection import Node
 from bootstrap.preflight.finding import GIB, Finding, size
 
@@ -18,16 +18,7 @@ LONGEST_SOCKET = 107
 _SOCKET = "session_2026-11-20_22-37-35_689000_4194304/sockets/plasma_store"
 _FULL = 0.95
 """Ray creates no objects on a disk that is fuller (RAY_local_fs_capacity_threshold)."""
-# fmt: off
-_NETWORKED = (
-    "nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "afs", "glusterfs", "orangefs", "pvfs2", "panfs",
-    "wekafs", "dvs", "ocfs2", "gfs2",
-)
-# fmt: on
-_LOCAL_FUSE = ("fuse.fuse-overlayfs", "fuse.overlayfs")
-"""The root of a rootless container, which no other machine sees."""
-_OF_ONE_CONTAINER = ("overlay", "tmpfs", "ramfs", *_LOCAL_FUSE)
-_ESCAPE = re.compile(r"\\([0-7]{3})")
+_OF_ONE_CONTAINER = ("overlay", "tmpfs", "ramfs", *LOCAL_FUSE)
 
 
 def socket_path(node: Node) -> Iterator[Finding]:
@@ -110,7 +101,7 @@ def temp_dir_disk(node: Node) -> Iterator[Finding]:
         return
     there = _nearest(path)
     kind, source = mount_of(node.host, there)
-    if _is_networked(kind):
+    if is_networked(kind):
         message = f"{path} is on {kind} ({source}): nodes that share it would use each other's sockets"
         yield Finding("temp-dir-disk", message, "--temp-dir=DIR on a local disk, such as /tmp/ray-NAME or $TMPDIR")
         return
@@ -119,24 +110,6 @@ def temp_dir_disk(node: Node) -> Iterator[Finding]:
     if free < GIB or share > _FULL:
         message = f"{there} has {size(free)} free and is {share:.0%} full; Ray creates no objects above {_FULL:.0%}"
         yield Finding("temp-dir-disk", message, f"make room (du -xsh {there}/*), or --temp-dir=DIR", fatal=False)
-
-
-def _is_networked(kind: str) -> bool:
-    return kind in _NETWORKED or (kind.startswith("fuse.") and kind not in _LOCAL_FUSE)
-
-
-def mount_of(host: Host, path: Path) -> tuple[str, str]:
-    """Return type and source of the file system that holds ``path`` (proc_pid_mountinfo(5)); empty if unknown."""
-    real, longest, found = os.path.realpath(path), "", ("", "")
-    for line in (host.read("/proc/self/mountinfo") or "").splitlines():
-        fields, _, rest = line.partition(" - ")
-        words, (kind, source, *_) = fields.split(" "), [*rest.split(" "), "", ""]
-        point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), words[4]) if len(words) > 4 else ""
-        below = real == point or real.startswith(point.rstrip("/") + "/")
-        # A later mount at the same point hides the earlier one.
-        if point and below and len(point) >= len(longest):
-            longest, found = point, (kind, source)
-    return found
 
 
 def shared_dir(node: Node) -> Iterator[Finding]:
@@ -157,7 +130,7 @@ def shared_dir(node: Node) -> Iterator[Finding]:
     if not listed:
         message = f"{given}: a file that was written and synced is not in the folder's listing"
         yield Finding("shared-dir", message, "mount it without caching names (NFS: -o lookupcache=none)")
-    if node.identity.rendezvous == "file" and node.secret.value is None and node.settings.auth != "off":
+    if node.secret.channel is Channel.RECORD:
         yield from _unsafe(given, status)
     kind, _ = mount_of(node.host, folder)
     if node.multi_node and kind in _OF_ONE_CONTAINER:

@@ -138,20 +138,6 @@ def _without_mpi(node: Node, rank: str | None) -> str:
     return f"bash -c 'rank=${rank}; unset ${{!OMPI_COMM_*}} ${{!PMI*}}; exec ray-bootstrap {given} …'"
 
 
-def token_file(node: Node) -> Iterator[Finding]:
-    """Check that no other user may read the file with the secret; loading it checked who may write it."""
-    path = node.secret.path
-    if path is None:
-        return
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o044:
-        remedy = f"chmod 600 {path}"
-        if node.in_pod:
-            remedy += "; a Secret's volume: secret: {secretName: NAME, defaultMode: 0400}"
-        message = f"others can read the secret in {path} (mode {mode:o}), and with it run code on every node"
-        yield Finding("token-file", message, remedy, fatal=False)
-
-
 def gpus(node: Node) -> Iterator[Finding]:
     """Check that this node offers Ray as many GPUs as every node must have."""
     expected, found = node.settings.expect_gpus, node.resources.num_gpus

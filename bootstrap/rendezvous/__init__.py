@@ -4,17 +4,19 @@ An address found here is only a candidate: a stale DNS answer, or a record that 
 a valid one. A worker accepts it once the agent there proves that it knows the run and the attempt.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from bootstrap.errors import UsageError
+from bootstrap.files.secret import Channel, Secret
 from bootstrap.host import Host
 from bootstrap.model import NodeIdentity
 from bootstrap.rendezvous import dns, shared_dir, slurm, static
 from bootstrap.rendezvous.protocol import Lookup, Rendezvous
 from bootstrap.settings import Settings
 
-__all__ = ["BACK_ENDS", "Lookup", "Rendezvous", "make", "rollcall_ports"]
+__all__ = ["BACK_ENDS", "Lookup", "Rendezvous", "make", "rollcall_ports", "with_secret_record"]
 
 FIRST_PORT, PORT_SPAN, PORT_TRIES = 20000, 10000, 4
 
@@ -38,6 +40,19 @@ def make(settings: Settings, identity: NodeIdentity, host: Host) -> Rendezvous:
     if name not in BACK_ENDS:
         raise UsageError([f"--rendezvous={name!r}: expected one of {', '.join(BACK_ENDS)}"])
     return BACK_ENDS[name](settings, identity, host, ports)
+
+
+def with_secret_record(rendezvous: Rendezvous, secret: Secret, identity: NodeIdentity, host: Host) -> Rendezvous:
+    """Return the rendezvous, with a record in the home directory if that is this secret's channel."""
+    if secret.channel is not Channel.HOME:
+        return rendezvous
+    record = shared_dir.record(host.get("HOME") or "/", identity, host)
+
+    def lookup() -> Lookup:
+        found, held = rendezvous.lookup(), record.lookup()
+        return Lookup(found.candidates, [*found.ignored, *held.ignored], held.secret)
+
+    return dataclasses.replace(rendezvous, lookup=lookup, secret_record=record)
 
 
 def rollcall_ports(settings: Settings, identity: NodeIdentity) -> tuple[int, ...]:

@@ -6,11 +6,12 @@ Also a head's search for another head of its run.
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from bootstrap import net, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, IdentityError, Refused
-from bootstrap.files.secret import Secret, check_required
+from bootstrap.files.secret import NO_SECRET, Secret, check_required
 from bootstrap.log import Log
 from bootstrap.model import HeadAddress
 from bootstrap.process.bounded import TimedOut, run_in_thread
@@ -27,10 +28,10 @@ _SHOWN = 6
 
 async def find_head(
     settings: Settings, rendezvous: Rendezvous, hello: Hello, given: Secret, timeout: float, log: Log
-) -> tuple[Membership, Secret]:
-    """Search for the head; return the membership in its roll call and the secret that it accepted.
+) -> Membership:
+    """Search for the head; return the membership in its roll call, with the secret that both know.
 
-    :param given: the secret that this node was given; without a value, the head's record may hold one.
+    :param given: the secret that this node was given, or the channel through which it comes.
     :param timeout: seconds to search.
     :raises HeadNotFound: after ``timeout`` seconds, with what was found instead; also if the rendezvous hangs.
     :raises IdentityError, Refused: if the head refuses this node.
@@ -66,8 +67,8 @@ async def find_head(
 
 async def _look_and_join(
     settings: Settings, rendezvous: Rendezvous, hello: Hello, given: Secret, seconds: float, seen: dict[str, str]
-) -> tuple[Membership, Secret]:
-    """Look once and join the head if it is there; return the membership and the secret.
+) -> Membership:
+    """Look once and join the head if it is there; return the membership.
 
     :param seen: receives what was found instead.
     :raises NotThisHead: if no candidate is the head of this run.
@@ -75,16 +76,24 @@ async def _look_and_join(
     lookup = await _look(rendezvous, seconds)
     seen.clear()
     seen.update(dict.fromkeys(lookup.ignored, "ignored"))
-    secret = _secret_for(settings, rendezvous, given, lookup, seen)
+    secret = _secret_for(settings, given, lookup, seen)
     try:
-        return await _join_one_of(lookup.candidates, hello, secret, settings.heartbeat_timeout, seen), secret
+        return await _join_one_of(lookup.candidates, hello, secret, settings.heartbeat_timeout, seen)
     except Refused:
-        if secret.value is None and settings.auth != "off" and rendezvous.record is not None:
-            # The record may have been an earlier head's; this head may be about to write its own.
-            await asyncio.sleep(timeouts.OTHER_HEAD_S)
-            if (await _look(rendezvous, seconds)).secret is not None:
-                raise NotThisHead from None
+        # The record may have been an earlier head's, or reach this node later than the head's answer.
+        if secret.value is None and secret.is_in_record and await _secret_appears(rendezvous):
+            raise NotThisHead from None
         raise
+
+
+async def _secret_appears(rendezvous: Rendezvous) -> bool:
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + timeouts.RECORD_LATE_S
+    while clock() < deadline:
+        await asyncio.sleep(timeouts.LOOK_AGAIN_S)
+        if (await _look(rendezvous, timeouts.CANDIDATE_S)).secret is not None:
+            return True
+    return False
 
 
 async def _look(rendezvous: Rendezvous, seconds: float) -> Lookup:
@@ -98,22 +107,19 @@ async def _look(rendezvous: Rendezvous, seconds: float) -> Lookup:
         ) from None
 
 
-def _secret_for(
-    settings: Settings, rendezvous: Rendezvous, given: Secret, lookup: Lookup, seen: dict[str, str]
-) -> Secret:
+def _secret_for(settings: Settings, given: Secret, lookup: Lookup, seen: dict[str, str]) -> Secret:
     """Return the secret that this node was given, or else the one in the head's record.
 
-    :raises UsageError: if ``--auth=required`` and no record can hold a secret.
+    :raises UsageError: if ``--auth=required`` and the nodes have no way to share a secret.
     :raises NotThisHead: if ``--auth=required`` and the record that was found holds none.
     """
-    if given.value is None and settings.auth != "off" and lookup.secret is not None:
-        return Secret(lookup.secret, "the head's record", generated=True)
-    if rendezvous.record is None:
-        check_required(given, settings)
-    elif given.value is None and settings.auth == "required" and lookup.candidates:
+    check_required(given, settings)
+    if given.value is not None or not given.is_in_record:
+        return given
+    if lookup.secret is None and settings.auth == "required" and lookup.candidates:
         seen.update({str(head): "its record has no secret, and --auth=required" for head in lookup.candidates})
         raise NotThisHead  # the next record may have one
-    return given
+    return replace(given, value=lookup.secret)
 
 
 async def _join_one_of(
@@ -134,7 +140,7 @@ async def _join_one_of(
         for greeting in asyncio.as_completed(tries):
             try:
                 membership = await greeting
-                await membership.enrol(timeouts.CANDIDATE_S)
+                await _enrol(membership)
                 found = membership
                 return found
             except NotThisHead as answer:
@@ -151,17 +157,22 @@ async def _join_one_of(
 
 
 async def _greet(hello: Hello, secret: Secret, heartbeat_timeout: float, head: HeadAddress) -> Membership:
-    membership = Membership(hello, secret.value, heartbeat_timeout)
+    membership = Membership(hello, secret, heartbeat_timeout)
     try:
         await membership.greet(head, timeouts.CANDIDATE_S)
     except NotThisHead as answer:
         raise NotThisHead(head, str(answer)) from None
-    except Refused:
-        if secret.generated and membership.secrets_differ:
-            # The head has just replaced another one, whose record we read.
-            raise NotThisHead(head, "its secret differs from the one in its record") from None
-        raise
     return membership
+
+
+async def _enrol(membership: Membership) -> None:
+    try:
+        await membership.enrol(timeouts.CANDIDATE_S)
+    except Refused:
+        if membership.secrets_differ and membership.secret.is_in_record:
+            # The head has just replaced another one, whose record we read.
+            raise NotThisHead("the head", "its secret differs from the one in its record") from None
+        raise
 
 
 def _in_brief(seen: dict[str, str]) -> str:
@@ -170,7 +181,7 @@ def _in_brief(seen: dict[str, str]) -> str:
     return "; ".join(f"{where}: {what}" for where, what in list(seen.items())[:_SHOWN])
 
 
-async def check_no_other_head(rendezvous: Rendezvous, me: Hello, given: Secret) -> None:
+async def check_no_other_head(rendezvous: Rendezvous, me: Hello) -> None:
     """Check that the rendezvous shows no other head of this run; skip the check if it does not answer in time.
 
     Call it before this node listens or writes a record, so that any head that answers is another one.
@@ -178,18 +189,16 @@ async def check_no_other_head(rendezvous: Rendezvous, me: Hello, given: Secret) 
     :raises IdentityError: naming the other head.
     """
 
-    def look() -> tuple[Sequence[HeadAddress], bytes | None]:
-        lookup = rendezvous.lookup()
+    def look() -> Sequence[HeadAddress]:
+        candidates = rendezvous.lookup().candidates
         # Without a record, the candidates include this node's own address.
-        heads = _elsewhere(lookup.candidates) if rendezvous.record is None else lookup.candidates
-        return heads, given.value or lookup.secret
+        return _elsewhere(candidates) if rendezvous.record is None else candidates
 
     with contextlib.suppress(TimedOut):
-        heads, secret = await run_in_thread(timeouts.CANDIDATE_S, look)
-        await _refuse_two(heads, me, secret)
+        await _refuse_two(await run_in_thread(timeouts.CANDIDATE_S, look), me)
 
 
-async def check_still_head(rendezvous: Rendezvous, me: Hello, secret: Secret, own: HeadAddress) -> None:
+async def check_still_head(rendezvous: Rendezvous, me: Hello, own: HeadAddress) -> None:
     """Check that no other head has replaced this one's record; return at once if the rendezvous has no record.
 
     Two heads that start at the same moment both pass :func:`check_no_other_head`; the later record wins.
@@ -200,8 +209,7 @@ async def check_still_head(rendezvous: Rendezvous, me: Hello, secret: Secret, ow
         return
     with contextlib.suppress(TimedOut):
         lookup = await run_in_thread(timeouts.CANDIDATE_S, rendezvous.lookup)
-        others = [head for head in lookup.candidates if (head.host, head.port) != (own.host, own.port)]
-        await _refuse_two(others, me, secret.value)
+        await _refuse_two([head for head in lookup.candidates if (head.host, head.port) != (own.host, own.port)], me)
 
 
 def _elsewhere(heads: Sequence[HeadAddress]) -> Sequence[HeadAddress]:
@@ -211,8 +219,8 @@ def _elsewhere(heads: Sequence[HeadAddress]) -> Sequence[HeadAddress]:
     return [head for head in heads if addresses[head.host] and own.isdisjoint(addresses[head.host])]
 
 
-async def _refuse_two(heads: Sequence[HeadAddress], me: Hello, secret: bytes | None) -> None:
-    answers = await asyncio.gather(*map(partial(_leads, me, secret), heads))
+async def _refuse_two(heads: Sequence[HeadAddress], me: Hello) -> None:
+    answers = await asyncio.gather(*map(partial(_leads, me), heads))
     for head, leads in zip(heads, answers, strict=True):
         if leads:
             raise IdentityError(
@@ -221,9 +229,9 @@ async def _refuse_two(heads: Sequence[HeadAddress], me: Hello, secret: bytes | N
             )
 
 
-async def _leads(me: Hello, secret: bytes | None, head: HeadAddress) -> bool:
+async def _leads(me: Hello, head: HeadAddress) -> bool:
     """Return whether a head of this run answers at that address, whatever its secret."""
-    membership = Membership(me, secret, timeouts.CANDIDATE_S)
+    membership = Membership(me, NO_SECRET, timeouts.CANDIDATE_S)
     try:
         await membership.greet(head, timeouts.OTHER_HEAD_S)
     except NotThisHead:

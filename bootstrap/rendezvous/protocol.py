@@ -47,3 +47,5 @@ class Rendezvous:
     BootstrapError only if no later call can succeed; an OSError that may pass becomes a line of ``ignored``."""
     record: FileRecord | None = None
     """None if the platform or the user says where the head is."""
+    secret_record: FileRecord | None = None
+    """A record that serves for the secret alone; its address is not looked at."""

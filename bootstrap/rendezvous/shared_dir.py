@@ -216,6 +216,10 @@ def make(settings: Settings, identity: NodeIdentity, host: Host, _ports: Sequenc
             [f"launcher {identity.launcher}: no option says where the head is"],
             hint="--shared-dir=DIR with a folder that all nodes see, or --head-address=HOST",
         )
-    folder = Path(settings.shared_dir)
-    record = SharedFolder(folder, identity.run_id, identity.attempt, identity.run_hash, host.hostname)
-    return Rendezvous(f"the folder {folder}", record.lookup, record)
+    shared = record(settings.shared_dir, identity, host)
+    return Rendezvous(f"the folder {settings.shared_dir}", shared.lookup, shared)
+
+
+def record(folder: str, identity: NodeIdentity, host: Host) -> SharedFolder:
+    """Return this run's record in a folder that all nodes see."""
+    return SharedFolder(Path(folder), identity.run_id, identity.attempt, identity.run_hash, host.hostname)

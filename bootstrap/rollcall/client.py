@@ -2,19 +2,37 @@
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bootstrap import net, timeouts
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
+from bootstrap.files.secret import FIX_MUNGE, Channel, Secret
 from bootstrap.model import HeadAddress, Phase, Verdict
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
-from bootstrap.rollcall import wire
+from bootstrap.rollcall import auth, credential, wire
+from bootstrap.rollcall.auth import Seal
 from bootstrap.rollcall.wire import Connection, Hello, Message
+
+_KINDS = {
+    "none": "no secret",
+    "secret": "a secret",
+    "token": "Ray's token (RAY_AUTH_TOKEN)",
+    "munge": "a secret through MUNGE",
+}
 
 
 class NotThisHead(Exception):
     """The head of this run and attempt is not at that address; the search goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Challenge:
+    nonce: str
+    auth: str
+    """The kind of the head's secret (:attr:`Secret.kind`)."""
+    credential: str
+    """From MUNGE, or empty."""
 
 
 @dataclass
@@ -26,35 +44,35 @@ class Membership:
     """
 
     hello: Hello
-    secret: bytes | None
+    secret: Secret
+    """What this node was given; from the handshake on, with MUNGE, what it got."""
     heartbeat_timeout: float
     secrets_differ: bool = False
-    """Whether the handshake failed because both sides have a secret, but not the same."""
+    """Whether the head refused this node because its secret is another one."""
     rank: int = -1
     head: str = ""
     released: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     ended: asyncio.Future[Verdict] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _challenged: asyncio.Future[_Challenge] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _welcomed: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    _challenged: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    _proof: str = ""
-    _nonce: str = field(default_factory=wire.nonce)
+    _nonce: str = field(default_factory=auth.nonce)
     _connection: Connection | None = None
     _timer: asyncio.TimerHandle | None = None
-    _trusted: bool = False
+    _said_hello: bool = False
 
     async def greet(self, head: HeadAddress, timeout: float) -> None:
-        """Connect and check, within ``timeout`` seconds, that this run's head is there and knows the secret.
+        """Connect and check, within ``timeout`` seconds, that somebody is there who knows this run.
 
         :raises NotThisHead: if it is not the head of this run and attempt, or does not answer.
-        :raises Refused: if it is, but the secrets or the protocol versions differ.
+        :raises Refused: if it is, but the protocol versions differ.
         """
         await self._within(timeout, self._greet(head, timeout))
 
     async def enrol(self, timeout: float) -> None:
-        """Prove knowledge of the secret, send the hello and wait up to ``timeout`` seconds for the welcome.
+        """Send the hello and wait up to ``timeout`` seconds for the welcome: each proves knowledge of the secret.
 
         :raises IdentityError: if the rank or the size is not what the head expects.
-        :raises Refused: if the head rejects this node for another reason, such as its versions.
+        :raises Refused: if the secrets differ, or the head rejects this node for another reason, such as its versions.
         :raises NotThisHead: if the head does not answer.
         """
         await self._within(timeout, self._enrol())
@@ -72,8 +90,8 @@ class Membership:
 
     async def _greet(self, head: HeadAddress, timeout: float) -> None:
         self._connection = await self._connect(head, timeout)
-        self._connection.send({"t": "hail", "v": wire.VERSION, "nonce": self._nonce})
-        self._proof = await self._challenged
+        self._connection.send({"t": "hail", "v": auth.VERSION, "nonce": self._nonce})
+        await self._challenged
 
     async def _connect(self, head: HeadAddress, timeout: float) -> Connection:
         """Connect to the first address that answers.
@@ -94,16 +112,31 @@ class Membership:
         raise failure
 
     def _line(self) -> Connection:
-        return Connection(self._hear, self._closed)
+        return Connection(self._hear, self._hear_unsealed, self._closed)
 
     async def _enrol(self) -> None:
+        await self._agree(await self._challenged)
+        self._said_hello = True
         if self._connection is not None:
-            self._connection.send({"t": "proof", "proof": self._proof})
             self._connection.send(self.hello.message())
         await self._welcomed
         # Spread the first heartbeats by rank, since many nodes may join at the same moment.
         first = self.heartbeat_timeout / wire.BEATS * (self.rank % 16) / 16
         self._timer = asyncio.get_running_loop().call_later(first, self._tick)
+
+    async def _agree(self, challenge: _Challenge) -> None:
+        """Seal the connection, if there is a secret. :raises Refused: if the two sides' secrets are of other kinds."""
+        if challenge.auth != self.secret.kind:
+            if self._connection is not None:  # so that the head can report it, too
+                self._connection.send({"t": "bye", "reason": "another kind of secret"})
+                self._connection.close("another kind of secret")
+            raise _mismatch(self.secret, challenge.auth)
+        if challenge.auth == "munge":
+            value = await credential.read(challenge.credential, self.hello, self._nonce)
+            self.secret = replace(self.secret, value=value)
+        if self.secret.value is not None and self._connection is not None:
+            nonces = self._nonce + challenge.nonce
+            self._connection.seal = Seal(self.secret.value, "worker", nonces, self.hello.run, self.hello.attempt)
 
     def report(self, phase: Phase, detail: str = "", error: str = "") -> None:
         """Report this node's phase to the head; with ``failed``, also the name of the error."""
@@ -144,16 +177,18 @@ class Membership:
 
     def _hear(self, connection: Connection, message: Message) -> None:
         kind = message["t"]
-        if kind == "challenge" and not self._trusted:
+        if kind == "challenge" and not self._challenged.done():
             self._answer(message)
         elif kind == "refuse":
-            self._fail(_refusal(message) if self._trusted or self._is_ours(message) else NotThisHead("refused"))
-        elif not self._trusted:
-            raise ValueError(f"{kind!r} before a challenge")
+            self._fail(_refusal(message) if self._said_hello or self._is_ours(message) else NotThisHead("refused"))
+        elif not self._said_hello:
+            raise ValueError(f"{kind!r} before the hello")
         elif kind == "welcome":
             if not self._welcomed.done():
                 self.rank, self.head = wire.number(message, "rank"), wire.text(message, "head")
                 self._welcomed.set_result(None)
+        elif not self._welcomed.done():
+            raise ValueError(f"{kind!r} before the welcome")
         elif kind == "go":
             if not self.released.done():
                 self.released.set_result(wire.text(message, "gcs"))
@@ -162,27 +197,24 @@ class Membership:
         else:
             raise ValueError(f"unknown message {kind!r}")
 
+    def _hear_unsealed(self, _connection: Connection, line: bytes) -> None:
+        """Take the one line that needs no MAC: the refusal by a head whose secret is another one."""
+        message = wire.decode(line) if line.endswith(b"}") else {}
+        if message.get("t") != "refuse" or not self._is_ours(message):
+            raise ValueError("a line with a wrong MAC")
+        self.secrets_differ = message.get("kind") == "secret"
+        self._fail(_refusal(message))
+
     def _answer(self, message: Message) -> None:
-        theirs, auth = wire.challenge(message), message.get("auth") is True
-        if not self._is_ours(message):
+        found = message.get("credential", "")
+        challenge = _Challenge(wire.nonce(message), wire.text(message, "auth"), found if isinstance(found, str) else "")
+        if self._is_ours(message):
+            self._challenged.set_result(challenge)
+        else:
             self._fail(NotThisHead("another run's head"))
-            return
-        if not wire.proves(message.get("proof"), wire.proof(self.secret, "head", theirs, self._nonce)):
-            self.secrets_differ = auth and self.secret is not None
-            if self.secrets_differ:
-                what = "the secrets of this node and of the head differ"
-            else:
-                what = "only the head has a secret" if auth else "only this node has a secret"
-            if self._connection is not None:
-                self._connection.send({"t": "proof", "proof": "differs"})  # so that the head can report it, too
-            self._fail(Refused(what, hint="give all nodes the same RAY_AUTH_TOKEN or --secret-file, or all --auth=off"))
-            return
-        self._trusted = True
-        if not self._challenged.done():
-            self._challenged.set_result(wire.proof(self.secret, "worker", self._nonce, theirs))
 
     def _is_ours(self, message: Message) -> bool:
-        return wire.proves(message.get("tag"), wire.run_tag(self.hello.run, self.hello.attempt, self._nonce))
+        return auth.is_tag(message.get("tag"), auth.run_tag(self.hello.run, self.hello.attempt, self._nonce))
 
     def _conclude(self, connection: Connection, message: Message) -> None:
         verdict = Verdict(
@@ -207,9 +239,22 @@ class Membership:
             self.ended.exception()  # likewise
 
 
+_FIX_MISMATCH = "give all nodes the same RAY_BOOTSTRAP_SECRET, --secret-file or RAY_AUTH_TOKEN, or all --auth=off"
+
+
+def _mismatch(mine: Secret, theirs: str) -> Refused:
+    """Return the error of a node whose secret is of another kind than the head's."""
+    wanted = (
+        f", which was to come from {mine.source}" if mine.kind == "none" and mine.channel is not Channel.NONE else ""
+    )
+    what = f"the head has {_KINDS.get(theirs, repr(theirs[:20]))}, this node has {_KINDS[mine.kind]}{wanted}"
+    return Refused(what, hint=FIX_MUNGE if "munge" in (mine.kind, theirs) else _FIX_MISMATCH)
+
+
 def _refusal(message: Message) -> Exception:
     kind, reason = wire.text(message, "kind"), wire.text(message, "reason")
     if kind == "other-run":
         return NotThisHead(reason)
     error: type[BootstrapError] = IdentityError if kind == "identity" else Refused
-    return error(f"refused by the head {wire.text(message, 'head')}: {reason}")
+    hint = _FIX_MISMATCH if kind == "secret" else ""
+    return error(f"refused by the head {wire.text(message, 'head')}: {reason}", hint=hint)

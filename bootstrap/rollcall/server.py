@@ -8,19 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from bootstrap.errors import IdentityError, UsageError
+from bootstrap.files.secret import Secret
 from bootstrap.model import Phase, Verdict
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rollcall import wire
 from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, version_clash
+from bootstrap.rollcall.handshake import Handshakes
+from bootstrap.rollcall.listener import Listener
 from bootstrap.rollcall.wire import Connection, Hello, Message, encode, text
 
-_BACKLOG = 4096
-_STRANGERS = 512
-"""Limit of unauthenticated connections, or twice the run's size if that is more; beyond it the oldest is cut."""
 _SCANS = 4
 """Scans per heartbeat: each checks all connections for silence and sends a share of the heartbeats, to avoid bursts."""
-_MAX_REPORTED = 20
-"""Limit of rejected nodes that the head logs, since a peer may be guessing secrets."""
 
 
 @dataclass(slots=True)
@@ -43,65 +41,55 @@ class Member:
         return self.connection is not None and self.connection.open
 
 
-@dataclass(slots=True)
-class _Unauthenticated:
-    since: float
-    tag: str = ""
-    """The run tag for the peer's challenge; with it the peer trusts a refusal."""
-    expected: str | None = None
-    """The proof that the peer must send; None until its hail has arrived."""
-    proved: bool = False
-
-
 @dataclass
 class RollCall:
     """The server: it listens, admits the nodes of this run, and sends them the release and the verdict.
 
     :param me: the head's own hello, against which the others are checked.
-    :param secret: the nodes' shared secret, or None.
+    :param secret: the nodes' shared secret, if they have one.
     :param heartbeat_timeout: seconds of silence after which a node counts as lost.
     :param any_python_patch: whether Python versions may differ in their patch level.
     :param on_change: called with a changed member and, in words, what changed.
     """
 
     me: Hello
-    secret: bytes | None
+    secret: Secret
     heartbeat_timeout: float
     any_python_patch: bool = False
     on_change: Callable[[Member, str], None] = lambda _member, _what: None
     on_refused: Callable[[str], None] = lambda _who: None
     """Called once per address and reason with each peer that knew this run but was rejected, in words."""
     members: dict[int, Member] = field(default_factory=dict)
-    rejected: list[str] = field(default_factory=list)
-    """The last 20 rejected connections, in words."""
     _go: bytes = b""
-    _unauthenticated: dict[Connection, _Unauthenticated] = field(default_factory=dict)
     _joined: dict[Connection, Member] = field(default_factory=dict)
     _free: int = 1
     """Lowest rank that may be free; all below it are taken."""
-    _refused: set[str] = field(default_factory=set)
     _scan: int = 0
-    _server: asyncio.Server | None = None
+    _listener: Listener | None = None
     _timer: asyncio.TimerHandle | None = None
     _verdict: bytes = b""
     _told: int = 0
     _left: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def listen(self, ports: Sequence[int]) -> int:
+    def __post_init__(self) -> None:
+        self.handshakes = Handshakes(self.me, self.secret, self.heartbeat_timeout, self._report)
+
+    def listen(self, ports: Sequence[int]) -> int:
         """Listen on all addresses, on the first free one of ``ports``; return that port.
 
         :raises UsageError: if none is free.
         """
-        loop = asyncio.get_running_loop()
+        listener = Listener(self._meet)
         for port in ports:
             try:
-                self._server = await loop.create_server(self._meet, port=port, backlog=_BACKLOG)
+                chosen = listener.listen(port)
             except OSError as error:
                 if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                     raise
                 continue
+            self._listener = listener
             self._tick()
-            return port
+            return chosen
         fault = f"no port is free for the roll call (tried {', '.join(map(str, ports))})"
         raise UsageError([fault], hint="set --rollcall-port=PORT on all nodes")
 
@@ -118,12 +106,12 @@ class RollCall:
         :param expected: how many members must receive the verdict before the wait may end.
         """
         self._verdict = encode({"t": "verdict", **asdict(verdict)})
-        if not expected and self._server is not None:
-            self._server.close()
+        if not expected and self._listener is not None:
+            self._listener.close()
         for connection in self._joined:
             self._conclude(connection)
         with contextlib.suppress(TimedOut):
-            await wait_for(timeout, self._until_told(expected if self._server is not None else 0))
+            await wait_for(timeout, self._until_told(expected if self._listener is not None else 0))
 
     async def _until_told(self, expected: int) -> None:
         while self._joined or self._told < expected:
@@ -133,6 +121,11 @@ class RollCall:
     def _conclude(self, connection: Connection) -> None:
         connection.send(self._verdict)
         self._told += 1
+
+    @property
+    def rejected(self) -> list[str]:
+        """Return the last 20 rejected connections, in words."""
+        return self.handshakes.rejected
 
     @property
     def present(self) -> int:
@@ -148,9 +141,10 @@ class RollCall:
         """Stop listening and cut the remaining connections."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._server is not None:
-            self._server.close()
-        for connection in [*self._unauthenticated, *self._joined]:
+        if self._listener is not None:
+            self._listener.close()
+        self.handshakes.close()
+        for connection in [*self._joined]:
             connection.cut("the roll call is over")
 
     def _tick(self) -> None:
@@ -164,70 +158,38 @@ class RollCall:
                 connection.cut(f"silent for {self.heartbeat_timeout:g} s")
             elif member.rank % _SCANS == self._scan:
                 connection.send(wire.BEAT)
-        for connection, pending in list(self._unauthenticated.items()):
-            if pending.since >= silent_since:
-                break  # the rest are newer
-            connection.cut(f"not authenticated within {self.heartbeat_timeout:g} s")
+        self.handshakes.cut_slow(silent_since)
 
-    def _meet(self) -> Connection:
-        # A worker authenticates within a few round trips, so the oldest connection is the least likely to be one.
-        if len(self._unauthenticated) >= (limit := max(_STRANGERS, 2 * (self.me.size or 0))):
-            oldest = next(iter(self._unauthenticated))
-            oldest.cut(reason := f"more than {limit} unauthenticated connections")
-            self._reject(oldest, reason)
-        connection = Connection(self._hear, self._closed)
-        self._unauthenticated[connection] = _Unauthenticated(connection.last_heard)
-        return connection
+    def _report(self, who: str) -> None:
+        self.on_refused(who)  # which may be set later
+
+    def _meet(self, address: str) -> Connection | None:
+        strangers = self.handshakes
+        return strangers.meet(address, lambda: Connection(self._hear, strangers.hear_unsealed, self._closed))
 
     def _hear(self, connection: Connection, message: Message) -> None:
         if (member := self._joined.get(connection)) is not None:
             self._hear_member(connection, member, message)
-        elif (pending := self._unauthenticated[connection]).expected is None:
-            self._challenge(connection, pending, message)
-        elif not pending.proved:
-            self._check_proof(connection, pending, message)
-        else:
-            self._admit(connection, wire.parse_hello(message))
-
-    def _challenge(self, connection: Connection, pending: _Unauthenticated, message: Message) -> None:
-        """Answer the hail, which carries the peer's protocol version and challenge, with our challenge and proof."""
-        if message["t"] != "hail":
-            raise ValueError("no hail")
-        version, theirs, ours = wire.number(message, "v"), wire.challenge(message), wire.nonce()
-        tag = wire.run_tag(self.me.run, self.me.attempt, theirs)
-        if version != wire.VERSION:
-            what = f"protocol {version} on {connection.peer}, {wire.VERSION} on {self.me.host}"
-            self._refuse(connection, "refused", what, tag=tag)
-            return
-        pending.tag, pending.expected = tag, wire.proof(self.secret, "worker", theirs, ours)
-        mine = wire.proof(self.secret, "head", ours, theirs)
-        connection.send({"t": "challenge", "nonce": ours, "tag": tag, "proof": mine, "auth": self.secret is not None})
-
-    def _check_proof(self, connection: Connection, pending: _Unauthenticated, message: Message) -> None:
-        if message["t"] != "proof":
-            raise ValueError("no proof")
-        if pending.expected is None or not wire.proves(message.get("proof"), pending.expected):
-            self._refuse(connection, "refused", "the secrets of the two nodes differ, or one has none", tag=pending.tag)
-            return
-        pending.proved = True
+        elif (hello := self.handshakes.hear(connection, message)) is not None:
+            self._admit(connection, hello)
 
     def _admit(self, connection: Connection, hello: Hello) -> None:
         me = self.me
         if what := other_run(me, hello):
-            self._refuse(connection, "other-run", what)
+            self.handshakes.refuse(connection, "other-run", what)
             return
         try:
             rank = rank_for(me, hello, self._holder, self._lowest_free())
         except IdentityError as error:
-            self._refuse(connection, "identity", error.message)
+            self.handshakes.refuse(connection, "identity", error.message)
             return
         if clash := version_clash(me, hello, any_python_patch=self.any_python_patch):
-            self._refuse(connection, "refused", clash)
+            self.handshakes.refuse(connection, "refused", clash)
             refused = self.members[rank] = Member(hello, rank, Phase.REFUSED, connection.last_heard, clash)
             self.on_change(refused, f"refused: {clash}")
             return
         member = Member(hello, rank, Phase.WAITING, connection.last_heard, connection=connection)
-        del self._unauthenticated[connection]
+        self.handshakes.end(connection)
         self._joined[connection] = self.members[rank] = member
         connection.send({"t": "welcome", "rank": rank, "head": me.host})
         if self._go:
@@ -245,21 +207,6 @@ class RollCall:
         while self._holder(self._free) is not None:
             self._free += 1
         return self._free
-
-    def _refuse(self, connection: Connection, kind: str, reason: str, tag: str = "") -> None:
-        connection.send({"t": "refuse", "kind": kind, "reason": reason, "head": self.me.host, "tag": tag})
-        connection.close(reason)
-        entry = f"{connection.peer}: {reason}"
-        if kind != "other-run" and entry not in self._refused and len(self._refused) < _MAX_REPORTED:
-            self._refused.add(entry)
-            self.on_refused(entry)
-
-    def _reject(self, connection: Connection, reason: str) -> None:
-        pending = self._unauthenticated.pop(connection, None)
-        if pending is not None:
-            if pending.expected is not None and not pending.proved and reason == wire.LEFT:
-                reason = "disconnected after the challenge: a node of another run, or a second rank 0"
-            self.rejected = [*self.rejected[-19:], f"{connection.peer}: {reason}"]
 
     def _hear_member(self, connection: Connection, member: Member, message: Message) -> None:
         kind = message["t"]
@@ -279,7 +226,7 @@ class RollCall:
         self.on_change(member, f"{phase.value}: {detail}" if detail else phase.value)
 
     def _closed(self, connection: Connection, reason: str) -> None:
-        self._reject(connection, reason)
+        self.handshakes.closed(connection, reason)
         member = self._joined.pop(connection, None)
         if member is None:
             return

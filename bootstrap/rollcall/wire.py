@@ -9,18 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
-import hmac
 import json
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-VERSION = 1
-"""The protocol's version; a head refuses any other, and names both."""
+from bootstrap.rollcall.auth import SEALED_BY, Seal, Unsealed
+
 MAX_LINE = 16 * 1024
-"""Bytes in a line, its end included."""
+"""Bytes in a line, its MAC and its end included."""
 MAX_UNREAD = 256 * 1024
 """Bytes that a peer may leave unread before it is cut off."""
 LEFT = "closed by the other side"
@@ -37,14 +34,14 @@ Message = Mapping[str, Any]
 
 
 def encode(message: Message) -> bytes:
-    """Return the message as one line of at most :data:`MAX_LINE` bytes.
+    """Return the message as one line of at most :data:`MAX_LINE` bytes, once it is sealed.
 
     It shortens texts that are too long to their ends, where the last error is, but never ``run``.
 
     :raises ValueError: if the line is still too long.
     """
     short = dict(message)
-    while len(line := json.dumps(short, separators=(",", ":")).encode() + b"\n") > MAX_LINE:
+    while len(line := json.dumps(short, separators=(",", ":")).encode() + b"\n") > MAX_LINE - SEALED_BY:
         # Measured, not calculated: a character takes between 1 and 12 bytes (an escaped pair of surrogates).
         texts = [k for k, v in short.items() if k not in ("t", "run") and isinstance(v, str) and len(v) > 1]
         if not texts:
@@ -92,41 +89,15 @@ def number(message: Message, name: str) -> int:
     return value
 
 
-def challenge(message: Message) -> str:
-    """Return the peer's challenge.
+def nonce(message: Message) -> str:
+    """Return the peer's nonce.
 
-    :raises ValueError: if it is not 32 hex digits, as from :func:`nonce`.
+    :raises ValueError: if it is not 32 hex digits, as from :func:`bootstrap.rollcall.auth.nonce`.
     """
     value = message.get("nonce")
     if not isinstance(value, str) or len(value) != 32 or not set(value) <= _HEX:
         raise ValueError(f"{message['t']} without a valid 'nonce'")
     return value
-
-
-def nonce() -> str:
-    """Return a fresh challenge, 32 hex digits."""
-    return secrets.token_hex(16)
-
-
-def proof(secret: bytes | None, side: str, mine: str, theirs: str) -> str:
-    """Return an HMAC that proves knowledge of the secret without sending it; empty without a secret.
-
-    It covers ``side``, ``head`` or ``worker``, so that one side's proof cannot be replayed as the other's.
-    """
-    if secret is None:
-        return ""
-    text = f"ray-bootstrap/{VERSION}\n{side}\n{mine}\n{theirs}".encode()
-    return hmac.new(secret, text, hashlib.sha256).hexdigest()
-
-
-def proves(given: object, expected: str) -> bool:
-    """Return whether ``given`` is the expected proof, in constant time."""
-    return isinstance(given, str) and hmac.compare_digest(given.encode(), expected.encode())
-
-
-def run_tag(run: str, attempt: int, challenge: str) -> str:
-    """Return an HMAC that proves knowledge of the run and does not reveal it."""
-    return hmac.new(f"{run}\n{attempt}".encode(), challenge.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +152,12 @@ def parse_hello(message: Message) -> Hello:
 class Connection(asyncio.Protocol):
     """One end of one connection.
 
+    With a ``seal``, every line has a MAC.
+
     :param on_message: called with each message, in order. A ValueError from it, or from decoding, cuts the connection:
         the peer does not speak the protocol.
+    :param on_unsealed: called with the first line that the seal does not open, if none has been opened yet: the peer
+        does not know the secret. A later one cuts the connection: somebody has changed it on its way.
     :param on_closed: called once, with the reason, whichever side closed it.
     """
 
@@ -191,22 +166,29 @@ class Connection(asyncio.Protocol):
         "_lost",
         "_on_closed",
         "_on_message",
+        "_on_unsealed",
         "_pending",
         "_reason",
         "_transport",
         "last_heard",
         "peer",
+        "seal",
     )
 
     def __init__(
-        self, on_message: Callable[[Connection, Message], None], on_closed: Callable[[Connection, str], None]
+        self,
+        on_message: Callable[[Connection, Message], None],
+        on_unsealed: Callable[[Connection, bytes], None],
+        on_closed: Callable[[Connection, str], None],
     ) -> None:
         self._on_message = on_message
+        self._on_unsealed = on_unsealed
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
         self._pending = b""
         self._reason = LEFT
         self._cut_early = self._lost = False
+        self.seal: Seal | None = None
         self.peer = "?"
         self.last_heard = asyncio.get_running_loop().time()
 
@@ -226,19 +208,29 @@ class Connection(asyncio.Protocol):
         for line in lines:
             if self._transport is None or self._transport.is_closing():
                 return
-            if line + b"\n" == BEAT:
-                continue
             try:
-                if len(line) >= MAX_LINE:
-                    raise ValueError(f"a line of {len(line)} bytes")
-                message = decode(line)
-                if message["t"] != "beat":  # as another JSON library may write it
-                    self._on_message(self, message)
+                self._read(line)
             except ValueError as error:
                 self.cut(f"it does not speak the roll call's protocol: {str(error)[:_MAX_NAME]}")
                 return
         if len(self._pending) >= MAX_LINE:
             self.cut(f"it sent {len(self._pending)} bytes without a line's end")
+
+    def _read(self, line: bytes) -> None:
+        if len(line) >= MAX_LINE:
+            raise ValueError(f"a line of {len(line)} bytes")
+        try:
+            text = line if self.seal is None else self.seal.open(line)
+        except Unsealed:
+            if self.seal is None or self.seal.heard:
+                raise
+            self._on_unsealed(self, line)
+            return
+        if text == BEAT[:-1]:
+            return
+        message = decode(text)
+        if message["t"] != "beat":  # as another JSON library may write it
+            self._on_message(self, message)
 
     def pause_writing(self) -> None:
         """Cut the connection: the peer has left MAX_UNREAD bytes unread (asyncio's callback)."""
@@ -260,7 +252,8 @@ class Connection(asyncio.Protocol):
         :raises ValueError: if the message is too long (:func:`encode`).
         """
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(message if isinstance(message, bytes) else encode(message))
+            line = message if isinstance(message, bytes) else encode(message)
+            self._transport.write(line if self.seal is None else self.seal.seal(line))
 
     def close(self, reason: str) -> None:
         """Close the connection after the queued messages have been sent."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from bootstrap import cleanup, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RayStartFailed, Stopped
-from bootstrap.files.secret import Secret, check_required, generate, keep_local, load_secret
+from bootstrap.files.secret import Channel, Secret, check_required, generate, load_secret, ray_token
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, join_host_port
 from bootstrap.node.inspection import Node
 from bootstrap.parsers import host_port
@@ -15,8 +15,9 @@ from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.raynode import environment
 from bootstrap.raynode import ports as ray_ports
 from bootstrap.raynode.starter import Starter
-from bootstrap.rendezvous import Rendezvous, rollcall_ports
+from bootstrap.rendezvous import Rendezvous, rollcall_ports, with_secret_record
 from bootstrap.rendezvous.discovery import check_no_other_head, check_still_head
+from bootstrap.rollcall import credential
 from bootstrap.rollcall.server import RollCall
 from bootstrap.rollcall.wire import Hello
 from bootstrap.run import bring_up, quorum, shutdown, workload
@@ -42,11 +43,12 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     node = prepared.node
     hello = make_hello(settings, run.host, identity, node)
     secret, watch, address = await open_roll_call(run, identity, rendezvous, hello, node.secret, settings.head_timeout)
-    env = environment.for_node(node, secret, prepared.hosts.env)
+    token = ray_token(secret, identity.run_id, run.runtime)
+    env = environment.for_node(node, token, prepared.hosts.env)
     if fault := workload.find_fault(settings.workload, env):
         return workload.not_started(*fault)  # before the other nodes wait for it
     gcs, dashboard, starter = await start_head_ray(run, node, starter, env)
-    await check_still_head(rendezvous, hello, secret, address)
+    await check_still_head(rendezvous, hello, address)
     watch.roll_call.release(gcs)
     run.log.say(f"the Ray head is up at {gcs} after {run.seconds:.1f} s; its dashboard comes up at {dashboard}")
     ready = await wait_for_quorum(run, identity, watch, starter, gcs)
@@ -62,7 +64,7 @@ async def meet_workers_unfit(run: Context, identity: NodeIdentity, rendezvous: R
     """Open the roll call of an unfit head, so that shutdown can send its workers the reason."""
     timeout = min(timeouts.REPORT_UNFIT_S, run.settings.head_timeout)
     with contextlib.suppress(BootstrapError, TimedOut):
-        given = await run_in_thread(timeout, lambda: load_secret(run.settings, run.host))
+        given = await run_in_thread(timeout, lambda: load_secret(run.settings, run.host, identity))
         hello = make_hello(run.settings, run.host, identity, None)
         await open_roll_call(run, identity, rendezvous, hello, given, timeout)
 
@@ -76,37 +78,54 @@ async def open_roll_call(
     :param timeout: seconds for the shared folder, which may hang.
     :returns: the shared secret, the watch over the other nodes, and the roll call's address.
     """
-    await check_no_other_head(rendezvous, hello, given)
-    secret = choose_secret(run, identity, rendezvous, given)
+    await check_no_other_head(rendezvous, hello)
+    secret = await choose_secret(run, hello, given)
     any_patch = run.host.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL") == "minor"
-    roll_call = RollCall(hello, secret.value, run.settings.heartbeat_timeout, any_patch)
+    roll_call = RollCall(hello, secret, run.settings.heartbeat_timeout, any_patch)
     watch = NodeWatch(run, identity, roll_call)
     run.lifecycle.tell = watch.deliver_verdict
     if identity.size == 1:
         return secret, watch, HeadAddress(hello.ip, 0)
-    address = HeadAddress(hello.ip, await roll_call.listen(rollcall_ports(run.settings, identity)))
-    await check_still_head(rendezvous, hello, secret, address)
-    if (record := rendezvous.record) is not None:
-        published = secret.value if secret.generated else None
-        run.note(owned_files=record.owned_files(address, published))
-        try:
-            await run_in_thread(timeout, lambda: record.announce(address, published))
-        except TimedOut:
-            what = f"{rendezvous.place} timed out after {timeout:g} s"
-            raise HeadNotFound(what, hint="check that its file server is up") from None
+    ports = rollcall_ports(run.settings, identity)
+    if rendezvous.record is not None and run.settings.rollcall_port is None:
+        ports = (*ports, 0)  # any: the record says which
+    address = HeadAddress(hello.ip, roll_call.listen(ports))
+    await check_still_head(rendezvous, hello, address)
+    rendezvous = with_secret_record(rendezvous, secret, identity, run.host)
+    await announce(run, rendezvous, address, secret.value if secret.is_in_record else None, timeout)
     run.log.say(f"the roll call is open at {address} (rendezvous {identity.rendezvous})")
     return secret, watch, address
 
 
-def choose_secret(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, given: Secret) -> Secret:
-    """Return the nodes' shared secret; generate one if a record can hold it, or for the only node.
+async def announce(
+    run: Context, rendezvous: Rendezvous, address: HeadAddress, secret: bytes | None, timeout: float
+) -> None:
+    """Write the head's record, if this run has one.
+
+    :raises HeadNotFound: if its folder does not answer within ``timeout`` seconds.
+    """
+    record = rendezvous.record or rendezvous.secret_record
+    if record is None:
+        return
+    run.note(owned_files=record.owned_files(address, secret), owned_dirs=record.owned_dirs)
+    try:
+        await run_in_thread(timeout, lambda: record.announce(address, secret))
+    except TimedOut:
+        what = f"{rendezvous.place} timed out after {timeout:g} s"
+        raise HeadNotFound(what, hint="check that its file server is up") from None
+
+
+async def choose_secret(run: Context, hello: Hello, given: Secret) -> Secret:
+    """Return the nodes' shared secret: the given one, or a new one if there is a channel to the other nodes.
 
     :raises UsageError: if ``--auth=required`` and there is none.
+    :raises Refused: if its channel is MUNGE, and munged does not work here.
     """
-    if given.value is None and run.settings.auth != "off" and (rendezvous.record or identity.size == 1):
-        given = generate()
     check_required(given, run.settings)
-    return keep_local(given, run.runtime)
+    secret = generate(given)
+    if secret.channel is Channel.MUNGE:
+        await credential.make(secret, hello, "")  # it works here, or the run ends now
+    return secret
 
 
 async def start_head_ray(

@@ -8,13 +8,13 @@ from typing import Any
 
 from bootstrap import timeouts
 from bootstrap.errors import BootstrapError, RayStartFailed, Stopped
-from bootstrap.files.secret import Secret, keep_local, load_secret
+from bootstrap.files.secret import Secret, load_secret, ray_token
 from bootstrap.model import NodeIdentity, Phase, Role, Verdict
 from bootstrap.node.inspection import Node
 from bootstrap.process.bounded import TimedOut, run_in_thread
 from bootstrap.raynode import command, environment, ports
 from bootstrap.raynode.starter import Starter
-from bootstrap.rendezvous import Rendezvous
+from bootstrap.rendezvous import Rendezvous, with_secret_record
 from bootstrap.rendezvous.discovery import find_head
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.wire import Hello
@@ -32,13 +32,14 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
         raise
     hello = make_hello(run.settings, run.host, identity, prepared.node)
     timeout = run.settings.head_timeout
-    membership, secret = await join_roll_call(run, rendezvous, hello, prepared.node.secret, timeout)
+    membership = await join_roll_call(run, identity, rendezvous, hello, prepared.node.secret, timeout)
     run.log.say(f"{membership.head} leads this run; waiting until its Ray is up")
     run.log.rank = membership.rank
     run.enter(Phase.WAITING, rank=membership.rank, head=membership.head)
     identity = dataclasses.replace(identity, rank=membership.rank)
     node = dataclasses.replace(prepared.node, identity=identity)
-    env = environment.for_node(node, keep_local(secret, run.runtime), prepared.hosts.env)
+    token = ray_token(membership.secret, identity.run_id, run.runtime)
+    env = environment.for_node(node, token, prepared.hosts.env)
     await join_cluster(run, node, starter, env, membership)
     return await stay_until_verdict(run, identity, starter, env, membership)
 
@@ -48,26 +49,29 @@ async def report_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezv
     timeout = min(timeouts.REPORT_UNFIT_S, run.settings.head_timeout)
     hello = make_hello(run.settings, run.host, identity, None)
     with contextlib.suppress(BootstrapError, TimedOut):
-        given = await run_in_thread(timeout, lambda: load_secret(run.settings, run.host))
-        membership, _ = await join_roll_call(run, rendezvous, hello, given, timeout)
+        given = await run_in_thread(timeout, lambda: load_secret(run.settings, run.host, identity))
+        membership = await join_roll_call(run, identity, rendezvous, hello, given, timeout)
         membership.report(Phase.FAILED, why.message, why.name)
 
 
 async def join_roll_call(
-    run: Context, rendezvous: Rendezvous, hello: Hello, given: Secret, timeout: float
-) -> tuple[Membership, Secret]:
+    run: Context, identity: NodeIdentity, rendezvous: Rendezvous, hello: Hello, given: Secret, timeout: float
+) -> Membership:
     """Find the head and join its roll call; at the end, shutdown sends it the reason why this node leaves.
 
-    :returns: the membership, and the nodes' shared secret.
+    :param given: the secret that this node was given, or the channel through which it comes.
     """
     run.enter(Phase.SEARCHING)
-    membership, secret = await find_head(run.settings, rendezvous, hello, given, timeout, run.log)
+    rendezvous = with_secret_record(rendezvous, given, identity, run.host)
+    if rendezvous.secret_record is not None:
+        run.note(owned_dirs=rendezvous.secret_record.owned_dirs)
+    membership = await find_head(run.settings, rendezvous, hello, given, timeout, run.log)
 
     async def leave(_verdict: Verdict, error: BootstrapError | None) -> None:
         await membership.leave(error.message if error else "verdict received")
 
     run.lifecycle.tell = leave
-    return membership, secret
+    return membership
 
 
 async def join_cluster(

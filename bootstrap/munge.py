@@ -1,0 +1,95 @@
+"""MUNGE: credentials that only processes of the same user, on machines with the same key, can read.
+
+Slurm sites run its daemon on every node, since Slurm's own authentication uses it (https://dun.github.io/munge/). A
+credential is encrypted with the site's key, expires, names the user who made it, and can be restricted to the user who
+may decode it. We call libmunge as munge(3) describes it: importing nothing, and without a process for each call.
+"""
+
+import ctypes
+import os
+from pathlib import Path
+
+SOCKET = Path("/run/munge/munge.socket.2")
+"""Where munged listens, as Debian, Red Hat and SUSE build it."""
+_LIBRARY = "libmunge.so.2"
+_TTL, _UID_RESTRICTION = 4, 9
+"""MUNGE_OPT_TTL and MUNGE_OPT_UID_RESTRICTION in munge.h."""
+_TTL_S = 60
+"""Lifetime of a credential, on the clocks of both machines; munged's own default is 300."""
+
+
+class MungeError(Exception):
+    """MUNGE could not make or read a credential; the message says why."""
+
+
+def is_available() -> bool:
+    """Return whether this node has MUNGE; that munged works, only a call can show."""
+    return SOCKET.is_socket()
+
+
+def encode(payload: bytes) -> str:
+    """Return a credential with this payload that only this user can decode. It may block: bound it.
+
+    :raises MungeError: if munged does not make one.
+    """
+    munge, credential = _library(), ctypes.c_char_p()
+    context = munge.munge_ctx_create()
+    try:
+        munge.munge_ctx_set(context, _TTL, ctypes.c_int(_TTL_S))
+        munge.munge_ctx_set(context, _UID_RESTRICTION, ctypes.c_uint(os.geteuid()))
+        _check(munge, munge.munge_encode(ctypes.byref(credential), context, payload, len(payload)))
+    finally:
+        munge.munge_ctx_destroy(context)
+    try:
+        return (credential.value or b"").decode("ascii")
+    finally:
+        _free(credential)
+
+
+def decode(credential: str) -> bytes:
+    """Return the payload of a credential that this user made, here or on another node. It may block: bound it.
+
+    munged rejects a credential that has expired, was decoded on this machine before, or is restricted to another user.
+
+    :raises MungeError: if it does, or another user made the credential.
+    """
+    munge, payload, length, uid = _library(), ctypes.c_void_p(), ctypes.c_int(), ctypes.c_uint()
+    error = munge.munge_decode(
+        credential.encode("ascii", "replace"),
+        None,
+        ctypes.byref(payload),
+        ctypes.byref(length),
+        ctypes.byref(uid),
+        None,
+    )
+    try:
+        _check(munge, error)
+        if uid.value != os.geteuid():
+            raise MungeError(f"uid {uid.value} made the credential, not {os.geteuid()}")
+        return ctypes.string_at(payload, length.value)
+    finally:
+        _free(payload)
+
+
+def _library() -> ctypes.CDLL:
+    try:
+        munge = ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        raise MungeError(str(error)) from None
+    munge.munge_ctx_create.restype = ctypes.c_void_p
+    for name in ("munge_ctx_set", "munge_ctx_destroy"):
+        getattr(munge, name).argtypes = [ctypes.c_void_p]
+    munge.munge_encode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
+    munge.munge_decode.argtypes = [ctypes.c_char_p, *[ctypes.c_void_p] * 5]
+    munge.munge_strerror.restype = ctypes.c_char_p
+    return munge
+
+
+def _check(munge: ctypes.CDLL, error: int) -> None:
+    if error:
+        raise MungeError(munge.munge_strerror(error).decode(errors="replace"))
+
+
+def _free(memory: "ctypes.c_char_p | ctypes.c_void_p") -> None:
+    """Free what libmunge allocated with malloc(3), as munge(3) asks."""
+    ctypes.CDLL(None).free(memory)

@@ -1,0 +1,82 @@
+"""Who may speak in the roll call, and what keeps others from changing what is said (docs/rollcall.md).
+
+Only HMAC-SHA256 (RFC 2104) and HKDF (RFC 5869), over fresh nonces of both sides. It authenticates; it does not encrypt.
+"""
+
+import hmac
+import secrets
+
+VERSION = 2
+"""The protocol's version; a head refuses any other, and names both."""
+MAC_LENGTH = 32
+"""Hex digits of a MAC: 128 bits, half of HMAC-SHA256's output, which RFC 2104 (section 5) allows."""
+SEALED_BY = MAC_LENGTH + 1
+"""Bytes that a MAC, and the space before it, add to a line."""
+
+
+class Unsealed(ValueError):
+    """A line without the MAC that this connection's secret gives it."""
+
+
+def nonce() -> str:
+    """Return a fresh challenge, 32 hex digits."""
+    return secrets.token_hex(16)
+
+
+def run_tag(run: str, attempt: int, challenge: str) -> str:
+    """Return an HMAC that proves knowledge of the run and does not reveal it."""
+    return hmac.digest(f"{run}\n{attempt}".encode(), challenge.encode(), "sha256").hex()[:32]
+
+
+def is_tag(given: object, expected: str) -> bool:
+    """Return whether ``given`` is the expected tag, in constant time."""
+    return isinstance(given, str) and hmac.compare_digest(given.encode(), expected.encode())
+
+
+def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
+    """Return 32 bytes of HKDF-SHA256 (RFC 5869: extract, then one block of expand)."""
+    return hmac.digest(hmac.digest(salt, secret, "sha256"), info + b"\x01", "sha256")
+
+
+class Seal:
+    """One side's keys for one connection: it seals the lines that this side sends and opens those that it hears.
+
+    Each direction has its own key, so a line cannot be reflected; each line's MAC covers its number, so none can be
+    replayed, dropped or reordered.
+
+    :param secret: what the nodes share.
+    :param side: ``head`` or ``worker``.
+    :param nonces: the worker's and the head's, joined; fresh for each connection.
+    :param run: the run id and the attempt, so that runs with the same secret have different keys.
+    """
+
+    __slots__ = ("_hears", "_says", "heard", "sent")
+
+    def __init__(self, secret: bytes, side: str, nonces: str, run: str, attempt: int) -> None:
+        keys = {
+            speaker: hkdf(secret, nonces.encode(), f"ray-bootstrap/{VERSION}\n{speaker}\n{attempt}\n{run}".encode())
+            for speaker in ("worker", "head")
+        }
+        self._says = keys.pop(side)
+        (self._hears,) = keys.values()
+        self.sent = self.heard = 0
+        """Lines so far; with ``heard``, the other side has proved that it knows the secret."""
+
+    def seal(self, line: bytes) -> bytes:
+        """Return a line (with its end) with its MAC."""
+        text = line[:-1]
+        mac = _mac(self._says, self.sent, text)
+        self.sent += 1
+        return b"%b %b\n" % (text, mac)
+
+    def open(self, line: bytes) -> bytes:
+        """Return what was sealed in a line (without its end). :raises Unsealed: if the MAC is missing or wrong."""
+        text, _, mac = line.rpartition(b" ")
+        if not hmac.compare_digest(_mac(self._hears, self.heard, text), mac):
+            raise Unsealed("a line with a wrong MAC")
+        self.heard += 1
+        return text
+
+
+def _mac(key: bytes, number: int, text: bytes) -> bytes:
+    return hmac.digest(key, number.to_bytes(8, "big") + text, "sha256").hex()[:MAC_LENGTH].encode()

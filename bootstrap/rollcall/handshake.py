@@ -1,0 +1,160 @@
+"""The head's side of the handshake: connections from the first byte to an authenticated hello, and their limits."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bootstrap.errors import Refused
+from bootstrap.files.secret import Channel, Secret
+from bootstrap.rollcall import auth, credential, wire
+from bootstrap.rollcall.auth import Seal
+from bootstrap.rollcall.listener import Allowance, source_of
+from bootstrap.rollcall.wire import Connection, Hello, Message
+
+_PER_SOURCE, _SPARE = 256, 64
+"""Limit of unauthenticated connections from one source, or the run's size and some to spare if that is more. Of all
+together twice as many may be open; beyond it the oldest is cut."""
+_MUNGE_AT_ONCE = 8
+_MAX_REPORTED = 20
+"""Limit of rejected nodes that the head logs, since a peer may be guessing secrets."""
+
+
+@dataclass(slots=True)
+class _Unauthenticated:
+    since: float
+    source: bytes
+    tag: str = ""
+    """The run tag for the peer's nonce, with which the peer trusts a refusal; empty until its hail has arrived."""
+
+
+@dataclass
+class Handshakes:
+    """All connections that are not yet authenticated, or were refused.
+
+    :param on_refused: called once per address and reason with each peer that knew this run but was refused, in words.
+    """
+
+    me: Hello
+    secret: Secret
+    time_limit: float
+    """Seconds for one handshake."""
+    on_refused: Callable[[str], None]
+    rejected: list[str] = field(default_factory=list)
+    """The last 20 rejected connections, in words."""
+    _pending: dict[Connection, _Unauthenticated] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)
+    _credentials: set[asyncio.Task[None]] = field(default_factory=set)
+    """Calls of munged that are under way."""
+    _munge: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MUNGE_AT_ONCE))
+
+    def __post_init__(self) -> None:
+        self._allowance = Allowance(max(_PER_SOURCE, (self.me.size or 0) + _SPARE), self.time_limit)
+
+    def meet(self, address: str, connect: Callable[[], Connection]) -> Connection | None:
+        """Return the connection for a peer at this address, or None if its source has opened too many."""
+        source = source_of(address)
+        if not self._allowance.take(source, asyncio.get_running_loop().time()):
+            self._report(f"{address}: more than {self._allowance.most} connections that were not authenticated")
+            return None
+        # A worker authenticates within a few round trips, so the oldest connection is the least likely to be one.
+        if len(self._pending) >= (limit := 2 * self._allowance.most):
+            oldest = next(iter(self._pending))
+            oldest.cut(reason := f"more than {limit} unauthenticated connections")
+            self.closed(oldest, reason)
+        connection = connect()
+        self._pending[connection] = _Unauthenticated(connection.last_heard, source)
+        return connection
+
+    def hear(self, connection: Connection, message: Message) -> Hello | None:
+        """Take the next message; return the hello of a peer that is authenticated, or that needs no secret."""
+        pending = self._pending[connection]
+        if not pending.tag:
+            self._challenge(connection, pending, message)
+        elif self.secret.value is not None and connection.seal is None:
+            raise ValueError(f"{message['t'][:40]!r} before the challenge")
+        elif message["t"] == "bye":  # it has seen that its secret is of another kind than ours
+            self.hear_unsealed(connection)
+        else:
+            return wire.parse_hello(message)
+        return None
+
+    def hear_unsealed(self, connection: Connection, _line: bytes = b"") -> None:
+        """Refuse a peer that does not know the secret, in a line that it can read: without a MAC."""
+        connection.seal = None
+        tag = self._pending[connection].tag
+        self.refuse(connection, "secret", "the secrets of the two nodes differ, or one has none", tag)
+
+    def refuse(self, connection: Connection, kind: str, reason: str, tag: str = "") -> None:
+        """Send the refusal and close; with a ``tag`` if the peer does not trust this head yet."""
+        connection.send({"t": "refuse", "kind": kind, "reason": reason, "head": self.me.host, "tag": tag})
+        connection.close(reason)
+        if kind != "other-run":
+            self._report(f"{connection.peer}: {reason}")
+
+    def end(self, connection: Connection) -> None:
+        """Count a connection no more, as its node has been admitted."""
+        source = self._pending.pop(connection).source
+        self._allowance.give_back(source, connection.last_heard)
+
+    def closed(self, connection: Connection, reason: str) -> None:
+        """Keep the reason why a connection was closed, if its node had not been admitted."""
+        pending = self._pending.pop(connection, None)
+        if pending is not None:
+            if pending.tag and reason == wire.LEFT:
+                reason = "disconnected after the challenge: a node of another run, or a second rank 0"
+            self.rejected = [*self.rejected[-19:], f"{connection.peer}: {reason}"]
+
+    def cut_slow(self, since: float) -> None:
+        """Cut the connections that were opened before that time."""
+        for connection, pending in list(self._pending.items()):
+            if pending.since >= since:
+                break  # the rest are newer
+            connection.cut(f"not authenticated within {self.time_limit:g} s")
+
+    def close(self) -> None:
+        """Cut all."""
+        for task in self._credentials:
+            task.cancel()
+        for connection in list(self._pending):
+            connection.cut("the roll call is over")
+
+    def _challenge(self, connection: Connection, pending: _Unauthenticated, message: Message) -> None:
+        """Answer the hail, which carries the peer's protocol version and nonce, with the run tag and our nonce.
+
+        Nothing in the answer is derived from the secret, so nobody can use it to guess the secret.
+        """
+        if message["t"] != "hail":
+            raise ValueError("no hail")
+        version, theirs, ours = wire.number(message, "v"), wire.nonce(message), auth.nonce()
+        pending.tag = auth.run_tag(self.me.run, self.me.attempt, theirs)
+        if version != auth.VERSION:
+            what = f"protocol {version} on {connection.peer}, {auth.VERSION} on {self.me.host}"
+            self.refuse(connection, "refused", what, pending.tag)
+            return
+        challenge = {"t": "challenge", "nonce": ours, "tag": pending.tag, "auth": self.secret.kind}
+        if self.secret.channel is not Channel.MUNGE:
+            self._send(connection, challenge, theirs)
+            return
+        task = asyncio.ensure_future(self._send_with_credential(connection, challenge, theirs))
+        self._credentials.add(task)
+        task.add_done_callback(self._credentials.discard)
+
+    def _send(self, connection: Connection, challenge: Message, theirs: str) -> None:
+        connection.send(challenge)
+        if self.secret.value is not None:
+            nonces = theirs + challenge["nonce"]
+            connection.seal = Seal(self.secret.value, "head", nonces, self.me.run, self.me.attempt)
+
+    async def _send_with_credential(self, connection: Connection, challenge: Message, theirs: str) -> None:
+        try:
+            async with self._munge:
+                made = await credential.make(self.secret, self.me, theirs)
+        except Refused as error:
+            self.refuse(connection, "refused", error.message, challenge["tag"])
+        else:
+            self._send(connection, {**challenge, "credential": made}, theirs)
+
+    def _report(self, who: str) -> None:
+        if who not in self._refused and len(self._refused) < _MAX_REPORTED:
+            self._refused.add(who)
+            self.on_refused(who)
