@@ -5,15 +5,17 @@ credential is encrypted with the site's key, expires, names the user who made it
 may decode it. We call libmunge as munge(3) describes it: importing nothing, and without a process for each call.
 """
 
+import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 SOCKET = Path("/run/munge/munge.socket.2")
 """Where munged listens, as Debian, Red Hat and SUSE build it."""
 _LIBRARY = "libmunge.so.2"
-_TTL, _UID_RESTRICTION = 4, 9
-"""MUNGE_OPT_TTL and MUNGE_OPT_UID_RESTRICTION in munge.h."""
+_TTL, _SOCKET, _UID_RESTRICTION = 4, 8, 9
+"""MUNGE_OPT_TTL, MUNGE_OPT_SOCKET and MUNGE_OPT_UID_RESTRICTION in munge.h."""
 _TTL_S = 60
 """Lifetime of a credential, on the clocks of both machines; munged's own default is 300."""
 
@@ -32,18 +34,13 @@ def encode(payload: bytes) -> str:
 
     :raises MungeError: if munged does not make one.
     """
-    munge, credential = _library(), ctypes.c_char_p()
-    context = munge.munge_ctx_create()
-    try:
-        munge.munge_ctx_set(context, _TTL, ctypes.c_int(_TTL_S))
-        munge.munge_ctx_set(context, _UID_RESTRICTION, ctypes.c_uint(os.geteuid()))
-        _check(munge, munge.munge_encode(ctypes.byref(credential), context, payload, len(payload)))
-    finally:
-        munge.munge_ctx_destroy(context)
-    try:
-        return (credential.value or b"").decode("ascii")
-    finally:
-        _free(credential)
+    credential = ctypes.c_char_p()
+    with _context() as (munge, context):
+        try:
+            _check(munge, munge.munge_encode(ctypes.byref(credential), context, payload, len(payload)))
+            return (credential.value or b"").decode("ascii")
+        finally:
+            _free(credential)
 
 
 def decode(credential: str) -> bytes:
@@ -53,36 +50,38 @@ def decode(credential: str) -> bytes:
 
     :raises MungeError: if it does, or another user made the credential.
     """
-    munge, payload, length, uid = _library(), ctypes.c_void_p(), ctypes.c_int(), ctypes.c_uint()
-    error = munge.munge_decode(
-        credential.encode("ascii", "replace"),
-        None,
-        ctypes.byref(payload),
-        ctypes.byref(length),
-        ctypes.byref(uid),
-        None,
-    )
-    try:
-        _check(munge, error)
-        if uid.value != os.geteuid():
-            raise MungeError(f"uid {uid.value} made the credential, not {os.geteuid()}")
-        return ctypes.string_at(payload, length.value)
-    finally:
-        _free(payload)
+    payload, length, uid = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_uint()
+    results = map(ctypes.byref, (payload, length, uid))
+    with _context() as (munge, context):
+        try:
+            _check(munge, munge.munge_decode(credential.encode("ascii", "replace"), context, *results, None))
+            if uid.value != os.geteuid():
+                raise MungeError(f"uid {uid.value} made the credential, not {os.geteuid()}")
+            return ctypes.string_at(payload, length.value)
+        finally:
+            _free(payload)
 
 
-def _library() -> ctypes.CDLL:
+@contextlib.contextmanager
+def _context() -> Iterator[tuple[ctypes.CDLL, int]]:
     try:
         munge = ctypes.CDLL(_LIBRARY)
     except OSError as error:
         raise MungeError(str(error)) from None
     munge.munge_ctx_create.restype = ctypes.c_void_p
+    munge.munge_strerror.restype = ctypes.c_char_p
     for name in ("munge_ctx_set", "munge_ctx_destroy"):
         getattr(munge, name).argtypes = [ctypes.c_void_p]
     munge.munge_encode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
     munge.munge_decode.argtypes = [ctypes.c_char_p, *[ctypes.c_void_p] * 5]
-    munge.munge_strerror.restype = ctypes.c_char_p
-    return munge
+    context = munge.munge_ctx_create()
+    try:
+        munge.munge_ctx_set(context, _SOCKET, ctypes.c_char_p(os.fsencode(SOCKET)))
+        munge.munge_ctx_set(context, _TTL, ctypes.c_int(_TTL_S))
+        munge.munge_ctx_set(context, _UID_RESTRICTION, ctypes.c_uint(os.geteuid()))
+        yield munge, context
+    finally:
+        munge.munge_ctx_destroy(context)
 
 
 def _check(munge: ctypes.CDLL, error: int) -> None:

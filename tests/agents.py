@@ -199,7 +199,10 @@ class Site:
 
     def shorten(self, **seconds: float) -> None:
         """Gives the nodes that are started from now on other delays, by their names in :mod:`bootstrap.timeouts`."""
-        lines = ["from bootstrap import timeouts", *(f"timeouts.{name} = {value}" for name, value in seconds.items())]
+        self.patch("from bootstrap import timeouts", *(f"timeouts.{name} = {value}" for name, value in seconds.items()))
+
+    def patch(self, *lines: str) -> None:
+        """Has the nodes that are started from now on run these lines of Python first."""
         (self.folder / "sitecustomize.py").write_text("\n".join(lines))
         self._python_path = f"{self.folder}:{FAKE_RAY}"
 

@@ -71,6 +71,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "setpriv": Requirement(_program("setpriv"), "apt-get install util-linux"),
     "namespaces": Requirement(_namespaces_and_bridge, "in a container: docker run --privileged"),
     "cc": Requirement(_program("cc"), "a C compiler: apt-get install gcc libc6-dev"),
+    "munge": Requirement(_program("munged"), "apt-get install munge"),
     "slurm": Requirement(_slurm, "apt-get install slurmctld slurmd slurm-client munge"),
     "freezer": Requirement(_freezer, "a kernel with the freezer of cgroups v1 (CONFIG_CGROUP_FREEZER)"),
     "torch": Requirement(_module("torch"), "pip install -e '.[train-test]'"),

@@ -221,6 +221,66 @@ def test_another_secret(site: Site, first: str | None, second: str | None, told:
     assert worker.starts == []
 
 
+OPEN = (
+    "the nodes share no secret: whoever reaches the head's ports can run code as you; fix: export RAY_BOOTSTRAP_SECRET"
+)
+
+
+def test_a_run_that_anybody_can_join_says_so_in_one_line_on_each_node(site: Site) -> None:
+    nodes = site.several(2)
+    assert statuses(*nodes) == [0, 0]
+    assert [node.err.count(OPEN) for node in nodes] == [1, 1]
+    alone = site.run("--", "true")
+    assert statuses(alone) == [0]
+    off = site.several(2, "--auth=off")
+    assert statuses(*off) == [0, 0]
+    assert all(OPEN not in node.err for node in (*off, alone))
+
+
+HOME_IS_NETWORKED = ("from bootstrap.files import mounts", "mounts.is_networked = lambda kind: True")
+
+
+def test_a_home_that_the_nodes_share_carries_the_secret(site: Site) -> None:
+    site.patch(*HOME_IS_NETWORKED)
+    env = {"RAY_BOOTSTRAP_IGNORE_CHECK": "node-address temp-dir-disk"}
+    head, worker = (site.rank(rank, 2, workload=UNTIL_TOLD, env=env) for rank in range(2))
+    head.says("up", where="out")
+    (record,) = (path for path in (site.folder / "home").rglob("*") if path.is_file())
+    assert record.stat().st_mode & 0o777 == 0o600
+    assert record.parent.stat().st_mode & 0o777 == 0o700
+    token = derive_token(json.loads(record.read_text())["secret"].encode(), site.run_id)
+    assert [Path(node.starts[0]["env"]["RAY_AUTH_TOKEN_PATH"]).read_text() for node in (head, worker)] == [token] * 2
+    (site.folder / "go").touch()
+    assert statuses(head, worker) == [0, 0]
+    assert list((site.folder / "home").rglob("*")) == []
+    assert OPEN not in head.err + worker.err
+
+
+@pytest.mark.parametrize(
+    ("head_shares", "complaint"),
+    [
+        (True, "the head has a secret, this node has none yet: it was to come from the head's record in"),
+        (False, "the head has no secret, this node has none yet: it was to come from"),
+    ],
+)
+def test_a_node_with_another_home_is_not_let_in_and_lets_no_one_talk_it_into_an_open_run(
+    site: Site, head_shares: bool, complaint: str
+) -> None:
+    short = ("from bootstrap import timeouts", "timeouts.RECORD_LATE_S = 0.5")
+    env = {"RAY_BOOTSTRAP_IGNORE_CHECK": "node-address temp-dir-disk"}
+    other = site.folder / "other-home"
+    other.mkdir()
+    if head_shares:
+        site.patch(*HOME_IS_NETWORKED, *short)
+    head = site.rank(0, 2, "--quorum-timeout=4s", env=env)
+    head.says("roll call is open")
+    site.patch(*HOME_IS_NETWORKED, *short)
+    worker = site.rank(1, 2, env={**env, "HOME": str(other)})
+    assert statuses(worker, head) == [77, 75]
+    assert complaint in worker.err
+    assert worker.starts == []
+
+
 def test_required_authentication_without_a_secret(site: Site) -> None:
     head = site.rank(0, 2, "--auth=required")
     assert statuses(head) == [64]

@@ -240,7 +240,7 @@ def test_a_secret_that_only_the_head_was_given_is_refused_once_no_record_has_it(
     async def scenario() -> None:
         async with a_head(SECRET) as head:
             rendezvous.announce(head.address, None)
-            with pytest.raises(Refused, match="no secret, which was to come from the head's record"):
+            with pytest.raises(Refused, match="this node has none yet: it was to come from the head's record"):
                 await find(rendezvous)
 
     scenario()

@@ -94,8 +94,8 @@ def test_a_failure_is_every_pods_and_the_jobs(pods, args, env, status, becomes):
 @pytest.mark.parametrize("path", ["k8s/base", "k8s/overlays/ports"])
 def test_the_pods_use_the_ports_of_the_network_policy_and_a_stop_is_no_failure(pods, path):
     objects = changed(kubelet.render(path), ["python", "-c", ON_EVERY_NODE])
-    job, token = kubelet.only(objects, "Job"), "a" * 64
-    made, agents, _ = pods(objects, secrets={"ray-token": {"token": token}})
+    job, secret = kubelet.only(objects, "Job"), "a" * 64
+    made, agents, _ = pods(objects, secrets={"ray-bootstrap": {"secret": secret}})
     agents.prints(0, "nodes 2")
     for pod in made:
         found = unlisted(pod, made, objects)
@@ -107,7 +107,7 @@ def test_the_pods_use_the_ports_of_the_network_policy_and_a_stop_is_no_failure(p
     grace = job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert agents.wait(seconds=grace) == [143, 143]
     assert controllers.outcome(job, [143, 143], disrupted=[0]) == "Retry"
-    assert token not in agents.err(0) + agents.err(1)
+    assert secret not in agents.err(0) + agents.err(1)
 
 
 def test_a_lost_head_fails_the_try_and_the_next_one_runs(pods):

@@ -51,7 +51,8 @@ pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
 nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
 options = [{"num_cpus": 0.01, "scheduling_strategy": pinned(node, soft=False)} for node in nodes]
 actors = [ray.remote(Actor).options(**option).remote() for option in options]
-print("token", len(os.environ["RAY_AUTH_TOKEN"]), "PMI", [name for name in os.environ if name.startswith("PMI")])
+token, mpi = open(os.environ["RAY_AUTH_TOKEN_PATH"]).read(), [name for name in os.environ if name.startswith("PMI")]
+print("token", len(token), "PMI", mpi)
 cpus, attempt = int(ray.cluster_resources()["CPU"]), os.environ.get("SLURM_RESTART_COUNT", 0)
 answered = answering()
 signal.signal(signal.SIGUSR1, save)

@@ -123,6 +123,8 @@ def status(settings: Settings, _host: Host, as_json: bool) -> int:
             f"{state.get('phase', '?')} for {seconds:.0f} s: {state.get('role', '?')}, rank {state.get('rank', '?')}"
             f" of {state.get('size') or '?'}, run {state.get('run_id')!r}, head {head},{connected} pid {state['pid']}"
         )
+        if "use" in state:
+            print(f"  to use it: {state['use']}")
     if not found:
         print("this user has no agent running on this machine", file=sys.stderr)
         return NOT_RUNNING

@@ -49,6 +49,15 @@ def authentication(token: Token, *, off: bool) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token.path)}
 
 
+_FOR_SHELLS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
+"""None of them is a secret: where the token is in no file, the user has given it."""
+
+
+def for_shell(env: Mapping[str, str], gcs_address: str) -> str:
+    """Return what another shell of this user on this node must set to use the cluster, as it is typed."""
+    return " ".join([f"RAY_ADDRESS={gcs_address}", *(f"{name}={env[name]}" for name in _FOR_SHELLS if name in env)])
+
+
 def for_workload(env: Mapping[str, str], run_id: str, gcs_address: str, nodes: int, gpus: float) -> dict[str, str]:
     """Return the environment of the workload, as docs/workload.md documents it."""
     return {

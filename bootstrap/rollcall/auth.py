@@ -5,6 +5,7 @@ Only HMAC-SHA256 (RFC 2104) and HKDF (RFC 5869), over fresh nonces of both sides
 
 import hmac
 import secrets
+from binascii import hexlify
 
 VERSION = 2
 """The protocol's version; a head refuses any other, and names both."""
@@ -79,4 +80,4 @@ class Seal:
 
 
 def _mac(key: bytes, number: int, text: bytes) -> bytes:
-    return hmac.digest(key, number.to_bytes(8, "big") + text, "sha256").hex()[:MAC_LENGTH].encode()
+    return hexlify(hmac.digest(key, number.to_bytes(8, "big") + text, "sha256")[: MAC_LENGTH // 2])

@@ -7,7 +7,7 @@ from typing import Any
 
 from bootstrap import net, timeouts
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
-from bootstrap.files.secret import FIX_MUNGE, Channel, Secret
+from bootstrap.files.secret import FIX_MUNGE, Secret
 from bootstrap.model import HeadAddress, Phase, Verdict
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.rollcall import auth, credential, wire
@@ -126,7 +126,8 @@ class Membership:
 
     async def _agree(self, challenge: _Challenge) -> None:
         """Seal the connection, if there is a secret. :raises Refused: if the two sides' secrets are of other kinds."""
-        if challenge.auth != self.secret.kind:
+        missing = self.secret.value is None and challenge.auth == "secret"
+        if missing or challenge.auth != self.secret.kind:
             if self._connection is not None:  # so that the head can report it, too
                 self._connection.send({"t": "bye", "reason": "another kind of secret"})
                 self._connection.close("another kind of secret")
@@ -244,10 +245,10 @@ _FIX_MISMATCH = "give all nodes the same RAY_BOOTSTRAP_SECRET, --secret-file or 
 
 def _mismatch(mine: Secret, theirs: str) -> Refused:
     """Return the error of a node whose secret is of another kind than the head's."""
-    wanted = (
-        f", which was to come from {mine.source}" if mine.kind == "none" and mine.channel is not Channel.NONE else ""
-    )
-    what = f"the head has {_KINDS.get(theirs, repr(theirs[:20]))}, this node has {_KINDS[mine.kind]}{wanted}"
+    here = _KINDS[mine.kind]
+    if mine.is_in_record and mine.value is None:
+        here = f"none yet: it was to come from {mine.source}"
+    what = f"the head has {_KINDS.get(theirs, repr(theirs[:20]))}, this node has {here}"
     return Refused(what, hint=FIX_MUNGE if "munge" in (mine.kind, theirs) else _FIX_MISMATCH)
 
 

@@ -54,7 +54,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     ready = await wait_for_quorum(run, identity, watch, starter, gcs)
     if settings.dashboard_wait:
         await wait_for_dashboard(run, dashboard)
-    run.enter(Phase.RUNNING, nodes=len(ready.ready))
+    run.enter(Phase.RUNNING, nodes=len(ready.ready), use=environment.for_shell(env, gcs))
     if not settings.workload:
         await stay_without_workload(run, env, gcs)
     return await run_workload(run, environment.for_workload(env, identity.run_id, gcs, len(ready.ready), ready.gpus))
@@ -215,9 +215,9 @@ async def wait_for_dashboard(run: Context, address: str) -> None:
 
 async def stay_without_workload(run: Context, env: Mapping[str, str], gcs: str) -> None:
     """Log how to use the cluster, and wait until something stops the run."""
-    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
-    use = " ".join([f"RAY_ADDRESS={gcs}", *(f"{name}={env[name]}" for name in names if name in env)])
-    run.log.say(f"no workload was given: the cluster stays until it is stopped; to use it: {use}")
+    run.log.say(
+        f"no workload was given: the cluster stays until it is stopped; to use it: {environment.for_shell(env, gcs)}"
+    )
     await asyncio.get_running_loop().create_future()
 
 

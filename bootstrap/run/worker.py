@@ -102,7 +102,7 @@ async def _start_when_released(
         membership.report(Phase.FAILED, error.message, error.name)
         raise
     membership.report(Phase.JOINED)
-    run.enter(Phase.JOINED)
+    run.enter(Phase.JOINED, use=environment.for_shell(env, gcs))
     run.log.say(f"joined {gcs} after {run.seconds:.1f} s; waiting for the head's verdict")
 
 
