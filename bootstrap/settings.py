@@ -95,7 +95,7 @@ class Settings:
 
     on_node_loss: str = _option(parsers.choice("warn", "fail"), "warn", "What to do if a worker is lost while the workload runs", group=_HOW, metavar="warn|fail")
     auth: str = _option(parsers.choice("auto", "off", "required"), "auto", "Authentication between the agents, and Ray's by token", group=_HOW, metavar="auto|off|required")
-    secret_file: str | None = _option(parsers.text, None, "File with the secret that the nodes share [default: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH]", group=_HOW, metavar="FILE")
+    secret_file: str | None = _option(parsers.text, None, "File with the secret that the nodes share; see also RAY_BOOTSTRAP_SECRET [default: one that the head makes, if only this user's nodes can get it]", group=_HOW, metavar="FILE")
     ignore_check: tuple[str, ...] = _option(parsers.text, (), "Report the findings of this preflight check but go on (`ray-bootstrap check` lists the names); may be repeated", group=_HOW, metavar="NAME", many=True)
     log_format: str = _option(parsers.choice("text", "json"), "text", "Format of the agent's lines on standard error", group=_HOW, metavar="text|json")
     result_file: str | None = _option(parsers.text, None, "Write how the run ended to this file, as JSON [default: /dev/termination-log in Kubernetes]", group=_HOW, metavar="FILE")

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -21,6 +22,7 @@ pytestmark = [
     pytest.mark.timeout(280),
 ]
 
+BIN = str(Path(sys.executable).parent)
 SCRIPT = str(REPOSITORY / "slurm" / "ray.sbatch")
 GONE = 5.0
 """Seconds, generous, from the workload's end to the job's; the printed figure is below 2 on an idle machine."""
@@ -111,6 +113,37 @@ def test_a_job_completes(slurm):
     assert "error" not in said
     print(f"the job was gone {gone:.2f} s after the workload's end")
     assert gone < GONE
+    slurm.nothing_left()
+
+
+SUBMIT = """
+import json, sys, urllib.error, urllib.request
+body = json.dumps({"entrypoint": "touch /shared/owned"}).encode()
+headers = {"Content-Type": "application/json", **json.loads(sys.argv[1])}
+try:
+    print(urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:8265/api/jobs/", body, headers)).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+
+
+def test_the_one_line_of_the_readme_is_closed_to_other_users_of_the_heads_node(slurm):
+    """Nobody gave it a secret: the nodes share one through MUNGE."""
+    line = f"srun --ntasks-per-node=1 --kill-on-bad-exit=0 {BIN}/ray-bootstrap --dashboard-wait=60s --"
+    go = slurm.folder / "go"
+    command = [f"{BIN}/python", *python(slurm, "0", str(go))[1:]]
+    job = slurm.submit("--nodes=2", "--cpus-per-task=1", "--mem-per-cpu=900M", f"--wrap={line} {' '.join(command)}")
+    slurm.prints(job, "with 2 nodes")
+    tried = {"none": "{}", "guessed": '{"Authorization": "Bearer 0123456789abcdef"}'}
+    head = slurm.hosts[0]
+    codes = {who: head.run([f"{BIN}/python", "-c", SUBMIT, headers]).stdout.strip() for who, headers in tried.items()}
+    go.touch()
+    ended = slurm.wait(job)
+    go.unlink()
+    assert (ended["JobState"], ended["ExitCode"]) == ("COMPLETED", "0:0"), slurm.output(job)
+    assert codes == {"none": "401", "guessed": "403"}
+    assert "token 64" in slurm.output(job)
+    assert "share no secret" not in slurm.output(job)
     slurm.nothing_left()
 
 

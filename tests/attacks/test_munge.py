@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,12 +52,11 @@ def munged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _as_another_user(code: str, socket: Path) -> str:
-    """What a program prints that user 4242 runs with this munged."""
-    program = f"from pathlib import Path; from bootstrap import munge; munge.SOCKET = Path({str(socket)!r})\n{code}"
-    argv = ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", sys.executable, "-c", program]
+def _as_another_user(program: str, socket: Path, given: str = "") -> str:
+    """What ``munge`` or ``unmunge`` says to user 4242."""
+    user = ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups"]
     done = subprocess.run(
-        argv, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True, check=False
+        [*user, program, f"--socket={socket}"], input=given, capture_output=True, text=True, check=False
     )
     return done.stdout + done.stderr
 
@@ -77,15 +75,13 @@ def test_what_is_encoded_is_decoded_once(munged: Path) -> None:
 def test_another_user_can_neither_read_a_credential_nor_make_one_for_us(munged: Path) -> None:
     requires("root")
     ours = munge.encode(b"for us")
-    assert "Unauthorized credential" in _as_another_user(f"munge.decode({ours!r})", munged)
-    for_anyone = subprocess.run(
-        ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", "munge", f"--socket={munged}", "--string=x"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    said = _as_another_user("unmunge", munged, ours)
+    assert "Unauthorized credential" in said
+    assert "for us" not in said
+    theirs = _as_another_user("munge", munged, "for anybody").strip()
     with pytest.raises(MungeError, match=f"uid 4242 made the credential, not {os.geteuid()}"):
-        munge.decode(for_anyone)
+        munge.decode(theirs)
+    assert munge.decode(ours) == b"for us"
 
 
 def test_a_worker_gets_the_secret_from_its_head(munged: Path) -> None:
