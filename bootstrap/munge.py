@@ -7,6 +7,7 @@ may decode it. We call libmunge as munge(3) describes it: importing nothing, and
 
 import contextlib
 import ctypes
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,13 +35,7 @@ def encode(payload: bytes) -> str:
 
     :raises MungeError: if munged does not make one.
     """
-    credential = ctypes.c_char_p()
-    with _context() as (munge, context):
-        try:
-            _check(munge, munge.munge_encode(ctypes.byref(credential), context, payload, len(payload)))
-            return (credential.value or b"").decode("ascii")
-        finally:
-            _free(credential)
+    return _encode(payload, _own_uid())
 
 
 def decode(credential: str) -> bytes:
@@ -50,14 +45,38 @@ def decode(credential: str) -> bytes:
 
     :raises MungeError: if it does, or another user made the credential.
     """
+    payload, uid = _decode(credential)
+    if uid != _own_uid():
+        raise MungeError(f"uid {uid} made the credential, not {_own_uid()}")
+    return payload
+
+
+@functools.cache
+def _own_uid() -> int:
+    """Return our uid as munged sees it: in a container's user namespace geteuid(2) is another."""
+    return _decode(_encode(b"", None))[1]
+
+
+def _encode(payload: bytes, uid: int | None) -> str:
+    credential = ctypes.c_char_p()
+    with _context() as (munge, context):
+        if uid is not None:
+            munge.munge_ctx_set(context, _UID_RESTRICTION, ctypes.c_uint(uid))
+        try:
+            _check(munge, munge.munge_encode(ctypes.byref(credential), context, payload, len(payload)))
+            return (credential.value or b"").decode("ascii")
+        finally:
+            _free(credential)
+
+
+def _decode(credential: str) -> tuple[bytes, int]:
+    """Return payload and maker of a credential."""
     payload, length, uid = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_uint()
     results = map(ctypes.byref, (payload, length, uid))
     with _context() as (munge, context):
         try:
             _check(munge, munge.munge_decode(credential.encode("ascii", "replace"), context, *results, None))
-            if uid.value != os.geteuid():
-                raise MungeError(f"uid {uid.value} made the credential, not {os.geteuid()}")
-            return ctypes.string_at(payload, length.value)
+            return ctypes.string_at(payload, length.value), uid.value
         finally:
             _free(payload)
 
@@ -78,7 +97,6 @@ def _context() -> Iterator[tuple[ctypes.CDLL, int]]:
     try:
         munge.munge_ctx_set(context, _SOCKET, ctypes.c_char_p(os.fsencode(SOCKET)))
         munge.munge_ctx_set(context, _TTL, ctypes.c_int(_TTL_S))
-        munge.munge_ctx_set(context, _UID_RESTRICTION, ctypes.c_uint(os.geteuid()))
         yield munge, context
     finally:
         munge.munge_ctx_destroy(context)

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from bootstrap import net, preflight
+from bootstrap import munge, net, preflight
 from bootstrap.errors import PreflightFailed
 from bootstrap.files.mounts import mount_of
-from bootstrap.files.secret import Channel, Secret
+from bootstrap.files.secret import NO_SECRET, Channel, Secret
 from bootstrap.host import Host
 from bootstrap.model import Gpu, NodeAddress, NodeIdentity, Resources, Role
 from bootstrap.node import gpus
@@ -109,8 +109,7 @@ from bootstrap import preflight
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
 from bootstrap.node.inspection import Node
-from bootstrap.files.mounts import mount_of
-from bootstrap.files.secret import Channel, Secret
+from bootstrap.files.secret import Secret
 from bootstrap.settings import Settings
 preflight.run(Node(
     Settings(), Host({}, "node"), NodeIdentity("local", Role.HEAD, 0, 1, "run"), NodeAddress("127.0.0.1", "lo", "node"),
@@ -252,6 +251,43 @@ def test_a_check_that_cannot_look_is_a_warning(fit: Node, tmp_path: Path) -> Non
     finding = only(having(fit, secret=Secret(b"x" * 16, "--secret-file", path=tmp_path / "gone")))
     assert (finding.check, finding.fatal) == ("token-file", False)
     assert "No such file" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("secret", "changes", "message"),
+    [
+        (NO_SECRET, {}, "the nodes share no secret: whoever reaches the head's ports can run code as you"),
+        (NO_SECRET, {"auth": "off"}, None),
+        (Secret(None, "", Channel.LOCAL), {}, None),
+        (Secret(b"x" * 16, "--secret-file"), {}, None),
+        (
+            Secret(b"x" * 15, "RAY_BOOTSTRAP_SECRET"),
+            {},
+            "the secret (RAY_BOOTSTRAP_SECRET) has 15 bytes: who records a",
+        ),
+        (Secret(None, "", Channel.MUNGE), {}, "MUNGE does not work: "),
+    ],
+)
+def test_a_secret_that_is_missing_short_or_out_of_reach(
+    fit: Node,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    secret: Secret,
+    changes: dict[str, Any],
+    message: str | None,
+) -> None:
+    monkeypatch.setattr(munge, "SOCKET", tmp_path / "missing")
+    munge._own_uid.cache_clear()
+    findings = preflight.run(having(fit, secret=secret, identity=dataclasses.replace(fit.identity, size=2), **changes))
+    mine = [finding for finding in findings if finding.check == "secret"]
+    assert [(f.message.startswith(message or ""), f.fatal) for f in mine] == (
+        [] if message is None else [(True, False)]
+    )
+
+
+def test_kuberay_decides_about_authentication_itself(fit: Node) -> None:
+    identity = dataclasses.replace(fit.identity, size=2, launcher="kuberay")
+    assert found(having(fit, secret=NO_SECRET, identity=identity)) == []
 
 
 # GPUs

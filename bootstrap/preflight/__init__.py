@@ -21,7 +21,12 @@ CHECKS: tuple[Check, ...] = (
     Check("shm", "the object store fits into /dev/shm", machine.shm),
     Check("nofile", "Ray can open enough files", machine.nofile),
     Check("mpi-variables", "no environment variable makes Ray's workers act as MPI ranks", machine.mpi_variables),
-    Check("secret", "the nodes share a secret, if they are several, and nobody can guess it", authentication.secret),
+    Check(
+        "secret",
+        "the nodes share a secret, if they are several, and nobody can guess it",
+        authentication.secret,
+        lambda node: node.identity.launcher != "kuberay",  # its authOptions decide
+    ),
     Check(
         "token-file",
         "no other user can read the secret",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,22 @@ def test_another_user_can_neither_read_a_credential_nor_make_one_for_us(munged: 
     with pytest.raises(MungeError, match=f"uid 4242 made the credential, not {os.geteuid()}"):
         munge.decode(theirs)
     assert munge.decode(ours) == b"for us"
+
+
+@pytest.mark.requires("root", "unshare")
+def test_a_container_that_maps_users_gets_its_own_credentials(munged: Path) -> None:
+    """As with Pyxis' --container-remap-root: geteuid(2) is not what munged sees."""
+    requires("root", "unshare")
+    code = f"""
+import os
+from pathlib import Path
+from bootstrap import munge
+munge.SOCKET = Path({str(munged)!r})
+print(os.geteuid(), munge.decode(munge.encode(b"mine")), munge.decode({munge.encode(b"from outside")!r}))
+"""
+    argv = ["unshare", "--user", "--map-user=1234", sys.executable, "-c", code]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["1234", "b'mine'", "b'from", "outside'"]
 
 
 def test_a_worker_gets_the_secret_from_its_head(munged: Path) -> None:
