@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import listeners
 import pytest
 
 from bootstrap.errors import PreflightFailed
 from bootstrap.host import Host
 from bootstrap.model import Role
 from bootstrap.raynode import ports
-from bootstrap.settings import Settings
+from bootstrap.settings import Settings, flag, options
 
 HOST = Host({}, "node")
 RANGE = "proc/sys/net/ipv4/ip_local_port_range"
@@ -158,3 +160,8 @@ def test_a_claim_that_fails_for_another_reason_is_told(monkeypatch: pytest.Monke
     monkeypatch.setattr(socket, "socket", Full)
     with pytest.raises(OSError, match="buffer"):
         ports.claim(7000)
+
+
+def test_the_table_of_listeners_has_every_port_option():
+    named = {word for line in listeners.lines() for word in re.findall(r"`(--[a-z-]+)`", line)}
+    assert named == {flag(f.name) for f in options() if f.name.endswith("_port")} | {"--dashboard-host"}

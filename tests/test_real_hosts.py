@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import time
 
+import listeners
 import pytest
 from cluster import AGENT, COUNT, Agents, nothing_left, rendezvous, start
 from hosts import wait_for
@@ -74,10 +76,45 @@ def busy(hosts, *options: str, **more: object) -> Agents:
     return agents
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_head_ends_all_nodes(make_hosts, signum):
-    hosts = make_hosts(2)
-    agents = busy(hosts)
+AT_WORK = """
+import time, ray
+ray.init(log_to_driver=False, logging_level="error")
+
+@ray.remote(scheduling_strategy="SPREAD")
+def where():
+    time.sleep(0.2)
+    return ray.get_runtime_context().get_node_id()
+
+while len({*ray.get([where.remote() for _ in range(4)])}) < 2:
+    pass
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("signum", "auth"), [(signal.SIGTERM, "required"), (signal.SIGINT, "off")])
+def test_the_ports_are_those_of_the_table_and_a_signal_to_the_head_ends_all_nodes(make_hosts, signum, auth):
+    """What listens, and what a stranger on another host gets from it: SECURITY.md."""
+    *hosts, stranger = make_hosts(3)
+    rows = listeners.table()
+    for host in hosts:
+        listeners.reserve(host, rows)
+    options = ["--shared-dir=/shared", f"--auth={auth}", *listeners.options(rows)]
+    agents = start(hosts, *options, workload=[sys.executable, "-c", AT_WORK])
+    agents.prints(0, "up")
+    for host in hosts:
+        here = [row for row in rows if row.always and (host is hosts[0] or not row.head_only)]
+        bound = {(row.name, row.bound) for row in here}
+        with contextlib.suppress(TimeoutError):  # dashboard and agents come up beside the workload
+            wait_for(lambda: listeners.listening(host, rows) == bound, timeout=60)  # noqa: B023
+        assert listeners.listening(host, rows) == bound
+        assert host.run(["ss", "-Hlun"]).stdout == ""
+        local = [row for row in here if row.bound == {listeners.LOOPBACK}]
+        got = {
+            **listeners.answers(stranger, host.ip, host, [row for row in here if row not in local]),
+            **listeners.answers(host, "127.0.0.1", host, local),
+        }
+        assert got == {row.name: row.answers(token=auth != "off") for row in here if row.asked}
     agents.signal(0, signum)
     assert agents.wait() == [128 + signum] * 2
     nothing_left(hosts)
