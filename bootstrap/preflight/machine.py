@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from bootstrap.errors import PreflightFailed
+from bootstrap.files.secret import Channel
 from bootstrap.node import gpus as nvidia
 from bootstrap.node.inspection import Node
 from bootstrap.node.nvml import GpuHealth
@@ -13,6 +14,8 @@ from bootstrap.preflight.finding import GIB, MIB, Finding, size
 from bootstrap.raynode import command
 
 OLDEST_RAY = (2, 52)
+CLOSED_RAY = (2, 54)
+"""The first whose dashboard agent asks for the token (its http_server_agent.py; SECURITY.md)."""
 SHM = "/dev/shm"  # noqa: S108 (Ray's object store lives there)
 LEAST_STORE = 75 * MIB
 """Ray refuses a smaller object store (OBJECT_STORE_MINIMUM_MEMORY_BYTES in its ray_constants.py)."""
@@ -27,12 +30,13 @@ _MPI_TUNABLES = ("PMIX_MCA_",)
 _MPI_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 
 
-def ray(_: Node) -> Iterator[Finding]:
+def ray(node: Node) -> Iterator[Finding]:
     """Check the version of the installed distribution, without importing Ray (0.8 s)."""
     from importlib import metadata  # noqa: PLC0415 (20 ms)
 
-    wanted = ".".join(map(str, OLDEST_RAY))
-    remedy = f"{sys.executable} -m pip install 'ray[default]>={wanted}'"
+    wanted, closed = (".".join(map(str, release)) for release in (OLDEST_RAY, CLOSED_RAY))
+    install = f"{sys.executable} -m pip install 'ray[default]>="
+    remedy = f"{install}{wanted}'"
     try:
         version = metadata.version("ray")
     except metadata.PackageNotFoundError:
@@ -43,6 +47,9 @@ def ray(_: Node) -> Iterator[Finding]:
         yield Finding("ray", f"Ray's version {version!r} does not begin with two numbers", remedy, fatal=False)
     elif (int(match[1]), int(match[2])) < OLDEST_RAY:
         yield Finding("ray", f"Ray {version} is older than {wanted}, the oldest supported version", remedy)
+    elif (int(match[1]), int(match[2])) < CLOSED_RAY and node.secret.channel is not Channel.NONE:
+        message = f"Ray {version}: its dashboard agent runs jobs for whoever reaches its port, with a token or without"
+        yield Finding("ray", message, f"{install}{closed}'", fatal=node.settings.auth == "required")
 
 
 def memory(node: Node) -> Iterator[Finding]:
