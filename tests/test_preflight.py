@@ -125,7 +125,15 @@ print(sorted({"psutil", "pynvml", "ray", "tenacity"} & set(sys.modules)))
 
 @pytest.mark.parametrize(
     ("version", "fatal"),
-    [("2.51.9", True), ("1.13.0", True), ("2.53.0", False), ("2.54.0", None), ("2.60.1", None), ("3.0.0.dev0", None), ("main", False)],
+    [
+        ("2.51.9", True),
+        ("1.13.0", True),
+        ("2.53.0", False),
+        ("2.54.0", None),
+        ("2.60.1", None),
+        ("3.0.0.dev0", None),
+        ("main", False),
+    ],
 )
 def test_ray_version(fit: Node, monkeypatch: pytest.MonkeyPatch, version: str, fatal: bool | None) -> None:
     monkeypatch.setattr(metadata, "version", lambda _: version)
@@ -138,7 +146,6 @@ def test_a_ray_whose_agent_ignores_the_token_is_not_enough_where_authentication_
     monkeypatch.setattr(metadata, "version", lambda _: "2.52.0")
     assert found(having(fit, auth="required")) == [("ray", True)]
     assert found(having(fit, auth="off", secret=NO_SECRET)) == []
-
 
 
 def test_ray_absent(fit: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,8 +71,10 @@ class Secret:
         A node whose secret is still to come from the home directory does not join a head that has none. If it was to
         come from the record with the head's address, and that record holds none, the head itself has said so.
         """
-        if self.channel in (Channel.MUNGE, Channel.HOME):
-            return "munge" if self.channel is Channel.MUNGE else "secret"
+        if self.channel is Channel.MUNGE:
+            return "munge"
+        if self.channel is Channel.HOME:
+            return "secret"
         return "none" if self.value is None else "token" if self.is_token else "secret"
 
 

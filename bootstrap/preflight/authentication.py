@@ -11,6 +11,9 @@ from bootstrap.process.bounded import TimedOut, run_bounded
 
 _SAFE_LENGTH = 16
 """Bytes; a shorter secret may be found by trying all against what a false head, or who listens, has recorded."""
+_FIX_POD = (
+    'kubectl create secret generic ray-bootstrap --from-literal=secret="$(openssl rand -hex 32)", which the base reads'
+)
 
 
 def secret(node: Node) -> Iterator[Finding]:
@@ -18,7 +21,8 @@ def secret(node: Node) -> Iterator[Finding]:
     found = node.secret
     if found.channel is Channel.NONE and node.settings.auth != "off" and node.multi_node:
         message = "the nodes share no secret: whoever reaches the head's ports can run code as you"
-        yield Finding("secret", message, f"{FIX_OPEN}; --auth=off if that is wanted", fatal=False)
+        remedy = _FIX_POD if node.in_pod else FIX_OPEN
+        yield Finding("secret", message, f"{remedy}; --auth=off if that is wanted", fatal=False)
     if found.value is not None and len(found.value) < _SAFE_LENGTH:
         message = f"the secret ({found.source}) has {len(found.value)} bytes: who records a handshake can guess it"
         yield Finding("secret", message, "openssl rand -hex 32 makes one", fatal=False)
