@@ -32,7 +32,7 @@ def remove(folder: Path, manifest: Manifest, held: Held) -> tuple[Path | None, l
     where = ", ".join(sorted({str(Path(path).parent) for path in manifest.owned_files}))
     _await(shared, timeouts.SHARED_FOLDER_S, where, faults)
     logs = _await(local, timeouts.REMOVE_SESSION_S, str(folder), faults)
-    runtime_dir.remove_files(folder, runtime_dir.TOKEN, *([] if faults else [runtime_dir.MANIFEST]))
+    runtime_dir.remove_files(folder, *runtime_dir.PRIVATE, *([] if faults else [runtime_dir.MANIFEST]))
     with contextlib.suppress(OSError):  # not empty if there are logs
         folder.rmdir()
     return logs, faults

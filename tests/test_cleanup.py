@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 pytest_plugins = ["agents"]
 pytestmark = pytest.mark.requires("linux")
 
+FILES = ("state.json", "manifest.json", "token", "tls.crt", "tls.key", "ca.crt")
+
 
 @pytest.fixture
 def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -82,7 +84,7 @@ def test_a_run_without_logs_leaves_no_folder(parent: Path) -> None:
 
 def test_of_a_run_with_logs_they_alone_stay(parent: Path) -> None:
     folder = ended(parent, 1)
-    for name in ("state.json", "manifest.json", "token"):
+    for name in FILES:
         (folder / name).touch()
     logs, _ = cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held())
     assert logs == folder / "ray" / "session_2" / "logs"
@@ -102,7 +104,7 @@ def test_a_shared_folder_that_hangs_does_not_keep_the_rest(
     folder = ended(parent, 1)
     monkeypatch.setattr(timeouts, "SHARED_FOLDER_S", 0.1)
     monkeypatch.setattr(cleanup, "remove_owned_files", lambda _manifest: hung.wait())
-    for name in ("state.json", "manifest.json", "token"):
+    for name in FILES:
         (folder / name).touch()
     _, faults = cleanup.remove(folder, owned(Path("/nfs/record")), Held())
     assert faults == ["/nfs timed out after 0.1 s"]
@@ -196,8 +198,8 @@ def test_status_shows_no_agent_while_another_process_cleans_up_behind_it(
 
 def test_unfinished_files_go_too(parent: Path) -> None:
     folder = ended(parent, 1, logs=False)
-    for name in (".state.json", ".manifest.json", ".token"):
-        (folder / name).touch()
+    for name in FILES:
+        (folder / f".{name}").touch()
     cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held())
     assert not folder.exists()
 

@@ -41,6 +41,7 @@ sys.addaudithook(first_child)
 """
 HEAVY = {
     "aiohttp",
+    "cryptography",
     "grpc",
     "hypothesis",
     "numpy",

@@ -1,8 +1,8 @@
 """The runtime directory of one agent on this machine, ``/tmp/ray-bootstrap.<random>``, mode 0700.
 
-It holds the agent's state (for ``ray-bootstrap status``), the manifest, a copy of the token, and Ray's folder unless
-``--temp-dir`` names another one. The agent and its supervisor hold a lock on it (flock(2)) while they live: a process
-that gets the lock knows that both have ended. Only Ray's logs stay after the run.
+It holds the agent's state (for ``ray-bootstrap status``), the manifest, a copy of the token, the certificate and its
+key, and Ray's folder unless ``--temp-dir`` names another one. The agent and its supervisor hold a lock on it (flock(2))
+while they live: a process that gets the lock knows that both have ended. Only Ray's logs stay after the run.
 """
 
 import contextlib
@@ -22,7 +22,10 @@ from bootstrap.files.manifest import Manifest
 PARENT = Path("/tmp")  # noqa: S108 (we make each folder in it, mode 0700, under a random name)
 PREFIX = "ray-bootstrap."
 STATE, MANIFEST, TOKEN, RAY = "state.json", "manifest.json", "token", "ray"
+TLS_CERTIFICATE, TLS_KEY, TLS_CA = "tls.crt", "tls.key", "ca.crt"
 """Names of the files and the folder in it."""
+PRIVATE = (TOKEN, TLS_CERTIFICATE, TLS_KEY, TLS_CA)
+"""Those that Ray's processes read."""
 
 
 @dataclass
@@ -64,7 +67,11 @@ class RuntimeDir:
 
     def write_token(self, token: bytes) -> Path | None:
         """Keep a copy of the token for Ray's processes; return its path, or None if it cannot be written."""
-        return self.path / TOKEN if self._write(TOKEN, token) else None
+        return self.write_private(TOKEN, token)
+
+    def write_private(self, name: str, content: bytes) -> Path | None:
+        """Write a file for Ray's processes, mode 0600; return its path, or None if it cannot be written."""
+        return self.path / name if self._write(name, content) else None
 
     def close(self) -> None:
         """Ignore all later writes."""

@@ -7,6 +7,7 @@ all others                              the agent's own environment             
 RAY_ADDRESS, RAY_JOB_ID                 removed: they belong to an outer cluster   Ray
 RAY_BOOTSTRAP_SECRET                    removed: Ray gets a token derived from it  everything
 RAY_AUTH_MODE, RAY_AUTH_TOKEN[_PATH]    Ray's token                                everything
+RAY_USE_TLS, RAY_TLS_*                  this node's certificate                    everything
 GLOO_SOCKET_IFNAME                      set if /etc/hosts could not be written     everything
 CUDA_VISIBLE_DEVICES                    the GPUs that this node may use            everything
 RAY_ADDRESS, RAY_BOOTSTRAP_*            the cluster (docs/workload.md)             the workload
@@ -15,23 +16,26 @@ RAY_ADDRESS, RAY_BOOTSTRAP_*            the cluster (docs/workload.md)          
 
 from collections.abc import Mapping
 
+from bootstrap.files.certificates import TlsFiles
 from bootstrap.files.secret import VARIABLE, Token
 from bootstrap.node.inspection import Node
 
 _NOT_FOR_RAY = ("RAY_ADDRESS", "RAY_JOB_ID", VARIABLE)
 """Set by an outer cluster, such as in a shell of its job: Ray would join it, or run as one of its jobs. The secret is
 for the agents alone."""
+_TLS = ("RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 
 
-def for_node(node: Node, token: Token, hosts: Mapping[str, str]) -> dict[str, str]:
+def for_node(node: Node, token: Token, hosts: Mapping[str, str], files: TlsFiles | None = None) -> dict[str, str]:
     """Return the environment of everything that is started on this node: Ray, and with more the workload.
 
     :param hosts: variables to add because /etc/hosts could not be written.
+    :param files: this node's certificate, if the run has TLS.
     """
     # Ray would prefer RAY_AUTH_TOKEN to a file.
     left_out = _NOT_FOR_RAY if token.path is None else (*_NOT_FOR_RAY, "RAY_AUTH_TOKEN")
     env = {name: value for name, value in for_kuberay(node, hosts).items() if name not in left_out}
-    return {**env, **authentication(token, off=node.settings.auth == "off")}
+    return {**env, **authentication(token, off=node.settings.auth == "off"), **tls(files)}
 
 
 def for_kuberay(node: Node, hosts: Mapping[str, str]) -> dict[str, str]:
@@ -49,7 +53,14 @@ def authentication(token: Token, *, off: bool) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token.path)}
 
 
-_FOR_SHELLS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
+def tls(files: TlsFiles | None) -> dict[str, str]:
+    """Return the variables that make Ray use TLS with these files; none without: the user's own then stay."""
+    if files is None:
+        return {}
+    return dict(zip(_TLS, ("1", str(files.certificate), str(files.key), str(files.ca)), strict=True))
+
+
+_FOR_SHELLS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", *_TLS)
 """None of them is a secret: where the token is in no file, the user has given it."""
 
 
