@@ -5,9 +5,10 @@
     sudo .venv/bin/python benchmarks/cluster.py release --nodes 2 --rounds 1
     sudo .venv/bin/python benchmarks/cluster.py head-loss --nodes 2 --rounds 1
     sudo .venv/bin/python benchmarks/cluster.py idle --nodes 2
+    sudo .venv/bin/python benchmarks/cluster.py traffic --nodes 2 --only ray-bootstrap "ray-bootstrap, TLS"
 
 Runs on hosts made of network namespaces (tests/hosts.py), so it needs root. The contenders run in turn, A B C A B C, so
-that a drift of the machine meets all of them alike; ratios are taken round by round.
+that a drift of the machine meets all of them alike; ratios are taken round by round, to the floor or else to the first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from contenders import CONTENDERS, ENVIRONMENT
+from contenders import CONTENDERS, ENVIRONMENT, RIVALS
 from hosts import Hosts, make_hosts, wait_for
 
 REPOSITORY = Path(__file__).parent.parent
@@ -168,7 +169,18 @@ def _launcher(host: Any) -> dict[int, tuple[int, int]]:
     return found
 
 
-MEASURES = {"ready": ready, "release": release, "head-loss": head_loss, "idle": idle}
+def traffic(name: str, nodes: int, _late: object, base: Path) -> dict[str, float]:
+    """Milliseconds of a call to an actor on another node, calls per second if all are sent first, MB/s of a fetch."""
+    workload = shell(600, then=f"{sys.executable} {Path(__file__).with_name('traffic.py')}")
+    cluster = launch(name, nodes, workload, None, base)
+    try:
+        figures = {"call (ms)": "call", "calls per second": "burst", "fetch (MB/s)": "fetch"}
+        return {what: cluster.stamp(file) for what, file in figures.items()}
+    finally:
+        cluster.hosts.close()
+
+
+MEASURES = {"ready": ready, "release": release, "head-loss": head_loss, "idle": idle, "traffic": traffic}
 
 
 def main() -> None:
@@ -177,7 +189,7 @@ def main() -> None:
     parser.add_argument("measure", choices=MEASURES)
     parser.add_argument("--nodes", type=int, nargs="+", default=[2])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(RIVALS))
     parser.add_argument("--late", help="RANK:SECONDS by which a node starts after the others")
     parser.add_argument("--save", type=Path, help="add the samples to this JSON file")
     asked = parser.parse_args()
@@ -200,15 +212,17 @@ def main() -> None:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """A Markdown table: median and range of every figure, and the ratio to the floor, round by round."""
+    """A Markdown table: median and range of every figure, and the ratio to the floor or the first, round by round."""
     known = {"measure", "late", "nodes", "round", "name"}
-    yield "| nodes | figure | contender | median | range | ÷ floor |"
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    base = "floor" if "floor" in names else names[0]
+    yield f"| nodes | figure | contender | median | range | ÷ {base} |"
     yield "|---|---|---|---|---|---|"
     for nodes in dict.fromkeys(row["nodes"] for row in rows):
         mine = [row for row in rows if row["nodes"] == nodes]
         for figure in dict.fromkeys(key for row in mine for key in row if key not in known):
-            floors = {row["round"]: row[figure] for row in mine if row["name"] == "floor" and figure in row}
-            for name in dict.fromkeys(row["name"] for row in mine):
+            floors = {row["round"]: row[figure] for row in mine if row["name"] == base and figure in row}
+            for name in names:
                 samples = {row["round"]: row[figure] for row in mine if row["name"] == name and figure in row}
                 spread = f"{min(samples.values()):.2f}–{max(samples.values()):.2f}"
                 ratios = [value / floors[turn] for turn, value in samples.items() if floors.get(turn)]

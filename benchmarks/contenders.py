@@ -21,6 +21,12 @@ def ours(rank: int, addresses: Sequence[str], workload: Sequence[str]) -> list[s
     return [sys.executable, "-m", "bootstrap", *identity, *resources, "--", *workload]
 
 
+def ours_with_tls(rank: int, addresses: Sequence[str], workload: Sequence[str]) -> list[str]:
+    """The same, with a certificate for each node; both have a token."""
+    argv = ours(rank, addresses, workload)
+    return [*argv[:3], "--tls=required", *argv[3:]]
+
+
 def inline_bash(rank: int, addresses: Sequence[str], workload: Sequence[str]) -> list[str]:
     """See inline.sh."""
     return ["bash", str(HERE / "inline.sh"), str(rank), str(len(addresses)), sys.executable, *workload]
@@ -44,6 +50,9 @@ CONTENDERS: dict[str, Command] = {
     "inline bash": inline_bash,
     "symmetric-run": symmetric_run,
     "floor": floor,
+    "ray-bootstrap, TLS": ours_with_tls,
 }
+RIVALS = tuple(name for name in CONTENDERS if name != "ray-bootstrap, TLS")
+"""Those that are compared if none are named."""
 
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
