@@ -37,6 +37,8 @@ RECORD_LATE_S = 5.0
 """Time for the head's record to appear on this node after the head has answered, before its absence counts."""
 REPORT_UNFIT_S = 10.0
 """Limit for an unfit node to report why to the others; a lower ``--head-timeout`` shortens it."""
+CERTIFICATE_S = 30.0
+"""Limit for making a key, which takes 0.1 s with the import of the library for it."""
 
 # Before the workload starts
 

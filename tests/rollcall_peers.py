@@ -18,6 +18,7 @@ from typing import Any
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from bootstrap.files.certificates import Issued
 from bootstrap.files.secret import NO_SECRET, Secret
 from bootstrap.model import HeadAddress, Phase
 from bootstrap.rollcall.client import Membership
@@ -108,9 +109,10 @@ async def a_head(
     heartbeat_timeout: float = 30.0,
     port: int = 0,
     any_python_patch: bool = False,
+    certify: Callable[[str, str, str], Issued] | None = None,
     **me: Any,
 ) -> AsyncIterator[Head]:
-    call = RollCall(dataclasses.replace(ME, **me), given(secret), heartbeat_timeout, any_python_patch)
+    call = RollCall(dataclasses.replace(ME, **me), given(secret), heartbeat_timeout, any_python_patch, certify)
     head = Head(call)
     call.on_change, call.on_refused = head.note, head.note_refused
     head.port = call.listen([port] if port else [0, 0, 0])

@@ -138,20 +138,21 @@ def test_the_secret_in_the_record_is_used_where_none_was_given(tmp_path: Path) -
     scenario()
 
 
-def test_a_required_secret_may_come_with_the_record_and_from_nowhere_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["auth", "tls"])
+def test_a_required_secret_may_come_with_the_record_and_from_nowhere_else(tmp_path: Path, option: str) -> None:
     rendezvous = folder(tmp_path)
 
     @looped
     async def scenario() -> None:
         with pytest.raises(HeadNotFound, match="no address was found"):
-            await find(rendezvous, timeout=0.2, auth="required")
+            await find(rendezvous, timeout=0.2, **{option: "required"})
         async with a_head() as head:
             rendezvous.announce(head.address, None)
             with pytest.raises((UsageError, HeadNotFound)):
-                await find(rendezvous, timeout=0.5, auth="required")
+                await find(rendezvous, timeout=0.5, **{option: "required"})
             for hosts in ((), ("127.0.0.1",)):
-                with pytest.raises(UsageError, match="--auth=required, but the nodes share no secret"):
-                    await find(at(hosts, (head.port,)), auth="required")
+                with pytest.raises(UsageError, match=f"--{option}=required, but the nodes share no secret"):
+                    await find(at(hosts, (head.port,)), **{option: "required"})
             assert not head.call.members
 
     scenario()

@@ -740,6 +740,7 @@ NO_HELLO = {
     "a text for a rank": _hello_but(rank="1"),
     "half a rank": _hello_but(rank=1.5),
     "a rank beyond reason": _hello_but(rank=1 << 60),
+    "tls that is a number": _hello_but(tls=1),
     "a time that is none": _hello_but(time=float("nan")),
     "a time without end": _hello_but(time=float("inf")),
     "a run that is not text": _hello_but(run=7),

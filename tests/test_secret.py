@@ -27,6 +27,7 @@ from bootstrap.files.secret import (
     generate,
     load_secret,
     ray_token,
+    uses_tls,
 )
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
@@ -196,11 +197,26 @@ def test_a_mounted_secret_is_a_link_and_may_be_read_by_others(files: Path) -> No
 
 
 def test_a_required_secret() -> None:
-    with pytest.raises(UsageError, match="--auth=required, but the nodes share no secret"):
-        check_required(NO_SECRET, Settings(auth="required"))
+    for option in ("auth", "tls"):
+        with pytest.raises(UsageError, match=f"--{option}=required, but the nodes share no secret"):
+            check_required(NO_SECRET, Settings(**{option: "required"}))
+        check_required(IN_RECORD, Settings(**{option: "required"}))
     check_required(Secret(b"x", "a file"), Settings(auth="required"))
-    check_required(IN_RECORD, Settings(auth="required"))
     check_required(NO_SECRET, Settings())
+
+
+@pytest.mark.parametrize(
+    ("tls", "secret", "used"),
+    [
+        ("off", Secret(b"x", "a file"), False),
+        ("auto", Secret(b"x", "a file"), True),
+        ("auto", IN_RECORD, True),
+        ("auto", NO_SECRET, False),
+        ("required", IN_RECORD, True),
+    ],
+)
+def test_ray_uses_tls_where_the_nodes_share_a_secret(tls: str, secret: Secret, used: bool) -> None:
+    assert uses_tls(secret, Settings(tls=tls)) is used
 
 
 def test_what_ray_is_told() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from bootstrap import preflight, rendezvous, timeouts
 from bootstrap.errors import BootstrapError
 from bootstrap.files import runtime_dir
-from bootstrap.files.secret import Channel, check_required
+from bootstrap.files.secret import Channel, check_required, uses_tls
 from bootstrap.host import Host
 from bootstrap.model import Phase, Role
 from bootstrap.node.inspection import Node
@@ -73,6 +73,7 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
         **{name.replace("_", " "): sourced(measured, name) for name in ("cpus", "memory", "gpus", "num_gpus")},
         "resources": sourced(measured, "custom"),
         "secret": {"value": "no" if secret.channel is Channel.NONE else "yes", "source": secret.source},
+        "tls": {"value": "yes" if uses_tls(secret, node.settings) else "no", "source": f"--tls={node.settings.tls}"},
         "ray start": shlex.join(["ray", "start", *start_argv(node, ports, gcs)]),
         "notes": notes,
     }

@@ -134,13 +134,24 @@ def _to_come(identity: NodeIdentity, host: Host, home: Path) -> Secret:
     return NO_SECRET
 
 
+def demanded_by(settings: Settings) -> str:
+    """Return the option that demands a secret, as it was given; empty if none does."""
+    demands = {"--auth=required": settings.auth, "--tls=required": settings.tls}
+    return next((option for option, value in demands.items() if value == "required"), "")
+
+
 def check_required(secret: Secret, settings: Settings) -> None:
-    """Raise if ``--auth=required`` but the nodes have no way to share a secret.
+    """Raise if ``--auth=required`` or ``--tls=required``, but the nodes have no way to share a secret.
 
     :raises UsageError: saying how to give them one.
     """
-    if secret.value is None and secret.channel is Channel.NONE and settings.auth == "required":
-        raise UsageError(["--auth=required, but the nodes share no secret"], hint=FIX_OPEN)
+    if secret.value is None and secret.channel is Channel.NONE and (option := demanded_by(settings)):
+        raise UsageError([f"{option}, but the nodes share no secret"], hint=FIX_OPEN)
+
+
+def uses_tls(secret: Secret, settings: Settings) -> bool:
+    """Return whether Ray runs with TLS. Without a secret, a node could not tell the head's certificates from others."""
+    return settings.tls != "off" and secret.channel is not Channel.NONE
 
 
 def generate(given: Secret) -> Secret:

@@ -11,7 +11,7 @@ from functools import partial
 
 from bootstrap import net, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, IdentityError, Refused
-from bootstrap.files.secret import NO_SECRET, Secret, check_required
+from bootstrap.files.secret import NO_SECRET, Secret, check_required, demanded_by
 from bootstrap.log import Log
 from bootstrap.model import HeadAddress
 from bootstrap.process.bounded import TimedOut, run_in_thread
@@ -110,14 +110,14 @@ async def _look(rendezvous: Rendezvous, seconds: float) -> Lookup:
 def _secret_for(settings: Settings, given: Secret, lookup: Lookup, seen: dict[str, str]) -> Secret:
     """Return the secret that this node was given, or else the one in the head's record.
 
-    :raises UsageError: if ``--auth=required`` and the nodes have no way to share a secret.
-    :raises NotThisHead: if ``--auth=required`` and the record that was found holds none.
+    :raises UsageError: if an option demands a secret, and the nodes have no way to share one.
+    :raises NotThisHead: if an option demands a secret, and the record that was found holds none.
     """
     check_required(given, settings)
     if given.value is not None or not given.is_in_record:
         return given
-    if lookup.secret is None and settings.auth == "required" and lookup.candidates:
-        seen.update({str(head): "its record has no secret, and --auth=required" for head in lookup.candidates})
+    if lookup.secret is None and lookup.candidates and (option := demanded_by(settings)):
+        seen.update({str(head): f"its record has no secret, and {option}" for head in lookup.candidates})
         raise NotThisHead  # the next record may have one
     return replace(given, value=lookup.secret)
 

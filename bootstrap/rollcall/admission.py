@@ -10,6 +10,7 @@ from bootstrap.rollcall.wire import Hello
 
 CLOCK_TOLERANCE = 5.0
 """Seconds by which a node's clock may differ before the head reports it."""
+FIX_TLS = "give all nodes the same --tls and the same --auth"
 MOST_NODES = 1 << 16
 """Ranks in a run whose size is unknown."""
 
@@ -57,6 +58,13 @@ def version_clash(me: Hello, hello: Hello, *, any_python_patch: bool) -> str:
     if hello.python.split(".")[:level] != me.python.split(".")[:level]:
         return f"Python {hello.python} on {hello.host}, Python {me.python} on {me.host}"
     return ""
+
+
+def tls_clash(me: Hello, hello: Hello) -> str:
+    """Return how the two nodes differ in whether Ray uses TLS, as each would see only time-outs; empty if not."""
+    if hello.tls == me.tls:
+        return ""
+    return ", ".join(f"Ray {'with' if node.tls else 'without'} TLS on {node.host}" for node in (hello, me))
 
 
 def clock_offset(hello: Hello, now: float) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 from bootstrap import net, timeouts
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
+from bootstrap.files.certificates import Issued
 from bootstrap.files.secret import FIX_MUNGE, Secret
 from bootstrap.model import HeadAddress, Phase, Verdict
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.rollcall import auth, credential, wire
+from bootstrap.rollcall.admission import FIX_TLS
 from bootstrap.rollcall.auth import Seal
 from bootstrap.rollcall.wire import Connection, Hello, Message
 
@@ -55,6 +57,7 @@ class Membership:
     ended: asyncio.Future[Verdict] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _challenged: asyncio.Future[_Challenge] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _welcomed: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _certified: asyncio.Future[Issued] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _nonce: str = field(default_factory=auth.nonce)
     _connection: Connection | None = None
     _timer: asyncio.TimerHandle | None = None
@@ -139,6 +142,15 @@ class Membership:
             nonces = self._nonce + challenge.nonce
             self._connection.seal = Seal(self.secret.value, "worker", nonces, self.hello.run, self.hello.attempt)
 
+    async def certify(self, request: str) -> Issued:
+        """Ask the head for a certificate; it may never answer, if the run ends first.
+
+        :param request: in PEM, from :func:`bootstrap.files.authority.make_request`.
+        """
+        if self._connection is not None:
+            self._connection.send({"t": "request", "pem": request})
+        return await asyncio.shield(self._certified)
+
     def report(self, phase: Phase, detail: str = "", error: str = "") -> None:
         """Report this node's phase to the head; with ``failed``, also the name of the error."""
         if self._connection is not None:
@@ -158,8 +170,8 @@ class Membership:
             self._timer.cancel()
         if self._connection is not None:
             self._connection.cut("left")
-        futures: tuple[asyncio.Future[Any], ...] = (self._challenged, self._welcomed, self.released, self.ended)
-        for future in futures:
+        waiting: tuple[asyncio.Future[Any], ...] = (self._challenged, self._welcomed, self._certified)
+        for future in (*waiting, self.released, self.ended):
             if not future.done():
                 future.cancel()
             elif not future.cancelled():
@@ -193,6 +205,9 @@ class Membership:
         elif kind == "go":
             if not self.released.done():
                 self.released.set_result(wire.text(message, "gcs"))
+        elif kind == "certificate" and connection.seal is not None:
+            if not self._certified.done():
+                self._certified.set_result(Issued(wire.text(message, "certificate"), wire.text(message, "ca")))
         elif kind == "verdict":
             self._conclude(connection, message)
         else:
@@ -257,5 +272,5 @@ def _refusal(message: Message) -> Exception:
     if kind == "other-run":
         return NotThisHead(reason)
     error: type[BootstrapError] = IdentityError if kind == "identity" else Refused
-    hint = _FIX_MISMATCH if kind == "secret" else ""
-    return error(f"refused by the head {wire.text(message, 'head')}: {reason}", hint=hint)
+    hints = {"secret": _FIX_MISMATCH, "tls": FIX_TLS}
+    return error(f"refused by the head {wire.text(message, 'head')}: {reason}", hint=hints.get(kind, ""))

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from bootstrap.errors import IdentityError, UsageError
+from bootstrap.files.certificates import Issued
 from bootstrap.files.secret import Secret
 from bootstrap.model import Phase, Verdict
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rollcall import wire
-from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, version_clash
+from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, tls_clash, version_clash
 from bootstrap.rollcall.handshake import Handshakes
 from bootstrap.rollcall.listener import Listener
 from bootstrap.rollcall.wire import Connection, Hello, Message, encode, text
@@ -49,6 +50,8 @@ class RollCall:
     :param secret: the nodes' shared secret, if they have one.
     :param heartbeat_timeout: seconds of silence after which a node counts as lost.
     :param any_python_patch: whether Python versions may differ in their patch level.
+    :param certify: signs a member's certificate request, for this address and host name; None answers no request.
+        :raises ValueError: saying what is wrong with the request.
     :param on_change: called with a changed member and, in words, what changed.
     """
 
@@ -56,6 +59,7 @@ class RollCall:
     secret: Secret
     heartbeat_timeout: float
     any_python_patch: bool = False
+    certify: Callable[[str, str, str], Issued] | None = None
     on_change: Callable[[Member, str], None] = lambda _member, _what: None
     on_refused: Callable[[str], None] = lambda _who: None
     """Called once per address and reason with each peer that knew this run but was rejected, in words."""
@@ -183,8 +187,9 @@ class RollCall:
         except IdentityError as error:
             self.handshakes.refuse(connection, "identity", error.message)
             return
-        if clash := version_clash(me, hello, any_python_patch=self.any_python_patch):
-            self.handshakes.refuse(connection, "refused", clash)
+        versions, tls = version_clash(me, hello, any_python_patch=self.any_python_patch), tls_clash(me, hello)
+        if clash := versions or tls:
+            self.handshakes.refuse(connection, "refused" if versions else "tls", clash)
             refused = self.members[rank] = Member(hello, rank, Phase.REFUSED, connection.last_heard, clash)
             self.on_change(refused, f"refused: {clash}")
             return
@@ -213,6 +218,10 @@ class RollCall:
         if kind == "phase":
             member.error = text(message, "error")[:40]
             self._turn(member, Phase(text(message, "phase")), text(message, "detail"))
+        elif kind == "request":
+            if self.certify is not None:
+                issued = self.certify(text(message, "pem"), member.hello.ip, member.hello.host)
+                connection.send({"t": "certificate", **asdict(issued)})
         elif kind == "bye":
             if member.phase is not Phase.FAILED:  # keep the reason of the failure
                 self._turn(member, Phase.LEFT, text(message, "reason"))

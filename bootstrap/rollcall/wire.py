@@ -118,6 +118,8 @@ class Hello:
     gpu_model: str
     time: float
     """Seconds since the epoch, to detect clocks that differ."""
+    tls: bool = False
+    """Whether Ray uses TLS there."""
 
     def message(self) -> Message:
         """Return the message that carries it."""
@@ -141,12 +143,14 @@ def parse_hello(message: Message) -> Hello:
         raise ValueError("hello without a valid 'run'")
     if not isinstance(time, (int, float)) or isinstance(time, bool) or not abs(time) < _TOO_MUCH:  # NaN, infinity
         raise ValueError("hello without a valid 'time'")
+    if not isinstance(tls := message.get("tls", False), bool):
+        raise ValueError("hello without a valid 'tls'")
     texts = {name: text(message, name) for name in _TEXTS if name != "run"}
     if long := [name for name, value in texts.items() if len(value) > _MAX_NAME]:
         raise ValueError(f"hello with {len(texts[long[0]])} characters of {long[0]!r}")
     numbers = {name: number(message, name) for name in _NUMBERS}
     perhaps = {name: None if message.get(name) is None else number(message, name) for name in _NUMBERS_OR_NONE}
-    return Hello(run=run, time=time, **texts, **numbers, **perhaps)  # type: ignore[arg-type]  # one type per group
+    return Hello(run=run, time=time, tls=tls, **texts, **numbers, **perhaps)  # type: ignore[arg-type]  # one type per group
 
 
 class Connection(asyncio.Protocol):

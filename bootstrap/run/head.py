@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from bootstrap import cleanup, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RayStartFailed, Stopped
@@ -21,10 +22,14 @@ from bootstrap.rollcall import credential
 from bootstrap.rollcall.server import RollCall
 from bootstrap.rollcall.wire import Hello
 from bootstrap.run import bring_up, quorum, shutdown, workload
+from bootstrap.run.certification import certify_head, make_authority
 from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
 from bootstrap.run.node_watch import NodeWatch, minimum_nodes
 from bootstrap.settings import fixed_ports
+
+if TYPE_CHECKING:
+    from bootstrap.files.authority import Authority
 
 _REJECTED_SHOWN = 5
 """Maximum number of rejected connections in the message of a time-out."""
@@ -37,20 +42,25 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     settings = run.settings
     try:
         prepared = await bring_up.prepare_node(run, identity)
+        hello = make_hello(settings, run.host, identity, prepared.node.secret, prepared.node)
+        authority = await make_authority() if hello.tls else None
     except BootstrapError:
         await meet_workers_unfit(run, identity, rendezvous)
         raise
     node = prepared.node
-    hello = make_hello(settings, run.host, identity, node)
-    secret, watch, address = await open_roll_call(run, identity, rendezvous, hello, node.secret, settings.head_timeout)
+    secret, watch, address = await open_roll_call(
+        run, identity, rendezvous, hello, node.secret, settings.head_timeout, authority
+    )
+    files = await certify_head(run.runtime, hello, authority)
     token = ray_token(secret, identity.run_id, run.runtime)
-    env = environment.for_node(node, token, prepared.hosts.env)
+    env = environment.for_node(node, token, prepared.hosts.env, files)
     if fault := workload.find_fault(settings.workload, env):
         return workload.not_started(*fault)  # before the other nodes wait for it
     gcs, dashboard, starter = await start_head_ray(run, node, starter, env)
     await check_still_head(rendezvous, hello, address)
     watch.roll_call.release(gcs)
-    run.log.say(f"the Ray head is up at {gcs} after {run.seconds:.1f} s; its dashboard comes up at {dashboard}")
+    gcs_is = f"{gcs}, with TLS," if files else gcs
+    run.log.say(f"the Ray head is up at {gcs_is} after {run.seconds:.1f} s; its dashboard comes up at {dashboard}")
     ready = await wait_for_quorum(run, identity, watch, starter, gcs)
     if settings.dashboard_wait:
         await wait_for_dashboard(run, dashboard)
@@ -65,23 +75,31 @@ async def meet_workers_unfit(run: Context, identity: NodeIdentity, rendezvous: R
     timeout = min(timeouts.REPORT_UNFIT_S, run.settings.head_timeout)
     with contextlib.suppress(BootstrapError, TimedOut):
         given = await run_in_thread(timeout, lambda: load_secret(run.settings, run.host, identity))
-        hello = make_hello(run.settings, run.host, identity, None)
+        hello = make_hello(run.settings, run.host, identity, given, None)
         await open_roll_call(run, identity, rendezvous, hello, given, timeout)
 
 
 async def open_roll_call(
-    run: Context, identity: NodeIdentity, rendezvous: Rendezvous, hello: Hello, given: Secret, timeout: float
+    run: Context,
+    identity: NodeIdentity,
+    rendezvous: Rendezvous,
+    hello: Hello,
+    given: Secret,
+    timeout: float,
+    authority: "Authority | None" = None,
 ) -> tuple[Secret, NodeWatch, HeadAddress]:
     """Listen and announce the address, unless this is the only node; from now on shutdown sends the verdict.
 
     :param given: the secret that this node was given, if any.
     :param timeout: seconds for the shared folder, which may hang.
+    :param authority: the CA of a run with TLS; without, requests for certificates wait for the verdict.
     :returns: the shared secret, the watch over the other nodes, and the roll call's address.
     """
     await check_no_other_head(rendezvous, hello)
     secret = await choose_secret(run, hello, given)
     any_patch = run.host.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL") == "minor"
-    roll_call = RollCall(hello, secret, run.settings.heartbeat_timeout, any_patch)
+    certify = None if authority is None else authority.sign
+    roll_call = RollCall(hello, secret, run.settings.heartbeat_timeout, any_patch, certify)
     watch = NodeWatch(run, identity, roll_call)
     run.lifecycle.tell = watch.deliver_verdict
     if identity.size == 1:

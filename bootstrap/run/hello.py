@@ -5,6 +5,7 @@ import time
 
 from bootstrap import __version__
 from bootstrap.errors import BootstrapError
+from bootstrap.files.secret import Secret, uses_tls
 from bootstrap.host import Host
 from bootstrap.model import NodeIdentity
 from bootstrap.node.address import node_address
@@ -13,7 +14,7 @@ from bootstrap.rollcall.wire import Hello
 from bootstrap.settings import Settings
 
 
-def make_hello(settings: Settings, host: Host, identity: NodeIdentity, node: Node | None) -> Hello:
+def make_hello(settings: Settings, host: Host, identity: NodeIdentity, secret: Secret, node: Node | None) -> Hello:
     """Return this node's hello; without ``node``, that of a node that could not be inspected."""
     from importlib import metadata  # noqa: PLC0415 (its 10 ms must not delay the starter)
 
@@ -23,10 +24,11 @@ def make_hello(settings: Settings, host: Host, identity: NodeIdentity, node: Nod
         ray_version = "none"
     who = (identity.run_id, identity.attempt, identity.rank, identity.size, host.hostname)
     versions, now = (__version__, ray_version, platform.python_version()), time.time()
+    tls = uses_tls(secret, settings)
     if node is None:
-        return Hello(*who, _best_guess(settings, host), *versions, cpus=0, gpus=0, gpu_model="", time=now)
+        return Hello(*who, _best_guess(settings, host), *versions, cpus=0, gpus=0, gpu_model="", time=now, tls=tls)
     has, model = node.resources, node.resources.gpus[0].name if node.resources.gpus else ""
-    return Hello(*who, node.address.ip, *versions, has.cpus, has.num_gpus, model, now)
+    return Hello(*who, node.address.ip, *versions, has.cpus, has.num_gpus, model, now, tls)
 
 
 def _best_guess(settings: Settings, host: Host) -> str:

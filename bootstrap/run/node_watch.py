@@ -5,6 +5,7 @@ import asyncio
 from bootstrap import timeouts
 from bootstrap.errors import BootstrapError, QuorumTimeout, RayDied, Refused, remote_error
 from bootstrap.model import NodeIdentity, Phase, Verdict
+from bootstrap.rollcall.admission import FIX_TLS
 from bootstrap.rollcall.server import Member, RollCall
 from bootstrap.run.context import Context
 from bootstrap.settings import Settings
@@ -55,7 +56,9 @@ class NodeWatch:
         if not self._all_needed:
             return None
         if member.phase is Phase.REFUSED:
-            return Refused(f"{name}: {member.detail}", hint="give all nodes the same image, or the same environment")
+            same = "give all nodes the same image, or the same environment"
+            tls = member.hello.tls != self.roll_call.me.tls
+            return Refused(f"{name}: {member.detail}", hint=FIX_TLS if tls else same)
         if member.phase is Phase.FAILED:
             hint = f"see its own output; without {name} there are too few nodes"
             return remote_error(member.error, f"{name}: {member.detail}", hint=hint)

@@ -19,6 +19,7 @@ from bootstrap.rendezvous.discovery import find_head
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.wire import Hello
 from bootstrap.run.bring_up import prepare_node, start_ray
+from bootstrap.run.certification import get_certificate
 from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
 
@@ -30,7 +31,7 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
     except BootstrapError as unfit:
         await report_unfit(run, identity, rendezvous, unfit)
         raise
-    hello = make_hello(run.settings, run.host, identity, prepared.node)
+    hello = make_hello(run.settings, run.host, identity, prepared.node.secret, prepared.node)
     timeout = run.settings.head_timeout
     membership = await join_roll_call(run, identity, rendezvous, hello, prepared.node.secret, timeout)
     run.log.say(f"{membership.head} leads this run; waiting until its Ray is up")
@@ -39,17 +40,17 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
     identity = dataclasses.replace(identity, rank=membership.rank)
     node = dataclasses.replace(prepared.node, identity=identity)
     token = ray_token(membership.secret, identity.run_id, run.runtime)
-    env = environment.for_node(node, token, prepared.hosts.env)
-    await join_cluster(run, node, starter, env, membership)
+    env: Mapping[str, str] = environment.for_node(node, token, prepared.hosts.env)
+    env = await join_cluster(run, node, starter, env, membership)
     return await stay_until_verdict(run, identity, starter, env, membership)
 
 
 async def report_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, why: BootstrapError) -> None:
     """Report to the head that this node is unfit, so that it does not wait for it."""
     timeout = min(timeouts.REPORT_UNFIT_S, run.settings.head_timeout)
-    hello = make_hello(run.settings, run.host, identity, None)
     with contextlib.suppress(BootstrapError, TimedOut):
         given = await run_in_thread(timeout, lambda: load_secret(run.settings, run.host, identity))
+        hello = make_hello(run.settings, run.host, identity, given, None)
         membership = await join_roll_call(run, identity, rendezvous, hello, given, timeout)
         membership.report(Phase.FAILED, why.message, why.name)
 
@@ -76,13 +77,15 @@ async def join_roll_call(
 
 async def join_cluster(
     run: Context, node: Node, starter: Starter, env: Mapping[str, str], membership: Membership
-) -> None:
-    """Start Ray when the head releases this node; return once it has joined, or if the run ends first."""
+) -> Mapping[str, str]:
+    """Start Ray when the head releases this node; return once it has joined, or if the run ends first.
+
+    :returns: the environment, now with this node's certificate, if the run has TLS.
+    """
     joining: asyncio.Future[Any] = asyncio.ensure_future(_start_when_released(run, node, starter, env, membership))
     try:
         await asyncio.wait({joining, membership.ended}, return_when=asyncio.FIRST_COMPLETED)
-        if not membership.ended.done():
-            await joining
+        return env if membership.ended.done() else dict(await joining)
     finally:
         joining.cancel()
         with contextlib.suppress(asyncio.CancelledError, BootstrapError):
@@ -91,11 +94,14 @@ async def join_cluster(
 
 async def _start_when_released(
     run: Context, node: Node, starter: Starter, env: Mapping[str, str], membership: Membership
-) -> None:
-    gcs = await asyncio.shield(membership.released)
-    run.enter(Phase.STARTING_RAY, gcs=gcs)
-    membership.report(Phase.STARTING_RAY)
+) -> Mapping[str, str]:
     try:
+        if membership.hello.tls:
+            files = await get_certificate(run.runtime, node.address.ip, membership.certify)
+            env = {**env, **environment.tls(files)}
+        gcs = await asyncio.shield(membership.released)
+        run.enter(Phase.STARTING_RAY, gcs=gcs)
+        membership.report(Phase.STARTING_RAY)
         chosen = ports.choose(run.settings, Role.WORKER, run.host)
         await start_ray(run, node, starter, env, chosen, gcs)
     except BootstrapError as error:
@@ -104,6 +110,7 @@ async def _start_when_released(
     membership.report(Phase.JOINED)
     run.enter(Phase.JOINED, use=environment.for_shell(env, gcs))
     run.log.say(f"joined {gcs} after {run.seconds:.1f} s; waiting for the head's verdict")
+    return env
 
 
 async def stay_until_verdict(
