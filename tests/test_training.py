@@ -1,7 +1,8 @@
-"""A real training job, Gloo over two nodes, where the hosts file would break it (docs/ray.md, "Gloo")."""
+"""A real training job, Gloo over several nodes, where the hosts file would break it (docs/ray.md, "Gloo")."""
 
 from __future__ import annotations
 
+import ssl
 import sys
 from pathlib import Path
 
@@ -9,23 +10,49 @@ import pytest
 from cluster import nothing_left, start
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "train_gloo.py"
+RESULTS = {"STORAGE": "/shared/train"}
 pytestmark = [pytest.mark.hosts, pytest.mark.ray, pytest.mark.timeout(280), pytest.mark.requires("torch")]
 
 
-@pytest.mark.parametrize("hosts_file", ["absent", "127.0.1.1", "read-only"])
-def test_gloo_trains_whatever_the_hosts_file_said(make_hosts, hosts_file):
-    hosts = make_hosts(2, hosts_file=hosts_file, shm_size="2g")
-    env = {"STORAGE": "/shared/train"}
-    agents = start(hosts, "--shared-dir=/shared", workload=[sys.executable, str(EXAMPLE)], env=env)
-    assert agents.wait(seconds=240) == [0, 0]
-    assert "trained on 2 nodes" in agents.out(0)
-    for host in hosts:
-        if hosts_file == "read-only":
-            assert host.name not in host.hosts_text
-        else:
-            assert f"{host.ip} {host.name}" in host.hosts_text
-            assert "127.0.1.1" not in host.hosts_text
+def assert_trained_and_gone(hosts, output):
+    assert f"trained on {len(hosts)} nodes" in output
     assert (hosts.shared / "train").is_dir()
     for host in hosts:  # the job's own files: its results, torch's cache
         host.run(["rm", "-rf", "/shared/train", "/tmp/torchinductor_root"])
     nothing_left(hosts)
+
+
+@pytest.mark.parametrize("hosts_file", ["absent", "read-only"])
+def test_gloo_trains_whatever_the_hosts_file_said(make_hosts, hosts_file):
+    hosts = make_hosts(2, hosts_file=hosts_file, shm_size="2g")
+    agents = start(hosts, "--shared-dir=/shared", workload=[sys.executable, str(EXAMPLE)], env=RESULTS)
+    assert agents.wait(seconds=240) == [0, 0]
+    for host in hosts:
+        assert (f"{host.ip} {host.name}" in host.hosts_text) == (hosts_file == "absent")
+    assert_trained_and_gone(hosts, agents.out(0))
+
+
+WAITING = f"until test -e /shared/go; do sleep 0.1; done; rm /shared/go; exec {sys.executable} {EXAMPLE}"
+CERTIFICATE = "import ssl, sys; print(ssl.get_server_certificate((sys.argv[1], 6379)))"
+
+
+def test_gloo_trains_over_tls_with_a_node_that_joins_late(make_hosts):
+    """With a token, too, and Debian's hosts file. The agents certify each other; each node's files go with it."""
+    hosts = make_hosts(3, hosts_file="127.0.1.1", shm_size="2g")
+    options = ["--shared-dir=/shared", "--tls=required", "--min-nodes=2", "--last-call=0s"]
+    agents = start(hosts[:2], *options, size=3, workload=["sh", "-c", WAITING], env=RESULTS)
+    agents.says(0, "quorum reached: 2 nodes")
+    late = start([hosts[2]], *options, size=3, env=RESULTS, extra={0: ["--rank=2"]})
+    late.says(0, "joined")
+    seen = hosts[2].run([sys.executable, "-c", CERTIFICATE, hosts[0].ip]).stdout
+    assert hosts[0].ip.encode() in bytes(ssl.PEM_cert_to_DER_cert(seen))
+    for host in hosts:
+        found = host.run(["sh", "-c", "stat -c '%a %n' /tmp/ray-bootstrap.*/*.crt /tmp/ray-bootstrap.*/tls.key"]).stdout
+        assert [line.split(" ")[0] for line in found.splitlines()] == ["600"] * 3
+    (hosts.shared / "go").touch()
+    assert agents.wait(seconds=240) == [0, 0]
+    assert late.wait() == [0]
+    for host in hosts:
+        assert f"{host.ip} {host.name}" in host.hosts_text
+        assert "127.0.1.1" not in host.hosts_text
+    assert_trained_and_gone(hosts, agents.out(0))
