@@ -40,7 +40,7 @@ lint: .venv/test.stamp ## ruff and mypy
 BENCH := $(BIN)/python benchmarks/cluster.py
 RESULTS := benchmarks/results
 
-bench: .venv/test.stamp ## every figure of benchmarks/README.md but the roll call's, anew; 25 minutes, as root, on a quiet machine
+bench: .venv/test.stamp ## every figure of benchmarks/README.md but the roll call's, anew; 35 minutes, as root, on a quiet machine
 	@$(BIN)/python $(PIP) install -e .[bench]
 	$(BENCH) ready --nodes 2 --rounds 1  # warms the page cache for all alike
 	rm -f $(RESULTS)/*.json
@@ -53,6 +53,9 @@ bench: .venv/test.stamp ## every figure of benchmarks/README.md but the roll cal
 	$(BENCH) release --nodes 4 --rounds 3 --only ray-bootstrap --save $(RESULTS)/end.json
 	$(BENCH) head-loss --nodes 4 --rounds 3 --only ray-bootstrap --save $(RESULTS)/end.json
 	$(BENCH) idle --nodes 2 --rounds 1 --save $(RESULTS)/idle.json
+	$(BENCH) ready --nodes 2 --rounds 5 --only ray-bootstrap "ray-bootstrap, TLS" --save $(RESULTS)/tls.json
+	$(BENCH) traffic --nodes 2 --rounds 5 --only ray-bootstrap "ray-bootstrap, TLS" --save $(RESULTS)/tls.json
+	$(BENCH) idle --nodes 2 --rounds 1 --only ray-bootstrap "ray-bootstrap, TLS" --save $(RESULTS)/tls.json
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/plot.py
 

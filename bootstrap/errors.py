@@ -85,7 +85,7 @@ class RayDied(BootstrapError):
 
 
 class Refused(BootstrapError):
-    """The head refused this node: the secrets differ, or the versions cannot work together."""
+    """The head refused this node: the secrets differ, the versions cannot work together, or only one side has TLS."""
 
     status, name = 77, "refused"
 
