@@ -27,7 +27,10 @@ class MungeError(Exception):
 
 def is_available() -> bool:
     """Return whether this node has MUNGE; that munged works, only a call can show."""
-    return SOCKET.is_socket()
+    try:
+        return SOCKET.is_socket()
+    except OSError:  # its folder is closed to this user
+        return False
 
 
 def encode(payload: bytes) -> str:

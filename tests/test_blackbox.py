@@ -181,6 +181,9 @@ def test_ray_and_the_workload_get_a_token_and_never_the_secret(site: Site, given
     secret.chmod(0o600)
     env = {name: str(secret) if value == "secret" else value for name, value in given.items()}
     script = "import os; print(open(os.environ['RAY_AUTH_TOKEN_PATH']).read(), dict(os.environ))"
+    # The process that imports Ray ends at once if it was given the secret.
+    starter = "'child_main' in str(sys.orig_argv)"
+    site.patch("import os, sys", f"{starter} and 'RAY_BOOTSTRAP_SECRET' in os.environ and os._exit(99)")
     node = site.run("--", sys.executable, "-c", script, env={**env, "RAY_AUTH_TOKEN": "another"})
     assert node.wait() == 0, node.err
     (start,) = node.starts

@@ -138,8 +138,27 @@ def test_the_secret_in_the_record_is_used_where_none_was_given(tmp_path: Path) -
     scenario()
 
 
+@pytest.mark.parametrize("auth", ["auto", "required"])
+def test_who_expects_a_secret_in_the_record_does_not_join_a_head_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auth: str
+) -> None:
+    """Such as one by whoever may write the record, on a file system that keeps no modes."""
+    monkeypatch.setattr(timeouts, "RECORD_LATE_S", 0.3)
+    rendezvous = folder(tmp_path)
+
+    @looped
+    async def scenario() -> None:
+        async with a_head() as head:
+            rendezvous.announce(head.address, None)
+            with pytest.raises(Refused, match="the head has no secret, this node has none yet"):
+                await find(rendezvous, auth=auth)
+            assert not head.call.members
+
+    scenario()
+
+
 @pytest.mark.parametrize("option", ["auth", "tls"])
-def test_a_required_secret_may_come_with_the_record_and_from_nowhere_else(tmp_path: Path, option: str) -> None:
+def test_a_required_secret_comes_from_nowhere_if_there_is_no_channel(tmp_path: Path, option: str) -> None:
     rendezvous = folder(tmp_path)
 
     @looped
@@ -147,9 +166,6 @@ def test_a_required_secret_may_come_with_the_record_and_from_nowhere_else(tmp_pa
         with pytest.raises(HeadNotFound, match="no address was found"):
             await find(rendezvous, timeout=0.2, **{option: "required"})
         async with a_head() as head:
-            rendezvous.announce(head.address, None)
-            with pytest.raises((UsageError, HeadNotFound)):
-                await find(rendezvous, timeout=0.5, **{option: "required"})
             for hosts in ((), ("127.0.0.1",)):
                 with pytest.raises(UsageError, match=f"--{option}=required, but the nodes share no secret"):
                     await find(at(hosts, (head.port,)), **{option: "required"})

@@ -527,6 +527,27 @@ async def test_a_heads_old_answer_does_not_pass_for_a_new_one() -> None:
             await join(address, hello(), SECRET)
 
 
+@pytest.mark.parametrize("beat", [wire.BEAT, b'{ "t": "beat" }\n'])
+@pytest.mark.parametrize("secret", [None, SECRET])
+@looped
+async def test_a_stranger_may_not_beat(beat: bytes, secret: bytes | None) -> None:
+    """Beats without number would keep the head busy, and cost nothing."""
+    async with a_head(secret) as head:
+        for hailed in (False, True):
+            async with a_peer(head.port) as peer:
+                if hailed:
+                    await peer.hail()
+                peer.send(beat)
+                assert await peer.gone()
+
+
+@looped
+async def test_an_open_head_does_not_tell_its_run_id() -> None:
+    async with a_head() as head, a_peer(head.port) as peer:
+        answer = await peer.enrol(hello(1, run="a guess"))
+        assert (answer["kind"], answer["reason"]) == ("other-run", "this is not run 'a guess', attempt 0")
+
+
 @looped
 async def test_what_is_changed_on_its_way_ends_the_connection() -> None:
     async with a_head(SECRET) as head, a_peer(head.port) as peer:
@@ -917,6 +938,7 @@ def _is_open(each: socket.socket) -> bool:
 async def test_one_source_has_so_many_connections_and_no_other_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshake, "_PER_SOURCE", 8)
     monkeypatch.setattr(handshake, "_SPARE", 6)
+    monkeypatch.setattr(handshake, "source_of", str.encode)  # as if these were other machines' addresses
     async with a_head(SECRET, size=2) as head:
         worker = await join(head.address, hello(1), SECRET)
         flood = await _connect_from("127.0.0.2", head.port, 40)
@@ -953,6 +975,7 @@ async def test_a_flood_from_many_sources_costs_the_oldest_of_them_and_no_member(
 ) -> None:
     monkeypatch.setattr(handshake, "_PER_SOURCE", 4)
     monkeypatch.setattr(handshake, "_SPARE", 0)
+    monkeypatch.setattr(handshake, "source_of", str.encode)
     async with a_head(SECRET) as head:
         worker = await join(head.address, hello(1), SECRET)
         flood = [each for n in range(2, 12) for each in await _connect_from(f"127.0.0.{n}", head.port, 3)]
@@ -987,6 +1010,7 @@ def test_an_ipv6_source_is_the_network_that_one_host_may_own() -> None:
     source_of = listener.source_of
     assert source_of("2001:db8::1") == source_of("2001:db8::ffff:1%eth0") != source_of("2001:db8:0:1::1")
     assert source_of("192.0.2.1") != source_of("192.0.2.2")
+    assert source_of("127.0.0.2") == source_of("127.1.2.3") != source_of("127.0.0.1")
 
 
 @looped

@@ -261,6 +261,9 @@ def test_a_secret_is_never_shown() -> None:
 def test_a_blank_token_is_no_secret() -> None:
     with pytest.raises(UsageError, match="RAY_AUTH_TOKEN='  ' is blank"):
         load(Settings(auth="required"), host(RAY_AUTH_TOKEN="  "))
+    for blank in ("", " "):  # such as of `export RAY_BOOTSTRAP_SECRET="$(openssl rand -hex 32)"` without openssl
+        with pytest.raises(UsageError, match=f"RAY_BOOTSTRAP_SECRET='{blank}' is blank"):
+            load(Settings(), host(RAY_BOOTSTRAP_SECRET=blank))
 
 
 def test_a_token_may_be_any_bytes() -> None:

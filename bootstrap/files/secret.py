@@ -68,14 +68,11 @@ class Secret:
     def kind(self) -> str:
         """Return what both sides call it in the roll call: ``token``, ``munge``, ``secret`` or ``none``.
 
-        A node whose secret is still to come from the home directory does not join a head that has none. If it was to
-        come from the record with the head's address, and that record holds none, the head itself has said so.
+        It does not depend on whether the secret has come: a node with a channel never joins a head that has no secret.
         """
-        if self.channel is Channel.MUNGE:
-            return "munge"
-        if self.channel is Channel.HOME:
-            return "secret"
-        return "none" if self.value is None else "token" if self.is_token else "secret"
+        if self.channel in (Channel.NONE, Channel.MUNGE):
+            return str(self.channel.value)
+        return "token" if self.is_token else "secret"
 
 
 NO_SECRET = Secret(None, "none given", Channel.NONE)
@@ -102,11 +99,12 @@ def load_secret(settings: Settings, host: Host, identity: NodeIdentity) -> Secre
         return Secret(None, "--auth=off", Channel.NONE)
     if settings.secret_file:
         return _named("--secret-file", settings.secret_file, is_token=False)
-    for name in (VARIABLE, "RAY_AUTH_TOKEN"):
-        if text := host.get(name):
-            if not text.strip():
+    # An empty RAY_AUTH_TOKEN may come from a launcher; an empty secret, from a command that failed.
+    for name, text in ((VARIABLE, host.env.get(VARIABLE)), ("RAY_AUTH_TOKEN", host.get("RAY_AUTH_TOKEN"))):
+        if text is not None:
+            value = text.encode("utf-8", "surrogateescape").strip()
+            if not value:
                 raise UsageError([f"{name}={text!r} is blank"], hint="unset it, set a secret, or --auth=off")
-            value = text.strip().encode("utf-8", "surrogateescape")
             return Secret(value, name, is_token=name != VARIABLE)
     if path := host.get("RAY_AUTH_TOKEN_PATH"):
         return _named("RAY_AUTH_TOKEN_PATH", path, is_token=True)

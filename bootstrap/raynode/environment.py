@@ -18,11 +18,11 @@ from collections.abc import Mapping
 
 from bootstrap.files.certificates import TlsFiles
 from bootstrap.files.secret import VARIABLE, Token
+from bootstrap.host import Host
 from bootstrap.node.inspection import Node
 
-_NOT_FOR_RAY = ("RAY_ADDRESS", "RAY_JOB_ID", VARIABLE)
-"""Set by an outer cluster, such as in a shell of its job: Ray would join it, or run as one of its jobs. The secret is
-for the agents alone."""
+_NOT_FOR_RAY = ("RAY_ADDRESS", "RAY_JOB_ID")
+"""Set by an outer cluster, such as in a shell of its job: Ray would join it, or run as one of its jobs."""
 _TLS = ("RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 
 
@@ -38,10 +38,15 @@ def for_node(node: Node, token: Token, hosts: Mapping[str, str], files: TlsFiles
     return {**env, **authentication(token, off=node.settings.auth == "off"), **tls(files)}
 
 
+def for_starter(host: Host) -> dict[str, str]:
+    """Return the environment of the process that imports Ray, before the rest is known."""
+    return {name: value for name, value in host.env.items() if name != VARIABLE}
+
+
 def for_kuberay(node: Node, hosts: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of KubeRay's own command, which sets up the rest by itself."""
     visible = node.resources.gpu_visibility
-    return {**node.host.env, **hosts, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
+    return {**for_starter(node.host), **hosts, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
 
 
 def authentication(token: Token, *, off: bool) -> dict[str, str]:

@@ -11,7 +11,7 @@ from functools import partial
 
 from bootstrap import net, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, IdentityError, Refused
-from bootstrap.files.secret import NO_SECRET, Secret, check_required, demanded_by
+from bootstrap.files.secret import NO_SECRET, Secret, check_required
 from bootstrap.log import Log
 from bootstrap.model import HeadAddress
 from bootstrap.process.bounded import TimedOut, run_in_thread
@@ -72,11 +72,13 @@ async def _look_and_join(
 
     :param seen: receives what was found instead.
     :raises NotThisHead: if no candidate is the head of this run.
+    :raises UsageError: if ``--auth=required`` and the nodes have no way to share a secret.
     """
     lookup = await _look(rendezvous, seconds)
     seen.clear()
     seen.update(dict.fromkeys(lookup.ignored, "ignored"))
-    secret = _secret_for(settings, given, lookup, seen)
+    check_required(given, settings)
+    secret = replace(given, value=lookup.secret) if given.value is None and given.is_in_record else given
     try:
         return await _join_one_of(lookup.candidates, hello, secret, settings.heartbeat_timeout, seen)
     except Refused:
@@ -105,21 +107,6 @@ async def _look(rendezvous: Rendezvous, seconds: float) -> Lookup:
             f"looking for the head: {rendezvous.place} timed out after {seconds:.0f} s",
             hint="check that folder with `ls`, or the name server; --head-address=HOST names the head",
         ) from None
-
-
-def _secret_for(settings: Settings, given: Secret, lookup: Lookup, seen: dict[str, str]) -> Secret:
-    """Return the secret that this node was given, or else the one in the head's record.
-
-    :raises UsageError: if an option demands a secret, and the nodes have no way to share one.
-    :raises NotThisHead: if an option demands a secret, and the record that was found holds none.
-    """
-    check_required(given, settings)
-    if given.value is not None or not given.is_in_record:
-        return given
-    if lookup.secret is None and lookup.candidates and (option := demanded_by(settings)):
-        seen.update({str(head): f"its record has no secret, and {option}" for head in lookup.candidates})
-        raise NotThisHead  # the next record may have one
-    return replace(given, value=lookup.secret)
 
 
 async def _join_one_of(

@@ -200,6 +200,7 @@ class Membership:
             if not self._welcomed.done():
                 self.rank, self.head = wire.number(message, "rank"), wire.text(message, "head")
                 self._welcomed.set_result(None)
+                connection.admitted = True
         elif not self._welcomed.done():
             raise ValueError(f"{kind!r} before the welcome")
         elif kind == "go":

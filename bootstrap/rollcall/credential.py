@@ -8,14 +8,18 @@ from bootstrap import munge, timeouts
 from bootstrap.errors import Refused
 from bootstrap.files.secret import FIX_MUNGE, Secret
 from bootstrap.munge import MungeError
-from bootstrap.process.bounded import TimedOut, run_in_thread
+from bootstrap.process.bounded import run_in_thread
 from bootstrap.rollcall.wire import Hello
 
 T = TypeVar("T")
 
 
 async def make(secret: Secret, me: Hello, nonce: str) -> str:
-    """Return a credential with the secret, for the worker with this nonce. :raises Refused: if munged makes none."""
+    """Return a credential with the secret, for the worker with this nonce.
+
+    :raises Refused: if munged makes none.
+    :raises TimedOut: if it does not answer: it may be busy.
+    """
     payload = json.dumps([me.run, me.attempt, nonce, (secret.value or b"").decode()]).encode()
     return await _call(me, lambda: munge.encode(payload))
 
@@ -26,6 +30,7 @@ async def read(credential: str, me: Hello, nonce: str) -> bytes:
     munged checks its age and that it was not read before, :func:`munge.decode` who made it.
 
     :raises Refused: if they reject it, or it was made for another run or connection.
+    :raises TimedOut: if munged does not answer.
     """
     payload = await _call(me, lambda: munge.decode(credential))
     try:
@@ -40,6 +45,5 @@ async def read(credential: str, me: Hello, nonce: str) -> bytes:
 async def _call(me: Hello, function: Callable[[], T]) -> T:
     try:
         return await run_in_thread(timeouts.MUNGE_S, function)
-    except (MungeError, TimedOut) as error:
-        why = str(error) or f"{munge.SOCKET} did not answer within {timeouts.MUNGE_S:g} s"
-        raise Refused(f"MUNGE on {me.host}: {why}", hint=FIX_MUNGE) from None
+    except MungeError as error:
+        raise Refused(f"MUNGE on {me.host}: {error}", hint=FIX_MUNGE) from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from bootstrap.errors import Refused
 from bootstrap.files.secret import Channel, Secret
+from bootstrap.process.bounded import TimedOut
 from bootstrap.rollcall import auth, credential, wire
 from bootstrap.rollcall.auth import Seal
 from bootstrap.rollcall.listener import Allowance, source_of
@@ -92,7 +93,8 @@ class Handshakes:
             self._report(f"{connection.peer}: {reason}")
 
     def end(self, connection: Connection) -> None:
-        """Count a connection no more, as its node has been admitted."""
+        """Let a connection go, as its node has been admitted."""
+        connection.admitted = True
         source = self._pending.pop(connection).source
         self._allowance.give_back(source, connection.last_heard)
 
@@ -148,9 +150,13 @@ class Handshakes:
     async def _send_with_credential(self, connection: Connection, challenge: Message, theirs: str) -> None:
         try:
             async with self._munge:
+                if not connection.open:
+                    return
                 made = await credential.make(self.secret, self.me, theirs)
         except Refused as error:
             self.refuse(connection, "refused", error.message, challenge["tag"])
+        except TimedOut:
+            connection.cut("munged did not answer in time")  # not for good: any user may keep it busy
         else:
             self._send(connection, {**challenge, "credential": made}, theirs)
 

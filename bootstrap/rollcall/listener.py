@@ -48,7 +48,12 @@ class Allowance:
 
 
 def source_of(address: str) -> bytes:
-    """Return what counts as one source: an IPv4 address, or an IPv6 network of 64 bits, which one host may own."""
+    """Return what counts as one source: an IPv4 address, or an IPv6 network of 64 bits, which one host may own.
+
+    A program on this machine may use all of 127.0.0.0/8.
+    """
+    if address.startswith("127.") and address != "127.0.0.1":
+        return b"loopback"
     try:
         return socket.inet_pton(socket.AF_INET, address)
     except OSError:
@@ -120,5 +125,7 @@ class Listener:
 
 
 async def _connect(protocol: asyncio.Protocol, accepted: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it has gone already
+    try:
         await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, accepted)
+    except OSError as error:  # it has gone already
+        protocol.connection_lost(error)

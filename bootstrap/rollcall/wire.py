@@ -174,6 +174,7 @@ class Connection(asyncio.Protocol):
         "_pending",
         "_reason",
         "_transport",
+        "admitted",
         "last_heard",
         "peer",
         "seal",
@@ -193,6 +194,8 @@ class Connection(asyncio.Protocol):
         self._reason = LEFT
         self._cut_early = self._lost = False
         self.seal: Seal | None = None
+        self.admitted = False
+        """Whether a heartbeat may come now; before, it would be free for strangers and not for us."""
         self.peer = "?"
         self.last_heard = asyncio.get_running_loop().time()
 
@@ -230,10 +233,10 @@ class Connection(asyncio.Protocol):
                 raise
             self._on_unsealed(self, line)
             return
-        if text == BEAT[:-1]:
+        if self.admitted and text == BEAT[:-1]:
             return
         message = decode(text)
-        if message["t"] != "beat":  # as another JSON library may write it
+        if not self.admitted or message["t"] != "beat":  # as another JSON library may write it
             self._on_message(self, message)
 
     def pause_writing(self) -> None:

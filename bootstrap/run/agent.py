@@ -15,6 +15,7 @@ from bootstrap.preflight.prepare import identify
 from bootstrap.process.bounded import Call, run_in_thread
 from bootstrap.process.children import Children
 from bootstrap.process.supervisor import forwarded_signals, unblock_signals
+from bootstrap.raynode.environment import for_starter
 from bootstrap.raynode.starter import Starter
 from bootstrap.run.context import Context
 from bootstrap.run.head import run_head
@@ -87,7 +88,7 @@ async def the_line(run: Context) -> Verdict:
     identity, notes = await run_in_thread(None, lambda: identify(run.settings, run.host))
     run.lifecycle.identity, run.log.rank = identity, identity.rank
     run.enter(Phase.PREPARING, **{name: getattr(identity, name) for name in _SHOWN})
-    starter = await Starter.spawn(run.children, run.host.env)
+    starter = await Starter.spawn(run.children, for_starter(run.host))
     # In its own thread, since the shared folder of a killed run may hang.
     Call(lambda: cleanup.remove_ended_runs(run.settings.keep_logs, run.log.say))
     for note in notes:

@@ -142,7 +142,8 @@ async def choose_secret(run: Context, hello: Hello, given: Secret) -> Secret:
     check_required(given, run.settings)
     secret = generate(given)
     if secret.channel is Channel.MUNGE:
-        await credential.make(secret, hello, "")  # it works here, or the run ends now
+        with contextlib.suppress(TimedOut):  # busy
+            await credential.make(secret, hello, "")  # it works here, or the run ends now
     return secret
 
 
@@ -169,7 +170,7 @@ async def start_head_ray(
                 raise
             run.log.warn(f"port {taken[0]} was taken while Ray started; trying again with other ports")
             await starter.end()
-            starter = await Starter.spawn(run.children, run.host.env)
+            starter = await Starter.spawn(run.children, environment.for_starter(run.host))
     return gcs, join_host_port(run.settings.dashboard_host, ports["dashboard_port"]), starter
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,13 +16,14 @@ from typing import TYPE_CHECKING
 import pytest
 from hosts import wait_for
 from requirements import requires
-from rollcall_peers import a_head, hello, join, looped
+from rollcall_peers import a_head, a_peer, hello, join, looped
 
-from bootstrap import munge
+from bootstrap import munge, timeouts
 from bootstrap.errors import Refused
 from bootstrap.files.secret import NO_SECRET, Channel, Secret, generate
 from bootstrap.munge import MungeError
 from bootstrap.rollcall import credential
+from bootstrap.rollcall.client import NotThisHead
 
 if TYPE_CHECKING:
     from agents import Site
@@ -41,23 +44,23 @@ def munged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "key").write_bytes(os.urandom(128))
     (folder / "key").chmod(0o600)
     files = [f"--{name}-file={folder / name}" for name in ("key", "pid", "log", "seed")]
-    socket = folder / "munge.socket.2"
-    daemon = subprocess.Popen(["munged", "--foreground", "--force", "--num-threads=1", f"--socket={socket}", *files])
-    monkeypatch.setattr(munge, "SOCKET", socket)
+    path = folder / "munge.socket.2"
+    daemon = subprocess.Popen(["munged", "--foreground", "--force", "--num-threads=1", f"--socket={path}", *files])
+    monkeypatch.setattr(munge, "SOCKET", path)
     try:
         wait_for(munge.is_available, timeout=30, what="munged")
-        yield socket
+        yield path
     finally:
         daemon.terminate()
         daemon.wait()
         shutil.rmtree(folder)
 
 
-def _as_another_user(program: str, socket: Path, given: str = "") -> str:
+def _as_another_user(program: str, munged: Path, given: str = "") -> str:
     """What ``munge`` or ``unmunge`` says to user 4242."""
     user = ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups"]
     done = subprocess.run(
-        [*user, program, f"--socket={socket}"], input=given, capture_output=True, text=True, check=False
+        [*user, program, f"--socket={munged}"], input=given, capture_output=True, text=True, check=False
     )
     return done.stdout + done.stderr
 
@@ -92,7 +95,7 @@ def test_a_container_that_maps_users_gets_its_own_credentials(munged: Path) -> N
     code = f"""
 import os
 from pathlib import Path
-from bootstrap import munge
+from bootstrap import munge, timeouts
 munge.SOCKET = Path({str(munged)!r})
 print(os.geteuid(), munge.decode(munge.encode(b"mine")), munge.decode({munge.encode(b"from outside")!r}))
 """
@@ -163,6 +166,31 @@ def test_a_munged_that_is_gone_is_an_error_and_no_reason_to_run_open(munged: Pat
     scenario()
 
 
+def test_a_munged_that_is_kept_busy_is_asked_again_and_holds_nothing_of_who_has_gone(
+    munged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any user may hold idle connections to it, one for each of its threads."""
+    monkeypatch.setattr(timeouts, "MUNGE_S", 0.3)
+
+    @looped
+    async def scenario() -> None:
+        made = generate(THROUGH_MUNGE)
+        async with a_head(made) as head:
+            with socket.socket(socket.AF_UNIX) as idle:
+                idle.connect(str(munged))
+                for _ in range(50):
+                    async with a_peer(head.port) as peer:
+                        peer.send({"t": "hail", "v": 2, "nonce": "0" * 32})
+                with pytest.raises(NotThisHead):
+                    await join(head.address, hello(), THROUGH_MUNGE)
+            while head.call.handshakes._credentials:
+                await asyncio.sleep(0.05)
+            worker = await join(head.address, hello(), THROUGH_MUNGE)
+            worker.close()
+
+    scenario()
+
+
 # ------------------------------------------------------------------------------------------------- whole agents
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_LOCALID": "0"}
@@ -173,8 +201,8 @@ SLURM |= {
 }
 
 
-def _use(site: Site, socket: Path) -> None:
-    site.patch("from pathlib import Path", "from bootstrap import munge", f"munge.SOCKET = Path({str(socket)!r})")
+def _use(site: Site, path: Path) -> None:
+    site.patch("from pathlib import Path", "from bootstrap import munge", f"munge.SOCKET = Path({str(path)!r})")
 
 
 def test_the_one_line_for_slurm_runs_with_a_token_that_no_one_was_given(site: Site, munged: Path) -> None:
