@@ -144,7 +144,7 @@ def tag(challenge: str, run: str = RUN, attempt: int = 0) -> str:
 
 @dataclass
 class Keys:
-    """One side's end of a sealed connection, as docs/rollcall.md has it; the derivation is another library's."""
+    """One side's end of a connection with MACs, as docs/rollcall.md has it; the derivation is another library's."""
 
     secret: bytes
     side: str
@@ -163,12 +163,12 @@ class Keys:
     def mac(self, side: str, number: int, text: bytes) -> bytes:
         return hmac.new(self._key(side), number.to_bytes(8, "big") + text, "sha256").hexdigest()[:32].encode()
 
-    def seal(self, line: bytes) -> bytes:
+    def sign(self, line: bytes) -> bytes:
         text = line.rstrip(b"\n")
         self.sent += 1
         return text + b" " + self.mac(self.side, self.sent - 1, text) + b"\n"
 
-    def open(self, line: bytes) -> bytes:
+    def verify(self, line: bytes) -> bytes:
         text, mac = line.rstrip(b"\n").rsplit(b" ", 1)
         other = {"worker": "head", "head": "worker"}[self.side]
         assert mac == self.mac(other, self.heard, text)
@@ -194,7 +194,7 @@ class Peer:
             self.writer.write(what)
             return
         line = json.dumps(what).encode() + b"\n"
-        self.writer.write(line if self.keys is None else self.keys.seal(line))
+        self.writer.write(line if self.keys is None else self.keys.sign(line))
 
     async def hear(self) -> dict[str, Any]:
         """The next message other than a heartbeat; an empty one at end of file."""
@@ -204,7 +204,7 @@ class Peer:
             except ConnectionResetError:
                 return {}
             if self.keys is not None and line and not line.startswith(b'{"t":"refuse"'):
-                line = self.keys.open(line)
+                line = self.keys.verify(line)
             message: dict[str, Any] = json.loads(line[: line.rindex(b"}") + 1]) if line else {}
             if message.get("t") != "beat":
                 return message

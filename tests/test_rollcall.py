@@ -65,34 +65,34 @@ def test_the_key_derivation_is_that_of_rfc_5869() -> None:
 def test_a_mac_is_as_documented() -> None:
     """The value is openssl's, in docs/rollcall.md."""
     worker, head = "ab" * 16, "cd" * 16
-    ours, theirs = (auth.Seal(SECRET, side, worker + head, "r", 3) for side in ("worker", "head"))
+    ours, theirs = (auth.Authenticator(SECRET, side, worker + head, "r", 3) for side in ("worker", "head"))
     documented = Keys(SECRET, "worker", worker, head, "r", 3)
     for line in (b'{"t":"beat"}\n', b'{"t":"bye","reason":"x"}\n', b'{"t":"beat"}\n'):
-        sealed = ours.seal(line)
-        assert sealed == documented.seal(line)
-        assert theirs.open(sealed.rstrip(b"\n")) == line.rstrip(b"\n")
-    first = auth.Seal(SECRET, "worker", worker + head, "r", 3).seal(b'{"t":"beat"}\n')
+        signed = ours.sign(line)
+        assert signed == documented.sign(line)
+        assert theirs.verify(signed.rstrip(b"\n")) == line.rstrip(b"\n")
+    first = auth.Authenticator(SECRET, "worker", worker + head, "r", 3).sign(b'{"t":"beat"}\n')
     assert first == b'{"t":"beat"} f0281796decead7c9ffbef6ffb07a41c\n'
 
 
 @pytest.mark.parametrize("change", ["again", "skipped", "reflected", "changed", "another run", "another nonce", "none"])
-def test_what_is_not_the_next_line_of_the_other_side_is_not_opened(change: str) -> None:
+def test_what_is_not_the_next_line_of_the_other_side_is_not_accepted(change: str) -> None:
     nonces = "0" * 64
-    worker, head = (auth.Seal(SECRET, side, nonces, RUN, 0) for side in ("worker", "head"))
-    first, second = (worker.seal(b'{"t":"phase","n":%d}\n' % n) for n in (1, 2))
-    assert head.open(first[:-1])
-    sealed = {
+    worker, head = (auth.Authenticator(SECRET, side, nonces, RUN, 0) for side in ("worker", "head"))
+    first, second = (worker.sign(b'{"t":"phase","n":%d}\n' % n) for n in (1, 2))
+    assert head.verify(first[:-1])
+    signed = {
         "again": first,
-        "skipped": worker.seal(b'{"t":"phase","n":3}\n'),
-        "reflected": head.seal(b'{"t":"beat"}\n'),
+        "skipped": worker.sign(b'{"t":"phase","n":3}\n'),
+        "reflected": head.sign(b'{"t":"beat"}\n'),
         "changed": second.replace(b"2", b"3", 1),
-        "another run": auth.Seal(SECRET, "worker", nonces, "other", 0).seal(b"{}\n"),
-        "another nonce": auth.Seal(SECRET, "worker", "1" * 64, RUN, 0).seal(b"{}\n"),
+        "another run": auth.Authenticator(SECRET, "worker", nonces, "other", 0).sign(b"{}\n"),
+        "another nonce": auth.Authenticator(SECRET, "worker", "1" * 64, RUN, 0).sign(b"{}\n"),
         "none": b'{"t":"phase","n":2}\n',
     }[change]
-    with pytest.raises(auth.Unsealed):
-        head.open(sealed[:-1])
-    assert head.open(second[:-1])  # and the connection, if it were not cut, would go on
+    with pytest.raises(auth.BadMac):
+        head.verify(signed[:-1])
+    assert head.verify(second[:-1])  # and the connection, if it were not cut, would go on
 
 
 # ----------------------------------------------------------------------------------------------------------- the fence
@@ -553,7 +553,7 @@ async def test_what_is_changed_on_its_way_ends_the_connection() -> None:
     async with a_head(SECRET) as head, a_peer(head.port) as peer:
         assert (await peer.enrol(hello(1), SECRET))["t"] == "welcome"
         assert peer.keys is not None
-        line = peer.keys.seal(b'{"t":"phase","phase":"joined","detail":"","error":""}\n')
+        line = peer.keys.sign(b'{"t":"phase","phase":"joined","detail":"","error":""}\n')
         peer.send(line.replace(b"joined", b"failed"))
         assert await peer.gone()
         await head.until(lambda: head.phase(1) is Phase.LOST)

@@ -225,7 +225,7 @@ def enrol(pipe: Pipe, rank: int) -> None:
     nonce = "a" * 32
     pipe.protocol.data_received(encode({"t": "hail", "v": 2, "nonce": nonce}))
     keys = Keys(SECRET, "worker", nonce, pipe.said()[-1]["nonce"])
-    pipe.protocol.data_received(keys.seal(encode(hello(rank).message())))
+    pipe.protocol.data_received(keys.sign(encode(hello(rank).message())))
     assert [m["t"] for m in pipe.said()] == ["challenge", "welcome", "go"]
 
 
@@ -253,7 +253,7 @@ def test_any_bytes_from_the_head_into_a_member(stream: Stream) -> None:
         pipe.protocol.data_received(encode({"t": "challenge", "nonce": theirs, "tag": tag(mine), "auth": "secret"}))
         while len(pipe.said()) < 2:
             await asyncio.sleep(0)
-        welcome = Keys(SECRET, "head", mine, theirs).seal(encode({"t": "welcome", "rank": 1, "head": "h"}))
+        welcome = Keys(SECRET, "head", mine, theirs).sign(encode({"t": "welcome", "rank": 1, "head": "h"}))
         pipe.protocol.data_received(welcome)
         await asyncio.wait_for(joining, 1)
         await pipe.feed(pieces(stream))

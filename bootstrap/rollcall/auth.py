@@ -11,11 +11,11 @@ VERSION = 2
 """The protocol's version; a head refuses any other, and names both."""
 MAC_LENGTH = 32
 """Hex digits of a MAC: 128 bits, half of HMAC-SHA256's output, which RFC 2104 (section 5) allows."""
-SEALED_BY = MAC_LENGTH + 1
+MAC_OVERHEAD = MAC_LENGTH + 1
 """Bytes that a MAC, and the space before it, add to a line."""
 
 
-class Unsealed(ValueError):
+class BadMac(ValueError):
     """A line without the MAC that this connection's secret gives it."""
 
 
@@ -39,8 +39,8 @@ def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
     return hmac.digest(hmac.digest(salt, secret, "sha256"), info + b"\x01", "sha256")
 
 
-class Seal:
-    """One side's keys for one connection: it seals the lines that this side sends and opens those that it hears.
+class Authenticator:
+    """One side's keys for one connection: it signs the lines that this side sends and verifies those that it hears.
 
     Each direction has its own key, so a line cannot be reflected; each line's MAC covers its number, so none can be
     replayed, dropped or reordered.
@@ -63,18 +63,18 @@ class Seal:
         self.sent = self.heard = 0
         """Lines so far; with ``heard``, the other side has proved that it knows the secret."""
 
-    def seal(self, line: bytes) -> bytes:
+    def sign(self, line: bytes) -> bytes:
         """Return a line (with its end) with its MAC."""
         text = line[:-1]
         mac = _mac(self._says, self.sent, text)
         self.sent += 1
         return b"%b %b\n" % (text, mac)
 
-    def open(self, line: bytes) -> bytes:
-        """Return what was sealed in a line (without its end). :raises Unsealed: if the MAC is missing or wrong."""
+    def verify(self, line: bytes) -> bytes:
+        """Return what was signed in a line (without its end). :raises BadMac: if the MAC is missing or wrong."""
         text, _, mac = line.rpartition(b" ")
         if not hmac.compare_digest(_mac(self._hears, self.heard, text), mac):
-            raise Unsealed("a line with a wrong MAC")
+            raise BadMac("a line with a wrong MAC")
         self.heard += 1
         return text
 

@@ -13,7 +13,7 @@ from bootstrap.model import HeadAddress, Phase, Verdict
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.rollcall import auth, credential, wire
 from bootstrap.rollcall.admission import FIX_TLS
-from bootstrap.rollcall.auth import Seal
+from bootstrap.rollcall.auth import Authenticator
 from bootstrap.rollcall.wire import Connection, Hello, Message
 
 _KINDS = {
@@ -115,7 +115,7 @@ class Membership:
         raise failure
 
     def _line(self) -> Connection:
-        return Connection(self._hear, self._hear_unsealed, self._closed)
+        return Connection(self._hear, self._hear_bad_mac, self._closed)
 
     async def _enrol(self) -> None:
         await self._agree(await self._challenged)
@@ -128,7 +128,7 @@ class Membership:
         self._timer = asyncio.get_running_loop().call_later(first, self._tick)
 
     async def _agree(self, challenge: _Challenge) -> None:
-        """Seal the connection, if there is a secret. :raises Refused: if the two sides' secrets are of other kinds."""
+        """Use MACs from now on, if there is a secret. :raises Refused: if the two secrets are of different kinds."""
         missing = self.secret.value is None and challenge.auth == "secret"
         if missing or challenge.auth != self.secret.kind:
             if self._connection is not None:  # so that the head can report it, too
@@ -140,7 +140,9 @@ class Membership:
             self.secret = replace(self.secret, value=value)
         if self.secret.value is not None and self._connection is not None:
             nonces = self._nonce + challenge.nonce
-            self._connection.seal = Seal(self.secret.value, "worker", nonces, self.hello.run, self.hello.attempt)
+            self._connection.authenticator = Authenticator(
+                self.secret.value, "worker", nonces, self.hello.run, self.hello.attempt
+            )
 
     async def certify(self, request: str) -> Issued:
         """Ask the head for a certificate; it may never answer, if the run ends first.
@@ -206,7 +208,7 @@ class Membership:
         elif kind == "go":
             if not self.released.done():
                 self.released.set_result(wire.text(message, "gcs"))
-        elif kind == "certificate" and connection.seal is not None:
+        elif kind == "certificate" and connection.authenticator is not None:
             if not self._certified.done():
                 self._certified.set_result(Issued(wire.text(message, "certificate"), wire.text(message, "ca")))
         elif kind == "verdict":
@@ -214,7 +216,7 @@ class Membership:
         else:
             raise ValueError(f"unknown message {kind!r}")
 
-    def _hear_unsealed(self, _connection: Connection, line: bytes) -> None:
+    def _hear_bad_mac(self, _connection: Connection, line: bytes) -> None:
         """Take the one line that needs no MAC: the refusal by a head whose secret is another one."""
         message = wire.decode(line) if line.endswith(b"}") else {}
         if message.get("t") != "refuse" or not self._is_ours(message):

@@ -8,7 +8,7 @@ from bootstrap.errors import Refused
 from bootstrap.files.secret import Channel, Secret
 from bootstrap.process.bounded import TimedOut
 from bootstrap.rollcall import auth, credential, wire
-from bootstrap.rollcall.auth import Seal
+from bootstrap.rollcall.auth import Authenticator
 from bootstrap.rollcall.listener import Allowance, source_of
 from bootstrap.rollcall.wire import Connection, Hello, Message
 
@@ -71,17 +71,17 @@ class Handshakes:
         pending = self._pending[connection]
         if not pending.tag:
             self._challenge(connection, pending, message)
-        elif self.secret.value is not None and connection.seal is None:
+        elif self.secret.value is not None and connection.authenticator is None:
             raise ValueError(f"{message['t'][:40]!r} before the challenge")
         elif message["t"] == "bye":  # it has seen that its secret is of another kind than ours
-            self.hear_unsealed(connection)
+            self.hear_bad_mac(connection)
         else:
             return wire.parse_hello(message)
         return None
 
-    def hear_unsealed(self, connection: Connection, _line: bytes = b"") -> None:
+    def hear_bad_mac(self, connection: Connection, _line: bytes = b"") -> None:
         """Refuse a peer that does not know the secret, in a line that it can read: without a MAC."""
-        connection.seal = None
+        connection.authenticator = None
         tag = self._pending[connection].tag
         self.refuse(connection, "secret", "the secrets of the two nodes differ, or one has none", tag)
 
@@ -145,7 +145,7 @@ class Handshakes:
         connection.send(challenge)
         if self.secret.value is not None:
             nonces = theirs + challenge["nonce"]
-            connection.seal = Seal(self.secret.value, "head", nonces, self.me.run, self.me.attempt)
+            connection.authenticator = Authenticator(self.secret.value, "head", nonces, self.me.run, self.me.attempt)
 
     async def _send_with_credential(self, connection: Connection, challenge: Message, theirs: str) -> None:
         try:

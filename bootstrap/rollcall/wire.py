@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from bootstrap.rollcall.auth import SEALED_BY, Seal, Unsealed
+from bootstrap.rollcall.auth import MAC_OVERHEAD, Authenticator, BadMac
 
 MAX_LINE = 16 * 1024
 """Bytes in a line, its MAC and its end included."""
@@ -34,14 +34,14 @@ Message = Mapping[str, Any]
 
 
 def encode(message: Message) -> bytes:
-    """Return the message as one line of at most :data:`MAX_LINE` bytes, once it is sealed.
+    """Return the message as one line of at most :data:`MAX_LINE` bytes, its MAC included.
 
     It shortens texts that are too long to their ends, where the last error is, but never ``run``.
 
     :raises ValueError: if the line is still too long.
     """
     short = dict(message)
-    while len(line := json.dumps(short, separators=(",", ":")).encode() + b"\n") > MAX_LINE - SEALED_BY:
+    while len(line := json.dumps(short, separators=(",", ":")).encode() + b"\n") > MAX_LINE - MAC_OVERHEAD:
         # Measured, not calculated: a character takes between 1 and 12 bytes (an escaped pair of surrogates).
         texts = [k for k, v in short.items() if k not in ("t", "run") and isinstance(v, str) and len(v) > 1]
         if not texts:
@@ -156,11 +156,11 @@ def parse_hello(message: Message) -> Hello:
 class Connection(asyncio.Protocol):
     """One end of one connection.
 
-    With a ``seal``, every line has a MAC.
+    With an ``authenticator``, every line has a MAC.
 
     :param on_message: called with each message, in order. A ValueError from it, or from decoding, cuts the connection:
         the peer does not speak the protocol.
-    :param on_unsealed: called with the first line that the seal does not open, if none has been opened yet: the peer
+    :param on_bad_mac: called with a line that has another MAC, if no line had the right one before: the peer
         does not know the secret. A later one cuts the connection: somebody has changed it on its way.
     :param on_closed: called once, with the reason, whichever side closed it.
     """
@@ -168,32 +168,32 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_cut_early",
         "_lost",
+        "_on_bad_mac",
         "_on_closed",
         "_on_message",
-        "_on_unsealed",
         "_pending",
         "_reason",
         "_transport",
         "admitted",
+        "authenticator",
         "last_heard",
         "peer",
-        "seal",
     )
 
     def __init__(
         self,
         on_message: Callable[[Connection, Message], None],
-        on_unsealed: Callable[[Connection, bytes], None],
+        on_bad_mac: Callable[[Connection, bytes], None],
         on_closed: Callable[[Connection, str], None],
     ) -> None:
         self._on_message = on_message
-        self._on_unsealed = on_unsealed
+        self._on_bad_mac = on_bad_mac
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
         self._pending = b""
         self._reason = LEFT
         self._cut_early = self._lost = False
-        self.seal: Seal | None = None
+        self.authenticator: Authenticator | None = None
         self.admitted = False
         """Whether a heartbeat may come now; before, it would be free for strangers and not for us."""
         self.peer = "?"
@@ -227,11 +227,11 @@ class Connection(asyncio.Protocol):
         if len(line) >= MAX_LINE:
             raise ValueError(f"a line of {len(line)} bytes")
         try:
-            text = line if self.seal is None else self.seal.open(line)
-        except Unsealed:
-            if self.seal is None or self.seal.heard:
+            text = line if self.authenticator is None else self.authenticator.verify(line)
+        except BadMac:
+            if self.authenticator is None or self.authenticator.heard:
                 raise
-            self._on_unsealed(self, line)
+            self._on_bad_mac(self, line)
             return
         if self.admitted and text == BEAT[:-1]:
             return
@@ -260,7 +260,7 @@ class Connection(asyncio.Protocol):
         """
         if self._transport is not None and not self._transport.is_closing():
             line = message if isinstance(message, bytes) else encode(message)
-            self._transport.write(line if self.seal is None else self.seal.seal(line))
+            self._transport.write(line if self.authenticator is None else self.authenticator.sign(line))
 
     def close(self, reason: str) -> None:
         """Close the connection after the queued messages have been sent."""
