@@ -54,26 +54,28 @@ def is_free(port: int) -> bool:
 
 
 _claims: dict[int, socket.socket] = {}
+_CLAIMED_MAX = 64
+"""Free ports that are left to whoever has claimed them; after so many, a neighbour must have claimed them all."""
 
 
 def claim(port: int) -> bool:
     """Claim a port until this process ends; return False if another agent has claimed it.
 
     Two jobs may start on a node in the same instant. The claim is an abstract UNIX socket (unix(7)): its name has the
-    same scope as the TCP port, the network namespace, and disappears with the process.
-
-    :raises OSError: if the socket cannot be created.
+    same scope as the TCP port, the network namespace, and disappears with the process. Any user can claim any port, so
+    a claim is advice; if it cannot be made, the port counts as claimed by nobody.
     """
     if port in _claims:
         return True
-    mark = socket.socket(socket.AF_UNIX)
+    try:
+        mark = socket.socket(socket.AF_UNIX)
+    except OSError:
+        return True
     try:
         mark.bind(f"\0ray-bootstrap/port/{port}")
     except OSError as error:
         mark.close()
-        if error.errno != errno.EADDRINUSE:
-            raise
-        return False
+        return error.errno != errno.EADDRINUSE
     _claims[port] = mark
     return True
 
@@ -91,12 +93,13 @@ def choose(settings: Settings, role: Role, host: Host) -> dict[str, int]:
     standard = {name: port for name, port in _STANDARD.items() if role is Role.HEAD or name not in HEAD_ONLY}
     standard["dashboard_agent_listen_port"] = _AGENT_HTTP
     ports: dict[str, int] = {}
+    passed = itertools.count()
     for name in (*standard, *_AGENT_PORTS, *_OPTIONAL):
         port = getattr(settings, name)
         if port is None and name not in _OPTIONAL:
             port = standard.get(name)
             if port is None or port in avoid or not is_free(port) or not claim(port):
-                port = next((port for port in others if is_free(port) and claim(port)), None)
+                port = next((p for p in others if is_free(p) and (claim(p) or next(passed) >= _CLAIMED_MAX)), None)
                 if port is None:
                     raise _none_left(settings, name)
         if port is not None:
