@@ -29,6 +29,8 @@ FIRST_LOOK_AGAIN_S = 0.05
 """Delay between the first two looks for the head; it doubles up to :data:`LOOK_AGAIN_S`."""
 LOOK_AGAIN_S = 0.25
 """Maximum delay between looks for the head in runs of up to 250 nodes; larger runs look 1 000 times a second in all."""
+OTHER_FOLDERS_S = 10.0
+"""Delay between looks for the head's record in other folders than the usual one, to which a neighbour may force it."""
 STILL_LOOKING_S = 30.0
 """Delay between log lines while a worker looks for the head, or a head waits for nodes."""
 MUNGE_S = 3.0

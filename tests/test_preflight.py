@@ -640,6 +640,22 @@ def test_shared_dir_with_a_dead_agents_canary(fit: Node, tmp_path: Path) -> None
     assert not list(tmp_path.glob(".ray*"))
 
 
+def test_shared_dir_in_which_somebody_has_taken_the_canarys_name(
+    fit: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, theirs = Path.unlink, tmp_path / f".ray-bootstrap-canary-node-{os.getpid()}"
+    theirs.touch()
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path == theirs:
+            raise PermissionError(1, "the folder is sticky")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert found(having(fit, shared_dir=str(tmp_path))) == []
+    assert list(tmp_path.glob(".ray*")) == [theirs]
+
+
 def meeting_in(node: Node, folder: Path, **changes: Any) -> Node:
     """``node`` of a run whose head is found, and whose secret is made, in this folder."""
     identity = dataclasses.replace(node.identity, rendezvous="file")

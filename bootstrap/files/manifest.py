@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -69,9 +70,18 @@ def remove_owned_files(manifest: Manifest) -> None:
         except FileNotFoundError:
             pass
         except OSError as error:
-            failure = error
+            if not _is_foreign(Path(path).parent, error):
+                failure = error
     for path in manifest.owned_dirs:
         with contextlib.suppress(OSError):
             Path(path).rmdir()
     if failure is not None:
         raise failure
+
+
+def _is_foreign(folder: Path, error: OSError) -> bool:
+    """Return whether a file in ``folder`` is out of reach because another user has taken the folder's name."""
+    taken = error.errno in (errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENOTDIR)
+    with contextlib.suppress(OSError):
+        return taken and folder.lstat().st_uid != os.geteuid()
+    return False

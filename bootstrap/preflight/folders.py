@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,15 +158,19 @@ def _canary(folder: Path, name: str) -> tuple[bool, os.stat_result]:
 
     :raises OSError: if the file cannot be written.
     """
-    path = folder / name
-    with contextlib.suppress(FileNotFoundError):
+    path, new = folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
         path.unlink()  # left by a killed agent in a container with the same name and process id
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(path, new, 0o600)
+    except FileExistsError:  # another user's
+        path = path.with_name(f"{name}-{secrets.token_hex(4)}")
+        fd = os.open(path, new, 0o600)
     try:
         os.write(fd, b"ray-bootstrap\n")
         os.fsync(fd)
         with os.scandir(folder) as entries:
-            return any(entry.name == name for entry in entries), os.fstat(fd)
+            return any(entry.name == path.name for entry in entries), os.fstat(fd)
     finally:
         os.close(fd)
         path.unlink(missing_ok=True)

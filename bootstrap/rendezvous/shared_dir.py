@@ -2,12 +2,16 @@
 
 A record is a small JSON file with mode 0600, written atomically (temporary name, fsync, rename). Its name contains a
 hash of the run id, since a run id is free text. It holds the head's address and, if the head generated one, the run's
-secret. Several runs and several users may share the folder.
+secret. Several runs and several users may share the folder: each user's records are in a folder that only he can open.
+If another user has taken its name, the head makes one with a random ending, and the workers look through all that
+belong to this user.
 """
 
 import contextlib
+import errno
 import json
 import os
+import re
 import secrets
 import stat
 import time
@@ -16,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bootstrap import timeouts
 from bootstrap.errors import UsageError
 from bootstrap.files import ownership
 from bootstrap.files.manifest import FileDigests, digest
@@ -27,6 +32,7 @@ from bootstrap.settings import Settings
 RECORD_MAX = 64 * 1024
 """Bytes; a record has some 400."""
 _TRIES = 3
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass
@@ -41,17 +47,18 @@ class SharedFolder:
     _nonce: str = field(default_factory=lambda: secrets.token_hex(16))
     _time: float = field(default_factory=time.time)
     _seen: bool = False
+    _looked_elsewhere: float = float("-inf")
 
     def __post_init__(self) -> None:
-        # One folder per user, since only its owner can open it.
         self.folder = self.shared_dir / f"ray-bootstrap-{os.geteuid()}"
+        self.spare = self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(4)}")
         self.name = f"head-{self.run_hash}-{self.attempt}.json"
-        self.owned_dirs: Sequence[str] = (str(self.folder),)
+        self.owned_dirs: Sequence[str] = (str(self.folder), str(self.spare))
 
     def owned_files(self, head: HeadAddress, secret: bytes | None) -> FileDigests:
-        """Return the record's files: under its final name, and under the temporary name."""
+        """Return the record's files in either folder: under its final name, and under the temporary name."""
         content = digest(self._text(head, secret))
-        return {str(self.folder / name): content for name in (self.name, self._temporary)}
+        return {f"{folder}/{name}": content for folder in self.owned_dirs for name in (self.name, self._temporary)}
 
     def announce(self, head: HeadAddress, secret: bytes | None) -> None:
         """Write the record, replacing an earlier head's, and read it back.
@@ -61,9 +68,9 @@ class SharedFolder:
         text = self._text(head, secret)
         for attempt in range(1, _TRIES + 1):
             try:
-                with self._open() as folder:
+                with self._own_folder() as (path, folder):
                     _replace(folder, self.name, text, self._temporary)
-                    faults = self._read(folder).ignored
+                    faults = self._read(path, folder).ignored
                 break
             except OSError as error:
                 # Another run's clean-up may have removed the folder while it was still empty.
@@ -76,17 +83,14 @@ class SharedFolder:
     def lookup(self) -> Lookup:
         """Return the address and the secret in this run's record, if there is a valid one.
 
-        :raises UsageError: if another user owns the folder; on the first look also if it is missing or unreadable.
+        :raises UsageError: on the first look, if the shared folder is missing or unreadable.
         """
         try:
-            with self._open() as folder:
-                self._seen = True
-                # Listing makes an NFS client ask its server. Opening a name that was just missing would fail from
-                # the client's negative dentry cache for up to a minute.
-                with os.scandir(folder) as entries:
-                    if not any(entry.name == self.name for entry in entries):
-                        return Lookup()
-                return self._read(folder)
+            with _made(self.folder) as folder:
+                self._seen = self._seen or folder is not None
+                if folder is not None and self.name in _names(folder):
+                    return self._read(self.folder, folder)
+            return self._look_elsewhere(always=folder is None)
         except OSError as error:
             closed = isinstance(error, NotADirectoryError | PermissionError) or not self.shared_dir.is_dir()
             if closed and not self._seen:
@@ -94,6 +98,37 @@ class SharedFolder:
             # A stale NFS handle, an I/O error, a folder that another run's clean-up removed or that is being
             # remounted: each may be transient.
             return Lookup(ignored=[f"{self.folder}: {error.strerror}"])
+
+    def _look_elsewhere(self, *, always: bool) -> Lookup:
+        """Return the content of the newest record in this user's other folders.
+
+        :param always: whether the usual folder is another user's. If not, he may have given up its name after the head
+            had come: then one look in a while is enough, since the shared folder may be a large one.
+        """
+        now = time.monotonic()
+        if not always and now - self._looked_elsewhere < timeouts.OTHER_FOLDERS_S:
+            return Lookup()
+        self._looked_elsewhere = now
+        ours = re.compile(re.escape(self.folder.name) + r"\.[0-9a-f]{8}")
+        shared = os.open(self.shared_dir, _FOLDER)
+        try:
+            found = [self._look_into(name, shared) for name in _names(shared) if ours.fullmatch(name)]
+        finally:
+            os.close(shared)
+        none = Lookup(ignored=[f"{self.folder} is another user's"]) if always else Lookup()
+        return max(filter(None, found), key=lambda record: record[0], default=(0, none))[1]
+
+    def _look_into(self, name: str, shared: int) -> tuple[int, Lookup] | None:
+        """Return the content of the record in the folder of this name and its time, if this user has made it."""
+        with contextlib.suppress(OSError):
+            owner = os.stat(name, dir_fd=shared, follow_symlinks=False).st_uid
+            if not ownership.trusted(shared, owner):
+                return None
+            with _own(name, shared) as folder:
+                if folder is not None and self.name in _names(folder):
+                    written = os.stat(self.name, dir_fd=folder, follow_symlinks=False).st_mtime_ns
+                    return written, self._read(self.shared_dir / name, folder)
+        return None
 
     @property
     def _temporary(self) -> str:
@@ -105,44 +140,35 @@ class SharedFolder:
         return json.dumps(record if secret is None else {**record, "secret": secret.decode()}).encode()
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[int]:
-        """Yield a descriptor of this user's folder, which is created if it is missing.
+    def _own_folder(self) -> Iterator[tuple[Path, int]]:
+        """Yield the folder for the record, which is made if it is missing, and a descriptor of it.
 
-        Workers create it too: mkdir asks the file server, while the client may answer a look-up from its cache.
-
-        :raises OSError, UsageError: if it cannot be opened, or belongs to another user.
+        :raises OSError: if it cannot be made.
         """
-        with contextlib.suppress(FileExistsError):
-            self.folder.mkdir(mode=0o700)
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            uid = os.fstat(folder).st_uid
-            if not ownership.trusted(folder, uid):
-                raise UsageError(
-                    [f"{self.folder} belongs to uid {uid}, not to {os.geteuid()}"],
-                    hint="remove it, or give --shared-dir=DIR with a folder that other users cannot write",
-                )
-            yield folder
-        finally:
-            os.close(folder)
+        with contextlib.ExitStack() as stack:
+            for path in (self.folder, self.spare):
+                if (folder := stack.enter_context(_made(path))) is not None:
+                    yield path, folder
+                    return
+            raise FileExistsError(errno.EEXIST, "other users have taken its name")
 
-    def _read(self, folder: int) -> Lookup:
-        """Return the content of this run's record, or why it is not valid."""
+    def _read(self, path: Path, folder: int) -> Lookup:
+        """Return the content of this run's record in the folder ``path``, or why it is not valid."""
         try:
             # O_NONBLOCK: opening a FIFO would otherwise block until it has a writer.
             record = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         except FileNotFoundError:
             return Lookup()
         except OSError as error:
-            return Lookup(ignored=[f"{self.folder / self.name}: {error.strerror}"])
+            return Lookup(ignored=[f"{path / self.name}: {error.strerror}"])
         try:
             found = self._content(folder, record)
         except ValueError as fault:
-            return Lookup(ignored=[f"{self.folder / self.name}: {fault}"])
+            return Lookup(ignored=[f"{path / self.name}: {fault}"])
         finally:
             os.close(record)
         secret = found.get("secret")
-        head = HeadAddress(found["host"], found["port"], str(self.folder / self.name))
+        head = HeadAddress(found["host"], found["port"], str(path / self.name))
         return Lookup([head], secret=secret.encode() if secret else None)
 
     def _content(self, folder: int, record: int) -> Mapping[str, Any]:
@@ -173,6 +199,42 @@ class SharedFolder:
             [f"--shared-dir={self.shared_dir}: {path}: {'no such folder' if missing else error.strerror}"],
             hint="mount it on every node, and let this user write there",
         )
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[int | None]:
+    """Do the same as :func:`_own` after making the folder if it is missing. :raises OSError: if that is not possible.
+
+    Workers make it too: mkdir asks the file server, while the client may answer a look-up from its cache.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    with _own(folder) as descriptor:
+        yield descriptor
+
+
+@contextlib.contextmanager
+def _own(folder: str | Path, dir_fd: int | None = None) -> Iterator[int | None]:
+    """Yield a descriptor of a folder of this user; None if another user's folder, or no folder, has the name."""
+    try:
+        descriptor = os.open(folder, _FOLDER | os.O_NOFOLLOW, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+            raise
+        yield None
+        return
+    try:
+        yield descriptor if ownership.trusted(descriptor, os.fstat(descriptor).st_uid) else None
+    finally:
+        os.close(descriptor)
+
+
+def _names(folder: int) -> list[str]:
+    """Return the names in a folder. Listing it makes an NFS client ask its server.
+
+    Opening a name that was just missing would fail from the client's negative dentry cache for up to a minute.
+    """
+    return os.listdir(folder)
 
 
 def _check(content: Any, key: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import itertools
 import os
 import resource
 import socket
+from typing import TYPE_CHECKING
 
 import neighbour
 import pytest
@@ -15,7 +16,34 @@ from bootstrap.model import Role
 from bootstrap.raynode import ports
 from bootstrap.settings import Settings
 
+if TYPE_CHECKING:
+    from agents import Site
+
+pytest_plugins = ["agents"]
 pytestmark = pytest.mark.requires("linux", "root", "setpriv")
+
+TAKEN = {
+    "folder": 'mkdir -m 777 "$1" && touch "$1/his"',
+    "closed folder": 'mkdir -m 700 "$1" && touch "$1/his"',
+    "file": 'touch "$1"',
+    "fifo": 'mkfifo "$1"',
+    "link": 'ln -s /etc "$1"',
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_our_folder_in_the_shared_one(site: Site, what: str) -> None:
+    site.folder.chmod(0o711)
+    site.shared.chmod(0o1777)
+    taken = site.shared / f"ray-bootstrap-{os.geteuid()}"
+    neighbour.does(TAKEN[what], taken)
+    assert taken.lstat().st_uid == neighbour.UID
+    before = sorted(site.shared.rglob("*"))
+    args = ["--nodes=2", f"--shared-dir={site.shared}", "--head-timeout=15s"]
+    nodes = [site.run(f"--rank={rank}", *args, "--", "true") for rank in range(2)]
+    assert [node.wait() for node in nodes] == [0, 0], nodes[0].err + nodes[1].err
+    assert sorted(site.shared.rglob("*")) == before
+    assert all("removing" not in node.err for node in nodes)
 
 
 def test_every_port_is_claimed() -> None:
