@@ -178,13 +178,13 @@ def test_copying_logs_ends_after_its_time_or_a_second_signal(
     folder: Path, logs: Path, hung: threading.Event, monkeypatch: pytest.MonkeyPatch, force_stop: float | None
 ) -> None:
     monkeypatch.setattr(timeouts, "COPY_LOGS_S", 600 if force_stop else 0.1)
-    monkeypatch.setattr("shutil.copytree", lambda *_args, **_options: hung.wait())
+    monkeypatch.setattr("shutil.copyfileobj", lambda *_args: hung.wait())
     begun = time.monotonic()
-    flags = {"log_dir": ["/slow"]}
+    flags = {"log_dir": [f"{folder}/slow"]}
     status, err, entry = ended(folder, 6, **ray_in(folder), flags=flags, force_stop=force_stop)
     assert time.monotonic() - begun < 30
     assert (status, entry["logs"]) == (6, str(logs))
-    assert "copying Ray's logs: /slow/" in err
+    assert f"copying Ray's logs: {folder}/slow/" in err
 
 
 def test_the_first_signal_while_the_run_ends_by_itself_hurries_nothing() -> None:

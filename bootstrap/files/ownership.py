@@ -1,8 +1,12 @@
 """Check who owns a file, even on file systems that report an owner other than the writer."""
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
 
 
 def trusted(folder: int, owner: int) -> bool:
@@ -36,3 +40,35 @@ def _shown_for_us(folder: int) -> int:
     finally:
         os.close(probe)
         os.unlink(name, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def opened(folder: str | Path, *, dir_fd: int | None = None, closed: bool = False) -> Iterator[int]:
+    """Yield a descriptor of a folder of this user, which keeps referring to it even if another one takes its place.
+
+    :param closed: whether it must be closed to other users (mode 0700).
+    :raises OSError: if it is not a folder, belongs to another user, or is open to others and must not be.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, f"it belongs to uid {status.st_uid}", str(folder))
+        if closed and status.st_mode & 0o077:
+            raise PermissionError(errno.EPERM, f"others can enter it (mode {status.st_mode & 0o777:o})", str(folder))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_file(name: str | Path, *, dir_fd: int | None = None) -> int:
+    """Return a descriptor to read a regular file of this user.
+
+    :raises OSError: if it is another user's, or a link or a FIFO, which would block.
+    """
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        os.close(fd)
+        raise PermissionError(errno.EPERM, "not a regular file of this user", str(name))
+    return fd

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bootstrap.files import ownership
 from bootstrap.files.manifest import Manifest
+from bootstrap.files.ownership import open_file, opened
 from bootstrap.process.table import Process, socket_files
 
 DAEMONS = ("gcs_server", "raylet")
@@ -45,10 +47,10 @@ def causes_since(ray_dir: Path, since: float) -> list[str]:
 def causes(session: Path, maximum: int = 8) -> list[str]:
     """Return the last error lines of the daemons' log files, each with its file's name."""
     found: list[str] = []
-    with contextlib.suppress(OSError), _opened(session) as inside, _opened(Path(inside, "logs")) as logs:
+    with contextlib.suppress(OSError), opened(session) as inside, opened("logs", dir_fd=inside) as logs:
         for name in _LOGS_WITH_CAUSES:
             with contextlib.suppress(OSError):
-                lines = _read_end(f"{logs}/{name}").splitlines()[-200:]
+                lines = _read_end(name, dir_fd=logs).splitlines()[-200:]
                 errors = [line for line in lines if any(sign in line for sign in _SIGNS_OF_ERRORS)]
                 found += [f"{name}: {line.strip()[:300]}" for line in errors[-3:]]
     return found[-maximum:]
@@ -117,8 +119,8 @@ def remove_session(session: Path, gcs: str) -> Path | None:
     Ray lets every user write to its folders (try_make_directory_shared in its utils.py), so another user may have
     replaced them with a symbolic link or with another folder.
     """
-    with contextlib.suppress(OSError), _opened(session) as inside:
-        for entry in Path(inside).iterdir():
+    with contextlib.suppress(OSError), opened(session) as inside:
+        for entry in Path(f"/proc/self/fd/{inside}").iterdir():
             if entry.is_symlink() or not entry.is_dir():
                 entry.unlink(missing_ok=True)
             elif entry.name != "logs":
@@ -128,34 +130,73 @@ def remove_session(session: Path, gcs: str) -> Path | None:
         if _read_end(current) == gcs:
             current.unlink()
             (session.parent / "prom_metrics_service_discovery.json").unlink(missing_ok=True)
-    with contextlib.suppress(OSError), _opened(session) as inside, _opened(Path(inside, "logs")):
+    with contextlib.suppress(OSError), opened(session) as inside, opened("logs", dir_fd=inside):
         return session / "logs"
     return None
 
 
-@contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[str]:
-    """Yield a path that keeps referring to this folder, even if another user replaces it.
+def copy_logs(logs: Path, folder: Path, *below: str) -> Path:
+    """Copy the regular files of this user, with modes by the umask: Ray's own folders are open to all.
 
-    :raises OSError: if it is not a folder, or belongs to another user.
+    :param below: names of the folders in ``folder`` to copy to; they are made if they are missing.
+    :returns: the copy.
+    :raises OSError: after trying every file, if one cannot be copied; or if another user owns a folder of the copy.
     """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    folder.mkdir(parents=True, exist_ok=True)
+    faults: list[OSError] = []
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(opened(logs))
+        target = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, target)
+        for name in below:
+            target = stack.enter_context(_subfolder(name, target))
+        _copy_folder(source, target, faults)
+    if faults:
+        raise faults[0]
+    return folder.joinpath(*below)
+
+
+def _copy_folder(source: int, target: int, faults: list[OSError]) -> None:
+    for name in os.listdir(source):
+        try:
+            status = os.lstat(name, dir_fd=source)
+            if stat.S_ISDIR(status.st_mode):
+                with opened(name, dir_fd=source) as inside, _subfolder(name, target) as copy:
+                    _copy_folder(inside, copy, faults)
+            elif stat.S_ISREG(status.st_mode):
+                _copy_file(name, source, target)
+        except OSError as error:
+            faults.append(error)
+
+
+@contextlib.contextmanager
+def _subfolder(name: str, folder: int) -> Iterator[int]:
+    """Yield a descriptor of a folder below ``folder``. :raises OSError: if another user's has its name."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, dir_fd=folder)
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
-        if os.fstat(fd).st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "it belongs to another user", str(folder))
-        yield f"/proc/self/fd/{fd}"
+        owner = os.fstat(fd).st_uid
+        if not ownership.trusted(fd, owner):
+            raise PermissionError(errno.EPERM, f"it belongs to uid {owner}", name)
+        yield fd
     finally:
         os.close(fd)
 
 
-def _read_end(path: str | Path) -> str:
-    """Return the end of a regular file of this user.
+def _copy_file(name: str, source: int, target: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=target)  # an earlier attempt's, or a link that must not be followed
+    new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with (
+        os.fdopen(open_file(name, dir_fd=source), "rb") as log,
+        os.fdopen(os.open(name, new, 0o666, dir_fd=target), "wb") as copy,
+    ):
+        shutil.copyfileobj(log, copy)
 
-    :raises OSError: if it is another user's, or a link or a FIFO, which would block.
-    """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "not a regular file of this user", str(path))
-        file.seek(max(0, status.st_size - _MAX_READ))
+
+def _read_end(name: str | Path, *, dir_fd: int | None = None) -> str:
+    """Return the end of a regular file of this user. :raises OSError: if it is none, or cannot be read."""
+    with os.fdopen(open_file(name, dir_fd=dir_fd), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _MAX_READ))
         return file.read(_MAX_READ).decode(errors="replace")

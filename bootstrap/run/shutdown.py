@@ -1,7 +1,6 @@
 """Shutdown: turn whatever ended the line into a verdict, send it to all nodes, and clean up this node."""
 
 import asyncio
-import shutil
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from bootstrap.files import result
 from bootstrap.files.result import Result
 from bootstrap.model import Phase, Role, Verdict
 from bootstrap.process.bounded import TimedOut, join_abandoned, run_in_thread, wait_for
+from bootstrap.raynode import session
 from bootstrap.raynode.session import Held, observe
 from bootstrap.run.context import Context, Lifecycle
 
@@ -88,11 +88,9 @@ async def copy_logs(run: Context, logs: Path | None) -> Path | None:
     if logs is None or run.settings.log_dir is None or identity is None:
         return logs
     rank = "unnumbered" if run.log.rank is None else run.log.rank
-    copy = Path(run.settings.log_dir) / identity.run_hash / f"rank-{rank}"
-    copying = interruptible(
-        run, timeouts.COPY_LOGS_S, lambda: shutil.copytree(logs, copy, symlinks=True, dirs_exist_ok=True)
-    )
-    return await best_effort(run, "copying Ray's logs", copying, str(copy)) or logs
+    folder, below = Path(run.settings.log_dir), (identity.run_hash, f"rank-{rank}")
+    copying = interruptible(run, timeouts.COPY_LOGS_S, lambda: session.copy_logs(logs, folder, *below))
+    return await best_effort(run, "copying Ray's logs", copying, str(folder.joinpath(*below))) or logs
 
 
 async def best_effort(run: Context, what: str, awaitable: Awaitable[T], where: str = "") -> T | None:
