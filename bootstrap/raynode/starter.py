@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from bootstrap import timeouts
 from bootstrap.errors import RayStartFailed
+from bootstrap.process.bounded import TimedOut, run_in_thread
 from bootstrap.process.children import Child, Children
 from bootstrap.raynode.session import causes_since
 
@@ -102,6 +103,9 @@ async def start(starter: Starter, argv: Sequence[str], env: Mapping[str, str], r
     begun = time.time()
     answer = await starter.ask("start", argv=list(argv), env=dict(env))
     if not answer["started"]:
-        cause = causes_since(ray_dir, begun) or [starter.printed()]
+        cause: list[str] = []
+        with contextlib.suppress(TimedOut):
+            cause = await run_in_thread(timeouts.READ_LOGS_S, lambda: causes_since(ray_dir, begun))
+        cause = cause or [starter.printed()]
         what = "\n".join([f"`ray start` failed: {answer['error']}", *cause])
         raise RayStartFailed(what, hint="see the cause above; the last line names Ray's logs")

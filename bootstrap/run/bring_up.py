@@ -1,6 +1,7 @@
 """The steps that head and worker share when they start: inspect the node, start Ray, watch its daemons."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from bootstrap.errors import RayDied, RayStartFailed
 from bootstrap.model import NodeIdentity
 from bootstrap.node.inspection import Node
 from bootstrap.preflight.prepare import Prepared, judge, prepare
-from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
+from bootstrap.process.bounded import Call, TimedOut, run_in_thread, wait_for
 from bootstrap.raynode import command, session
 from bootstrap.raynode.starter import Starter, start
 from bootstrap.run.context import Context
@@ -68,10 +69,21 @@ async def start_ray(
 
 
 def _daemon_ended(run: Context, name: str, ray_session: Path | None) -> None:
-    def stop() -> None:
-        lines = session.causes(ray_session) if ray_session else []
-        run.lifecycle.stop(RayDied("\n".join([f"Ray's {name} on {run.host.hostname} ended unexpectedly", *lines])))
+    """Stop the run, with the causes in Ray's logs if they can be read in time."""
+    loop, causes = asyncio.get_running_loop(), []
+
+    def read() -> None:
+        if ray_session is not None:
+            causes.extend(session.causes(ray_session))
+
+    def stop() -> None:  # the second call changes nothing
+        run.lifecycle.stop(RayDied("\n".join([f"Ray's {name} on {run.host.hostname} ended unexpectedly", *causes])))
+
+    def stop_soon() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            # A signal to all processes may have ended it; then the agent gets it, too, and it is the reason.
+            loop.call_soon_threadsafe(loop.call_later, timeouts.DAEMON_OR_SIGNAL_S, stop)
 
     run.lifecycle.daemon_exited.set()
-    # A signal to all processes may have ended it; then the agent gets it, too, and it is the reason.
-    asyncio.get_running_loop().call_later(timeouts.DAEMON_OR_SIGNAL_S, stop)
+    Call(read, stop_soon)
+    loop.call_later(timeouts.READ_LOGS_S, stop)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bootstrap import cleanup, timeouts
@@ -163,7 +164,10 @@ async def start_head_ray(
             await bring_up.start_ray(run, node, starter, env, ports, gcs, head=True)
             break
         except RayStartFailed:
-            cleanup.remove_sessions(run.runtime.path, run.runtime.manifest, await shutdown.end_all(run, 0))
+            held, manifest = await shutdown.end_all(run, 0), run.runtime.manifest
+            with contextlib.suppress(TimedOut, OSError):
+                remove = partial(cleanup.remove_sessions, run.runtime.path, manifest, held)
+                await run_in_thread(timeouts.REMOVE_SESSION_S, remove)
             given = (*fixed_ports(run.settings), "min_worker_port", "max_worker_port")
             taken = [port for name, port in ports.items() if name not in given and not ray_ports.is_free(port)]
             if attempt == _START_TRIES or not taken:
