@@ -27,7 +27,7 @@ def remove(folder: Path, manifest: Manifest, held: Held) -> tuple[Path | None, l
     """
     runtime_dir.remove_files(folder, runtime_dir.STATE)  # first: the cleaner's lock must not make the agent look alive
     shared = Call(lambda: remove_owned_files(manifest))
-    local = Call(lambda: remove_sessions(folder, manifest, held))
+    local = Call(lambda: remove_sessions(manifest, held))
     faults: list[str] = []
     where = ", ".join(sorted({str(Path(path).parent) for path in manifest.owned_files}))
     _await(shared, timeouts.SHARED_FOLDER_S, where, faults)
@@ -46,14 +46,15 @@ def _await(call: Call[Path | None] | Call[None], seconds: float, where: str, fau
         return None
 
 
-def remove_sessions(folder: Path, manifest: Manifest, held: Held) -> Path | None:
+def remove_sessions(manifest: Manifest, held: Held) -> Path | None:
     """Remove this run's sockets, and its sessions except their logs; return where the last logs are, if any."""
     remove_sockets(sorted(held.sockets))
-    private = folder / runtime_dir.RAY
-    logs = [remove_session(session, manifest.gcs) for session in sorted(own_sessions(manifest, held, private))]
+    logs = [remove_session(session, manifest.gcs) for session in sorted(own_sessions(manifest, held))]
     kept = [path for path in logs if path]
-    if not kept and manifest.ray_dir == str(private):
-        shutil.rmtree(private, ignore_errors=True)
+    if not kept and manifest.closed_dir:
+        shutil.rmtree(Path(manifest.closed_dir, runtime_dir.RAY), ignore_errors=True)
+        with contextlib.suppress(OSError):  # the runtime directory still holds the manifest
+            Path(manifest.closed_dir).rmdir()
     return kept[-1] if kept else None
 
 

@@ -81,7 +81,7 @@ class Settings:
     runtime_env_agent_port: int | None = _option(parsers.port, None, "TCP port of the runtime environment agent [default: any free one]", group=_RAY, metavar="PORT")
     min_worker_port: int | None = _option(parsers.port, None, "First port of Ray's worker processes [default: 10002]", group=_RAY, metavar="PORT")
     max_worker_port: int | None = _option(parsers.port, None, "Last port of Ray's worker processes [default: 19999]", group=_RAY, metavar="PORT")
-    temp_dir: str | None = _option(parsers.text, None, "Ray's folder for sockets and logs, on a local disk [default: below /tmp/ray-bootstrap.<random>]", group=_RAY, metavar="DIR")
+    temp_dir: str | None = _option(parsers.text, None, "Ray's folder for sockets and logs, on a local disk; DIR/<random>/ray if other users can enter every folder above DIR [default: below /tmp/ray-bootstrap.<random>]", group=_RAY, metavar="DIR")
     log_dir: str | None = _option(parsers.text, None, "Copy Ray's logs to <hash of the run id>/rank-<N> in this folder at the end, with modes by the umask", group=_RAY, metavar="DIR")
     keep_logs: int = _option(parsers.integer(0), 5, "Number of earlier runs of this user, the newest ones, whose Ray logs stay on this node; 0 keeps all [default: 5]", group=_RAY, metavar="N")
     ray_start_arg: tuple[str, ...] = _option(parsers.text, (), "Pass this argument to `ray start`; may be repeated", group=_RAY, metavar="ARG", many=True)

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -41,6 +41,11 @@ def ended(parent: Path, number: int, *, logs: bool = True) -> Path:
     path.chmod(0o700)
     os.utime(path, (number, number))
     return path
+
+
+def of(folder: Path, **more: Any) -> Manifest:
+    """The manifest of a run whose Ray lies in its runtime directory."""
+    return Manifest(closed_dir=str(folder), ray_dir=str(folder / "ray"), **more)
 
 
 def removed(keep: int) -> list[str]:
@@ -78,7 +83,7 @@ def test_what_another_head_has_put_in_its_place_stays(tmp_path: Path) -> None:
 
 def test_a_run_without_logs_leaves_no_folder(parent: Path) -> None:
     folder = ended(parent, 1, logs=False)
-    assert cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held()) == (None, [])
+    assert cleanup.remove(folder, of(folder), Held()) == (None, [])
     assert not folder.exists()
 
 
@@ -86,9 +91,19 @@ def test_of_a_run_with_logs_they_alone_stay(parent: Path) -> None:
     folder = ended(parent, 1)
     for name in FILES:
         (folder / name).touch()
-    logs, _ = cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held())
+    logs, _ = cleanup.remove(folder, of(folder), Held())
     assert logs == folder / "ray" / "session_2" / "logs"
     assert [path for path in folder.rglob("*") if not path.is_dir()] == []
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_the_closed_folder_in_the_users_goes_unless_it_holds_logs(parent: Path, tmp_path: Path, logs: bool) -> None:
+    folder, closed = ended(parent, 1, logs=False), tmp_path / "users" / "12345678"
+    (closed / "ray" / "session_2" / ("logs" if logs else "sockets")).mkdir(parents=True)
+    cleanup.remove(folder, Manifest(closed_dir=str(closed), ray_dir=str(closed / "ray")), Held())
+    kept = [closed, closed / "ray", closed / "ray" / "session_2", closed / "ray" / "session_2" / "logs"]
+    assert sorted((tmp_path / "users").rglob("*")) == (kept if logs else [])
+    assert (tmp_path / "users").exists()
 
 
 @pytest.fixture
@@ -115,11 +130,12 @@ def test_the_next_run_removes_what_was_killed_with_its_supervisor(parent: Path, 
     folder, record = ended(parent, 1), tmp_path / "shared" / "record"
     record.parent.mkdir()
     record.write_bytes(b"mine")
+    mine = owned(record)
     (folder / "token").write_text("secret")
     (folder / "ray" / "session_2" / "sockets").mkdir()
     (folder / "state.json").write_text(json.dumps({"pid": 1}))
     (folder / "manifest.json").write_text(
-        json.dumps({**dataclasses.asdict(owned(record)), "ray_dir": str(folder / "ray")})
+        json.dumps(dataclasses.asdict(of(folder, owned_files=mine.owned_files, owned_dirs=mine.owned_dirs)))
     )
     assert removed(5) == []
     assert not record.parent.exists()
@@ -163,7 +179,7 @@ def test_a_ray_that_outlived_its_agents_keeps_its_files(
     parent: Path, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
     folder, session = ended(parent, 1), parent / f"{runtime_dir.PREFIX}{1:08}" / "ray" / "session_2"
-    manifest = Manifest(ray_dir=str(folder / "ray"), session=str(session) if known else "")
+    manifest = of(folder, session=str(session) if known else "")
     (folder / "manifest.json").write_text(json.dumps(dataclasses.asdict(manifest)))
     (folder / "token").touch()
     (session / "sockets").mkdir()
@@ -200,7 +216,7 @@ def test_unfinished_files_go_too(parent: Path) -> None:
     folder = ended(parent, 1, logs=False)
     for name in FILES:
         (folder / f".{name}").touch()
-    cleanup.remove(folder, Manifest(ray_dir=str(folder / "ray")), Held())
+    cleanup.remove(folder, of(folder), Held())
     assert not folder.exists()
 
 

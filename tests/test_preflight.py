@@ -19,11 +19,12 @@ import pytest
 
 from bootstrap import munge, net, preflight
 from bootstrap.errors import PreflightFailed
+from bootstrap.files import ownership
 from bootstrap.files.mounts import mount_of
 from bootstrap.files.secret import NO_SECRET, Channel, Secret
 from bootstrap.host import Host
 from bootstrap.model import Gpu, NodeAddress, NodeIdentity, Resources, Role
-from bootstrap.node import gpus
+from bootstrap.node import gpus, inspection
 from bootstrap.node.inspection import Node
 from bootstrap.node.nvml import GpuHealth
 from bootstrap.preflight import Finding, addresses, folders, machine
@@ -109,6 +110,7 @@ from bootstrap import preflight
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
 from bootstrap.node.inspection import Node
+from bootstrap.files import ownership
 from bootstrap.files.secret import Secret
 from bootstrap.settings import Settings
 preflight.run(Node(
@@ -475,6 +477,9 @@ def test_socket_path_at_its_limit(fit: Node) -> None:
     assert found(having(fit, temp_dir=longest)) == []
     finding = only(having(fit, temp_dir=Path(f"{longest}éé")))
     assert finding.check == "socket-path"
+    assert f"at most {len(str(longest))} bytes" in finding.remedy
+    below = having(fit, temp_dir=longest / "12345678" / "ray", settings=Settings(temp_dir=str(longest)))
+    assert f"at most {len(str(longest)) - len('/12345678/ray')} bytes" in only(below).remedy
     assert "4 bytes too long" in finding.message  # bytes, not letters
     with socket.socket(socket.AF_UNIX) as probe:
         with pytest.raises(FileNotFoundError):
@@ -529,45 +534,129 @@ def test_temp_dir_that_the_kernel_refuses(fit: Node, monkeypatch: pytest.MonkeyP
     assert os.strerror(error) in only(fit).message
 
 
-@pytest.mark.parametrize(("named", "fatal"), [(None, True), ("/scratch/ray", False)])
-def test_temp_dir_of_somebody_else(
-    fit: Node, short_dir: Path, monkeypatch: pytest.MonkeyPatch, named: str | None, fatal: bool
+THEIRS = 12345
+
+
+@pytest.mark.requires("root")
+@pytest.mark.parametrize(
+    ("who", "mode", "env", "expected"),
+    [
+        (0, 0o755, {}, []),
+        (0, 0o1777, {}, []),
+        (0, 0o777, {}, [True]),
+        (0, 0o777, POD, [False]),  # an emptyDir is 0777 by design
+        (0, 0o775, {}, [False]),
+        (0, 0o1775, {}, []),
+        (THEIRS, 0o755, {}, [False]),  # a project's, say, in a folder of root's
+        (THEIRS, 0o777, {}, [False, True]),
+    ],
+)
+def test_temp_dir_above_which_others_can_replace_it(
+    fit: Node, short_dir: Path, who: int, mode: int, env: dict[str, str], expected: list[bool]
 ) -> None:
-    me = os.geteuid()
-    theirs = short_dir / "theirs"
+    short_dir.chmod(0o755)
+    outer = short_dir / "outer"
+    (outer / "inner").mkdir(parents=True)
+    os.chown(outer, who, -1)
+    outer.chmod(mode)
+    for path in (outer / "ray", outer / "inner" / "ray", outer / "missing" / "ray"):
+        findings = preflight.run(having(fit, env, temp_dir=path))
+        assert [(finding.check, finding.fatal) for finding in findings] == [("temp-dir", fatal) for fatal in expected]
+        assert all(str(outer) in finding.message and finding.remedy for finding in findings)
+
+
+@pytest.mark.requires("root")
+@pytest.mark.parametrize("what", ["folder", "link", "target"])
+def test_temp_dir_of_somebody_else_who_may_have_planted_it(fit: Node, short_dir: Path, what: str) -> None:
+    """In /tmp, say, where every user can make one while a worker waits for its head."""
+    short_dir.chmod(0o1777)
+    theirs, path = short_dir / "theirs", short_dir / "path"
     theirs.mkdir()
-    if me == 0:
-        os.chown(theirs, 12345, -1)
+    if what == "folder":
+        path = theirs
     else:
-        monkeypatch.setattr(os, "geteuid", lambda: me + 1)
-    settings = dataclasses.replace(fit.settings, temp_dir=named)
-    finding = only(having(fit, temp_dir=theirs, settings=settings))
-    assert (finding.check, finding.fatal) == ("temp-dir", fatal)
-    assert f"uid {12345 if me == 0 else me}" in finding.message
-    if me == 0:
-        link = short_dir / "link"
-        link.symlink_to(theirs)
-        assert found(having(fit, temp_dir=link, settings=settings)) == [("temp-dir", fatal)]
+        path.symlink_to(theirs)
+    os.lchown(path if what == "link" else theirs, THEIRS, -1)
+    for temp_dir in (path, path / "ray"):
+        finding = only(having(fit, temp_dir=temp_dir))
+        assert (finding.check, finding.fatal) == ("temp-dir", True)
+        assert f"uid {THEIRS}" in finding.message
+
+
+def test_what_others_cannot_enter_they_cannot_replace(fit: Node, short_dir: Path) -> None:
+    (short_dir / "inner").mkdir()
+    (short_dir / "inner").chmod(0o777)
+    assert stat.S_IMODE(short_dir.stat().st_mode) == 0o700
+    assert found(having(fit, temp_dir=short_dir / "inner" / "ray")) == []
+
+
+def test_temp_dir_through_links_without_end(fit: Node, short_dir: Path) -> None:
+    (short_dir / "a").symlink_to("b")
+    (short_dir / "b").symlink_to("a")
+    assert "broken symbolic link" in preflight.run(having(fit, temp_dir=short_dir / "a"))[0].message
+
+
+@pytest.mark.parametrize(("uid", "trusted"), [(65534, True), (THEIRS, False)])
+def test_root_that_is_not_mapped(
+    fit: Node, short_dir: Path, monkeypatch: pytest.MonkeyPatch, uid: int, trusted: bool
+) -> None:
+    """In a rootless container, / and the host's /tmp show the uid of nobody; so does what another user planted."""
+    monkeypatch.setattr(ownership, "_unmapped_root", lambda: 65534)
+    real = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        fields = list(real(path)[:10])
+        if path in (Path("/"), Path("/tmp"), short_dir / "planted"):
+            fields[4] = uid
+        return os.stat_result(fields)
+
+    short_dir.chmod(0o1777)
+    (short_dir / "planted").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "lstat", lstat)
+        ours = preflight.run(having(fit, temp_dir=short_dir / "ray"))
+        planted = preflight.run(having(fit, temp_dir=short_dir / "planted" / "ray"))
+    assert [finding.fatal for finding in ours] == ([] if trusted else [False, False])
+    assert [finding.fatal for finding in planted] == ([True] if trusted else [False, False, True])
+
+
+def test_temp_dir_that_is_sticky(fit: Node, short_dir: Path) -> None:
+    """Ray would take the bit away."""
+    folder = short_dir / "ray"
+    folder.mkdir()
+    for mode, expected in ((0o1777, [("temp-dir", True)]), (0o777, []), (0o700, [])):
+        folder.chmod(mode)
+        assert found(having(fit, temp_dir=folder)) == expected
 
 
 @pytest.mark.parametrize(
-    ("inner", "outer", "env", "expected"),
+    ("outer", "asked", "enclosed"),
     [
-        (0o777, 0o700, {}, []),  # as Ray itself leaves it
-        (0o1777, 0o700, {}, [("temp-dir", True)]),
-        (0o700, 0o1777, {}, []),
-        (0o700, 0o777, {}, [("temp-dir", False)]),
-        (0o700, 0o777, POD, []),
+        (0o700, "ray", True),
+        (0o750, "ray", False),
+        (0o755, "ray", False),
+        (0o744, "ray", True),
+        (0o1777, "ray", False),
+        (0o755, "missing/ray", True),  # the agent makes it with mode 0700
+        (0o755, "link", True),
+        (0o755, "closed", False),  # Ray would open it
     ],
 )
-def test_temp_dir_modes(
-    fit: Node, short_dir: Path, inner: int, outer: int, env: dict[str, str], expected: list[tuple[str, bool]]
+def test_a_temp_dir_that_others_can_enter_gets_a_closed_folder(
+    short_dir: Path, outer: int, asked: str, enclosed: bool
 ) -> None:
-    folder = short_dir / "ray"
-    folder.mkdir()
-    folder.chmod(inner)
+    (short_dir / "closed" / "within").mkdir(parents=True)
+    (short_dir / "closed").chmod(0o700)
+    (short_dir / "link").symlink_to("closed/within")
     short_dir.chmod(outer)
-    assert found(having(fit, env, temp_dir=folder)) == expected
+    settings = Settings(temp_dir=str(short_dir / asked), node_ip="127.0.0.1", num_gpus="0")
+    node = inspection.inspect(settings, Host({}, "node"), NodeIdentity("local", Role.HEAD, 0, 1, "run"), Path("/none"))
+    if enclosed:
+        assert (node.temp_dir, node.closed_dir) == (short_dir / asked, None)
+    else:
+        assert node.closed_dir == node.temp_dir.parent
+        assert node.temp_dir.parent.parent == short_dir / asked
+        assert len(node.temp_dir.parent.name) == 8
 
 
 @pytest.mark.parametrize(

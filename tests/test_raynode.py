@@ -208,17 +208,18 @@ def test_the_session_of_a_raylet(tmp_path: Path) -> None:
 def test_the_session_of_a_head_that_failed_half_way(tmp_path: Path) -> None:
     earlier, ours = (f"session_2026-01-01_00-00-0{second}_000000_17" for second in range(2))
     log(tmp_path, "raylet.out", "", earlier)  # of another container, whose process ids are the same
-    before = ray_session.session_names(tmp_path)
+    before = ray_session.session_names(tmp_path, 17)
+    assert (before, ray_session.session_names(tmp_path, 7)) == ([earlier], [])
     log(tmp_path, "raylet.out", "", ours)
 
-    def own(starter: int, earlier: list[str], private: Path = tmp_path / "another") -> set[Path]:
-        manifest = Manifest(ray_dir=str(tmp_path), starter=starter, earlier_sessions=earlier)
-        return ray_session.own_sessions(manifest, ray_session.Held(), private)
+    def own(starter: int, earlier: list[str], closed: str = "") -> set[Path]:
+        manifest = Manifest(closed_dir=closed, ray_dir=str(tmp_path), starter=starter, earlier_sessions=earlier)
+        return ray_session.own_sessions(manifest, ray_session.Held())
 
     assert own(7, before) == set()
     assert own(17, before) == {tmp_path / ours}
     assert own(17, ray_session.session_names(tmp_path)) == set()
-    assert own(7, [], private=tmp_path) == {tmp_path / earlier, tmp_path / ours}
+    assert own(7, [], closed=str(tmp_path.parent)) == {tmp_path / earlier, tmp_path / ours}
 
 
 def test_a_session_of_another_container_with_the_same_process_ids_is_not_ours(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_a_session_of_another_container_with_the_same_process_ids_is_not_ours(tm
     for name in (ours, theirs):
         log(tmp_path, "raylet.out", "", name)
     manifest = Manifest(ray_dir=str(tmp_path), starter=6, session=str(tmp_path / ours))
-    assert ray_session.own_sessions(manifest, ray_session.Held(), tmp_path / "another") == {tmp_path / ours}
+    assert ray_session.own_sessions(manifest, ray_session.Held()) == {tmp_path / ours}
 
 
 @pytest.mark.parametrize("name", ["gcs_server.err", "raylet.out"])

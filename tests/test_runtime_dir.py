@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import resource
@@ -82,11 +83,22 @@ def test_where_it_cannot_be_made_nothing_is_written(parent: Path, monkeypatch: p
 
 def test_a_name_that_is_taken_is_not_used(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = left(parent, state={"pid": 1})
+    digits = itertools.chain([b"\0\0\0\0", b"\0\0\0\1"], (bytes([0, 0, 1, n]) for n in range(256)))
+    monkeypatch.setattr(os, "urandom", lambda _: next(digits))
+    made = opened()
+    assert made.path.name == f"{runtime_dir.PREFIX}00000101"
+    assert json.loads((taken / "state.json").read_text()) == {"pid": 1}
+    assert sorted(parent.iterdir()) == [taken, made.path]
+
+
+def test_where_every_name_is_taken_the_run_goes_without(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = left(parent, state={"pid": 1})
     monkeypatch.setattr(os, "urandom", lambda _: b"\0\0\0\1")
     made = runtime_dir.make()
     assert "not empty" in made.fault
     made.set_state(phase="running")
     assert json.loads((taken / "state.json").read_text()) == {"pid": 1}
+    assert list(parent.iterdir()) == [taken]
 
 
 def test_an_agent_is_running_while_it_holds_its_lock(parent: Path) -> None:

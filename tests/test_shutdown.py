@@ -161,7 +161,8 @@ WHO = NodeIdentity("local", Role.HEAD, 0, 1, "run")
 
 
 def ray_in(folder: Path) -> dict[str, Any]:
-    return {"manifest": Manifest(ray_dir=str(folder / "runtime" / "ray")), "identity": WHO}
+    manifest = Manifest(closed_dir=str(folder / "runtime"), ray_dir=str(folder / "runtime" / "ray"))
+    return {"manifest": manifest, "identity": WHO}
 
 
 def test_logs_are_copied(folder: Path, logs: Path) -> None:

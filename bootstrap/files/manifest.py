@@ -26,10 +26,12 @@ class Manifest:
     """In the shared folder."""
     owned_dirs: Sequence[str] = ()
     """Folders to remove if they are empty, since other runs may use them."""
+    closed_dir: str = ""
+    """The folder of this run alone (mode 0700) that holds Ray's; empty if Ray's is the user's own."""
     ray_dir: str = ""
     """Ray's ``--temp-dir``; empty before Ray starts."""
     earlier_sessions: Sequence[str] = ()
-    """Names of the sessions that were in ``ray_dir`` before this run's."""
+    """Names of the sessions in the user's ``ray_dir`` that could be taken for this run's."""
     starter: int = 0
     """Process id of the starter; the name of the head's session ends with it."""
     session: str = ""

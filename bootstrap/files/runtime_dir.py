@@ -26,6 +26,8 @@ TLS_CERTIFICATE, TLS_KEY, TLS_CA = "tls.crt", "tls.key", "ca.crt"
 """Names of the files and the folder in it."""
 PRIVATE = (TOKEN, TLS_CERTIFICATE, TLS_KEY, TLS_CA)
 """Those that Ray's processes read."""
+_TRIES = 5
+"""Names to try, since one may be taken."""
 
 
 @dataclass
@@ -37,6 +39,8 @@ class RuntimeDir:
     manifest: Manifest = field(default_factory=Manifest)
     state: dict[str, Any] = field(default_factory=dict)
     """The content of the state file."""
+    lock: int = -1
+    """A descriptor of the folder, which holds its lock."""
     _pending: Any = None
 
     @property
@@ -109,17 +113,23 @@ def remove_files(folder: Path, *names: str) -> None:
 
 def make() -> RuntimeDir:
     """Make and lock this agent's folder; the lock lasts until this process and its forks have ended."""
-    newborn = PARENT / f".{PREFIX}{os.urandom(4).hex()}"
-    path = newborn.with_name(newborn.name[1:])
-    try:
-        newborn.mkdir(mode=0o700)
-        fcntl.flock(os.open(newborn, os.O_RDONLY), fcntl.LOCK_EX)
-        newborn.rename(path)  # only once it is locked: an unlocked one looks like that of an ended run
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            newborn.rmdir()
-        return RuntimeDir(path, f"{path}: {error.strerror}")
-    return RuntimeDir(path)
+    for _ in range(_TRIES):
+        # Two names: from the first one, a neighbour who watches the folder could tell the final one and take it.
+        newborn, path = (PARENT / f"{dot}{PREFIX}{os.urandom(4).hex()}" for dot in (".", ""))
+        lock = -1
+        try:
+            newborn.mkdir(mode=0o700)
+            lock = os.open(newborn, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            newborn.rename(path)  # only once it is locked: an unlocked one looks like that of an ended run
+            return RuntimeDir(path, lock=lock)
+        except OSError as error:
+            fault = f"{path}: {error.strerror}"
+            if lock >= 0:
+                os.close(lock)
+            with contextlib.suppress(OSError):
+                newborn.rmdir()
+    return RuntimeDir(path, fault)
 
 
 def running() -> list[Mapping[str, Any]]:

@@ -1,9 +1,12 @@
 """This node before Ray is started on it: the first half of the line, shared by every command."""
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap import parsers
+from bootstrap.files import ownership
+from bootstrap.files.runtime_dir import RAY
 from bootstrap.files.secret import Secret, load_secret
 from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
@@ -22,8 +25,14 @@ class Node:
     address: NodeAddress
     resources: Resources
     temp_dir: Path
-    """Ray's folder on this node."""
+    """Ray's folder on this node, which Ray opens to all users (mode 0777)."""
     secret: Secret
+
+    @property
+    def closed_dir(self) -> Path | None:
+        """The folder of this run alone that keeps other users out of Ray's; None if one above --temp-dir does."""
+        asked = self.settings.temp_dir
+        return None if asked is not None and Path(asked) == self.temp_dir else self.temp_dir.parent
 
     @property
     def multi_node(self) -> bool:
@@ -47,5 +56,10 @@ def inspect(settings: Settings, host: Host, identity: NodeIdentity, ray_dir: Pat
     address = node_address(settings, host, parsers.host_port(towards)[0] if towards else None)
     secret = load_secret(settings, host, identity)
     measured = resources.measure(settings, host)
-    temp_dir = Path(settings.temp_dir) if settings.temp_dir else ray_dir
+    temp_dir = _closed(Path(settings.temp_dir)) if settings.temp_dir else ray_dir
     return Node(settings, host, identity, address, measured, temp_dir, secret)
+
+
+def _closed(asked: Path) -> Path:
+    """Return ``asked`` if a folder above it keeps other users out, else a path below it with such a folder."""
+    return asked if ownership.is_enclosed(asked) else asked / secrets.token_hex(4) / RAY

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bootstrap.files.mounts import LOCAL_FUSE, is_networked, mount_of
+from bootstrap.files.ownership import Exposure, exposures
 from bootstrap.files.secret import Channel
 from bootstrap.node.inspection import Node
 from bootstrap.preflight.finding import GIB, Finding, size
@@ -26,16 +27,17 @@ def socket_path(node: Node) -> Iterator[Finding]:
     """Check the length of Ray's longest socket path."""
     excess = len(os.fsencode(node.temp_dir / _SOCKET)) - LONGEST_SOCKET
     if excess > 0:
-        room = LONGEST_SOCKET - len(_SOCKET) - 1
+        asked = node.settings.temp_dir or str(node.temp_dir)
+        room = len(os.fsencode(asked)) - excess
         message = f"{node.temp_dir} is {excess} bytes too long: Ray's socket paths below it may have {LONGEST_SOCKET}"
-        yield Finding("socket-path", message, f"--temp-dir=/tmp/ray-NAME, at most {room} bytes")
+        yield Finding("socket-path", message, f"--temp-dir=DIR with at most {room} bytes, such as /tmp/ray-NAME")
 
 
 def temp_dir(node: Node) -> Iterator[Finding]:
-    """Check Ray's folder, or the place where Ray will create it."""
-    path = node.temp_dir
+    """Check that this user can write to Ray's folder, or make it, and that no other user can replace it."""
+    path, asked = node.temp_dir, Path(node.settings.temp_dir or node.temp_dir)
     if not path.is_absolute():
-        yield Finding("temp-dir", f"{path} is not an absolute path", f"--temp-dir={path.absolute()}")
+        yield Finding("temp-dir", f"{asked} is not an absolute path", f"--temp-dir={asked.absolute()}")
         return
     there = _nearest(path)
     which = f"{path}" if there == path else f"{path} cannot be created: {there}"
@@ -43,16 +45,12 @@ def temp_dir(node: Node) -> Iterator[Finding]:
         what = "is a broken symbolic link" if there.is_symlink() else "is not a folder"
         yield Finding("temp-dir", f"{which} {what}", f"remove {there}, or --temp-dir=DIR")
         return
-    if there == path:
-        yield from _not_ours(node, path)
     if trouble := _unwritable(there):
         yield Finding("temp-dir", f"{which} cannot be written ({trouble})", "--temp-dir=DIR that this user may write")
-    # Ray opens its folder to all users, so only the folder around it matters. An emptyDir is 0777 by design.
-    outer = path.parent if there == path else there
-    mode = outer.stat().st_mode
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not node.in_pod:
-        message = f"{outer} (mode {stat.S_IMODE(mode):o}) lets every user rename Ray's folder"
-        yield Finding("temp-dir", message, f"as root: chmod +t {outer}; or --temp-dir=DIR", fatal=False)
+    if there == path:
+        yield from _sticky(path)
+    for exposure in exposures(path):
+        yield _replaceable(node, exposure)
 
 
 def _nearest(path: Path) -> Path:
@@ -60,18 +58,30 @@ def _nearest(path: Path) -> Path:
     return next(p for p in (path, *path.parents) if os.path.lexists(p))
 
 
-def _not_ours(node: Node, path: Path) -> Iterator[Finding]:
-    """Check whose folder, or link to a folder, it is, and whether other users share it."""
-    me, target = os.geteuid(), path.stat()
-    owners = sorted({path.lstat().st_uid, target.st_uid} - {me, 0})
-    if owners:
-        message = f"{path} belongs to {' and '.join(map(_user, owners))}, not to {_user(me)}"
-        # A folder that the user names may well be a project's; at our default path another user may have planted it.
-        yield Finding("temp-dir", message, "--temp-dir=DIR that this user owns", fatal=node.settings.temp_dir is None)
-    if target.st_mode & stat.S_ISVTX and me in (0, target.st_uid):
+def _sticky(path: Path) -> Iterator[Finding]:
+    status = path.stat()
+    if status.st_mode & stat.S_ISVTX and os.geteuid() in (0, status.st_uid):
         # try_to_create_directory() in ray/_common/utils.py
         message = f"Ray would set {path} to mode 777, without the sticky bit that protects users from each other"
         yield Finding("temp-dir", message, f"--temp-dir={path}/ray")
+
+
+def _replaceable(node: Node, exposure: Exposure) -> Finding:
+    """Return the finding that other users can put a folder of theirs in the place of Ray's, and so run code as us.
+
+    In a pod it is a warning: an emptyDir has mode 0777 by design, and only containers of the same pod see it.
+    """
+    path, status = exposure.path, exposure.status
+    if exposure.foreign:
+        fact = f"{path} belongs to {_user(status.st_uid)}, who can"
+        remedy = f"--temp-dir=DIR in a folder of {_user(os.geteuid())} or root"
+    else:
+        fact = f"{path} (mode {stat.S_IMODE(status.st_mode):o}) lets {'every user' if exposure.to_all else 'its group'}"
+        remedy = f"as root: chmod +t {path}; or --temp-dir=DIR in a folder that only this user can write"
+        if node.in_pod:
+            remedy = f"mount the volume at {path} in no other container"
+    fatal = exposure.to_all and not node.in_pod
+    return Finding("temp-dir", f"{fact} replace Ray's folder", remedy, fatal=fatal)
 
 
 def _user(uid: int) -> str:

@@ -21,6 +21,8 @@ DAEMONS = ("gcs_server", "raylet")
 """Names in /proc/PID/stat of the processes without which the node cannot go on."""
 _MAX_READ = 256 * 1024
 """Bytes of a log file's end."""
+_MAX_SESSIONS = 8
+"""Number of sessions in which the cause of a failed start is sought, the newest."""
 _LOGS_WITH_CAUSES = ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log")
 _SIGNS_OF_ERRORS = (" C ", " E ", "ERROR", "Error:", "Check failed", "terminated", "already in use")
 
@@ -30,15 +32,19 @@ def daemons(processes: Sequence[Process]) -> list[Process]:
     return [p for p in processes if p.name in DAEMONS]
 
 
-def session_names(ray_dir: Path) -> list[str]:
-    """Return the names of the sessions in Ray's ``--temp-dir``."""
-    return sorted(path.name for path in ray_dir.glob("session_2*"))
+def session_names(ray_dir: Path, starter: int | None = None) -> list[str]:
+    """Return the names of the sessions in Ray's ``--temp-dir``, which begin with their times.
+
+    :param starter: only those that a head's starter with this process id began: they end with it (node.py in Ray).
+    """
+    ending = "" if starter is None else f"_{starter}"
+    return sorted(path.name for path in ray_dir.glob("session_2*") if path.name.endswith(ending))
 
 
 def causes_since(ray_dir: Path, since: float) -> list[str]:
-    """Return the causes in all sessions below Ray's ``--temp-dir`` that were written to since then (epoch)."""
+    """Return the causes in the newest sessions below Ray's ``--temp-dir`` that were written to since then (epoch)."""
     found: list[str] = []
-    for session in ray_dir.glob("session_2*"):
+    for session in (ray_dir / name for name in session_names(ray_dir)[-_MAX_SESSIONS:]):
         with contextlib.suppress(OSError):  # another run may remove it now
             found += causes(session) if session.lstat().st_mtime >= since else []
     return found
@@ -83,18 +89,15 @@ def session_of(daemon: Process) -> Path | None:
     return Path(sockets[0]).parent.parent if sockets and sockets[0] else None
 
 
-def own_sessions(manifest: Manifest, held: Held, private: Path) -> set[Path]:
-    """Return this run's sessions: all new ones in the ``private`` folder; elsewhere only those known to be its own.
-
-    Other runs may start sessions in a ``--temp-dir`` that the user chose. The name of a head's session ends with the
-    process id of the starter (node.py in Ray).
-    """
+def own_sessions(manifest: Manifest, held: Held) -> set[Path]:
+    """Return this run's sessions: all in a folder of this run alone; in the user's only those known to be its own."""
     ours = {*held.sessions, *map(Path, filter(None, [manifest.session]))}
     ray_dir = Path(manifest.ray_dir)
-    if ray_dir == private or (manifest.ray_dir and not manifest.session):
-        ending = "" if ray_dir == private else f"_{manifest.starter}"
-        begun = set(session_names(ray_dir)) - set(manifest.earlier_sessions)
-        ours |= {ray_dir / name for name in begun if name.endswith(ending)}
+    if manifest.ray_dir and manifest.closed_dir:
+        ours |= {ray_dir / name for name in session_names(ray_dir)}
+    elif manifest.ray_dir and not manifest.session:
+        begun = set(session_names(ray_dir, manifest.starter)) - set(manifest.earlier_sessions)
+        ours |= {ray_dir / name for name in begun}
     return ours
 
 

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from bootstrap import timeouts
+from bootstrap import preflight, timeouts
 from bootstrap.errors import RayDied, RayStartFailed
+from bootstrap.files import ownership
+from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.model import NodeIdentity
 from bootstrap.node.inspection import Node
+from bootstrap.preflight import folders
 from bootstrap.preflight.prepare import Prepared, judge, prepare
 from bootstrap.process.bounded import Call, TimedOut, run_in_thread, wait_for
 from bootstrap.raynode import command, session
@@ -46,11 +50,7 @@ async def start_ray(
     :param gcs: GCS's address: the one to join for a worker, its own for the head.
     :raises RayStartFailed: with the cause, also if Ray does not start within ``--quorum-timeout``.
     """
-    try:
-        node.temp_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RayStartFailed(f"{node.temp_dir}: {error.strerror}", hint="--temp-dir=DIR on a local disk") from None
-    earlier = session.session_names(node.temp_dir)
+    earlier = await make_ray_dir(run, node, starter.child.pid)
     run.note(ray_dir=str(node.temp_dir), gcs=gcs, earlier_sessions=earlier, starter=starter.child.pid, session="")
     limit = run.settings.quorum_timeout
     try:
@@ -66,6 +66,50 @@ async def start_ray(
     run.note(session=str(found or ""))
     for daemon in daemons:
         run.children.watch(daemon, lambda name=daemon.name: _daemon_ended(run, name, found))  # type: ignore[misc]
+
+
+async def make_ray_dir(run: Context, node: Node, starter: int) -> list[str]:
+    """Make Ray's folder where no other user can enter it, whatever the preflight found there minutes ago.
+
+    :param starter: the process id of the starter.
+    :returns: the names of the sessions in the folder that could be taken for those of this starter.
+    :raises RayStartFailed, PreflightFailed: if it cannot be made so.
+    """
+    closed = node.closed_dir
+    if closed is not None:
+        run.note(closed_dir=str(closed))
+    try:
+        earlier = await run_in_thread(timeouts.RAY_DIR_S, lambda: _make_ray_dir(node, run.runtime, starter))
+    except TimedOut:
+        what = f"{node.temp_dir}: making Ray's folder timed out after {timeouts.RAY_DIR_S:g} s"
+        raise RayStartFailed(what, hint="--temp-dir=DIR on a local disk") from None
+    if closed is not None and node.settings.temp_dir is not None:
+        run.log.say(f"Ray's folder is {node.temp_dir}: other users can enter every folder above {closed}")
+    return earlier
+
+
+def _make_ray_dir(node: Node, runtime: RuntimeDir, starter: int) -> list[str]:
+    asked, closed = node.settings.temp_dir, node.closed_dir
+    try:
+        if asked is None and runtime.fault:
+            raise RayStartFailed(f"Ray has no folder: {runtime.fault}", hint="--temp-dir=DIR on a local disk")
+        if asked is not None:
+            ownership.make_closed(closed or node.temp_dir)
+        # Once the folders above exist: what another user has put among them meanwhile is a finding, too.
+        preflight.judge(list(folders.temp_dir(node)), node.settings.ignore_check)
+        if closed is None:
+            if not ownership.is_enclosed(node.temp_dir):
+                raise RayStartFailed(f"others can now enter every folder above {node.temp_dir}", hint="start it again")
+            return session.session_names(node.temp_dir, starter)
+        with ownership.opened(closed, closed=True) as folder:
+            if asked is None and not os.path.samestat(os.fstat(folder), os.fstat(runtime.lock)):
+                raise RayStartFailed(f"{closed} is no longer the folder that this agent made", hint="start it again")
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(node.temp_dir.name, 0o700, dir_fd=folder)
+        return []
+    except OSError as error:
+        what = f"{error.filename or node.temp_dir}: {error.strerror}"
+        raise RayStartFailed(what, hint="--temp-dir=DIR on a local disk") from None
 
 
 def _daemon_ended(run: Context, name: str, ray_session: Path | None) -> None:

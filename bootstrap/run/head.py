@@ -166,8 +166,7 @@ async def start_head_ray(
         except RayStartFailed:
             held, manifest = await shutdown.end_all(run, 0), run.runtime.manifest
             with contextlib.suppress(TimedOut, OSError):
-                remove = partial(cleanup.remove_sessions, run.runtime.path, manifest, held)
-                await run_in_thread(timeouts.REMOVE_SESSION_S, remove)
+                await run_in_thread(timeouts.REMOVE_SESSION_S, partial(cleanup.remove_sessions, manifest, held))
             given = (*fixed_ports(run.settings), "min_worker_port", "max_worker_port")
             taken = [port for name, port in ports.items() if name not in given and not ray_ports.is_free(port)]
             if attempt == _START_TRIES or not taken:

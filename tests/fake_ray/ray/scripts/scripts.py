@@ -83,8 +83,9 @@ def _session(folder: Path, head: bool) -> Path:
     if head:
         name_file.write_text(name)
     session = folder / name
-    (session / "logs").mkdir(parents=True, exist_ok=True)
-    (session / "sockets").mkdir(exist_ok=True)
+    for path in (folder, session, session / "logs", session / "sockets", session / "runtime_resources"):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o777)  # try_make_directory_shared in ray/_common/utils.py
     latest = folder / "session_latest"
     latest.unlink(missing_ok=True)
     latest.symlink_to(session)
