@@ -544,7 +544,7 @@ THEIRS = 12345
         (0, 0o755, {}, []),
         (0, 0o1777, {}, []),
         (0, 0o777, {}, [True]),
-        (0, 0o777, POD, [False]),  # an emptyDir is 0777 by design
+        (0, 0o777, POD, []),  # an emptyDir is 0777 by design
         (0, 0o775, {}, [False]),
         (0, 0o1775, {}, []),
         (THEIRS, 0o755, {}, [False]),  # a project's, say, in a folder of root's

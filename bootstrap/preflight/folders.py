@@ -50,7 +50,9 @@ def temp_dir(node: Node) -> Iterator[Finding]:
     if there == path:
         yield from _sticky(path)
     for exposure in exposures(path):
-        yield _replaceable(node, exposure)
+        # An emptyDir has mode 0777 by design, and only containers of the same pod see it.
+        if exposure.foreign or not node.in_pod:
+            yield _replaceable(exposure, fatal=exposure.to_all and not node.in_pod)
 
 
 def _nearest(path: Path) -> Path:
@@ -66,11 +68,8 @@ def _sticky(path: Path) -> Iterator[Finding]:
         yield Finding("temp-dir", message, f"--temp-dir={path}/ray")
 
 
-def _replaceable(node: Node, exposure: Exposure) -> Finding:
-    """Return the finding that other users can put a folder of theirs in the place of Ray's, and so run code as us.
-
-    In a pod it is a warning: an emptyDir has mode 0777 by design, and only containers of the same pod see it.
-    """
+def _replaceable(exposure: Exposure, *, fatal: bool) -> Finding:
+    """Return the finding that other users can put a folder of theirs in the place of Ray's, and so run code as us."""
     path, status = exposure.path, exposure.status
     if exposure.foreign:
         fact = f"{path} belongs to {_user(status.st_uid)}, who can"
@@ -78,9 +77,6 @@ def _replaceable(node: Node, exposure: Exposure) -> Finding:
     else:
         fact = f"{path} (mode {stat.S_IMODE(status.st_mode):o}) lets {'every user' if exposure.to_all else 'its group'}"
         remedy = f"as root: chmod +t {path}; or --temp-dir=DIR in a folder that only this user can write"
-        if node.in_pod:
-            remedy = f"mount the volume at {path} in no other container"
-    fatal = exposure.to_all and not node.in_pod
     return Finding("temp-dir", f"{fact} replace Ray's folder", remedy, fatal=fatal)
 
 

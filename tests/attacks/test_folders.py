@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,18 +88,23 @@ def test_of_ray_in_a_public_folder_only_logs_stay_and_out_of_his_reach(site: Sit
     assert neighbour.finds(closed) == [str(closed)]
 
 
+def port(site: Site) -> int:
+    """The roll call's, another one in each test, as several run at once."""
+    return 20000 + zlib.crc32(site.run_id.encode()) % 10000
+
+
 def waiting(site: Site, public: Path, temp_dir: Path | None) -> tuple[Node, Path]:
     """A worker that has found itself fit and waits for its head, and its runtime directory."""
     in_the_place_of_tmp(site, public)
     env = {"RAY_BOOTSTRAP_TEMP_DIR": str(temp_dir) if temp_dir else None}
-    node = site.rank(1, 2, "--head-timeout=60s", "--rollcall-port=20777", env=env)
+    node = site.rank(1, 2, "--head-timeout=60s", f"--rollcall-port={port(site)}", env=env)
     wait_for(lambda: any("searching" in path.read_text() for path in public.glob("*/state.json")), 20, "the search")
     (own,) = public.glob("ray-bootstrap.*")
     return node, own
 
 
 def then_a_head(site: Site) -> Node:
-    return site.rank(0, 2, "--rollcall-port=20777", workload=["sleep", "600"])
+    return site.rank(0, 2, f"--rollcall-port={port(site)}", workload=["sleep", "600"])
 
 
 def test_a_folder_that_he_makes_while_a_worker_waits_is_not_used(site: Site, public: Path) -> None:
