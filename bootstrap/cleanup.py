@@ -6,14 +6,14 @@ call :func:`remove`, so that every run exercises the path that a crash needs.
 
 import contextlib
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from bootstrap import timeouts
-from bootstrap.files import runtime_dir
+from bootstrap.files import ownership, runtime_dir
 from bootstrap.files.manifest import Manifest, remove_owned_files
 from bootstrap.process.bounded import Call, TimedOut
-from bootstrap.process.table import descendants
+from bootstrap.process.table import descendants, is_own
 from bootstrap.raynode.session import Held, daemons, own_sessions, remove_session, remove_sockets, session_of
 
 
@@ -49,12 +49,30 @@ def _await(call: Call[Path | None] | Call[None], seconds: float, where: str, fau
 def remove_sessions(manifest: Manifest, held: Held) -> Path | None:
     """Remove this run's sockets, and its sessions except their logs; return where the last logs are, if any."""
     remove_sockets(sorted(held.sockets))
-    logs = [remove_session(session, manifest.gcs) for session in sorted(own_sessions(manifest, held))]
-    kept = [path for path in logs if path]
-    if not kept and manifest.closed_dir:
-        shutil.rmtree(Path(manifest.closed_dir, runtime_dir.RAY), ignore_errors=True)
-        with contextlib.suppress(OSError):  # the runtime directory still holds the manifest
-            Path(manifest.closed_dir).rmdir()
+    sessions = sorted(own_sessions(manifest, held))
+    if not manifest.closed_dir:
+        kept = [session / "logs" for session in sessions if remove_session(session, manifest.gcs)]
+        return kept[-1] if kept else None
+    with contextlib.suppress(OSError):
+        return _remove_closed(Path(manifest.closed_dir), sessions, manifest.gcs)
+    return None
+
+
+def _remove_closed(closed: Path, sessions: Sequence[Path], gcs: str) -> Path | None:
+    """Remove the sessions below a closed folder, and the folder if no logs are left; return where the last logs are.
+
+    Through a descriptor: who owns a folder above may have put a link in its place.
+
+    :raises OSError: if it is gone, or no longer closed and this user's.
+    """
+    with ownership.opened(closed, closed=True) as folder:
+        inside = Path(f"/proc/self/fd/{folder}")
+        ours = [session for session in sessions if session.is_relative_to(closed)]
+        kept = [session / "logs" for session in ours if remove_session(inside / session.relative_to(closed), gcs)]
+        if not kept:
+            shutil.rmtree(inside / runtime_dir.RAY, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not empty if there are logs, or the manifest
+        closed.rmdir()
     return kept[-1] if kept else None
 
 
@@ -64,7 +82,7 @@ def remove_ended_runs(keep: int, log: Callable[[str], None]) -> None:
     :param keep: number of ended runs, the newest, whose logs stay; 0 keeps all.
     :param log: called with a line for the user if logs were removed.
     """
-    live = set(filter(None, map(session_of, daemons(descendants(0)))))
+    live = set(filter(None, map(session_of, filter(is_own, daemons(descendants(0))))))
     kept: list[Path] = []
     with runtime_dir.ended() as folders:
         for folder in folders:

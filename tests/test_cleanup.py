@@ -100,6 +100,7 @@ def test_of_a_run_with_logs_they_alone_stay(parent: Path) -> None:
 def test_the_closed_folder_in_the_users_goes_unless_it_holds_logs(parent: Path, tmp_path: Path, logs: bool) -> None:
     folder, closed = ended(parent, 1, logs=False), tmp_path / "users" / "12345678"
     (closed / "ray" / "session_2" / ("logs" if logs else "sockets")).mkdir(parents=True)
+    closed.chmod(0o700)
     cleanup.remove(folder, Manifest(closed_dir=str(closed), ray_dir=str(closed / "ray")), Held())
     kept = [closed, closed / "ray", closed / "ray" / "session_2", closed / "ray" / "session_2" / "logs"]
     assert sorted((tmp_path / "users").rglob("*")) == (kept if logs else [])
@@ -184,6 +185,7 @@ def test_a_ray_that_outlived_its_agents_keeps_its_files(
     (folder / "token").touch()
     (session / "sockets").mkdir()
     monkeypatch.setattr(cleanup, "daemons", lambda _processes: ["its raylet"])
+    monkeypatch.setattr(cleanup, "is_own", lambda _raylet: True)
     monkeypatch.setattr(cleanup, "session_of", lambda _raylet: session)
     for number in range(2, 5):
         ended(parent, number)

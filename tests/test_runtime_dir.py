@@ -166,13 +166,13 @@ def test_a_live_agent_is_found_among_many_that_have_ended(parent: Path) -> None:
 def test_a_file_that_cannot_be_finished_leaves_nothing(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = opened()
     made.note(Manifest(gcs="first"))
-    monkeypatch.setattr(Path, "replace", fails_with_a_full_disk)
+    monkeypatch.setattr(os, "rename", fails_with_a_full_disk)
     assert not made.note(Manifest(gcs="second"))
     assert sorted(path.name for path in made.path.iterdir()) == ["manifest.json", "state.json"]
     assert Manifest.load(made.path / "manifest.json").gcs == "first"
 
 
-def fails_with_a_full_disk(*_: object) -> None:
+def fails_with_a_full_disk(*_: object, **_named: object) -> None:
     raise OSError(28, "No space left on device")
 
 

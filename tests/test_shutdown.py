@@ -61,7 +61,7 @@ def hung() -> Iterator[threading.Event]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "runtime").mkdir()
+    (tmp_path / "runtime").mkdir(mode=0o700)
     monkeypatch.setattr(timeouts, "SHARED_FOLDER_S", 0.1)
     monkeypatch.setattr(timeouts, "FORCED_S", 0.1)
     return tmp_path

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from bootstrap.errors import IdentityError
+from bootstrap.errors import IdentityError, UsageError
+from bootstrap.files.secret import demanded_by
 from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Resources, Role
@@ -34,9 +35,13 @@ in the RayCluster or RayService, and its containers:
 def hand_over(settings: Settings, host: Host, _as_json: bool) -> int:
     """Check this node, correct its /etc/hosts, then exec KubeRay's command; never return.
 
+    :raises UsageError: if an option demands a token or TLS.
     :raises IdentityError: if KubeRay has not set the command, or it is not ``ray start``.
     :raises PreflightFailed: with all fatal findings.
     """
+    if option := demanded_by(settings):
+        hint = "authOptions and tlsOptions in the RayCluster's spec"
+        raise UsageError([f"{option}: KubeRay decides about its cluster's token and TLS"], hint=hint)
     log = Log(as_json=settings.log_format == "json")
     line = host.get(COMMAND)
     if line is None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bootstrap.files import ownership
+
 _MAX_READ = 64 * 1024
 """Bytes; larger than any file that a run owns."""
 
@@ -43,7 +45,12 @@ class Manifest:
     def load(cls, path: Path) -> Manifest:
         """Return the manifest in a file, or an empty one if the file is missing or damaged."""
         try:
-            return cls(**json.loads(path.read_text()))
+            # Through a descriptor: once our folder has gone, any user may take its name.
+            with (
+                ownership.opened(path.parent) as folder,
+                os.fdopen(ownership.open_file(path.name, dir_fd=folder), "rb") as file,
+            ):
+                return cls(**json.loads(file.read()))
         except (OSError, ValueError, TypeError, RecursionError):
             return cls()
 

@@ -33,6 +33,17 @@ def trusted(folder: int, owner: int) -> bool:
     return _shown.get(where) == owner
 
 
+def is_trusted_file(path: Path, status: os.stat_result) -> bool:
+    """Return whether this user or root owns the file with this status; ``path`` may be a symbolic link to it."""
+    if status.st_uid in (os.geteuid(), 0):
+        return True
+    folder = os.open(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return trusted(folder, status.st_uid)
+    finally:
+        os.close(folder)
+
+
 _shown: dict[tuple[int, int], int] = {}
 """Folder → the uid reported there for this user's files. Cached, since each probe makes and removes a file."""
 
@@ -45,6 +56,19 @@ def _shown_for_us(folder: int) -> int:
     finally:
         os.close(probe)
         os.unlink(name, dir_fd=folder)
+
+
+def check_link(path: Path) -> None:
+    """Check that no other user has put a symbolic link at a path that we are about to write to.
+
+    The kernel does the same in sticky folders only where fs.protected_symlinks is set (proc_sys_fs(5)).
+
+    :raises OSError: if one has.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode) and status.st_uid not in (os.geteuid(), 0):
+            raise PermissionError(errno.EPERM, f"a link that belongs to uid {status.st_uid}", str(path))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap.errors import BootstrapError
+from bootstrap.files import ownership
 from bootstrap.host import Host
 
 _TERMINATION_LOG = Path("/dev/termination-log")
@@ -49,8 +50,11 @@ def clear(result_file: str | None, host: Host) -> None:
     path = _path(result_file, host)
     # Only a regular file can hold an old result; a FIFO or the symbolic link /dev/stderr must stay.
     with contextlib.suppress(OSError):
-        if path is not None and stat.S_ISREG(path.lstat().st_mode):
-            os.truncate(path, 0)  # first, since a mount point such as the termination log cannot be unlinked
+        if path is not None:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "wb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return
+                file.truncate(0)  # first, since a mount point such as the termination log cannot be unlinked
             if path != _TERMINATION_LOG:
                 path.unlink()
 
@@ -61,6 +65,7 @@ def write(result_file: str | None, host: Host, result: Result) -> str:
     if path is not None:
         content = dataclasses.asdict(result)
         try:
+            ownership.check_link(path)
             path.write_text(_fitted(content) if path == _TERMINATION_LOG else json.dumps(content) + "\n")  # in place
         except OSError as error:
             return f"--result-file={path}: {error.strerror}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap import timeouts
+from bootstrap.files import ownership
 from bootstrap.files.manifest import Manifest
 
 PARENT = Path("/tmp")  # noqa: S108 (we make each folder in it, mode 0700, under a random name)
@@ -91,24 +92,36 @@ class RuntimeDir:
         if self.fault:
             return False
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        path, temporary = self.path / name, self.path / f".{name}"
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-            temporary.replace(path)
+            with ownership.opened(self.path) as folder:
+                # Once a cleaner of /tmp has removed ours, any user may take its name.
+                if self.lock >= 0 and not os.path.samestat(os.fstat(folder), os.fstat(self.lock)):
+                    return False
+                _write_atomically(folder, name, data)
             return True
         except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             return False
 
 
-def remove_files(folder: Path, *names: str) -> None:
-    """Remove these files, finished or not, from a runtime directory; what cannot be removed stays."""
-    for name in (*names, *(f".{name}" for name in names)):
+def _write_atomically(folder: int, name: str, data: bytes) -> None:
+    temporary = f".{name}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
         with contextlib.suppress(OSError):
-            (folder / name).unlink()
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+def remove_files(path: Path, *names: str) -> None:
+    """Remove these files, finished or not, from a runtime directory; what cannot be removed stays."""
+    with contextlib.suppress(OSError), ownership.opened(path) as folder:
+        for name in (*names, *(f".{name}" for name in names)):
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=folder)
 
 
 def make() -> RuntimeDir:

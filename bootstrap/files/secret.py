@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bootstrap import munge
 from bootstrap.errors import UsageError
+from bootstrap.files import ownership
 from bootstrap.files.mounts import is_networked, mount_of
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
@@ -189,7 +190,7 @@ def _named(source: str, name: str, *, is_token: bool) -> Secret:
 
 
 def _read(path: Path) -> bytes:
-    """Return the stripped content of a regular file that only its owner can write.
+    """Return the stripped content of a regular file that only this user, or root, can write.
 
     ``path`` may be a symbolic link, since Kubernetes mounts a Secret as one.
 
@@ -199,6 +200,8 @@ def _read(path: Path) -> bytes:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("not a regular file")
+        if not ownership.is_trusted_file(path, status):
+            raise ValueError(f"it belongs to uid {status.st_uid}, not to {os.geteuid()}")
         if status.st_mode & 0o022:
             raise ValueError(f"other users can write it (mode {status.st_mode & 0o777:o})")
         content = file.read(_MAX_BYTES).strip()

@@ -8,12 +8,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from bootstrap.files import runtime_dir
 from bootstrap.files.mounts import LOCAL_FUSE, is_networked, mount_of
 from bootstrap.files.ownership import Exposure, exposures
 from bootstrap.files.secret import Channel
 from bootstrap.node.inspection import Node
 from bootstrap.preflight.finding import GIB, Finding, size
 
+_RUNTIME_DIR = runtime_dir.PARENT / f"{runtime_dir.PREFIX}XXXXXXXX"
 LONGEST_SOCKET = 107
 """Bytes in a UNIX socket's path (unix(7): 108 with the NUL)."""
 # The last number is a process id, that of the head's starter: at most seven digits (proc_sys_kernel(5), pid_max).
@@ -49,7 +51,9 @@ def temp_dir(node: Node) -> Iterator[Finding]:
         yield Finding("temp-dir", f"{which} cannot be written ({trouble})", "--temp-dir=DIR that this user may write")
     if there == path:
         yield from _sticky(path)
-    for exposure in exposures(path):
+    # With --temp-dir, too, the token is in the runtime directory.
+    found = [each for place in (path, _RUNTIME_DIR) for each in exposures(place)]
+    for exposure in {(each.path, each.foreign): each for each in found}.values():
         # An emptyDir has mode 0777 by design, and only containers of the same pod see it.
         if exposure.foreign or not node.in_pod:
             yield _replaceable(exposure, fatal=exposure.to_all and not node.in_pod)
@@ -69,7 +73,7 @@ def _sticky(path: Path) -> Iterator[Finding]:
 
 
 def _replaceable(exposure: Exposure, *, fatal: bool) -> Finding:
-    """Return the finding that other users can put a folder of theirs in the place of Ray's, and so run code as us."""
+    """Return the finding that other users can put a folder of theirs in the place of ours, and so run code as us."""
     path, status = exposure.path, exposure.status
     if exposure.foreign:
         fact = f"{path} belongs to {_user(status.st_uid)}, who can"
@@ -77,7 +81,7 @@ def _replaceable(exposure: Exposure, *, fatal: bool) -> Finding:
     else:
         fact = f"{path} (mode {stat.S_IMODE(status.st_mode):o}) lets {'every user' if exposure.to_all else 'its group'}"
         remedy = f"as root: chmod +t {path}; or --temp-dir=DIR in a folder that only this user can write"
-    return Finding("temp-dir", f"{fact} replace Ray's folder", remedy, fatal=fatal)
+    return Finding("temp-dir", f"{fact} replace this run's folders", remedy, fatal=fatal)
 
 
 def _user(uid: int) -> str:

@@ -78,6 +78,14 @@ def is_alive(process: Process) -> bool:
     return now is not None and now.started == process.started and now.lives
 
 
+def is_own(process: Process) -> bool:
+    """Return whether this user runs it; any user can run one of any name, with any command line."""
+    try:
+        return os.stat(f"/proc/{process.pid}").st_uid == os.geteuid()  # noqa: PTH116 (many)
+    except OSError:
+        return False
+
+
 def send(process: Process, signum: int) -> None:
     """Signal exactly this process: a pidfd never refers to a later process with the same id."""
     with contextlib.suppress(ProcessLookupError, PermissionError):

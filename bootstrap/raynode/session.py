@@ -145,6 +145,7 @@ def copy_logs(logs: Path, folder: Path, *below: str) -> Path:
     :returns: the copy.
     :raises OSError: after trying every file, if one cannot be copied; or if another user owns a folder of the copy.
     """
+    ownership.check_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     faults: list[OSError] = []
     with contextlib.ExitStack() as stack:

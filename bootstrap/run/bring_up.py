@@ -93,10 +93,12 @@ def _make_ray_dir(node: Node, runtime: RuntimeDir, starter: int) -> list[str]:
     try:
         if asked is None and runtime.fault:
             raise RayStartFailed(f"Ray has no folder: {runtime.fault}", hint="--temp-dir=DIR on a local disk")
+        # What another user has put among the folders above since the preflight is a finding, too: before we make
+        # anything there, and once they all exist.
+        preflight.judge(list(folders.temp_dir(node)), node.settings.ignore_check)
         if asked is not None:
             ownership.make_closed(closed or node.temp_dir)
-        # Once the folders above exist: what another user has put among them meanwhile is a finding, too.
-        preflight.judge(list(folders.temp_dir(node)), node.settings.ignore_check)
+            preflight.judge(list(folders.temp_dir(node)), node.settings.ignore_check)
         if closed is None:
             if not ownership.is_enclosed(node.temp_dir):
                 raise RayStartFailed(f"others can now enter every folder above {node.temp_dir}", hint="start it again")

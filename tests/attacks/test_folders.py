@@ -113,7 +113,7 @@ def test_a_folder_that_he_makes_while_a_worker_waits_is_not_used(site: Site, pub
     neighbour.does('mkdir -m 777 "$1"', temp_dir)
     head = then_a_head(site)
     assert worker.wait() == 78
-    assert f"{temp_dir} belongs to uid {neighbour.UID}, who can replace Ray's folder" in worker.err
+    assert f"{temp_dir} belongs to uid {neighbour.UID}, who can replace this run's folders" in worker.err
     assert worker.starts == []
     assert neighbour.finds(temp_dir, *RAYS) == []
     head.send(signal.SIGTERM)
@@ -123,7 +123,7 @@ def test_a_folder_that_he_makes_while_a_worker_waits_is_not_used(site: Site, pub
 @pytest.mark.parametrize(
     ("who", "status", "why"),
     [
-        ("neighbour", 78, "belongs to uid 54321, who can replace Ray's folder"),
+        ("neighbour", 78, "belongs to uid 54321, who can replace this run's folders"),
         ("nobody", 69, "No such file"),
         ("we", 69, "is no longer the folder that this agent made"),
     ],
