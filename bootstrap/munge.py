@@ -2,7 +2,7 @@
 
 Slurm sites run its daemon on every node, since Slurm's own authentication uses it (https://dun.github.io/munge/). A
 credential is encrypted with the site's key, expires, names the user who made it, and can be restricted to the user who
-may decode it. We call libmunge as munge(3) describes it: importing nothing, and without a process for each call.
+may decode it. We call libmunge (munge(3)) through ctypes: no Python binding to install, no process for each call.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOCKET = Path("/run/munge/munge.socket.2")
-"""Where munged listens, as Debian, Red Hat and SUSE build it."""
+"""Where munged listens, as packaged by Debian, Red Hat and SUSE."""
 _LIBRARY = "libmunge.so.2"
 _TTL, _SOCKET, _UID_RESTRICTION = 4, 8, 9
 """MUNGE_OPT_TTL, MUNGE_OPT_SOCKET and MUNGE_OPT_UID_RESTRICTION in munge.h."""
@@ -29,7 +29,7 @@ def is_available() -> bool:
     """Return whether this node has MUNGE; that munged works, only a call can show."""
     try:
         return SOCKET.is_socket()
-    except OSError:  # its folder is closed to this user
+    except OSError:  # its folder is not accessible
         return False
 
 
@@ -73,7 +73,7 @@ def _encode(payload: bytes, uid: int | None) -> str:
 
 
 def _decode(credential: str) -> tuple[bytes, int]:
-    """Return payload and maker of a credential."""
+    """Return the payload of a credential and its creator's uid."""
     payload, length, uid = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_uint()
     results = map(ctypes.byref, (payload, length, uid))
     with _context() as (munge, context):

@@ -94,8 +94,8 @@ class Settings:
     grace: float = _option(parsers.duration, 20.0, "Time between SIGTERM and SIGKILL for the workload; keep it below the platform's [default: 20s]", group=_WHEN, metavar="TIME")
 
     on_node_loss: str = _option(parsers.choice("warn", "fail"), "warn", "What to do if a worker is lost while the workload runs", group=_HOW, metavar="warn|fail")
-    auth: str = _option(parsers.choice("auto", "off", "required"), "auto", "Authentication between the agents, and Ray's by token", group=_HOW, metavar="auto|off|required")
-    secret_file: str | None = _option(parsers.text, None, "File with the secret that the nodes share; see also RAY_BOOTSTRAP_SECRET [default: one that the head makes, if only this user's nodes can get it]", group=_HOW, metavar="FILE")
+    auth: str = _option(parsers.choice("auto", "off", "required"), "auto", "Authenticate agents, and Ray by token: auto, where the nodes share a secret; required, or refuse to run; off, never", group=_HOW, metavar="auto|off|required")
+    secret_file: str | None = _option(parsers.text, None, "File with the secret that the nodes share; it wins over RAY_BOOTSTRAP_SECRET [default: a generated one, where there is a way to share it]", group=_HOW, metavar="FILE")
     tls: str = _option(parsers.choice("off", "auto", "required"), "off", "TLS for Ray's connections, with certificates made for the run; auto: if the nodes share a secret", group=_HOW, metavar="off|auto|required")
     ignore_check: tuple[str, ...] = _option(parsers.text, (), "Report the findings of this preflight check but go on (`ray-bootstrap check` lists the names); may be repeated", group=_HOW, metavar="NAME", many=True)
     log_format: str = _option(parsers.choice("text", "json"), "text", "Format of the agent's lines on standard error", group=_HOW, metavar="text|json")
@@ -178,7 +178,7 @@ def _impossible(s: Settings) -> Iterator[str]:
             if port and s.gcs_port and port != s.gcs_port:
                 yield f"--head-address={s.head_address} and --gcs-port={s.gcs_port} name different ports; give only one"
     if s.tls == "required" and s.auth == "off":
-        yield "--tls=required with --auth=off: the head certifies only nodes that prove they know a secret"
+        yield "--tls=required with --auth=off: only nodes that prove they know a secret get a certificate; leave one out"
     if (s.min_worker_port is None) != (s.max_worker_port is None):
         yield "--min-worker-port and --max-worker-port go together; give both or neither"
     elif s.min_worker_port and s.max_worker_port and s.min_worker_port > s.max_worker_port:

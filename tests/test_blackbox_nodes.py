@@ -207,7 +207,7 @@ def test_another_version_of_ray(site: Site) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "told"),
     [
-        ("one", "two", "the secrets of the two nodes differ"),
+        ("one", "two", "its secret is not the head's; this node's is from RAY_BOOTSTRAP_SECRET"),
         ("one", None, "the head has a secret, this node has no secret"),
         (None, "two", "the head has no secret, this node has a secret"),
     ],
@@ -217,13 +217,13 @@ def test_another_secret(site: Site, first: str | None, second: str | None, told:
     worker = site.rank(1, 2, env={"RAY_BOOTSTRAP_SECRET": second})
     assert statuses(worker, head) == [77, 75]
     assert told in worker.err
+    fix = "fix: set the same RAY_BOOTSTRAP_SECRET, --secret-file or RAY_AUTH_TOKEN on every node"
+    assert head.err.count(fix) == 2  # where it turned the node away, and at the end
     assert "openssl" in worker.err or "RAY_AUTH_TOKEN" in worker.err
     assert worker.starts == []
 
 
-OPEN = (
-    "the nodes share no secret: whoever reaches the head's ports can run code as you; fix: export RAY_BOOTSTRAP_SECRET"
-)
+OPEN = "this run is open: the nodes share no secret; anyone who reaches the head's ports can run code as you; fix: run"
 
 
 def test_a_run_that_anybody_can_join_says_so_in_one_line_on_each_node(site: Site) -> None:

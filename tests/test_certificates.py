@@ -244,10 +244,12 @@ def missing(files: TlsFiles) -> None:
         (missing, "No such file"),
     ],
 )
-def test_files_that_do_not_serve(node: Callable[..., TlsFiles], damage: Callable[[TlsFiles], None], fault: str) -> None:
+def test_files_that_are_not_valid(
+    node: Callable[..., TlsFiles], damage: Callable[[TlsFiles], None], fault: str
+) -> None:
     files = node()
     damage(files)
-    with pytest.raises(ValueError, match=f"does not serve at {ONE}: .*{fault}"):
+    with pytest.raises(ValueError, match=f"is not valid for {ONE}: .*{fault}"):
         check(files, ONE)
 
 

@@ -130,7 +130,7 @@ def test_the_secret_in_the_record_is_used_where_none_was_given(tmp_path: Path) -
                 membership = await find(folder(tmp_path), auth=auth)
                 assert membership.secret.value == ours.value
                 await membership.leave("test")
-            with pytest.raises(Refused, match="differ"):
+            with pytest.raises(Refused, match="its secret is not the head's"):
                 await find(folder(tmp_path), USERS)
             with pytest.raises(Refused, match=r"the head has a secret, this node has no secret$"):
                 await find(folder(tmp_path), Secret(None, "--auth=off", Channel.NONE), auth="off")
@@ -273,7 +273,7 @@ def test_a_record_whose_secret_stays_wrong_is_reported(tmp_path: Path) -> None:
             with pytest.raises(HeadNotFound, match="its secret differs from the one in its record") as caught:
                 await find(rendezvous, timeout=0.3)
             assert (other or b"").decode() not in str(caught.value)
-            with pytest.raises(Refused, match="differ"):
+            with pytest.raises(Refused, match="its secret is not the head's"):
                 await find(rendezvous, USERS)
 
     scenario()

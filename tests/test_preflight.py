@@ -274,14 +274,14 @@ def test_a_check_that_cannot_look_is_a_warning(fit: Node, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("secret", "changes", "message"),
     [
-        (NO_SECRET, {}, "the nodes share no secret: whoever reaches the head's ports can run code as you"),
+        (NO_SECRET, {}, "this run is open: the nodes share no secret; anyone who reaches the head's"),
         (NO_SECRET, {"auth": "off"}, None),
         (Secret(None, "", Channel.LOCAL), {}, None),
         (Secret(b"x" * 16, "--secret-file"), {}, None),
         (
             Secret(b"x" * 15, "RAY_BOOTSTRAP_SECRET"),
             {},
-            "the secret (RAY_BOOTSTRAP_SECRET) has 15 bytes: who records a",
+            "the secret (RAY_BOOTSTRAP_SECRET) has 15 of at least 16 bytes: it can be",
         ),
         (Secret(None, "", Channel.MUNGE), {}, "MUNGE does not work: "),
     ],

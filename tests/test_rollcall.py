@@ -426,11 +426,11 @@ TOKEN = dataclasses.replace(given(SECRET), is_token=True)
 @pytest.mark.parametrize(
     ("theirs", "mine", "complaint"),
     [
-        (b"wrong", SECRET, "refused by the head head-host: the secrets of the two nodes differ, or one has none"),
+        (b"wrong", SECRET, "refused by the head head-host: its secret is not the head's; this node's is from the test"),
         (None, SECRET, "the head has a secret, this node has no secret"),
-        (SECRET, None, "the head has no secret, this node has a secret"),
-        (TOKEN, SECRET, "the head has a secret, this node has Ray's token (RAY_AUTH_TOKEN)"),
-        (SECRET, TOKEN, "the head has Ray's token (RAY_AUTH_TOKEN), this node has a secret"),
+        (SECRET, None, "the head has no secret, this node has a secret (the test)"),
+        (TOKEN, SECRET, "the head has a secret, this node has Ray's token (the test)"),
+        (SECRET, TOKEN, "the head has Ray's token, this node has a secret (the test)"),
     ],
 )
 @looped
@@ -443,7 +443,7 @@ async def test_secrets_that_differ_are_refused(
         assert caught.value.message == complaint
         assert "RAY_BOOTSTRAP_SECRET" in caught.value.hint
         await head.until(lambda: head.refused)
-        assert head.refused == ["127.0.0.1: the secrets of the two nodes differ, or one has none"]
+        assert [who.partition(";")[0] for who in head.refused] == ["127.0.0.1: its secret is not the head's"]
         assert {m["t"] for m in between.messages("head")} <= {"challenge", "refuse"}
         for side in between.said.values():
             for hidden in (SECRET, b"wrong"):
@@ -463,7 +463,7 @@ async def test_a_handshake_cannot_be_played_back() -> None:
             thief.send(recorded)
             answers = [await thief.hear() for _ in range(3)]
             assert [a.get("t") for a in answers] == ["challenge", "refuse", None]
-            assert answers[1]["reason"] == "the secrets of the two nodes differ, or one has none"
+            assert answers[1]["reason"] == "its secret is not the head's"
 
 
 @pytest.mark.parametrize("instead", [{"t": "hello"}, {"t": "proof", "proof": ""}, {"t": "bye"}, {"t": "welcome"}])

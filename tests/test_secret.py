@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 
 from bootstrap import munge
 from bootstrap.errors import UsageError
@@ -243,8 +244,9 @@ def test_ray_is_told_of_its_token_and_nobody_of_the_secret(files: Path) -> None:
 
 
 def test_rays_token_is_derived_as_documented_and_differs_for_each_run() -> None:
-    """With the line of openssl that docs/workload.md gives to other shells."""
-    line = """printf 'ray-bootstrap/token\\n%s' "$RUN_ID" | openssl dgst -sha256 -hmac "$SECRET" -r | cut -d' ' -f1"""
+    """With the very lines that docs/workload.md gives to other shells."""
+    text = (REPOSITORY / "docs" / "workload.md").read_text()
+    line = text[text.index("python3 -c 'import hashlib") : text.index("hexdigest())'")] + "hexdigest())'"
     env = {**os.environ, "RUN_ID": "job 17/ü", "SECRET": "correct horse battery staple"}
     printed = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, check=True).stdout.strip()
     assert derive_token(b"correct horse battery staple", "job 17/ü") == printed
@@ -261,7 +263,7 @@ def test_a_secret_is_never_shown() -> None:
 def test_a_blank_token_is_no_secret() -> None:
     with pytest.raises(UsageError, match="RAY_AUTH_TOKEN='  ' is blank"):
         load(Settings(auth="required"), host(RAY_AUTH_TOKEN="  "))
-    for blank in ("", " "):  # such as of `export RAY_BOOTSTRAP_SECRET="$(openssl rand -hex 32)"` without openssl
+    for blank in ("", " "):  # such as the output of a command that failed
         with pytest.raises(UsageError, match=f"RAY_BOOTSTRAP_SECRET='{blank}' is blank"):
             load(Settings(), host(RAY_BOOTSTRAP_SECRET=blank))
 

@@ -263,7 +263,7 @@ IMPOSSIBLE = [
     ({"rendezvous": "static"}, "--rendezvous=static needs --head-address=HOST[:PORT]"),
     ({"head_address": "a b"}, "--head-address='a b': expected HOST or HOST:PORT"),
     ({"head_address": "h:6379", "gcs_port": "6380"}, "--head-address=h:6379 and --gcs-port=6380 name different ports"),
-    ({"tls": "required", "auth": "off"}, "--tls=required with --auth=off: the head certifies only nodes that prove"),
+    ({"tls": "required", "auth": "off"}, "--tls=required with --auth=off: only nodes that prove they know a secret"),
     ({"min_worker_port": "20000"}, "--min-worker-port and --max-worker-port go together"),
     ({"min_worker_port": "2", "max_worker_port": "1"}, "--min-worker-port=2 is above --max-worker-port=1"),
     ({"gcs_port": "7000", "dashboard_port": "7000"}, "--dashboard-port=7000 is also --gcs-port"),

@@ -143,7 +143,7 @@ def test_the_one_line_of_the_readme_is_closed_to_other_users_of_the_heads_node(s
     assert (ended["JobState"], ended["ExitCode"]) == ("COMPLETED", "0:0"), slurm.output(job)
     assert codes == {"none": "401", "guessed": "403"}
     assert "token 64" in slurm.output(job)
-    assert "share no secret" not in slurm.output(job)
+    assert "this run is open" not in slurm.output(job)
     slurm.nothing_left()
 
 

@@ -64,6 +64,8 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
     gcs = None if node.identity.role is Role.HEAD else "HEAD:PORT"
     ports = choose(node.settings, node.identity.role, node.host)
     head, secret = node.identity.sources.get("head") or node.identity.sources.get("head_hints"), node.secret
+    tls = uses_tls(secret, node.settings)
+    no_secret = ", no secret" if node.settings.tls != "off" and not tls else ""
     return {
         **{name.replace("_", " "): sourced(identity, name) for name in _IDENTITY},
         "head": {"value": _candidates(node), "source": head or ""},
@@ -73,7 +75,7 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
         **{name.replace("_", " "): sourced(measured, name) for name in ("cpus", "memory", "gpus", "num_gpus")},
         "resources": sourced(measured, "custom"),
         "secret": {"value": "no" if secret.channel is Channel.NONE else "yes", "source": secret.source},
-        "tls": {"value": "yes" if uses_tls(secret, node.settings) else "no", "source": f"--tls={node.settings.tls}"},
+        "tls": {"value": "yes" if tls else "no", "source": f"--tls={node.settings.tls}{no_secret}"},
         "ray start": shlex.join(["ray", "start", *start_argv(node, ports, gcs)]),
         "notes": notes,
     }
@@ -125,7 +127,7 @@ def status(settings: Settings, _host: Host, as_json: bool) -> int:
             f" of {state.get('size') or '?'}, run {state.get('run_id')!r}, head {head},{connected} pid {state['pid']}"
         )
         if "use" in state:
-            print(f"  to use it: {state['use']}")
+            print(f"  export {state['use']}")
     if not found:
         print("this user has no agent running on this machine", file=sys.stderr)
         return NOT_RUNNING

@@ -23,9 +23,9 @@ MAX_REQUEST = 4096
 """Characters of a request; ours takes 330."""
 _MAX_FAULT = 200
 _BEFORE, _AFTER = timedelta(days=1), timedelta(days=3650)
-"""A certificate is valid from a day ago, since clocks differ, for longer than any run. Its key goes with the run."""
+"""A certificate is valid from a day ago, since clocks differ, for longer than any run; its key goes with the run."""
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
-"""Names that a certificate may carry; a wildcard is none."""
+"""Names that a certificate may carry; wildcards are not allowed."""
 _BOTH_ENDS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
 

@@ -25,7 +25,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What the head answers, in PEM: the node's certificate, and the CA's, by which it checks the others'."""
+    """What the head answers, in PEM: the node's certificate, and the CA's, which verifies the others'."""
 
     certificate: str
     ca: str
@@ -33,7 +33,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Where they lie on this node, for Ray and for every process that connects to it."""
+    """Where the files are on this node, for Ray and for every process that connects to it."""
 
     certificate: Path
     key: Path
@@ -63,9 +63,9 @@ def check(files: TlsFiles, ip: str) -> None:
                     end.do_handshake()
         for end in ends:
             end.do_handshake()
-    except OSError as error:  # ssl's own are some
+    except OSError as error:  # ssl.SSLError is one
         why = getattr(error, "verify_message", "") or getattr(error, "reason", "") or error
-        raise ValueError(f"the certificate does not serve at {ip}: {why}") from None
+        raise ValueError(f"the certificate is not valid for {ip}: {why}") from None
 
 
 def _context(files: TlsFiles, protocol: int) -> ssl.SSLContext:

@@ -18,7 +18,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def is_networked(kind: str) -> bool:
-    """Return whether a file system of this type lies on the network, so that other machines may see it."""
+    """Return whether a file system of this type is a network file system, which other machines may see."""
     return kind in _NETWORKED or (kind.startswith("fuse.") and kind not in LOCAL_FUSE)
 
 

@@ -1,4 +1,4 @@
-"""Whose is a file, and who else could put another one in its place?"""
+"""Who owns a file, and who else could replace it?"""
 
 import contextlib
 import errno
@@ -139,7 +139,7 @@ def exposures(path: Path) -> Iterator[Exposure]:
 
 
 def is_enclosed(path: Path) -> bool:
-    """Return whether a folder above ``path`` keeps other users out; a missing one is to be made so."""
+    """Return whether a folder above ``path`` keeps other users out; a missing one will be created closed."""
     for folder in Path(os.path.realpath(path)).parents:
         try:
             if is_closed(folder.stat()):

@@ -1,7 +1,7 @@
 """The secret that the nodes of a run share, where it comes from, and Ray's token, which is derived from it.
 
 The secret authenticates the roll call; Ray's processes never see it. Ray sends its token in clear, unless it runs with
-TLS, so whoever listens gets the token; as it is derived one way, he still cannot speak the roll call.
+TLS, so an eavesdropper gets the token; as it is derived one way, that is not enough to take part in the roll call.
 """
 
 import hmac
@@ -23,7 +23,10 @@ from bootstrap.settings import Settings
 
 _MAX_BYTES = 64 * 1024
 VARIABLE = "RAY_BOOTSTRAP_SECRET"
-FIX_OPEN = f'export {VARIABLE}="$(openssl rand -hex 32)" once for all nodes, or --shared-dir=DIR on all nodes'
+FIX_OPEN = (
+    f'run "openssl rand -hex 32" once and set {VARIABLE} to its output on every node, or --shared-dir=DIR on every node'
+)
+FIX_MISMATCH = f"set the same {VARIABLE}, --secret-file or RAY_AUTH_TOKEN on every node, or --auth=off on every node"
 FIX_MUNGE = f"mount {munge.SOCKET.parent} into the container and start munged, on every node; or {FIX_OPEN}"
 
 
@@ -52,7 +55,7 @@ class Secret:
     """The shared secret, or its absence; never printed."""
 
     value: bytes | None = field(repr=False)
-    """None also until this node has received it through its channel."""
+    """None also until its channel has delivered it to this node."""
     source: str
     channel: Channel = Channel.GIVEN
     is_token: bool = False
@@ -69,7 +72,7 @@ class Secret:
     def kind(self) -> str:
         """Return what both sides call it in the roll call: ``token``, ``munge``, ``secret`` or ``none``.
 
-        It does not depend on whether the secret has come: a node with a channel never joins a head that has no secret.
+        It does not depend on whether the secret has arrived: a node with a channel never joins a head without one.
         """
         if self.channel in (Channel.NONE, Channel.MUNGE):
             return str(self.channel.value)
@@ -91,8 +94,8 @@ class Token:
 def load_secret(settings: Settings, host: Host, identity: NodeIdentity) -> Secret:
     """Return the secret that this node was given, or how it will get one.
 
-    Ray looks for a token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, then ~/.ray/auth_token (docs/ray.md); so do we, after
-    what was given to us.
+    Ray looks for a token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, then ~/.ray/auth_token (docs/ray.md). So do we, after
+    what was given to us; and several nodes prefer a secret that they share for certain to the last.
 
     :raises UsageError: if a named file cannot be used, or a variable is blank.
     """
@@ -110,26 +113,30 @@ def load_secret(settings: Settings, host: Host, identity: NodeIdentity) -> Secre
     if path := host.get("RAY_AUTH_TOKEN_PATH"):
         return _named("RAY_AUTH_TOKEN_PATH", path, is_token=True)
     home = Path(host.get("HOME") or "/nonexistent")
+    expected = _expected(identity, host, home)
+    # Ray makes this file itself, at the first ray.init() that asks for one: no node's need be another's.
+    if expected.channel not in (Channel.NONE, Channel.LOCAL):
+        return expected
     token = home / ".ray" / "auth_token"
     try:
         return Secret(_read(token), str(token), is_token=True, path=token)
     except OSError:
-        return _to_come(identity, host, home)
+        return expected
     except ValueError as error:  # Ray would use it
         raise UsageError([f"{token}: {error}"], hint="chmod 600 it, remove it, or use --auth=off") from None
 
 
-def _to_come(identity: NodeIdentity, host: Host, home: Path) -> Secret:
-    """Return a secret without a value, with the channel through which it will come."""
+def _expected(identity: NodeIdentity, host: Host, home: Path) -> Secret:
+    """Return a secret without a value, naming the channel that will deliver it."""
     if identity.size == 1:
         return Secret(None, "generated for the only node", Channel.LOCAL)
     if identity.rendezvous == "file":
         return Secret(None, "the head's record in --shared-dir", Channel.RECORD)
     if host.get("SLURM_JOB_ID") and munge.is_available():
         return Secret(None, f"the head, through MUNGE ({munge.SOCKET})", Channel.MUNGE)
-    kind, _ = mount_of(host, home)
-    if is_networked(kind):
-        return Secret(None, f"the head's record in {home} ({kind})", Channel.HOME)
+    fs_type, _ = mount_of(host, home)
+    if is_networked(fs_type):
+        return Secret(None, f"the head's record in {home} ({fs_type})", Channel.HOME)
     return NO_SECRET
 
 
@@ -163,13 +170,13 @@ def generate(given: Secret) -> Secret:
 def derive_token(secret: bytes, run_id: str) -> str:
     """Return Ray's token for this run, 64 hex digits: an HMAC with the secret as its key, which does not reveal it.
 
-    ``printf 'ray-bootstrap/token\\n%s' "$RUN_ID" | openssl dgst -sha256 -hmac "$SECRET"`` prints the same.
+    docs/workload.md shows how another shell computes it.
     """
     return hmac.digest(secret, b"ray-bootstrap/token\n" + run_id.encode("utf-8", "surrogateescape"), "sha256").hex()
 
 
 def ray_token(secret: Secret, run_id: str, runtime: RuntimeDir) -> Token:
-    """Return Ray's token: what the user gave as one, or one derived from the secret, in a file for Ray's processes."""
+    """Return Ray's token: the user's own, or one derived from the secret, in a file for Ray's processes."""
     if secret.value is None:
         return Token(None)
     if secret.is_token:
@@ -182,11 +189,11 @@ def _named(source: str, name: str, *, is_token: bool) -> Secret:
     path = Path(name).expanduser()
     try:
         return Secret(_read(path), source, is_token=is_token, path=path)
-    except FileNotFoundError as error:
-        hint = f"create it, with the same content on all nodes: openssl rand -hex 32 > {name}; chmod 600 {name}"
-        raise UsageError([f"{source}={name}: {error.strerror}"], hint=hint) from None
-    except (OSError, ValueError) as error:
-        raise UsageError([f"{source}={name}: {error}"], hint="chmod 600 it, or use --auth=off") from None
+    except OSError as error:
+        fault, hint = error.strerror or str(error), f"openssl rand -hex 32 > {name}; copy it to all nodes"
+    except ValueError as error:
+        fault, hint = str(error), f"a file of your own with mode 600: openssl rand -hex 32 > {name}; chmod 600 {name}"
+    raise UsageError([f"{source}={name}: {fault}"], hint=hint)
 
 
 def _read(path: Path) -> bytes:

@@ -23,9 +23,10 @@ CHECKS: tuple[Check, ...] = (
     Check("mpi-variables", "no environment variable makes Ray's workers act as MPI ranks", machine.mpi_variables),
     Check(
         "secret",
-        "the nodes share a secret, if they are several, and nobody can guess it",
+        "the nodes share a secret, or there is one node; a given one has at least 16 bytes",
         authentication.secret,
-        lambda node: node.identity.launcher != "kuberay",  # its authOptions decide
+        # KubeRay's authOptions decide in its pods.
+        lambda node: node.settings.auth != "off" and node.identity.launcher != "kuberay",
     ),
     Check(
         "token-file",

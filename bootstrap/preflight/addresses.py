@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Collection, Iterator
 
 from bootstrap import net
+from bootstrap.files.secret import uses_tls
 from bootstrap.model import Role
 from bootstrap.node import hosts_file
 from bootstrap.node.inspection import Node
@@ -93,6 +94,9 @@ def node_address(node: Node) -> Iterator[Finding]:
     if ipaddress.ip_address(address.ip).is_loopback:
         if node.multi_node:
             yield Finding("node-address", f"{given}, which no other node can reach", remedy)
+        elif uses_tls(node.secret, node.settings):
+            message = f"{given}: Ray takes the default route's instead, and the TLS certificate would name another one"
+            yield Finding("node-address", message, remedy, fatal=False)
     elif address.interface is None:
         yield Finding("node-address", f"{given}: Ray may not be able to bind it", remedy, fatal=False)
 

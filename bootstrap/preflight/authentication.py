@@ -9,23 +9,24 @@ from bootstrap.node.inspection import Node
 from bootstrap.preflight.finding import Finding
 from bootstrap.process.bounded import TimedOut, run_bounded
 
-_SAFE_LENGTH = 16
-"""Bytes; a shorter secret may be found by trying all against what a false head, or who listens, has recorded."""
-_FIX_POD = (
-    'kubectl create secret generic ray-bootstrap --from-literal=secret="$(openssl rand -hex 32)", which the base reads'
-)
+_MIN_BYTES = 16
+"""A shorter secret may be brute-forced from a handshake that a false head or an eavesdropper has recorded."""
+_LONGER = "openssl rand -hex 32"
+_FIX_POD = f"{_LONGER} | kubectl create secret generic ray-bootstrap --from-file=secret=/dev/stdin (k8s/base reads it)"
 
 
 def secret(node: Node) -> Iterator[Finding]:
     """Check that the nodes share a secret, and that nobody can guess it."""
     found = node.secret
-    if found.channel is Channel.NONE and node.settings.auth != "off" and node.multi_node:
-        message = "the nodes share no secret: whoever reaches the head's ports can run code as you"
+    if found.channel is Channel.NONE and node.multi_node:
+        message = "this run is open: the nodes share no secret; anyone who reaches the head's ports can run code as you"
         remedy = _FIX_POD if node.in_pod else FIX_OPEN
-        yield Finding("secret", message, f"{remedy}; --auth=off if that is wanted", fatal=False)
-    if found.value is not None and len(found.value) < _SAFE_LENGTH:
-        message = f"the secret ({found.source}) has {len(found.value)} bytes: who records a handshake can guess it"
-        yield Finding("secret", message, "openssl rand -hex 32 makes one", fatal=False)
+        yield Finding("secret", message, f"{remedy}; or --auth=off if it is meant to be open", fatal=False)
+    if found.value is not None and len(found.value) < _MIN_BYTES:
+        message = (
+            f"the secret ({found.source}) has {len(found.value)} of at least {_MIN_BYTES} bytes: it can be guessed"
+        )
+        yield Finding("secret", message, f"{_LONGER}, and give it to every node", fatal=False)
     if found.channel is Channel.MUNGE:
         try:
             run_bounded(timeouts.MUNGE_S, lambda: munge.encode(b""))

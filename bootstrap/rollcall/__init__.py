@@ -1,7 +1,11 @@
 """The one connection between agents: docs/rollcall.md has the protocol, message by message.
 
 :mod:`~bootstrap.rollcall.wire`
-    JSON lines over TCP, bounded both ways; who may speak (HMAC over fresh challenges); the hello.
+    JSON lines over TCP, bounded both ways; the hello.
+:mod:`~bootstrap.rollcall.auth`, :mod:`~bootstrap.rollcall.credential`
+    Who may take part: the run tag, keys and MACs; the secret in a MUNGE credential.
+:mod:`~bootstrap.rollcall.listener`, :mod:`~bootstrap.rollcall.handshake`, :mod:`~bootstrap.rollcall.admission`
+    The head's side up to the hello, with limits for strangers; what the head compares.
 :mod:`~bootstrap.rollcall.server`
     The head's side: admits or refuses, releases, knows who is where, delivers the verdict.
 :mod:`~bootstrap.rollcall.client`

@@ -19,7 +19,7 @@ def other_run(me: Hello, hello: Hello) -> str:
     """Return why ``hello`` belongs to another run or attempt; empty if it does not."""
     if (hello.run, hello.attempt) == (me.run, me.attempt):
         return ""
-    return f"this is not run {hello.run!r}, attempt {hello.attempt}"  # not which it is: that lets nodes in
+    return f"this is not run {hello.run!r}, attempt {hello.attempt}"  # our own would admit the peer
 
 
 def rank_for(me: Hello, hello: Hello, holder: Callable[[int], Hello | None], lowest_free: int) -> int:

@@ -1,4 +1,4 @@
-"""Who may speak in the roll call, and what keeps others from changing what is said (docs/rollcall.md).
+"""Who may take part in the roll call, and what keeps others from changing what is said (docs/rollcall.md).
 
 Only HMAC-SHA256 (RFC 2104) and HKDF (RFC 5869), over fresh nonces of both sides. It authenticates; it does not encrypt.
 """
@@ -16,7 +16,7 @@ MAC_OVERHEAD = MAC_LENGTH + 1
 
 
 class BadMac(ValueError):
-    """A line without the MAC that this connection's secret gives it."""
+    """A line whose MAC is missing or wrong."""
 
 
 def nonce() -> str:
@@ -51,29 +51,29 @@ class Authenticator:
     :param run: the run id and the attempt, so that runs with the same secret have different keys.
     """
 
-    __slots__ = ("_hears", "_says", "heard", "sent")
+    __slots__ = ("_receive_key", "_send_key", "heard", "sent")
 
     def __init__(self, secret: bytes, side: str, nonces: str, run: str, attempt: int) -> None:
         keys = {
             speaker: hkdf(secret, nonces.encode(), f"ray-bootstrap/{VERSION}\n{speaker}\n{attempt}\n{run}".encode())
             for speaker in ("worker", "head")
         }
-        self._says = keys.pop(side)
-        (self._hears,) = keys.values()
+        self._send_key = keys.pop(side)
+        (self._receive_key,) = keys.values()
         self.sent = self.heard = 0
         """Lines so far; with ``heard``, the other side has proved that it knows the secret."""
 
     def sign(self, line: bytes) -> bytes:
         """Return a line (with its end) with its MAC."""
         text = line[:-1]
-        mac = _mac(self._says, self.sent, text)
+        mac = _mac(self._send_key, self.sent, text)
         self.sent += 1
         return b"%b %b\n" % (text, mac)
 
     def verify(self, line: bytes) -> bytes:
         """Return what was signed in a line (without its end). :raises BadMac: if the MAC is missing or wrong."""
         text, _, mac = line.rpartition(b" ")
-        if not hmac.compare_digest(_mac(self._hears, self.heard, text), mac):
+        if not hmac.compare_digest(_mac(self._receive_key, self.heard, text), mac):
             raise BadMac("a line with a wrong MAC")
         self.heard += 1
         return text

@@ -8,7 +8,7 @@ from typing import Any
 from bootstrap import net, timeouts
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
 from bootstrap.files.certificates import Issued
-from bootstrap.files.secret import FIX_MUNGE, Secret
+from bootstrap.files.secret import FIX_MISMATCH, FIX_MUNGE, Secret
 from bootstrap.model import HeadAddress, Phase, Verdict
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.rollcall import auth, credential, wire
@@ -19,7 +19,7 @@ from bootstrap.rollcall.wire import Connection, Hello, Message
 _KINDS = {
     "none": "no secret",
     "secret": "a secret",
-    "token": "Ray's token (RAY_AUTH_TOKEN)",
+    "token": "Ray's token",
     "munge": "a secret through MUNGE",
 }
 
@@ -47,7 +47,7 @@ class Membership:
 
     hello: Hello
     secret: Secret
-    """What this node was given; from the handshake on, with MUNGE, what it got."""
+    """What this node was given; with MUNGE, from the handshake on, the one received."""
     heartbeat_timeout: float
     secrets_differ: bool = False
     """Whether the head refused this node because its secret is another one."""
@@ -222,7 +222,7 @@ class Membership:
         if message.get("t") != "refuse" or not self._is_ours(message):
             raise ValueError("a line with a wrong MAC")
         self.secrets_differ = message.get("kind") == "secret"
-        self._fail(_refusal(message))
+        self._fail(_refusal(message, f"; this node's is from {self.secret.source}" if self.secrets_differ else ""))
 
     def _answer(self, message: Message) -> None:
         found = message.get("credential", "")
@@ -258,22 +258,19 @@ class Membership:
             self.ended.exception()  # likewise
 
 
-_FIX_MISMATCH = "give all nodes the same RAY_BOOTSTRAP_SECRET, --secret-file or RAY_AUTH_TOKEN, or all --auth=off"
-
-
 def _mismatch(mine: Secret, theirs: str) -> Refused:
     """Return the error of a node whose secret is of another kind than the head's."""
-    here = _KINDS[mine.kind]
+    here = _KINDS[mine.kind] if mine.value is None else f"{_KINDS[mine.kind]} ({mine.source})"
     if mine.is_in_record and mine.value is None:
         here = f"none yet: it was to come from {mine.source}"
     what = f"the head has {_KINDS.get(theirs, repr(theirs[:20]))}, this node has {here}"
-    return Refused(what, hint=FIX_MUNGE if "munge" in (mine.kind, theirs) else _FIX_MISMATCH)
+    return Refused(what, hint=FIX_MUNGE if "munge" in (mine.kind, theirs) else FIX_MISMATCH)
 
 
-def _refusal(message: Message) -> Exception:
+def _refusal(message: Message, more: str = "") -> Exception:
     kind, reason = wire.text(message, "kind"), wire.text(message, "reason")
     if kind == "other-run":
         return NotThisHead(reason)
     error: type[BootstrapError] = IdentityError if kind == "identity" else Refused
-    hints = {"secret": _FIX_MISMATCH, "tls": FIX_TLS}
-    return error(f"refused by the head {wire.text(message, 'head')}: {reason}", hint=hints.get(kind, ""))
+    hints = {"secret": FIX_MISMATCH, "tls": FIX_TLS}
+    return error(f"refused by the head {wire.text(message, 'head')}: {reason}{more}", hint=hints.get(kind, ""))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bootstrap.errors import Refused
-from bootstrap.files.secret import Channel, Secret
+from bootstrap.files.secret import FIX_MISMATCH, Channel, Secret
 from bootstrap.process.bounded import TimedOut
 from bootstrap.rollcall import auth, credential, wire
 from bootstrap.rollcall.auth import Authenticator
@@ -13,8 +13,8 @@ from bootstrap.rollcall.listener import Allowance, source_of
 from bootstrap.rollcall.wire import Connection, Hello, Message
 
 _PER_SOURCE, _SPARE = 256, 64
-"""Limit of unauthenticated connections from one source, or the run's size and some to spare if that is more. Of all
-together twice as many may be open; beyond it the oldest is cut."""
+"""Limit of unauthenticated connections from one source, or the run's size and some headroom if that is more. Twice as
+many may be open from all sources together; beyond that the oldest is cut."""
 _MUNGE_AT_ONCE = 8
 _MAX_REPORTED = 20
 """Limit of rejected nodes that the head logs, since a peer may be guessing secrets."""
@@ -45,7 +45,7 @@ class Handshakes:
     _pending: dict[Connection, _Unauthenticated] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
     _credentials: set[asyncio.Task[None]] = field(default_factory=set)
-    """Calls of munged that are under way."""
+    """Pending calls to munged."""
     _munge: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MUNGE_AT_ONCE))
 
     def __post_init__(self) -> None:
@@ -74,23 +74,23 @@ class Handshakes:
         elif self.secret.value is not None and connection.authenticator is None:
             raise ValueError(f"{message['t'][:40]!r} before the challenge")
         elif message["t"] == "bye":  # it has seen that its secret is of another kind than ours
-            self.hear_bad_mac(connection)
+            self.refuse_secret(connection)
         else:
             return wire.parse_hello(message)
         return None
 
-    def hear_bad_mac(self, connection: Connection, _line: bytes = b"") -> None:
+    def refuse_secret(self, connection: Connection, _line: bytes = b"") -> None:
         """Refuse a peer that does not know the secret, in a line that it can read: without a MAC."""
         connection.authenticator = None
         tag = self._pending[connection].tag
-        self.refuse(connection, "secret", "the secrets of the two nodes differ, or one has none", tag)
+        self.refuse(connection, "secret", "its secret is not the head's", tag)
 
     def refuse(self, connection: Connection, kind: str, reason: str, tag: str = "") -> None:
         """Send the refusal and close; with a ``tag`` if the peer does not trust this head yet."""
         connection.send({"t": "refuse", "kind": kind, "reason": reason, "head": self.me.host, "tag": tag})
         connection.close(reason)
         if kind != "other-run":
-            self._report(f"{connection.peer}: {reason}")
+            self._report(f"{connection.peer}: {reason}" + (f"; fix: {FIX_MISMATCH}" if kind == "secret" else ""))
 
     def end(self, connection: Connection) -> None:
         """Let a connection go, as its node has been admitted."""
@@ -114,7 +114,7 @@ class Handshakes:
             connection.cut(f"not authenticated within {self.time_limit:g} s")
 
     def close(self) -> None:
-        """Cut all."""
+        """Cut all connections."""
         for task in self._credentials:
             task.cancel()
         for connection in list(self._pending):

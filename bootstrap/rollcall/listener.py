@@ -1,4 +1,4 @@
-"""Accept the roll call's connections, and of those that never prove anything only so many from each source."""
+"""Accept the roll call's connections, and limit the unauthenticated ones from each source."""
 
 import asyncio
 import contextlib
@@ -19,8 +19,8 @@ _MOST_SOURCES = 4096
 class Allowance:
     """How many connections each source may still open: ``most``, refilled within ``seconds``.
 
-    A connection that proves itself is given back at once. So many nodes may come from behind one address, but one
-    address cannot keep the head busy.
+    A connection that authenticates is given back at once. Thus many nodes may connect from behind one address, but no
+    address can keep the head busy.
     """
 
     most: int
@@ -39,7 +39,7 @@ class Allowance:
         return True
 
     def give_back(self, source: bytes, now: float) -> None:
-        """Count a connection no more, as it has proved itself."""
+        """Stop counting a connection that has authenticated."""
         self._left[source] = (min(self.most, self._left_at(source, now) + 1), now)
 
     def _left_at(self, source: bytes, now: float) -> float:
@@ -92,7 +92,7 @@ class Listener:
         return port
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         for listening in self._sockets:
             with contextlib.suppress(ValueError, RuntimeError):
                 asyncio.get_running_loop().remove_reader(listening)

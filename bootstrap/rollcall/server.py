@@ -169,7 +169,7 @@ class RollCall:
 
     def _meet(self, address: str) -> Connection | None:
         strangers = self.handshakes
-        return strangers.meet(address, lambda: Connection(self._hear, strangers.hear_bad_mac, self._closed))
+        return strangers.meet(address, lambda: Connection(self._hear, strangers.refuse_secret, self._closed))
 
     def _hear(self, connection: Connection, message: Message) -> None:
         if (member := self._joined.get(connection)) is not None:

@@ -160,8 +160,8 @@ class Connection(asyncio.Protocol):
 
     :param on_message: called with each message, in order. A ValueError from it, or from decoding, cuts the connection:
         the peer does not speak the protocol.
-    :param on_bad_mac: called with a line that has another MAC, if no line had the right one before: the peer
-        does not know the secret. A later one cuts the connection: somebody has changed it on its way.
+    :param on_bad_mac: called with a line that has a wrong MAC before any had the right one: the peer does not know the
+        secret. A later one cuts the connection: somebody has changed it on its way.
     :param on_closed: called once, with the reason, whichever side closed it.
     """
 
@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
         self._cut_early = self._lost = False
         self.authenticator: Authenticator | None = None
         self.admitted = False
-        """Whether a heartbeat may come now; before, it would be free for strangers and not for us."""
+        """Whether heartbeats are allowed; before, they would cost a stranger nothing and us work."""
         self.peer = "?"
         self.last_heard = asyncio.get_running_loop().time()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bootstrap import cleanup, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RayStartFailed, Stopped
-from bootstrap.files.secret import Channel, Secret, check_required, generate, load_secret, ray_token
+from bootstrap.files.secret import FIX_MISMATCH, Channel, Secret, check_required, generate, load_secret, ray_token
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, join_host_port
 from bootstrap.node.inspection import Node
 from bootstrap.parsers import host_port
@@ -211,6 +211,8 @@ def _with_rejected(error: QuorumTimeout, rejected: list[str]) -> QuorumTimeout:
         return error
     lines = "\n".join(["rejected:", *rejected[-_REJECTED_SHOWN:]])
     hint = f"first check whether the rejected connections are this run's; then {error.hint}"
+    if any("its secret is not the head's" in entry for entry in rejected):
+        hint = FIX_MISMATCH
     return QuorumTimeout(f"{error.message}\n{lines}", hint=hint)
 
 
