@@ -303,6 +303,17 @@ def test_a_secret_that_is_missing_short_or_out_of_reach(
     )
 
 
+@pytest.mark.parametrize(("instead", "fatal"), [("192.0.2.7", [("node-address", True)]), (None, [])])
+def test_a_loopback_address_that_ray_replaces_is_no_place_for_tls(
+    fit: Node, monkeypatch: pytest.MonkeyPatch, instead: str | None, fatal: list[tuple[str, bool]]
+) -> None:
+    monkeypatch.setattr(net, "source_address", lambda _towards: instead)
+    alone = NodeIdentity("local", Role.HEAD, 0, 1, "run")
+    node = having(fit, address=NodeAddress("127.0.0.1", "lo", "node"), identity=alone, tls="auto")
+    assert found(node) == fatal
+    assert found(having(node, tls="off")) == []
+
+
 def test_kuberay_decides_about_authentication_itself(fit: Node) -> None:
     identity = dataclasses.replace(fit.identity, size=2, launcher="kuberay")
     assert found(having(fit, secret=NO_SECRET, identity=identity)) == []

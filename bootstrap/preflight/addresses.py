@@ -12,6 +12,9 @@ from bootstrap.preflight.finding import Finding
 from bootstrap.raynode import ports as ray_ports
 from bootstrap.settings import fixed_ports, flag
 
+_RAYS_TARGET = "8.8.8.8"
+"""Ray replaces 127.0.0.1 by the source address of the route there (get_node_ip_address in its services.py)."""
+
 
 def ports(node: Node) -> Iterator[Finding]:
     """Check that the user's ports are free, and that the kernel does not hand them out; the agent chose the others."""
@@ -94,9 +97,9 @@ def node_address(node: Node) -> Iterator[Finding]:
     if ipaddress.ip_address(address.ip).is_loopback:
         if node.multi_node:
             yield Finding("node-address", f"{given}, which no other node can reach", remedy)
-        elif uses_tls(node.secret, node.settings):
-            message = f"{given}: Ray takes the default route's instead, and the TLS certificate would name another one"
-            yield Finding("node-address", message, remedy, fatal=False)
+        elif uses_tls(node.secret, node.settings) and (instead := net.source_address(_RAYS_TARGET)):
+            message = f"{given}, for which Ray takes {instead}: the TLS certificate would name another address"
+            yield Finding("node-address", message, remedy)
     elif address.interface is None:
         yield Finding("node-address", f"{given}: Ray may not be able to bind it", remedy, fatal=False)
 
