@@ -15,10 +15,8 @@ from pathlib import Path
 SOCKET = Path("/run/munge/munge.socket.2")
 """Where munged listens, as packaged by Debian, Red Hat and SUSE."""
 _LIBRARY = "libmunge.so.2"
-_TTL, _SOCKET, _UID_RESTRICTION = 4, 8, 9
-"""MUNGE_OPT_TTL, MUNGE_OPT_SOCKET and MUNGE_OPT_UID_RESTRICTION in munge.h."""
-_TTL_S = 60
-"""Lifetime of a credential, on the clocks of both machines; munged's own default is 300."""
+_SOCKET, _UID_RESTRICTION = 8, 9
+"""MUNGE_OPT_SOCKET and MUNGE_OPT_UID_RESTRICTION in munge.h."""
 
 
 class MungeError(Exception):
@@ -99,7 +97,6 @@ def _context() -> Iterator[tuple[ctypes.CDLL, int]]:
     context = munge.munge_ctx_create()
     try:
         munge.munge_ctx_set(context, _SOCKET, ctypes.c_char_p(os.fsencode(SOCKET)))
-        munge.munge_ctx_set(context, _TTL, ctypes.c_int(_TTL_S))
         yield munge, context
     finally:
         munge.munge_ctx_destroy(context)
