@@ -49,31 +49,31 @@ def _await(call: Call[Path | None] | Call[None], seconds: float, where: str, fau
 def remove_sessions(manifest: Manifest, held: Held) -> Path | None:
     """Remove this run's sockets, and its sessions except their logs; return where the last logs are, if any."""
     remove_sockets(sorted(held.sockets))
-    sessions = sorted(own_sessions(manifest, held))
-    if not manifest.closed_dir:
-        kept = [session / "logs" for session in sessions if remove_session(session, manifest.gcs)]
-        return kept[-1] if kept else None
+    closed, sessions = Path(manifest.closed_dir or "/nonexistent"), sorted(own_sessions(manifest, held))
+    inside = [session for session in sessions if session.is_relative_to(closed)]
+    # Ray 2.52 puts a worker's session where the head's is.
+    outside = [session for session in sessions if session not in inside]
+    kept = [session / "logs" for session in outside if remove_session(session, manifest.gcs)]
     with contextlib.suppress(OSError):
-        return _remove_closed(Path(manifest.closed_dir), sessions, manifest.gcs)
-    return None
+        kept += _remove_closed(closed, inside, manifest.gcs)
+    return kept[-1] if kept else None
 
 
-def _remove_closed(closed: Path, sessions: Sequence[Path], gcs: str) -> Path | None:
-    """Remove the sessions below a closed folder, and the folder if no logs are left; return where the last logs are.
+def _remove_closed(closed: Path, sessions: Sequence[Path], gcs: str) -> list[Path]:
+    """Remove the sessions below a closed folder, and the folder if no logs are left; return the folders of logs.
 
     Through a descriptor: who owns a folder above may have put a link in its place.
 
     :raises OSError: if it is gone, or no longer closed and this user's.
     """
     with ownership.opened(closed, closed=True) as folder:
-        inside = Path(f"/proc/self/fd/{folder}")
-        ours = [session for session in sessions if session.is_relative_to(closed)]
-        kept = [session / "logs" for session in ours if remove_session(inside / session.relative_to(closed), gcs)]
+        here = Path(f"/proc/self/fd/{folder}")
+        kept = [session / "logs" for session in sessions if remove_session(here / session.relative_to(closed), gcs)]
         if not kept:
-            shutil.rmtree(inside / runtime_dir.RAY, ignore_errors=True)
+            shutil.rmtree(here / runtime_dir.RAY, ignore_errors=True)
     with contextlib.suppress(OSError):  # not empty if there are logs, or the manifest
         closed.rmdir()
-    return kept[-1] if kept else None
+    return kept
 
 
 def remove_ended_runs(keep: int, log: Callable[[str], None]) -> None:

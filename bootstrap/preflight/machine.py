@@ -15,7 +15,8 @@ from bootstrap.raynode import command
 
 OLDEST_RAY = (2, 52)
 CLOSED_RAY = (2, 54)
-"""The first whose dashboard agent asks for the token (its http_server_agent.py; SECURITY.md)."""
+"""The first whose dashboard agent asks for the token (its http_server_agent.py), and whose workers can have their own
+session folder (https://github.com/ray-project/ray/pull/57735)."""
 SHM = "/dev/shm"  # noqa: S108 (Ray's object store lives there)
 LEAST_STORE = 75 * MIB
 """Ray refuses a smaller object store (OBJECT_STORE_MINIMUM_MEMORY_BYTES in its ray_constants.py)."""
@@ -48,7 +49,7 @@ def ray(node: Node) -> Iterator[Finding]:
     elif (int(match[1]), int(match[2])) < OLDEST_RAY:
         yield Finding("ray", f"Ray {version} is older than {wanted}, the oldest supported version", remedy)
     elif (int(match[1]), int(match[2])) < CLOSED_RAY and node.secret.channel is not Channel.NONE:
-        message = f"Ray {version}: its dashboard agent runs jobs for whoever reaches its port, with a token or without"
+        message = f"Ray {version}: its dashboard agent runs jobs for anyone who reaches its port, token or not"
         yield Finding("ray", message, f"{install}{closed}'", fatal=node.settings.auth == "required")
 
 
