@@ -135,6 +135,18 @@ def test_the_channel_follows_from_what_the_node_sees_itself(
         assert load(Settings(), dataclasses.replace(at, env={**at.env, "RAY_BOOTSTRAP_SECRET": "s"}), who).value == b"s"
 
 
+@pytest.mark.parametrize(
+    ("identity", "channel"),
+    [({"rendezvous": "file"}, Channel.RECORD), ({"size": 1}, Channel.GIVEN), ({}, Channel.GIVEN)],
+)
+def test_the_token_that_ray_made_in_the_home_folder_comes_after_a_secret_that_the_nodes_share(
+    files: Path, identity: dict[str, object], channel: Channel
+) -> None:
+    who = dataclasses.replace(WORKER, **identity)  # type: ignore[arg-type]
+    found = load(Settings(), host(HOME=str(files / "home")), who)
+    assert (found.channel, found.is_token) == (channel, channel is Channel.GIVEN)
+
+
 def test_a_slurm_node_without_munge_has_no_such_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(munge, "SOCKET", tmp_path / "missing")
     assert load(Settings(), host(SLURM_JOB_ID="7")).channel is Channel.NONE
