@@ -256,6 +256,18 @@ def test_a_home_that_the_nodes_share_carries_the_secret(site: Site) -> None:
     assert OPEN not in head.err + worker.err
 
 
+@pytest.mark.requires("root", "unshare")
+def test_a_home_that_jobs_may_only_read_carries_nothing_and_stops_no_run(site: Site) -> None:
+    """As on the compute nodes of some sites."""
+    site.patch(*HOME_IS_NETWORKED)
+    env = {"RAY_BOOTSTRAP_IGNORE_CHECK": "node-address temp-dir-disk"}
+    read_only = 'mount --bind "$HOME" "$HOME" && mount -o remount,bind,ro "$HOME" && exec "$@"'
+    before = ["unshare", "--mount", "sh", "-c", read_only, "sh"]
+    nodes = site.several(2, env=env, before=before)
+    assert statuses(*nodes) == [0, 0]
+    assert [node.err.count(OPEN) for node in nodes] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("head_shares", "complaint"),
     [
