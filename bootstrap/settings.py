@@ -18,6 +18,8 @@ from bootstrap import parsers
 from bootstrap.errors import UsageError
 
 PREFIX = "RAY_BOOTSTRAP_"
+SECRET = PREFIX + "SECRET"
+"""A variable without an option, since everybody can read the arguments of a process."""
 _SERVICE_LINK = re.compile(
     r"(?P<service>.+?)_(?P<rest>SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP).*)"
 )
@@ -231,7 +233,7 @@ def unknown_variables(env: Mapping[str, str]) -> list[str]:
     This is not an error: a Kubernetes Service called ``ray-bootstrap`` puts RAY_BOOTSTRAP_PORT and others into every
     pod.
     """
-    known = [f.name.upper() for f in options()]
+    known = [*(f.name.upper() for f in options()), SECRET.removeprefix(PREFIX)]
     lines = []
     ours = (name for name in env if name.startswith(PREFIX) and not _of_a_service(name, env))
     for name in sorted(name.removeprefix(PREFIX) for name in ours):

@@ -297,6 +297,7 @@ def test_required_authentication_without_a_secret(site: Site) -> None:
     head = site.rank(0, 2, "--auth=required")
     assert statuses(head) == [64]
     assert "--auth=required, but the nodes share no secret" in head.err
+    assert "this run is open" not in head.err
     assert head.starts == []
 
 

@@ -16,7 +16,6 @@ from controllers import native, templates
 from kubelet import REPOSITORY
 
 from bootstrap import errors, settings
-from bootstrap.files import secret
 
 pytestmark = [pytest.mark.requires("kubectl", "kubernetes-validate")]
 FOLDERS = sorted(
@@ -114,7 +113,7 @@ def test_the_agent_understands_what_the_pods_tell_it(folder: str) -> None:
         env = {entry["name"]: entry.get("value", "x") for entry in its.get("env", ())}
         for source in its.get("envFrom", ()):
             env |= maps[source["configMapRef"]["name"]]
-        known = {settings.variable(option.name) for option in settings.options()} | {secret.VARIABLE}
+        known = {settings.variable(option.name) for option in settings.options()} | {settings.SECRET}
         assert {name for name in env if name.startswith(settings.PREFIX)} <= known
         asked = settings.load({}, env)  # raises if a value is not understood
         assert pod["terminationGracePeriodSeconds"] >= asked.grace + 20

@@ -328,6 +328,8 @@ def test_all_faults_are_told_at_once_and_name_where_they_come_from() -> None:
         ("RAY_BOOTSTRAP_CLUSTER_NODES", None),  # ours, in the environment of a workload that starts another run
         ("RAY_BOOTSTRAP_CLUSTER_GPUS", None),
         ("RAY_NUM_CPUS", None),
+        ("RAY_BOOTSTRAP_SECRET", None),
+        ("RAY_BOOTSTRAP_SECRT", "RAY_BOOTSTRAP_SECRET"),
     ],
 )
 def test_a_variable_that_looks_misspelt(name: str, meant: str | None) -> None:

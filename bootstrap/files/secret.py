@@ -19,22 +19,20 @@ from bootstrap.files.mounts import is_networked, mount_of
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
 from bootstrap.model import NodeIdentity
-from bootstrap.settings import Settings
+from bootstrap.settings import SECRET, Settings
 
 _MAX_BYTES = 64 * 1024
-VARIABLE = "RAY_BOOTSTRAP_SECRET"
 FIX_OPEN = (
-    f'run "openssl rand -hex 32" once and set {VARIABLE} to its output on every node, or --shared-dir=DIR on every node'
+    f'run "openssl rand -hex 32" once and set {SECRET} to its output on every node, or --shared-dir=DIR on every node'
 )
-FIX_MISMATCH = f"set the same {VARIABLE}, --secret-file or RAY_AUTH_TOKEN on every node, or --auth=off on every node"
+FIX_MISMATCH = f"set the same {SECRET}, --secret-file or RAY_AUTH_TOKEN on every node, or --auth=off on every node"
 FIX_MUNGE = f"mount {munge.SOCKET.parent} into the container and start munged, on every node; or {FIX_OPEN}"
 
 
 class Channel(str, Enum):
     """How the nodes of a run come to share a secret.
 
-    Each node derives it from what it sees itself and never from what another node says, so that nobody can talk it into
-    a weaker one.
+    Each node derives it from what it sees itself and never from what another node says: there is nothing to downgrade.
     """
 
     GIVEN = "given"
@@ -104,12 +102,12 @@ def load_secret(settings: Settings, host: Host, identity: NodeIdentity) -> Secre
     if settings.secret_file:
         return _named("--secret-file", settings.secret_file, is_token=False)
     # An empty RAY_AUTH_TOKEN may come from a launcher; an empty secret, from a command that failed.
-    for name, text in ((VARIABLE, host.env.get(VARIABLE)), ("RAY_AUTH_TOKEN", host.get("RAY_AUTH_TOKEN"))):
+    for name, text in ((SECRET, host.env.get(SECRET)), ("RAY_AUTH_TOKEN", host.get("RAY_AUTH_TOKEN"))):
         if text is not None:
             value = text.encode("utf-8", "surrogateescape").strip()
             if not value:
                 raise UsageError([f"{name}={text!r} is blank"], hint="unset it, set a secret, or --auth=off")
-            return Secret(value, name, is_token=name != VARIABLE)
+            return Secret(value, name, is_token=name != SECRET)
     if path := host.get("RAY_AUTH_TOKEN_PATH"):
         return _named("RAY_AUTH_TOKEN_PATH", path, is_token=True)
     home = Path(host.get("HOME") or "/nonexistent")
@@ -190,9 +188,10 @@ def _named(source: str, name: str, *, is_token: bool) -> Secret:
     try:
         return Secret(_read(path), source, is_token=is_token, path=path)
     except OSError as error:
-        fault, hint = error.strerror or str(error), f"openssl rand -hex 32 > {name}; copy it to all nodes"
+        fault = error.strerror or str(error)
     except ValueError as error:
-        fault, hint = str(error), f"a file of your own with mode 600: openssl rand -hex 32 > {name}; chmod 600 {name}"
+        fault = str(error)
+    hint = f"openssl rand -hex 32 > {name}; chmod 600 {name}; then copy it to all nodes"
     raise UsageError([f"{source}={name}: {fault}"], hint=hint)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from bootstrap import munge, timeouts
-from bootstrap.files.secret import FIX_MUNGE, FIX_OPEN, Channel
+from bootstrap.files.secret import FIX_MUNGE, FIX_OPEN, Channel, demanded_by
 from bootstrap.munge import MungeError
 from bootstrap.node.inspection import Node
 from bootstrap.preflight.finding import Finding
@@ -18,7 +18,7 @@ _FIX_POD = f"{_LONGER} | kubectl create secret generic ray-bootstrap --from-file
 def secret(node: Node) -> Iterator[Finding]:
     """Check that the nodes share a secret, and that nobody can guess it."""
     found = node.secret
-    if found.channel is Channel.NONE and node.multi_node:
+    if found.channel is Channel.NONE and node.multi_node and not demanded_by(node.settings):  # then it is an error
         message = "this run is open: the nodes share no secret; anyone who reaches the head's ports can run code as you"
         remedy = _FIX_POD if node.in_pod else FIX_OPEN
         yield Finding("secret", message, f"{remedy}; or --auth=off if it is meant to be open", fatal=False)

@@ -17,9 +17,10 @@ RAY_ADDRESS, RAY_BOOTSTRAP_*            the cluster (docs/workload.md)          
 from collections.abc import Mapping
 
 from bootstrap.files.certificates import TlsFiles
-from bootstrap.files.secret import VARIABLE, Token
+from bootstrap.files.secret import Token
 from bootstrap.host import Host
 from bootstrap.node.inspection import Node
+from bootstrap.settings import SECRET
 
 _NOT_FOR_RAY = ("RAY_ADDRESS", "RAY_JOB_ID")
 """Set by an outer cluster, such as in a shell of its job: Ray would join it, or run as one of its jobs."""
@@ -40,7 +41,7 @@ def for_node(node: Node, token: Token, hosts: Mapping[str, str], files: TlsFiles
 
 def for_starter(host: Host) -> dict[str, str]:
     """Return the environment of the process that imports Ray, before the rest is known."""
-    return {name: value for name, value in host.env.items() if name != VARIABLE}
+    return {name: value for name, value in host.env.items() if name != SECRET}
 
 
 def for_kuberay(node: Node, hosts: Mapping[str, str]) -> dict[str, str]:
