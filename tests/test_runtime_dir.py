@@ -57,7 +57,7 @@ def test_it_is_closed_to_others_and_its_name_is_short_enough_for_sockets_below_i
     old_mask = os.umask(0)
     try:
         made = opened()
-        token = made.write_token(b"secret")
+        token = made.write_private(runtime_dir.TOKEN, b"secret")
     finally:
         os.umask(old_mask)
     assert token is not None
@@ -77,7 +77,7 @@ def test_where_it_cannot_be_made_nothing_is_written(parent: Path, monkeypatch: p
     assert "No such file" in made.fault
     made.set_state(phase="running")
     made.note(Manifest(gcs="x"))
-    assert made.write_token(b"secret") is None
+    assert made.write_private(runtime_dir.TOKEN, b"secret") is None
     assert list(parent.iterdir()) == []
 
 

@@ -70,10 +70,6 @@ class RuntimeDir:
         self.manifest = manifest
         return self._write(MANIFEST, dataclasses.asdict(manifest))
 
-    def write_token(self, token: bytes) -> Path | None:
-        """Keep a copy of the token for Ray's processes; return its path, or None if it cannot be written."""
-        return self.write_private(TOKEN, token)
-
     def write_private(self, name: str, content: bytes) -> Path | None:
         """Write a file for Ray's processes, mode 0600; return its path, or None if it cannot be written."""
         return self.path / name if self._write(name, content) else None

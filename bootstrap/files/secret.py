@@ -16,7 +16,7 @@ from bootstrap import munge
 from bootstrap.errors import UsageError
 from bootstrap.files import ownership
 from bootstrap.files.mounts import is_networked, mount_of
-from bootstrap.files.runtime_dir import RuntimeDir
+from bootstrap.files.runtime_dir import TOKEN, RuntimeDir
 from bootstrap.host import Host
 from bootstrap.model import NodeIdentity
 from bootstrap.settings import SECRET, Settings
@@ -180,7 +180,7 @@ def ray_token(secret: Secret, run_id: str, runtime: RuntimeDir) -> Token:
     if secret.is_token:
         return Token(secret.value.decode("utf-8", "surrogateescape"), secret.path)
     token = derive_token(secret.value, run_id)
-    return Token(token, runtime.write_token(token.encode()))
+    return Token(token, runtime.write_private(TOKEN, token.encode()))
 
 
 def _named(source: str, name: str, *, is_token: bool) -> Secret:

@@ -66,7 +66,7 @@ def test_no_token_is_written_where_our_folder_was(public: Path, tmp_path: Path, 
     (tmp_path / "other").mkdir()
     his = 'mkdir -m 777 "$1"; umask 0; : >"$1/.token"' if to == "his folder" else 'ln -s "$2" "$1"'
     neighbour.does(his, made.path, tmp_path / "other")
-    assert made.write_token(b"t0ken") is None
+    assert made.write_private(runtime_dir.TOKEN, b"t0ken") is None
     assert not any(b"t0ken" in file.read_bytes() for file in public.rglob("*") if file.is_file())
     assert list((tmp_path / "other").iterdir()) == []
     os.close(made.lock)
