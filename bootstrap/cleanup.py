@@ -49,13 +49,14 @@ def _await(call: Call[Path | None] | Call[None], seconds: float, where: str, fau
 def remove_sessions(manifest: Manifest, held: Held) -> Path | None:
     """Remove this run's sockets, and its sessions except their logs; return where the last logs are, if any."""
     remove_sockets(sorted(held.sockets))
-    closed, sessions = Path(manifest.closed_dir or "/nonexistent"), sorted(own_sessions(manifest, held))
-    inside = [session for session in sessions if session.is_relative_to(closed)]
-    # Ray 2.52 puts a worker's session where the head's is.
-    outside = [session for session in sessions if session not in inside]
-    kept = [session / "logs" for session in outside if remove_session(session, manifest.gcs)]
-    with contextlib.suppress(OSError):
-        kept += _remove_closed(closed, inside, manifest.gcs)
+    sessions, kept = sorted(own_sessions(manifest, held)), []
+    if manifest.closed_dir:
+        closed = Path(manifest.closed_dir)
+        with contextlib.suppress(OSError):
+            kept = _remove_closed(closed, [each for each in sessions if each.is_relative_to(closed)], manifest.gcs)
+        # Ray 2.52 puts a worker's session where the head's is.
+        sessions = [each for each in sessions if not each.is_relative_to(closed)]
+    kept += [session / "logs" for session in sessions if remove_session(session, manifest.gcs)]
     return kept[-1] if kept else None
 
 
