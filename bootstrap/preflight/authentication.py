@@ -16,7 +16,7 @@ _FIX_POD = f"{_LONGER} | kubectl create secret generic ray-bootstrap --from-file
 
 
 def secret(node: Node) -> Iterator[Finding]:
-    """Check that the nodes share a secret, and that nobody can guess it."""
+    """Check that the nodes share a secret, and that a given one is long enough."""
     found = node.secret
     if found.channel is Channel.NONE and node.multi_node and not demanded_by(node.settings):  # then it is an error
         message = "this run is open: the nodes share no secret; anyone who reaches the head's ports can run code as you"

@@ -63,7 +63,7 @@ def claim(port: int) -> bool:
 
     Two jobs may start on a node in the same instant. The claim is an abstract UNIX socket (unix(7)): its name has the
     same scope as the TCP port, the network namespace, and disappears with the process. Any user can claim any port, so
-    a claim is advice; if it cannot be made, the port counts as claimed by nobody.
+    a claim is advice; if it cannot be made, the port counts as unclaimed.
     """
     if port in _claims:
         return True

@@ -64,7 +64,7 @@ class Membership:
     _said_hello: bool = False
 
     async def greet(self, head: HeadAddress, timeout: float) -> None:
-        """Connect and check, within ``timeout`` seconds, that somebody is there who knows this run.
+        """Connect and check, within ``timeout`` seconds, that a head of this run answers there.
 
         :raises NotThisHead: if it is not the head of this run and attempt, or does not answer.
         :raises Refused: if it is, but the protocol versions differ.

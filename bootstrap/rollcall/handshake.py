@@ -12,6 +12,7 @@ from bootstrap.rollcall.auth import Authenticator
 from bootstrap.rollcall.listener import Allowance, source_of
 from bootstrap.rollcall.wire import Connection, Hello, Message
 
+MISMATCH = "its secret is not the head's"
 _PER_SOURCE, _SPARE = 256, 64
 """Limit of unauthenticated connections from one source, or the run's size and some headroom if that is more. Twice as
 many may be open from all sources together; beyond that the oldest is cut."""
@@ -83,7 +84,7 @@ class Handshakes:
         """Refuse a peer that does not know the secret, in a line that it can read: without a MAC."""
         connection.authenticator = None
         tag = self._pending[connection].tag
-        self.refuse(connection, "secret", "its secret is not the head's", tag)
+        self.refuse(connection, "secret", MISMATCH, tag)
 
     def refuse(self, connection: Connection, kind: str, reason: str, tag: str = "") -> None:
         """Send the refusal and close; with a ``tag`` if the peer does not trust this head yet."""
@@ -123,7 +124,7 @@ class Handshakes:
     def _challenge(self, connection: Connection, pending: _Unauthenticated, message: Message) -> None:
         """Answer the hail, which carries the peer's protocol version and nonce, with the run tag and our nonce.
 
-        Nothing in the answer is derived from the secret, so nobody can use it to guess the secret.
+        Nothing in the answer is derived from the secret, so it is no help in guessing the secret.
         """
         if message["t"] != "hail":
             raise ValueError("no hail")

@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
     :param on_message: called with each message, in order. A ValueError from it, or from decoding, cuts the connection:
         the peer does not speak the protocol.
     :param on_bad_mac: called with a line that has a wrong MAC before any had the right one: the peer does not know the
-        secret. A later one cuts the connection: somebody has changed it on its way.
+        secret. A later one cuts the connection: it was changed on its way.
     :param on_closed: called once, with the reason, whichever side closed it.
     """
 

@@ -20,6 +20,7 @@ from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous, rollcall_ports, with_secret_record
 from bootstrap.rendezvous.discovery import check_no_other_head, check_still_head
 from bootstrap.rollcall import credential
+from bootstrap.rollcall.handshake import MISMATCH
 from bootstrap.rollcall.server import RollCall
 from bootstrap.rollcall.wire import Hello
 from bootstrap.run import bring_up, quorum, shutdown, workload
@@ -211,7 +212,7 @@ def _with_rejected(error: QuorumTimeout, rejected: list[str]) -> QuorumTimeout:
         return error
     lines = "\n".join(["rejected:", *rejected[-_REJECTED_SHOWN:]])
     hint = f"first check whether the rejected connections are this run's; then {error.hint}"
-    if any("its secret is not the head's" in entry for entry in rejected):
+    if any(entry.endswith(MISMATCH) for entry in rejected):
         hint = FIX_MISMATCH
     return QuorumTimeout(f"{error.message}\n{lines}", hint=hint)
 
