@@ -314,6 +314,19 @@ def test_a_loopback_address_that_ray_replaces_is_no_place_for_tls(
     assert found(having(node, tls="off")) == []
 
 
+@pytest.mark.parametrize(
+    ("env", "remedy"),
+    [
+        (POD, "openssl rand -hex 32 | kubectl create secret generic ray-bootstrap --from-file=secret=/dev/stdin"),
+        ({}, 'run "openssl rand -hex 32" once and set RAY_BOOTSTRAP_SECRET to its output on every node'),
+    ],
+)
+def test_an_open_run_says_in_one_command_how_to_close_it(fit: Node, env: dict[str, str], remedy: str) -> None:
+    identity = dataclasses.replace(fit.identity, size=2)
+    finding = only(having(fit, env, secret=NO_SECRET, identity=identity))
+    assert (finding.check, finding.fatal, finding.remedy.startswith(remedy)) == ("secret", False, True)
+
+
 def test_kuberay_decides_about_authentication_itself(fit: Node) -> None:
     identity = dataclasses.replace(fit.identity, size=2, launcher="kuberay")
     assert found(having(fit, secret=NO_SECRET, identity=identity)) == []
