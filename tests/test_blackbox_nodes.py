@@ -268,6 +268,19 @@ def test_a_home_that_jobs_may_only_read_carries_nothing_and_stops_no_run(site: S
     assert [node.err.count(OPEN) for node in nodes] == [1, 1]
 
 
+@pytest.mark.requires("root", "unshare")
+def test_a_home_without_space_for_the_record_is_named_with_the_remedy(site: Site) -> None:
+    site.patch(*HOME_IS_NETWORKED)
+    env = {"RAY_BOOTSTRAP_IGNORE_CHECK": "node-address temp-dir-disk"}
+    full = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o nr_inodes=1 full "$HOME" && exec "$@"', "sh"]
+    head = site.rank(0, 2, env=env, before=full)
+    assert statuses(head) == [64]
+    home = site.folder / "home"
+    assert f"HOME={home}: {home}/ray-bootstrap-{os.geteuid()}: No space left on device" in head.err
+    assert 'fix: free space there; or run "openssl rand -hex 32" once' in head.err
+    assert head.starts == []
+
+
 @pytest.mark.parametrize(
     ("head_shares", "complaint"),
     [

@@ -306,7 +306,7 @@ def test_any_text_expands_or_is_refused(nodelist: str) -> None:
 
 def folder(tmp_path: Path, run_id: str = "run/7 ü", attempt: int = 0) -> SharedFolder:
     run_hash = identity(run_id=run_id).run_hash
-    return SharedFolder(tmp_path, run_id, attempt, run_hash, "node")
+    return SharedFolder(tmp_path, run_id, attempt, run_hash, "node", "--shared-dir", "the fix")
 
 
 def record(of: SharedFolder) -> Path:

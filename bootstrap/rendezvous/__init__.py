@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from bootstrap.errors import UsageError
-from bootstrap.files.secret import Channel, Secret
+from bootstrap.files.secret import FIX_OPEN, Channel, Secret
 from bootstrap.host import Host
 from bootstrap.model import NodeIdentity
 from bootstrap.rendezvous import dns, shared_dir, slurm, static
@@ -46,7 +46,8 @@ def with_secret_record(rendezvous: Rendezvous, secret: Secret, identity: NodeIde
     """Return the rendezvous, with a record in the home directory if that is this secret's channel."""
     if secret.channel is not Channel.HOME:
         return rendezvous
-    record = shared_dir.record(host.get("HOME") or "/", identity, host)
+    fix = f"free space there; or {FIX_OPEN}"
+    record = shared_dir.record(host.get("HOME") or "/", identity, host, given_by="HOME", fix=fix)
 
     def lookup() -> Lookup:
         found, held = rendezvous.lookup(), record.lookup()

@@ -32,6 +32,7 @@ from bootstrap.settings import Settings
 RECORD_MAX = 64 * 1024
 """Bytes; a record has some 400."""
 _TRIES = 3
+_FIX = "mount it on every node, and let this user write there"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -44,6 +45,10 @@ class SharedFolder:
     attempt: int
     run_hash: str
     hostname: str
+    given_by: str
+    """The option or variable that names the folder, for messages."""
+    fix: str
+    """What to do if it cannot be used."""
     _nonce: str = field(default_factory=lambda: secrets.token_hex(16))
     _time: float = field(default_factory=time.time)
     _seen: bool = False
@@ -196,8 +201,8 @@ class SharedFolder:
         if isinstance(error, IsADirectoryError):
             path = self.folder / self.name  # the rename failed because a folder has the record's name
         return UsageError(
-            [f"--shared-dir={self.shared_dir}: {path}: {'no such folder' if missing else error.strerror}"],
-            hint="mount it on every node, and let this user write there",
+            [f"{self.given_by}={self.shared_dir}: {path}: {'no such folder' if missing else error.strerror}"],
+            hint=self.fix,
         )
 
 
@@ -282,6 +287,9 @@ def make(settings: Settings, identity: NodeIdentity, host: Host, _ports: Sequenc
     return Rendezvous(f"the folder {settings.shared_dir}", shared.lookup, shared)
 
 
-def record(folder: str, identity: NodeIdentity, host: Host) -> SharedFolder:
-    """Return this run's record in a folder that all nodes see."""
-    return SharedFolder(Path(folder), identity.run_id, identity.attempt, identity.run_hash, host.hostname)
+def record(
+    folder: str, identity: NodeIdentity, host: Host, given_by: str = "--shared-dir", fix: str = _FIX
+) -> SharedFolder:
+    """Return this run's record in a folder that all nodes see; ``given_by`` and ``fix`` as of :class:`SharedFolder`."""
+    run = (identity.run_id, identity.attempt, identity.run_hash)
+    return SharedFolder(Path(folder), *run, host.hostname, given_by, fix)
