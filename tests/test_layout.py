@@ -19,7 +19,7 @@ FLOORS = (
     ("rendezvous",),
     ("rollcall", "node"),
     ("files",),
-    ("net", "munge", "settings", "log"),
+    ("net", "munge", "settings", "log", "cgroup"),
     ("process", "model", "parsers"),
     ("errors", "host", "timeouts"),
     ("__init__",),

@@ -6,8 +6,8 @@ Ray by itself ignores the affinity, cgroup v2 cpusets and Slurm's grant.
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import PurePosixPath
 
+from bootstrap import cgroup
 from bootstrap.errors import PreflightFailed
 from bootstrap.host import Host
 from bootstrap.model import Gpu, Resources
@@ -82,17 +82,17 @@ def _minimum(grants: Sequence[Grant]) -> Grant:
 
 def _cpu_grants(host: Host) -> Iterator[Grant]:
     """Yield each limit in whole CPUs, at least one: a quota of 1.5 would run two threads at three quarters of speed."""
-    for path, text in _cgroup(host, "cpu", "cpu.max", v2=True):
+    for path, text in cgroup.values(host, "cpu", "cpu.max", v2=True):
         quota, _, period = text.partition(" ")
         if quota.isdecimal() and period.isdecimal() and int(period):
             yield max(1, int(quota) // int(period)), f"cgroup v2 cpu.max {quota}/{period} of {path}"
-    periods = dict(_cgroup(host, "cpu", "cpu.cfs_period_us", v2=False))
-    for path, quota in _cgroup(host, "cpu", "cpu.cfs_quota_us", v2=False):
+    periods = dict(cgroup.values(host, "cpu", "cpu.cfs_period_us", v2=False))
+    for path, quota in cgroup.values(host, "cpu", "cpu.cfs_quota_us", v2=False):
         period = periods.get(path, "")
         if quota.isdecimal() and period.isdecimal() and int(period):  # -1: no limit
             yield max(1, int(quota) // int(period)), f"cgroup v1 cpu.cfs_quota_us {quota}/{period} of {path}"
     for name, v2 in (("cpuset.cpus.effective", True), ("cpuset.cpus", False)):
-        for path, text in _cgroup(host, "cpuset", name, v2=v2):
+        for path, text in cgroup.values(host, "cpuset", name, v2=v2):
             if count := cpu_list(text):
                 yield count, f"cgroup v{2 if v2 else 1} {name} {text} of {path}"
     yield from _slurm_cpus(host)
@@ -123,7 +123,7 @@ def _memory_grants(host: Host, allowed: Callable[[], int]) -> Iterator[Grant]:
 
         yield psutil.virtual_memory().total, "psutil"
     for name, v2 in (("memory.max", True), ("memory.limit_in_bytes", False)):
-        for path, text in _cgroup(host, "memory", name, v2=v2):
+        for path, text in cgroup.values(host, "memory", name, v2=v2):
             # v1 writes "no limit" as a number that no machine has.
             if text.isdecimal() and 0 < int(text) < 1 << 60:
                 yield int(text), f"cgroup v{2 if v2 else 1} {name} of {path}"
@@ -140,38 +140,6 @@ def _memory_grants(host: Host, allowed: Callable[[], int]) -> Iterator[Grant]:
 
 def _in_step(host: Host) -> bool:
     return bool(host.get("SLURM_STEP_ID") or host.get("SLURM_STEP_NODELIST"))
-
-
-def _cgroup(host: Host, controller: str, name: str, *, v2: bool) -> Iterator[tuple[str, str]]:
-    """Yield ``(group, text)`` of the file ``name`` in our control group and in each above it: every level limits."""
-    for line in (host.read("/proc/self/cgroup") or "").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        if v2 if not controllers else (not v2 and controller in controllers.split(",")):
-            mount = _mount(host, controllers, controller)
-            if mount is not None:
-                yield from _levels(host, mount, group, name)
-
-
-def _mount(host: Host, controllers: str, controller: str) -> str | None:
-    """Return where a hierarchy is mounted, by the convention of systemd and the container runtimes; None if nowhere."""
-    places = ("", "/unified") if not controllers else (f"/{controllers}", f"/{controller}")
-    for place in places:
-        mount = f"/sys/fs/cgroup{place}"
-        if host.path(mount).is_dir() and (controllers or host.path(f"{mount}/cgroup.procs").exists()):
-            return mount
-    return None
-
-
-def _levels(host: Host, mount: str, group: str, name: str) -> Iterator[tuple[str, str]]:
-    path = PurePosixPath("/", group)
-    # Without a cgroup namespace a container reads its path on the host here, but its mount begins at its own group.
-    if ".." in path.parts or not host.path(f"{mount}{path}").is_dir():
-        path = PurePosixPath("/")
-    for level in (path, *path.parents):
-        text = host.read(f"{mount}{level}/{name}")
-        if text and text.strip():
-            yield str(level), text.strip()
 
 
 def _num_gpus(settings: Settings, host: Host, report: gpus.GpuReport) -> tuple[int, str]:
