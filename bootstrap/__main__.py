@@ -5,10 +5,12 @@ import sys
 
 
 def main() -> None:
-    """Block signals before anything else, since PID 1 would lose them, then load the rest and run the command line."""
-    from bootstrap.process.supervisor import block_signals, flush, open_std_fds  # noqa: PLC0415
+    """Block signals before anything else, since PID 1 loses them until then, load the rest, run the command line."""
+    from bootstrap.process import signals  # noqa: PLC0415
 
-    block_signals()
+    signals.block()
+    from bootstrap.process.supervisor import flush, open_std_fds  # noqa: PLC0415
+
     open_std_fds()
     from bootstrap.cli import main as cli  # noqa: PLC0415
 

@@ -20,8 +20,9 @@ from bootstrap.files.manifest import Manifest
 from bootstrap.files.result import Result
 from bootstrap.host import Host, this_host
 from bootstrap.log import Log
+from bootstrap.process import signals
 from bootstrap.process.bounded import TimedOut, run_bounded
-from bootstrap.process.supervisor import supervise, unblock_signals
+from bootstrap.process.supervisor import supervise
 from bootstrap.process.table import Process
 from bootstrap.settings import Settings
 
@@ -124,7 +125,7 @@ def _main(argv: list[str]) -> int:
         Log(as_json=asked.log_format == "json").warn(line)
     if command == "run":
         return _run(asked, host)
-    unblock_signals()
+    signals.restore(host)
     module, function, _ = _COMMANDS[command]
     with _printed():
         return int(getattr(importlib.import_module(f"bootstrap.commands.{module}"), function)(asked, host, as_json))
@@ -138,18 +139,28 @@ def _printed() -> Iterator[None]:
         with contextlib.redirect_stdout(text):
             yield
     finally:
-        with contextlib.suppress(BrokenPipeError):
-            print(text.getvalue(), end="", flush=True)
+        if text.getvalue():  # on a full disk even a flush of nothing fails
+            _print(text.getvalue())
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        return
+    except OSError as error:
+        fault = f"standard output cannot be written: {error.strerror}"
+        raise UsageError([fault], hint="redirect it to a file system with free space") from None
 
 
 def _run(asked: Settings, host: Host) -> int:
     runtime = runtime_dir.make()
 
-    def agent(supervisor: int) -> int:
+    def agent(above: Sequence[int]) -> int:
         try:
             from bootstrap.run.agent import run_agent  # noqa: PLC0415 (in the child only, to keep the supervisor small)
 
-            return run_agent(asked, host, runtime, supervisor)
+            return run_agent(asked, host, runtime, above)
         except Exception:  # noqa: BLE001 (as in main; this is another process)
             bug = traceback.format_exc().rstrip()
             _say(bug)

@@ -58,7 +58,9 @@ STARTER_END_S = 2.0
 # Signals and losses
 
 SAME_SIGNAL_S = 0.5
-"""The same signal twice within this time counts once: Slurm without cgroups, and systemd, signal every process."""
+"""The same signal twice within this time counts once: scancel signals the task and srun, which forwards it."""
+CTRL_C_AGAIN_S = 0.1
+"""The same for SIGINT, which a person may type twice; timeout(1) sends it twice at once."""
 DAEMON_OR_SIGNAL_S = 0.1
 """Delay before the end of a Ray daemon stops the run: a signal to all processes may be about to reach the agent."""
 STOPPED_FIRST_S = 5.0

@@ -56,6 +56,15 @@ def _is_locked(folder: str) -> bool:
     return False
 
 
+def _first_child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def _is_pid_1(pid: int) -> bool:
+    (ids,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid:"))
+    return ids.split()[-1] == "1"
+
+
 class Node:
     """One run of the command."""
 
@@ -98,10 +107,14 @@ class Node:
         return dict(json.loads((self.folder / "status.json").read_text()))
 
     @property
+    def standby(self) -> int:
+        """The process id of the standby below the supervisor; PID 1 has none, but its agent in that place."""
+        return _first_child(self.process.pid)
+
+    @property
     def agent(self) -> int:
-        """The process id of the agent below the supervisor."""
-        pid = self.process.pid
-        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        """The process id of the agent."""
+        return self.standby if _is_pid_1(self.process.pid) else _first_child(self.standby)
 
     @property
     def raylet(self) -> int:

@@ -50,8 +50,8 @@ def test_processes_questions_and_wakeups(site: Site) -> None:
     for node in nodes:
         node.is_in("running" if node is nodes[0] else "joined")
 
-    # The supervisor and the agent; what imported Ray is gone.
-    assert [len(ours(node)) for node in nodes] == [2] * NODES
+    # The supervisor, the standby and the agent; what imported Ray is gone.
+    assert [len(ours(node)) for node in nodes] == [3] * NODES
     # GCS is asked once at first, once a second, and when the roll call has news: hello, starting, joined.
     assert (site.folder / "cluster" / "asked").stat().st_size <= 1 + waited + 3 * (NODES - 1)
 

@@ -1,14 +1,19 @@
-"""The process that the launcher sees: it forks the agent, forwards signals, reaps, and cleans up after a dead agent.
+"""The processes above the agent: they forward signals, reap, and clean up after a dead agent.
 
-Either process can be killed with SIGKILL, and the other ends what both have started:
+The launcher sees the *supervisor*. Its forked child, the *standby*, is a second supervisor, and the parent of the
+agent. Whichever two of the three are killed with SIGKILL, the third ends what all have started:
 
-* If the agent is killed (by the kernel's OOM killer, say), the supervisor inherits everything that the agent started,
-  as the nearest subreaper or as PID 1, and kills it.
-* If the supervisor is killed, the agent reads end of file from a pipe that only the supervisor held open, and shuts
-  down.
+* If the agent is killed (by the kernel's OOM killer, say), the standby inherits everything that the agent started, as
+  the nearest subreaper, and kills it; the supervisor does so if the standby was killed, too.
+* If the supervisor or the standby is killed, the agent reads end of file from a pipe that only that process held open,
+  and shuts down.
 
-The supervisor is one short loop, like tini: it keeps signals blocked and fetches them with sigwaitinfo(2). It has no
-handlers and loses no signal, not even one that arrives before the interpreter is up as PID 1.
+There is no standby if the supervisor is PID 1, since the kernel ends everything in a PID namespace with its PID 1
+(pid_namespaces(7)).
+
+Each is one short loop, like tini: it keeps signals blocked and fetches them with sigwaitinfo(2). It has no handlers,
+and from the moment when it blocks signals it loses none. Before that moment PID 1 does: the kernel drops signals that
+PID 1 neither handles nor blocks. Python takes some 50 ms to get here, so the image's entrypoint blocks them first.
 """
 
 import contextlib
@@ -19,32 +24,16 @@ import time
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from bootstrap import timeouts
-from bootstrap.process import table
+from bootstrap.process import signals, table
 from bootstrap.process.bounded import Call, TimedOut
 from bootstrap.process.table import Process
 
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-
+Agent = Callable[[Sequence[int]], int]
+"""Takes a pipe's end for each process above it, the supervisor first. Each byte in it is the number of a signal that
+this process received, and its end of file is the end of this process. Returns the exit status."""
 OnKilled = Callable[[int, str, Sequence[Process]], Iterable[Callable[[], object]]]
 """Takes the agent's exit status, why it ended, and its processes that still run; returns the clean-up tasks to run
 once those have ended."""
-
-
-def forwarded_signals() -> frozenset[signal.Signals]:
-    """Return the signals that go on to the agent and its workload, without those that nohup(1) had us ignore."""
-    return frozenset(signum for signum in _FORWARDED if signal.getsignal(signum) is not signal.SIG_IGN)
-
-
-def block_signals() -> None:
-    """Keep signals pending until there is a handler; the program does this first."""
-    # Some parents leave SIGCHLD ignored; the kernel would then reap our children and discard their statuses.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_BLOCK, forwarded_signals() | {signal.SIGCHLD})
-
-
-def unblock_signals() -> None:
-    """Deliver signals again, for commands that run without a supervisor and for the agent's own handlers."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, forwarded_signals() | {signal.SIGCHLD})
 
 
 def open_std_fds() -> None:
@@ -64,28 +53,37 @@ def flush() -> None:
             stream.flush()
 
 
-def supervise(agent: Callable[[int], int], on_killed: OnKilled = lambda _status, _reason, _running: ()) -> int:
-    """Run ``agent`` in a forked child, end everything it leaves behind, and return its exit status.
+def supervise(agent: Agent, on_killed: OnKilled = lambda _status, _reason, _running: ()) -> int:
+    """Run ``agent`` below a supervisor and a standby, end everything it leaves behind, and return its exit status.
 
-    :param agent: called with a file descriptor that becomes readable (end of file) when this process has ended.
-    :param on_killed: called if a signal killed the agent.
+    :param on_killed: called if a signal killed the agent or the standby.
     """
-    block_signals()
+
+    def standby(above: Sequence[int]) -> int:
+        return _supervise(agent, "agent", on_killed, above)
+
+    return _supervise(agent, "agent", on_killed) if os.getpid() == 1 else _supervise(standby, "standby", on_killed)
+
+
+def _supervise(child: Agent, name: str, on_killed: OnKilled, above: Sequence[int] = ()) -> int:
+    """Run ``child`` in a forked process, end everything it leaves behind, and return its exit status."""
+    signals.block()
     # A script with `something & exec ray-bootstrap ...` leaves us children that are not the agent's.
     excluded = {process.pid for process in table.descendants(os.getpid())}
     table.become_subreaper()
-    alive, held = os.pipe()
+    received, forward = os.pipe()
+    os.set_blocking(forward, False)  # an agent that is stuck must not block this process
     flush()
     pid = os.fork()
     if pid == 0:
-        os.close(held)
-        _run_agent_child(agent, alive)
-    os.close(alive)
-    wait_status = _wait_for(pid)
+        os.close(forward)
+        _run_child(child, [*above, received])
+    os.close(received)
+    wait_status = _wait_for(pid, forward, excluded)
     status = table.exit_status(wait_status)
-    if os.WIFSIGNALED(wait_status):  # the agent itself: it reports a killed workload as an exit code
+    if os.WIFSIGNALED(wait_status):  # the child itself: the agent reports a killed workload as an exit code
         oom = ", likely OOM-killed" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
-        reason = f"the agent (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{oom}"
+        reason = f"the {name} (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{oom}"
         _end_dead_agent(status, reason, excluded, on_killed)
     else:
         table.kill_descendants(os.getpid(), excluded)
@@ -111,32 +109,48 @@ def _end_dead_agent(status: int, reason: str, excluded: Container[int], on_kille
             call.result(max(0.0, deadline - time.monotonic()))
 
 
-def _run_agent_child(agent: Callable[[int], int], alive: int) -> None:
-    """Run the agent in its own session: Ctrl-C reaches the supervisor alone, which forwards it once."""
+def _run_child(child: Agent, above: Sequence[int]) -> None:
+    """Run the child in its own session: Ctrl-C reaches the supervisor alone, which forwards it once."""
     status = 70
     try:
         os.setsid()
-        status = agent(alive)
+        status = child(above)
     finally:
         flush()
         # No interpreter shutdown: a thread stuck in getaddrinfo(3) would delay the exit until it times out.
         os._exit(status)
 
 
-def _wait_for(agent: int) -> int:
-    """Forward signals and reap all children, as PID 1 must, until the agent ends; return its wait status."""
-    waited = forwarded_signals() | {signal.SIGCHLD}
+def _wait_for(child: int, forward: int, excluded: Container[int]) -> int:
+    """Forward signals and reap all children, as PID 1 must, until ``child`` ends; return its wait status.
+
+    :param forward: the pipe for the numbers of the signals.
+    """
+    waited = signals.forwarded() | signals.job_control() | {signal.SIGCHLD}
     while True:
-        info = signal.sigwaitinfo(waited)
-        if info.si_signo != signal.SIGCHLD:
-            os.kill(agent, info.si_signo)
-            continue
-        while True:
-            try:
-                pid, wait_status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == agent:
+        signum = signal.sigwaitinfo(waited).si_signo
+        if signum == signal.SIGCHLD:
+            if (wait_status := _reap(child)) is not None:
                 return wait_status
-            if pid == 0:
-                break
+        elif signum == signal.SIGTSTP:
+            _signal_all(signal.SIGSTOP, excluded)  # SIGTSTP does not stop a session that no shell controls
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif signum == signal.SIGCONT:
+            _signal_all(signal.SIGCONT, excluded)
+        else:
+            with contextlib.suppress(OSError):
+                os.write(forward, bytes([signum]))
+
+
+def _signal_all(signum: int, excluded: Container[int]) -> None:
+    for process in table.descendants(os.getpid(), excluded):
+        table.send(process, signum)
+
+
+def _reap(child: int) -> int | None:
+    """Reap what has ended; return the wait status of ``child`` if it has."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == child:
+                return ended[1]
+    return None

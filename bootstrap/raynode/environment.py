@@ -6,6 +6,7 @@ variable                                from                                    
 all others                              the agent's own environment                everything
 RAY_ADDRESS, RAY_JOB_ID                 removed: they belong to an outer cluster   Ray
 RAY_BOOTSTRAP_SECRET                    removed: Ray gets a token derived from it  everything
+RAY_BOOTSTRAP_SIGNALS                   removed: what it marks has been undone     everything
 RAY_AUTH_MODE, RAY_AUTH_TOKEN[_PATH]    Ray's token                                everything
 RAY_USE_TLS, RAY_TLS_*                  this node's certificate                    everything
 GLOO_SOCKET_IFNAME                      set if /etc/hosts could not be written     everything
@@ -20,6 +21,7 @@ from bootstrap.files.certificates import TlsFiles
 from bootstrap.files.secret import Token
 from bootstrap.host import Host
 from bootstrap.node.inspection import Node
+from bootstrap.process.signals import ENTRYPOINT_MARK
 from bootstrap.settings import SECRET
 
 _NOT_FOR_RAY = ("RAY_ADDRESS", "RAY_JOB_ID")
@@ -41,7 +43,7 @@ def for_node(node: Node, token: Token, hosts: Mapping[str, str], files: TlsFiles
 
 def for_starter(host: Host) -> dict[str, str]:
     """Return the environment of the process that imports Ray, before the rest is known."""
-    return {name: value for name, value in host.env.items() if name != SECRET}
+    return {name: value for name, value in host.env.items() if name not in (SECRET, ENTRYPOINT_MARK)}
 
 
 def for_kuberay(node: Node, hosts: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import signal
+from collections.abc import Sequence
 
 from bootstrap import cleanup, rendezvous
 from bootstrap.errors import RayDied, Stopped
@@ -12,9 +13,9 @@ from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Phase, Role, Verdict
 from bootstrap.preflight.prepare import identify
+from bootstrap.process import signals
 from bootstrap.process.bounded import Call, run_in_thread
 from bootstrap.process.children import Children
-from bootstrap.process.supervisor import forwarded_signals, unblock_signals
 from bootstrap.raynode.environment import for_starter
 from bootstrap.raynode.starter import Starter
 from bootstrap.run.context import Context
@@ -25,58 +26,66 @@ from bootstrap.settings import Settings
 
 _SHOWN = ("run_id", "role", "rank", "size")
 """Fields of the identity that ``ray-bootstrap status`` shows."""
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-_PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
+_HANDLED = signals.STOPPING | {signal.SIGUSR1, signal.SIGUSR2}
+"""Signals that the agent handles if it is sent one directly; all others reach it through its supervisors only."""
+_IGNORED_BY_DEFAULT = (signal.SIGWINCH, signal.SIGURG)
 
 
-def run_agent(settings: Settings, host: Host, runtime: RuntimeDir, supervisor: int) -> int:
+def run_agent(settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int]) -> int:
     """Bring the cluster up, run the workload, shut everything down and return the exit status.
 
-    :param supervisor: a file descriptor that becomes readable (end of file) when the supervisor has ended.
+    :param above: pipes from the processes above the agent (:data:`bootstrap.process.supervisor.Agent`).
     """
     # Not asyncio.run(): it would wait at the end for a thread that a resolver blocks until it times out.
-    return asyncio.new_event_loop().run_until_complete(_run(settings, host, runtime, supervisor))
+    return asyncio.new_event_loop().run_until_complete(_run(settings, host, runtime, above))
 
 
-async def _run(settings: Settings, host: Host, runtime: RuntimeDir, supervisor: int) -> int:
+async def _run(settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int]) -> int:
     log = Log(as_json=settings.log_format == "json", threaded=True)
     run = Context(settings, host, log, Children(), runtime)
     runtime.set_state(pid=os.getpid(), pid_namespace=pid_namespace())
-    handle_signals(run, supervisor)
+    handle_signals(run, above)
     line = await run.lifecycle.run(the_line(run))
     status = await end_run(run, line)
     log.close()
     return status
 
 
-def handle_signals(run: Context, supervisor: int) -> None:
-    """Make signals, and the end of the supervisor, stop the run from now on.
+def handle_signals(run: Context, above: Sequence[int]) -> None:
+    """Make signals, and the end of a process above the agent, stop the run from now on.
 
-    :param supervisor: as for :func:`run_agent`.
+    :param above: as for :func:`run_agent`.
     """
-    loop, lifecycle = asyncio.get_running_loop(), run.lifecycle
+    loop = asyncio.get_running_loop()
+    for pipe in above:
+        loop.add_reader(pipe, _read_signals, run, pipe)
+    for signum in signals.forwarded().intersection(_HANDLED):
+        loop.add_signal_handler(signum, _on_signal, run, signum, None)
+    signals.restore(run.host)
 
-    def pass_on(signum: int) -> None:
-        if lifecycle.on_signal is not None:
-            lifecycle.on_signal(signum)
-        else:
-            name = signal.Signals(signum).name
-            run.log.warn(f"ignored {name}: this node runs no workload to pass it on to")
 
-    def supervisor_gone() -> None:
-        loop.remove_reader(supervisor)
-        lifecycle.stop(
-            RayDied(f"the supervisor on {run.host.hostname} (the process that the launcher started) was killed")
-        )
-        lifecycle.force_stop.set()
+def _read_signals(run: Context, pipe: int) -> None:
+    for signum in (received := os.read(pipe, 64)):
+        _on_signal(run, signum, pipe)
+    if not received:
+        asyncio.get_running_loop().remove_reader(pipe)
+        what = f"a supervisor on {run.host.hostname} (a process above the agent) was killed"
+        run.lifecycle.stop(RayDied(what))
+        run.lifecycle.force_stop.set()
 
-    for signum in forwarded_signals().intersection(_STOPPING):
-        stopped = Stopped(signum, f"stopped by {signal.Signals(signum).name}")
-        loop.add_signal_handler(signum, lifecycle.stop, stopped)
-    for signum in forwarded_signals().intersection(_PASSED_ON):
-        loop.add_signal_handler(signum, pass_on, signum)
-    loop.add_reader(supervisor, supervisor_gone)
-    unblock_signals()
+
+def _on_signal(run: Context, signum: int, sender: int | None) -> None:
+    """Stop the run, or pass the signal on to the workload.
+
+    :param sender: the pipe through which the signal came, or None if the agent received it.
+    """
+    name = signals.name_of(signum)
+    if signum in signals.STOPPING:
+        run.lifecycle.stop(Stopped(signum, f"stopped by {name}"), sender)
+    elif run.lifecycle.on_signal is not None:
+        run.lifecycle.on_signal(signum)
+    elif signum not in _IGNORED_BY_DEFAULT:
+        run.log.warn(f"ignored {name}: this node runs no workload to pass it on to")
 
 
 async def the_line(run: Context) -> Verdict:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class Lifecycle:
         """Passes SIGUSR1 and SIGUSR2 on to the workload, once there is one."""
         self.tell: Tell = _tell_none
         self._line: asyncio.Task[Verdict] | None = None
-        self._stopped_at = 0.0
+        self._signalled: dict[int | None, float] = {}
 
     async def run(self, line: Coroutine[object, object, Verdict]) -> asyncio.Task[Verdict]:
         """Run the line until it returns, raises or is cancelled; return its task."""
@@ -51,19 +52,26 @@ class Lifecycle:
         await asyncio.wait([self._line])
         return self._line
 
-    def stop(self, reason: BootstrapError) -> None:
-        """Cancel the line for this reason, unless it is already ending; a second signal ends the grace."""
+    def stop(self, reason: BootstrapError, sender: int | None = None) -> None:
+        """Cancel the line for this reason, unless it is already ending; a second signal ends the grace.
+
+        :param sender: who received the signal, if one is the reason. A launcher may signal every process, so the same
+            signal arrives once from each of those above the agent.
+        """
         now, running = time.monotonic(), self._line is not None and not self._line.done()
         if self.reason is None and (
             running or isinstance(reason, Stopped)
         ):  # also the first while the run ends by itself
-            self.reason, self._stopped_at = reason, now
+            self.reason = reason
             if self._line is not None:
                 self._line.cancel()
         elif isinstance(reason, Stopped):
             same = isinstance(self.reason, Stopped) and self.reason.status == reason.status
-            if not (same and now - self._stopped_at < timeouts.SAME_SIGNAL_S):
+            apart = timeouts.CTRL_C_AGAIN_S if reason.signum == signal.SIGINT else timeouts.SAME_SIGNAL_S
+            if not same or now - self._signalled.get(sender, now) >= apart:
                 self.force_stop.set()
+        if isinstance(reason, Stopped):
+            self._signalled.setdefault(sender, now)
 
 
 @dataclass(frozen=True)

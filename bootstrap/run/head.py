@@ -259,7 +259,9 @@ async def run_workload(run: Context, env: Mapping[str, str]) -> Verdict:
         status = await asyncio.shield(started.exited)
     except asyncio.CancelledError:
         signum = lifecycle.reason.signum if isinstance(lifecycle.reason, Stopped) else signal.SIGTERM
-        run.log.say(f"passing {signal.Signals(signum).name} on to the workload; {grace:g} s of grace")
+        run.log.say(
+            f"passing {signal.Signals(signum).name} on to the workload; {grace:g} s of grace; a second signal ends it"
+        )
         ended = await workload.finish(run.children, started, signum, grace, lifecycle.force_stop)
         run.log.say(f"the workload ended with status {ended}")
         raise

@@ -160,7 +160,7 @@ async def drain(run: Context, identity: NodeIdentity, env: Mapping[str, str]) ->
             f" fix: --grace={least:g} or more"
         )
         return
-    run.log.say(f"{run.lifecycle.reason}: draining Ray; {grace:g} s of grace")
+    run.log.say(f"{run.lifecycle.reason}: draining Ray; {grace:g} s of grace; a second signal ends it")
     address, labels = run.runtime.manifest.gcs, command.run_labels(identity)
     try:
         starter = await Starter.spawn(run.children, env)

@@ -1,0 +1,67 @@
+"""Which signals the supervisor forwards, and the signal mask that the workload inherits.
+
+Signals are blocked before anything else and restored in the agent. What was blocked before stays blocked for the
+workload, as with tini: whoever blocked it had a reason. The image's entrypoint is the exception (docs/image.md): it
+blocks signals before Python starts, since PID 1 would lose them, and marks that with a variable.
+"""
+
+import os
+import signal
+from collections.abc import Set as AbstractSet
+
+from bootstrap.errors import Stopped
+from bootstrap.host import Host
+
+ENTRYPOINT_MARK = "RAY_BOOTSTRAP_SIGNALS"
+"""The variable is ``blocked`` if the entrypoint has blocked them."""
+STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+"""They stop the run; all others that are forwarded only go on to the workload."""
+_FAULTS = {signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS}
+_JOB_CONTROL = {signal.SIGTSTP, signal.SIGCONT}
+_NOT_FORWARDED = (
+    {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU} | _FAULTS | _JOB_CONTROL
+)
+_inherited: AbstractSet[int] | None = None
+
+
+def forwarded() -> frozenset[int]:
+    """Return the signals that go on to the agent and its workload, without those that nohup(1) had us ignore."""
+    return _heeded(signal.valid_signals() - _NOT_FORWARDED)
+
+
+def job_control() -> frozenset[int]:
+    """Return the signals by which a shell or Slurm suspends this node and lets it continue."""
+    return _heeded(_JOB_CONTROL)
+
+
+def _heeded(signals: AbstractSet[int]) -> frozenset[int]:
+    return frozenset(signum for signum in signals if signal.getsignal(signum) is not signal.SIG_IGN)
+
+
+def name_of(signum: int) -> str:
+    """Return ``SIGTERM`` for 15; ``signal 40`` for a real-time signal, which has no name."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
+
+
+def block() -> None:
+    """Keep signals pending until there is a handler; the program does this first."""
+    global _inherited  # noqa: PLW0603 (the mask is the process's)
+    # Some parents leave SIGCHLD ignored; the kernel would then reap our children and discard their statuses.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, forwarded() | job_control() | {signal.SIGCHLD})
+    if _inherited is None:
+        _inherited = before
+
+
+def restore(host: Host) -> None:
+    """Restore the inherited mask, without what the entrypoint blocked, and always with SIGCHLD delivered.
+
+    :raises Stopped: as PID 1 without a supervisor, if a signal is pending: the kernel would drop it.
+    """
+    if os.getpid() == 1 and (pending := signal.sigpending() & STOPPING):
+        raise Stopped(min(pending), f"stopped by {name_of(min(pending))}")
+    own = forwarded() if host.get(ENTRYPOINT_MARK) == "blocked" else frozenset()
+    signal.pthread_sigmask(signal.SIG_SETMASK, (_inherited or set()) - own - {signal.SIGCHLD})
