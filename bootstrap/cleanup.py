@@ -6,15 +6,17 @@ call :func:`remove`, so that every run exercises the path that a crash needs.
 
 import contextlib
 import shutil
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from bootstrap import timeouts
 from bootstrap.files import ownership, runtime_dir
 from bootstrap.files.manifest import Manifest, remove_owned_files
+from bootstrap.process import table
 from bootstrap.process.bounded import Call, TimedOut
-from bootstrap.process.table import descendants, is_own
-from bootstrap.raynode.session import Held, daemons, own_sessions, remove_session, remove_sockets, session_of
+from bootstrap.process.table import Process, descendants, is_own
+from bootstrap.raynode.session import Held, daemons, observe, own_sessions, remove_session, remove_sockets, session_of
 
 
 def remove(folder: Path, manifest: Manifest, held: Held) -> tuple[Path | None, list[str]]:
@@ -77,18 +79,51 @@ def _remove_closed(closed: Path, sessions: Sequence[Path], gcs: str) -> list[Pat
     return kept
 
 
-def remove_ended_runs(keep: int, log: Callable[[str], None]) -> None:
+def end_survivors(log: Callable[[str], None]) -> Mapping[Path, Held]:
+    """End the processes of runs whose agents and supervisors were all killed; return what they held, by run.
+
+    :param log: called with a line for the user for each such run.
+    """
+    held: dict[Path, Held] = {}
+    with runtime_dir.ended() as folders:
+        for folder in folders:
+            found = _survivors(Manifest.load(folder / runtime_dir.MANIFEST))
+            if not found:
+                continue
+            held[folder] = observe(found)
+            known = [(process.pid, process.started) for process in found]
+            killed, left = table.kill(
+                lambda known=known: table.in_sessions_of(known),  # type: ignore[misc]
+                lambda: time.sleep(timeouts.PROCESS_TABLE_LOOK_AGAIN_S),
+            )
+            names = ", ".join(sorted({process.name for process in found}))
+            more = f"; {len(left)} do not end" if left else ""
+            log(f"ended {killed} processes ({names}) of an earlier run whose agent was killed: {folder}{more}")
+    return held
+
+
+def _survivors(manifest: Manifest) -> list[Process]:
+    """Return the living processes of a run that has ended."""
+    if manifest.pid_scope != table.pid_scope():
+        return []
+    known = [(pid, started) for pid, started in manifest.processes]
+    raylets = [p for p in filter(is_own, daemons(descendants(0))) if session_of(p) in own_sessions(manifest, Held())]
+    return table.in_sessions_of([*known, *((p.pid, p.started) for p in raylets)])
+
+
+def remove_ended_runs(keep: int, log: Callable[[str], None], survivors: Mapping[Path, Held] | None = None) -> None:
     """Clean up after agents that were killed with their supervisors, and remove old logs.
 
     :param keep: number of ended runs, the newest, whose logs stay; 0 keeps all.
     :param log: called with a line for the user if logs were removed.
+    :param survivors: what the processes of such runs held (:func:`end_survivors`).
     """
     live = set(filter(None, map(session_of, filter(is_own, daemons(descendants(0))))))
     kept: list[Path] = []
     with runtime_dir.ended() as folders:
         for folder in folders:
             manifest = Manifest.load(folder / runtime_dir.MANIFEST)
-            if _is_used(folder, manifest, live) or remove(folder, manifest, Held())[1]:
+            if _is_used(folder, manifest, live) or remove(folder, manifest, (survivors or {}).get(folder, Held()))[1]:
                 continue  # Ray outlived its agents, or a shared folder does not answer: the next run tries again
             if (folder / runtime_dir.RAY).exists():
                 kept.append(folder)

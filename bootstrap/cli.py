@@ -5,6 +5,7 @@ import difflib
 import importlib
 import io
 import itertools
+import os
 import shlex
 import sys
 import traceback
@@ -125,7 +126,8 @@ def _main(argv: list[str]) -> int:
         Log(as_json=asked.log_format == "json").warn(line)
     if command == "run":
         return _run(asked, host)
-    signals.restore(host)
+    if os.getpid() != 1:  # which would lose them; kuberay looks for them once it is done
+        signals.restore(host)
     module, function, _ = _COMMANDS[command]
     with _printed():
         return int(getattr(importlib.import_module(f"bootstrap.commands.{module}"), function)(asked, host, as_json))

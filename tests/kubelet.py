@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from cluster import Agents
+from entrypoint import BEFORE
 from hosts import MARK, Host, Hosts
 
 REPOSITORY = Path(__file__).parent.parent
@@ -49,7 +50,7 @@ def container(pod_spec: Object) -> Any:
 class Image:
     """What the manifests' image holds, as far as a runtime looks at it."""
 
-    entrypoint: Sequence[str] = (sys.executable, "-m", "bootstrap")
+    entrypoint: Sequence[str] = (*BEFORE, sys.executable, "-m", "bootstrap")
     env: Mapping[str, str] = field(default_factory=lambda: {"PATH": _path(), "PYTHONPATH": str(REPOSITORY)})
     root: str = ""
     """Its root folder; "": this machine's, where everything is but the ``files``."""

@@ -88,22 +88,6 @@ def test_the_workloads_streams_are_its_own(site: Site) -> None:
     assert "\noops\n" in node.err
 
 
-def test_a_terminal_stays_one_and_control_c_arrives_once(site: Site) -> None:
-    master, slave = os.openpty()
-    own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-    count = "import signal as s, sys\nassert sys.stdin.isatty()\ns.pthread_sigmask(s.SIG_BLOCK, [s.SIGINT])\n"
-    count += "print(input(), flush=True)\nprint(int(s.sigwait([s.SIGINT])), s.sigtimedwait([s.SIGINT], 0.3))"
-    before = [sys.executable, "-c", own]
-    node = site.run("--", sys.executable, "-c", count, before=before, stdin=slave)
-    os.write(master, b"typed\n")
-    node.says("typed", where="out")
-    os.write(master, b"\x03")
-    assert node.wait() == 130
-    os.close(master)
-    os.close(slave)
-    assert node.out == "typed\n2 None\n"
-
-
 def test_what_the_workload_finds_in_its_environment(site: Site) -> None:
     outer = {"RAY_ADDRESS": "outer:6379", "RAY_JOB_ID": "01000000", "GLOO_SOCKET_IFNAME": "eth7", "MINE": "a b\nc"}
     names = "RAY_ADDRESS RAY_JOB_ID GLOO_SOCKET_IFNAME MINE RAY_BOOTSTRAP_RUN_ID RAY_BOOTSTRAP_CLUSTER_NODES"

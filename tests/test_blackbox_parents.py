@@ -49,6 +49,21 @@ def test_closed_standard_streams(site: Site, closed: str) -> None:
 
 
 @pytest.mark.parametrize("status", [0, 3])
+def test_a_standard_output_on_a_full_disk(site: Site, status: int) -> None:
+    with Path("/dev/full").open("wb") as full:
+        node = site.run("--", "sh", "-c", f"echo lost; exit {status}", stdout=full)
+    assert node.wait() == status
+
+
+@pytest.mark.parametrize("command", ["detect", "check", "--help", "--version"])
+def test_a_report_on_a_full_disk_is_an_error(site: Site, command: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        node = site.run(command, stdout=full)
+    assert node.wait() == 64
+    assert "standard output cannot be written: No space left on device\nray-bootstrap: fix: redirect it" in node.err
+
+
+@pytest.mark.parametrize("status", [0, 3])
 def test_a_reader_of_standard_error_that_has_gone(site: Site, status: int) -> None:
     read, write = os.pipe()
     os.close(read)

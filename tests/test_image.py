@@ -15,6 +15,7 @@ from typing import Any
 import controllers
 import kubelet
 import pytest
+from entrypoint import ENTRYPOINT
 
 pytestmark = [
     pytest.mark.hosts,
@@ -96,7 +97,7 @@ def config(store: Store, tag: str) -> Mapping[str, Any]:
 def test_the_image_forms_a_cluster_as_the_pods_of_the_base(store: Store, context: Path, make_hosts: Callable[..., Any]):
     store.build(context, "ray-bootstrap")
     made = config(store, "ray-bootstrap")
-    assert made["Entrypoint"] == ["ray-bootstrap"]
+    assert made["Entrypoint"] == ENTRYPOINT
     assert made["User"] == "1000:100"
     assert made["Healthcheck"]["Test"] == ["CMD", "ray-bootstrap", "status"]
     assert made["Labels"]["org.opencontainers.image.base.name"] == f"localhost/ray:{RAY}-{PYTHON}-cpu"

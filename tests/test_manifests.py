@@ -13,6 +13,7 @@ from typing import Any
 import kubelet
 import pytest
 from controllers import native, templates
+from entrypoint import ENTRYPOINT
 from kubelet import REPOSITORY
 
 from bootstrap import errors, settings
@@ -277,7 +278,7 @@ def test_kuberay_leaves_its_command_to_the_agent_everywhere() -> None:
             assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
         for template in templates(thing):
             its = kubelet.container(template["spec"])
-            assert (its["command"], its.get("args", [])) == (["ray-bootstrap", "kuberay"], [])
+            assert (its["command"], its.get("args", [])) == ([*ENTRYPOINT, "kuberay"], [])
             assert template["spec"]["serviceAccountName"] == "ray-deployer"
 
 

@@ -157,7 +157,7 @@ def test_a_signal_goes_to_this_process_and_no_later_one_of_its_number() -> None:
     child = subprocess.Popen(SLEEP)
     found = read_process(child.pid)
     assert found is not None
-    later = Process(found.pid, found.ppid, found.state, found.name, found.started + 1, found.threads)
+    later = Process(found.pid, found.ppid, found.state, found.name, found.started + 1, found.threads, 0)
     table.send(later, signal.SIGKILL)
     assert alive(child.pid)
     table.send(found, signal.SIGKILL)

@@ -19,6 +19,7 @@ from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Resources, Role
 from bootstrap.preflight.prepare import judge, prepare
+from bootstrap.process import signals
 from bootstrap.raynode.command import memory_argv, shm_free
 from bootstrap.raynode.environment import for_kuberay
 from bootstrap.settings import Settings
@@ -29,7 +30,7 @@ _ENOUGH_FILES = 65536
 _YAML = """\
 in the RayCluster or RayService, and its containers:
   metadata: {annotations: {ray.io/overwrite-container-cmd: "true"}}
-  command: ["ray-bootstrap", "kuberay"]"""
+  command: [env, "--block-signal=HUP,INT,QUIT,TERM,USR1,USR2", RAY_BOOTSTRAP_SIGNALS=blocked, ray-bootstrap, kuberay]"""
 
 
 def hand_over(settings: Settings, host: Host, _as_json: bool) -> int:
@@ -38,6 +39,7 @@ def hand_over(settings: Settings, host: Host, _as_json: bool) -> int:
     :raises UsageError: if an option demands a token or TLS.
     :raises IdentityError: if KubeRay has not set the command, or it is not ``ray start``.
     :raises PreflightFailed: with all fatal findings.
+    :raises Stopped: if this process, being PID 1, received a signal meanwhile.
     """
     if option := demanded_by(settings):
         hint = "authOptions and tlsOptions in the RayCluster's spec"
@@ -59,6 +61,7 @@ def hand_over(settings: Settings, host: Host, _as_json: bool) -> int:
     _raise_nofile(host)
     plus = f", with {shlex.join(added)}" if added else ""
     log.say(f"this node is fit as {identity.role.value}; running KubeRay's command{plus}")
+    signals.restore(host)
     sys.stderr.flush()
     # The line is shell syntax: KubeRay itself passes it to `bash -c`.
     os.execve("/bin/sh", ["sh", "-c", f"exec {line} {shlex.join(added)}"], env)  # noqa: S606

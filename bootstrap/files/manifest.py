@@ -40,6 +40,10 @@ class Manifest:
     """The folder of this node's session, once Ray runs."""
     gcs: str = ""
     """GCS's address."""
+    processes: Sequence[Sequence[int]] = ()
+    """Process id and start time of the processes by which the next run finds what outlives this run's agents."""
+    pid_scope: str = ""
+    """Where these ids count (:func:`bootstrap.process.table.pid_scope`)."""
 
     @classmethod
     def load(cls, path: Path) -> Manifest:

@@ -19,6 +19,7 @@ from typing import Any
 from bootstrap import timeouts
 from bootstrap.files import ownership
 from bootstrap.files.manifest import Manifest
+from bootstrap.process.table import pid_namespace
 
 PARENT = Path("/tmp")  # noqa: S108 (we make each folder in it, mode 0700, under a random name)
 PREFIX = "ray-bootstrap."
@@ -157,11 +158,6 @@ def ended() -> Iterator[list[Path]]:
                 held.callback(os.close, os.dup(fd))
                 found.append((os.fstat(fd).st_mtime, path))
         yield [path for _, path in sorted(found, reverse=True)]
-
-
-def pid_namespace() -> int:
-    """Return the inode of this process's PID namespace (pid_namespaces(7)); containers may share /tmp but not this."""
-    return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def _own_folders() -> Iterator[tuple[Path, int]]:

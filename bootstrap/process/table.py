@@ -11,8 +11,9 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bootstrap import timeouts
 
@@ -36,6 +37,8 @@ class Process:
     name: str
     started: int
     threads: int
+    session: int
+    """The number of its session (setsid(2)): the process id that the session's leader has or had."""
 
     @property
     def lives(self) -> bool:
@@ -51,17 +54,29 @@ def read_process(pid: int) -> Process | None:
     except OSError:
         return None
     fields = tail.split()
-    return Process(pid, int(fields[1]), fields[0], head.partition("(")[2], int(fields[19]), int(fields[17]))
+    ppid, session, threads, started = (int(fields[number]) for number in (1, 3, 17, 19))
+    return Process(pid, ppid, fields[0], head.partition("(")[2], started, threads, session)
 
 
 def descendants(root: int, excluded: Container[int] = ()) -> list[Process]:
     """Return every living process below ``root``, parents first, without those at or below a pid in ``excluded``."""
+    return _below([root], _children(), excluded)
+
+
+def _children() -> Mapping[int, Sequence[Process]]:
+    """Return the children of each process, zombies included."""
     children: dict[int, list[Process]] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal() and (process := read_process(int(entry.name))):
             children.setdefault(process.ppid, []).append(process)
+    return children
+
+
+def _below(
+    roots: Iterable[int], children: Mapping[int, Sequence[Process]], excluded: Container[int] = ()
+) -> list[Process]:
     found: list[Process] = []
-    parents = [root]
+    parents = list(roots)
     while parents:
         for process in children.get(parents.pop(), ()):
             if process.pid in excluded:
@@ -72,10 +87,46 @@ def descendants(root: int, excluded: Container[int] = ()) -> list[Process]:
     return found
 
 
+def pid_scope() -> str:
+    """Return what says where, and since which boot, process ids are those of this process: boot id, PID namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {pid_namespace()}"
+
+
+def pid_namespace() -> int:
+    """Return the inode of this process's PID namespace (pid_namespaces(7)); containers may share /tmp but not this."""
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
+def in_sessions_of(known: Collection[tuple[int, int]]) -> list[Process]:
+    """Return this user's living processes in the sessions of the ``known`` ones, and below them; not our ancestors.
+
+    The kernel does not use a session's number again while a process is in that session (free_pid in its pid.c). So one
+    known process that still exists proves that its session is the known one, with all that is in it.
+
+    :param known: process ids, each with its start time.
+    """
+    children = _children()
+    everything = {process.pid: process for siblings in children.values() for process in siblings}
+    sessions = {everything[pid].session for pid, started in known if _is(everything.get(pid), started)}
+    excluded, above = set(), os.getpid()
+    while above in everything:  # we may have been started in a shell of theirs
+        excluded.add(above)
+        above = everything[above].ppid
+    members = [p for p in everything.values() if p.session in sessions and p.pid not in excluded]
+    below = _below([process.pid for process in members], children, excluded)
+    found = {process.pid: process for process in (*members, *below) if process.lives and is_own(process)}
+    return list(found.values())
+
+
+def _is(process: Process | None, started: int) -> bool:
+    return process is not None and process.started == started
+
+
 def is_alive(process: Process) -> bool:
     """Return whether exactly this process lives; a zombie does not."""
     now = read_process(process.pid)
-    return now is not None and now.started == process.started and now.lives
+    return now is not None and _is(now, process.started) and now.lives
 
 
 def is_own(process: Process) -> bool:
@@ -91,8 +142,7 @@ def send(process: Process, signum: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         fd = os.pidfd_open(process.pid)
         try:
-            now = read_process(process.pid)
-            if now is not None and now.started == process.started:
+            if _is(read_process(process.pid), process.started):
                 signal.pidfd_send_signal(fd, signum)
         finally:
             os.close(fd)
@@ -114,20 +164,33 @@ def socket_files(processes: Sequence[Process]) -> list[str]:
     return [row[7].rstrip("\n") for row in rows if len(row) == 8 and row[7][0] == "/" and f"socket:[{row[6]}]" in held]
 
 
-def kill_descendants(root: int, excluded: Container[int] = ()) -> tuple[int, list[Process]]:
+def kill_descendants(root: int, excluded: Container[int] = ()) -> tuple[int, Sequence[Process]]:
     """Kill and reap everything below ``root`` except ``excluded``; return how many were killed, and the survivors.
 
     Orphans of a killed process become children of ``root`` (a subreaper), so the next look finds them.
     """
+
+    def wait() -> None:
+        reap_strangers()
+        signal.sigtimedwait([signal.SIGCHLD], timeouts.PROCESS_TABLE_LOOK_AGAIN_S)
+
+    killed, victims = kill(lambda: descendants(root, excluded), wait)
+    reap_strangers()
+    return killed, victims
+
+
+def kill(look: Callable[[], Sequence[Process]], wait: Callable[[], object]) -> tuple[int, Sequence[Process]]:
+    """Kill what ``look`` finds until it finds nothing; return how many were killed, and the survivors.
+
+    :param wait: called after each round; waits for the killed to end.
+    """
     killed: set[int] = set()
     deadline = time.monotonic() + timeouts.KILL_S
-    while (victims := descendants(root, excluded)) and time.monotonic() < deadline:
+    while (victims := look()) and time.monotonic() < deadline:
         for process in victims:
             send(process, signal.SIGKILL)
             killed.add(process.pid)
-        reap_strangers()
-        signal.sigtimedwait([signal.SIGCHLD], timeouts.PROCESS_TABLE_LOOK_AGAIN_S)
-    reap_strangers()
+        wait()
     return len(killed), victims
 
 

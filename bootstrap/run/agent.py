@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bootstrap import cleanup, rendezvous
 from bootstrap.errors import RayDied, Stopped
-from bootstrap.files.runtime_dir import RuntimeDir, pid_namespace
+from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Phase, Role, Verdict
@@ -16,6 +16,7 @@ from bootstrap.preflight.prepare import identify
 from bootstrap.process import signals
 from bootstrap.process.bounded import Call, run_in_thread
 from bootstrap.process.children import Children
+from bootstrap.process.table import pid_namespace
 from bootstrap.raynode.environment import for_starter
 from bootstrap.raynode.starter import Starter
 from bootstrap.run.context import Context
@@ -98,8 +99,10 @@ async def the_line(run: Context) -> Verdict:
     run.lifecycle.identity, run.log.rank = identity, identity.rank
     run.enter(Phase.PREPARING, **{name: getattr(identity, name) for name in _SHOWN})
     starter = await Starter.spawn(run.children, for_starter(run.host))
+    run.note_processes(run.children.below(starter.child))
+    held = await run_in_thread(None, lambda: cleanup.end_survivors(run.log.say))  # they hold ports and GPUs
     # In its own thread, since the shared folder of a killed run may hang.
-    Call(lambda: cleanup.remove_ended_runs(run.settings.keep_logs, run.log.say))
+    Call(lambda: cleanup.remove_ended_runs(run.settings.keep_logs, run.log.say, held))
     for note in notes:
         run.log.warn(note)
     _introduce(run, identity)

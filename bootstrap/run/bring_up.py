@@ -59,7 +59,9 @@ async def start_ray(
     except TimedOut:
         what = f"`ray start` timed out after {limit:g} s\n{starter.printed()}"
         raise RayStartFailed(what, hint="check for a slow file system; --quorum-timeout waits longer") from None
-    daemons = session.daemons(run.children.alive())
+    started = run.children.alive()
+    run.note_processes(started)
+    daemons = session.daemons(started)
     if "raylet" not in {daemon.name for daemon in daemons}:
         raise RayStartFailed("`ray start` reported success, but no raylet is running")
     found = next(filter(None, map(session.session_of, daemons)), None)

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 
 from bootstrap import timeouts
@@ -13,7 +13,9 @@ from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Phase, Verdict
+from bootstrap.process import table
 from bootstrap.process.children import Children
+from bootstrap.process.table import Process
 from bootstrap.settings import Settings
 
 Tell = Callable[[Verdict, "BootstrapError | None"], Awaitable[None]]
@@ -94,6 +96,11 @@ class Context:
     def enter(self, phase: Phase, **facts: object) -> None:
         """Write this node's phase, with other ``facts``, to the state file for ``ray-bootstrap status``."""
         self.runtime.set_state(phase=phase.value, **facts)
+
+    def note_processes(self, processes: Iterable[Process]) -> None:
+        """Add processes to the manifest, in case all that could end them is killed."""
+        known = {*map(tuple, self.runtime.manifest.processes), *((p.pid, p.started) for p in processes)}
+        self.note(processes=sorted(known), pid_scope=table.pid_scope())
 
     def note(self, **changes: object) -> None:
         """Change fields of the manifest; call it before making what they name."""

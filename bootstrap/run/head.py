@@ -254,6 +254,7 @@ async def run_workload(run: Context, env: Mapping[str, str]) -> Verdict:
     started = workload.start(run.children, run.settings.workload, env)
     if isinstance(started, tuple):
         return workload.not_started(*started)
+    run.note_processes(run.children.below(started))
     lifecycle.on_signal = started.signal
     try:
         status = await asyncio.shield(started.exited)

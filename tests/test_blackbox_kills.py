@@ -1,0 +1,99 @@
+"""Several of a node's processes killed at once: what outlives them ends, at once or at the next run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from namespaces import wait_for
+from survivors import marked
+
+if TYPE_CHECKING:
+    from agents import Node, Site
+
+pytest_plugins = ["agents"]
+pytestmark = pytest.mark.requires("linux")
+
+STAY = ["sh", "-c", "setsid sleep 601 & echo up; exec sleep 600"]
+
+
+def kill(*pids: int) -> None:
+    """Kills all of them in one instant: stopped first, none sees another one's end."""
+    for signum in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, signum)
+
+
+@pytest.mark.parametrize("victims", ["process standby", "process agent", "standby agent"])
+def test_any_two_of_a_nodes_three_processes(site: Site, victims: str) -> None:
+    head, worker = site.several(2, "--on-node-loss=fail", workload=STAY)
+    head.says("up", where="out")
+    chain = {"process": head.process.pid, "standby": head.standby, "agent": head.agent}
+    kill(*(chain[name] for name in victims.split()))
+    assert worker.wait() == 76
+    assert head.wait(within=10) == 137
+    assert "lost the head" in worker.err or "was killed" in worker.err
+
+
+def alone(site: Site) -> None:
+    """Gives its runs a /tmp of their own: any other run of this user would end what theirs leave."""
+    (site.folder / "tmp").mkdir()
+    there = f"runtime_dir.PARENT = Path('{site.folder}/tmp')"
+    site.patch("from pathlib import Path", "from bootstrap.files import runtime_dir", there)
+
+
+def kill_all_three(site: Site) -> Node:
+    node = site.run("--", *STAY)
+    node.says("up", where="out")
+    kill(node.process.pid, node.standby, node.agent)
+    assert node.process.wait() == -signal.SIGKILL
+    return node
+
+
+def left_of(node: Node) -> set[int]:
+    return marked(node._mark)
+
+
+def test_the_next_run_ends_what_outlived_all_three(site: Site) -> None:
+    """The workload and what it put in a session of its own, the fake GCS and raylet, and no other program."""
+    alone(site)
+    killed = kill_all_three(site)
+    assert len(left_of(killed)) == 4
+    folder = killed.temp_dir / "another's"
+    folder.mkdir()
+    raylet = folder / "raylet"
+    raylet.symlink_to(Path(sys.executable).resolve())
+    stranger = subprocess.Popen([raylet, "-c", "import signal; signal.pause()", f"--raylet_socket_name={folder}/s/s"])
+    try:
+        again = site.run("--", "true")
+        assert again.wait() == 0
+        assert left_of(killed) == set()
+        assert "ended 4 processes (gcs_server, raylet, sleep) of an earlier run whose agent was killed" in again.err
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+    runtime = Path(again.err.partition("agent was killed: ")[2].split()[0])
+    assert not runtime.exists()
+    assert [path.name for path in killed.temp_dir.glob("session_2*/*")] == ["logs"]
+
+
+def test_a_run_that_its_predecessors_workload_starts_does_not_end_itself(site: Site) -> None:
+    """A user's shell as the workload: all three are killed, and in that shell the user starts again."""
+    shell = 'echo up; until test -e ../go; do sleep 0.02; done; "$@" || exit; echo again'
+    alone(site)
+    forget = ["env", "-u", "RAY_AUTH_MODE", "-u", "RAY_AUTH_TOKEN_PATH"]
+    again = [*forget, sys.executable, "-m", "bootstrap", f"--temp-dir={site.folder}/again", "--", "true"]
+    node = site.run("--", "sh", "-c", shell, "sh", *again)
+    node.says("up", where="out")
+    kill(node.process.pid, node.standby, node.agent)
+    (site.folder / "go").touch()
+    wait_for(lambda: "again" in node.out, what="the second run")
+    assert "again" in node.out, node.err
+    wait_for(lambda: not left_of(node), what="the end of all")
+    assert node.process.wait() == -signal.SIGKILL

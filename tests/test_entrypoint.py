@@ -1,0 +1,84 @@
+"""The image's entrypoint as PID 1: no signal is lost once it runs, and the mask is the workload's again."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from entrypoint import BEFORE, ENTRYPOINT
+from namespaces import children_in_pid_namespace, wait_for
+
+if TYPE_CHECKING:
+    from agents import Site
+
+pytest_plugins = ["agents"]
+
+PRINT_MASK = "import signal; print(sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, []))))"
+
+
+def program_of(pid: int) -> str:
+    """The first word of its command line; empty in the midst of exec."""
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
+
+
+def blocks(pid: int, signum: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(mask >> (signum - 1) & 1)
+
+
+@pytest.mark.hosts
+@pytest.mark.parametrize("milliseconds", [5, 20, 50, 100])
+def test_sigterm_soon_after_exec_as_pid_1(site: Site, milliseconds: int) -> None:
+    """Lost is only what comes before env(1) has blocked it, within its first millisecond."""
+    with children_in_pid_namespace(None):
+        node = site.run("--", "sleep", "600", before=["unshare", "--mount", "--mount-proc", "--", *BEFORE])
+    pid = node.process.pid
+    wait_for(lambda: program_of(pid) not in ("", "unshare"), what="the entrypoint is executed")
+    time.sleep(milliseconds / 1000)
+    if program_of(pid) == "env":  # a busy machine has not yet let it run
+        wait_for(lambda: blocks(pid, signal.SIGTERM) or program_of(pid) != "env", what="env blocks signals")
+    node.send(signal.SIGTERM)
+    assert node.wait() == 143
+    assert "stopped by SIGTERM" in node.err
+
+
+def test_the_entrypoint_executes_the_agent() -> None:
+    assert ENTRYPOINT[-1] == "ray-bootstrap"
+
+
+@pytest.mark.requires("linux")
+def test_what_the_entrypoint_blocked_is_not_blocked_for_the_workload(site: Site) -> None:
+    names = "import os; print('RAY_BOOTSTRAP_SIGNALS' in os.environ)"
+    node = site.run("--", sys.executable, "-c", f"{PRINT_MASK}; {names}", before=BEFORE)
+    assert node.wait() == 0
+    assert node.out == "[]\nFalse\n"
+
+
+@pytest.mark.requires("linux")
+def test_what_another_parent_blocked_stays_blocked_for_the_workload(site: Site) -> None:
+    """As with tini; the node itself still stops."""
+    node = site.run(
+        "--grace=0.5",
+        "--",
+        sys.executable,
+        "-c",
+        f"{PRINT_MASK}; print('up', flush=True); signal.pause()",
+        before=["env", "--block-signal=TERM,USR1"],
+    )
+    node.says("up", where="out")
+    node.send(signal.SIGTERM)
+    assert node.wait() == 143
+    assert node.out == f"{[int(signal.SIGUSR1), int(signal.SIGTERM)]}\nup\n"
+    assert "the workload ended with status 137" in node.err
+
+
+@pytest.mark.requires("linux")
+def test_what_another_parent_ignored_stays_ignored_for_the_workload(site: Site) -> None:
+    script = "import signal; print(signal.getsignal(signal.SIGALRM) is signal.SIG_IGN)"
+    node = site.run("--", sys.executable, "-c", script, before=["env", "--ignore-signal=ALRM"])
+    assert (node.wait(), node.out) == (0, "True\n")
