@@ -176,7 +176,8 @@ return 0
     assert ("ended the" in err) == ("agent" in victims)
 
 
-def test_a_suspended_node_stops_as_a_whole_and_continues() -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU])
+def test_a_suspended_node_stops_as_a_whole_and_continues(signum: int) -> None:
     """Ctrl-Z and fg; a shell that waits sees the supervisor stop."""
     body = """
 child = subprocess.Popen(['setsid', 'sleep', '600'])
@@ -188,7 +189,7 @@ return 0
 """
     supervised = Supervised(body)
     pids = [supervised.process.pid, *map(int, supervised.line().split())]
-    supervised.process.send_signal(signal.SIGTSTP)
+    supervised.process.send_signal(signum)
     wait_for(lambda: [state(pid) for pid in pids] == ["T"] * 4, what="all four stop")
     assert os.WIFSTOPPED(os.waitpid(supervised.process.pid, os.WUNTRACED)[1])
     supervised.process.send_signal(signal.SIGCONT)

@@ -17,10 +17,9 @@ ENTRYPOINT_MARK = "RAY_BOOTSTRAP_SIGNALS"
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """They stop the run; all others that are forwarded only go on to the workload."""
 _FAULTS = {signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS}
-_JOB_CONTROL = {signal.SIGTSTP, signal.SIGCONT}
-_NOT_FORWARDED = (
-    {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU} | _FAULTS | _JOB_CONTROL
-)
+SUSPENDING = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
+"""They suspend this node; SIGCONT continues it."""
+_NOT_FORWARDED = SUSPENDING | {signal.SIGCONT, signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD} | _FAULTS
 _inherited: AbstractSet[int] | None = None
 
 
@@ -31,7 +30,7 @@ def forwarded() -> frozenset[int]:
 
 def job_control() -> frozenset[int]:
     """Return the signals by which a shell or Slurm suspends this node and lets it continue."""
-    return _heeded(_JOB_CONTROL)
+    return _heeded(SUSPENDING | {signal.SIGCONT})
 
 
 def _heeded(signals: AbstractSet[int]) -> frozenset[int]:

@@ -132,7 +132,7 @@ def _wait_for(child: int, forward: int, excluded: Container[int]) -> int:
         if signum == signal.SIGCHLD:
             if (wait_status := _reap(child)) is not None:
                 return wait_status
-        elif signum == signal.SIGTSTP:
+        elif signum in signals.SUSPENDING:
             _signal_all(signal.SIGSTOP, excluded)  # SIGTSTP does not stop a session that no shell controls
             os.kill(os.getpid(), signal.SIGSTOP)
         elif signum == signal.SIGCONT:
