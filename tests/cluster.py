@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -62,6 +64,15 @@ class Agents:
     def prints(self, rank: int, text: str, seconds: float = SECONDS) -> None:
         """Wait until the workload, on this rank, has printed ``text``."""
         wait_for(lambda: text in self.out(rank), timeout=seconds)
+
+    def kill_at_once(self, rank: int, *names: str) -> float:
+        """Kill these of ``supervisor``, ``standby`` and ``agent``, so that none sees another's end; returns when."""
+        ours = [p.pid for p in self.hosts[rank].pids() if " -m bootstrap " in p.cmdline]
+        chain = dict(zip(("supervisor", "standby", "agent"), ours, strict=True))
+        for signum in (signal.SIGSTOP, signal.SIGKILL):
+            for name in names:
+                os.kill(chain[name], signum)
+        return time.monotonic()
 
     def signal(self, rank: int, signum: int) -> float:
         """Send a signal to the agent as the launcher sees it; returns when."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -191,10 +192,11 @@ def test_ray_that_cannot_start_tells_its_own_cause_on_every_node(make_hosts, ran
     nothing_left(hosts)
 
 
-def test_the_heads_agent_is_killed(make_hosts):
+def test_the_heads_supervisor_and_agent_are_killed_at_once(make_hosts):
+    """The standby ends Ray and the workload."""
     hosts = make_hosts(3)
     agents = busy(hosts)
-    killed = agents.signal(0, signal.SIGKILL)
+    killed = agents.kill_at_once(0, "supervisor", "agent")
     assert agents.wait() == [-signal.SIGKILL, 76, 76]
     assert max(agents.ended[1], agents.ended[2]) - killed < 10
     wait_for(lambda: not hosts[0].leftovers(), timeout=10)
@@ -215,11 +217,18 @@ def test_the_heads_machine_is_switched_off(make_hosts):
 def test_a_worker_is_killed_after_the_quorum(make_hosts):
     hosts = make_hosts(2)
     agents = busy(hosts, "--on-node-loss=fail")
-    agents.signal(1, signal.SIGKILL)
+    agents.kill_at_once(1, "supervisor", "standby", "agent")
     assert agents.wait([0]) == [76]
     assert "rank 1 (node-1)" in agents.err(0).splitlines()[-2]
-    agents.wait()
-    wait_for(lambda: not hosts[1].leftovers(), timeout=10)
+    assert agents.wait([1]) == [-signal.SIGKILL]
+    left = hosts[1].leftovers()
+    assert [p for p in left if "raylet" in p.cmdline]
+    again = start(hosts[1:], workload=["true"], run="next")
+    assert again.wait() == [0]
+    said = re.search(r"ended ([0-9]+) processes \((.*)\) of an earlier run whose agent was killed", again.err(0))
+    assert said is not None
+    assert int(said[1]) >= len(left)
+    assert "raylet" in said[2]
     nothing_left(hosts)
 
 
