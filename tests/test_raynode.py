@@ -186,7 +186,7 @@ def test_no_folder_no_causes(tmp_path: Path) -> None:
 
 def test_which_processes_are_daemons() -> None:
     processes = [
-        Process(n, 1, "S", name, n, 1)
+        Process(n, 1, "S", name, n, 1, n)
         for n, name in enumerate(["gcs_server", "raylet", "python", "ray::IDLE", "my raylet"])
     ]
     assert [process.name for process in ray_session.daemons(processes)] == ["gcs_server", "raylet"]
