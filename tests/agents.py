@@ -161,6 +161,16 @@ class Node:
     def send(self, signum: int) -> None:
         self.process.send_signal(signum)
 
+    def stop(self) -> None:
+        """Stops all of its processes, as `scontrol suspend` or a freezer does."""
+        for pid in self._alive():
+            os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Undoes ``stop``."""
+        for pid in self._alive():
+            os.kill(pid, signal.SIGCONT)
+
     def wait(self, timeout: float = _SECONDS, *, within: float = 0, clean: bool = True) -> int:
         """Its exit status as a shell shows it; nothing of it is left then, or ``within`` seconds.
 

@@ -14,6 +14,7 @@ from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.rollcall import auth, credential, wire
 from bootstrap.rollcall.admission import FIX_TLS
 from bootstrap.rollcall.auth import Authenticator
+from bootstrap.rollcall.stall import StallDetector
 from bootstrap.rollcall.wire import Connection, Hello, Message
 
 _KINDS = {
@@ -61,6 +62,7 @@ class Membership:
     _nonce: str = field(default_factory=auth.nonce)
     _connection: Connection | None = None
     _timer: asyncio.TimerHandle | None = None
+    _stalls: StallDetector = field(init=False)
     _said_hello: bool = False
 
     async def greet(self, head: HeadAddress, timeout: float) -> None:
@@ -124,8 +126,9 @@ class Membership:
             self._connection.send(self.hello.message())
         await self._welcomed
         # Spread the first heartbeats by rank, since many nodes may join at the same moment.
-        first = self.heartbeat_timeout / wire.BEATS * (self.rank % 16) / 16
-        self._timer = asyncio.get_running_loop().call_later(first, self._tick)
+        interval = self.heartbeat_timeout / wire.BEATS
+        self._stalls = StallDetector(interval, self.heartbeat_timeout)
+        self._timer = asyncio.get_running_loop().call_later(interval * (self.rank % 16) / 16, self._tick)
 
     async def _agree(self, challenge: _Challenge) -> None:
         """Use MACs from now on, if there is a secret. :raises Refused: if the two secrets are of different kinds."""
@@ -183,7 +186,7 @@ class Membership:
         loop = asyncio.get_running_loop()
         left = self.heartbeat_timeout
         if self._connection is not None:
-            left -= loop.time() - self._connection.last_heard
+            left -= loop.time() - max(self._connection.last_heard, self._stalls.resumed())
             if left <= 0:
                 self._connection.cut(f"it was silent for {self.heartbeat_timeout:g} s")
                 return

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from bootstrap.rollcall import wire
 from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, tls_clash, version_clash
 from bootstrap.rollcall.handshake import Handshakes
 from bootstrap.rollcall.listener import Listener
+from bootstrap.rollcall.stall import StallDetector
 from bootstrap.rollcall.wire import Connection, Hello, Message, encode, text
 
 _SCANS = 4
@@ -35,6 +37,8 @@ class Member:
     error: str = ""
     """The name of its error (:mod:`bootstrap.errors`), if its phase is ``failed``."""
     connection: Connection | None = None
+    fell_silent: bool = False
+    """Whether its connection ended without a sign from it (:attr:`Connection.fell_silent`)."""
 
     @property
     def connected(self) -> bool:
@@ -77,6 +81,8 @@ class RollCall:
 
     def __post_init__(self) -> None:
         self.handshakes = Handshakes(self.me, self.secret, self.heartbeat_timeout, self._report)
+        self._interval = self.heartbeat_timeout / wire.BEATS / _SCANS
+        self.stalls = StallDetector(self._interval, self.heartbeat_timeout)
 
     def listen(self, ports: Sequence[int]) -> int:
         """Listen on all addresses, on the first free one of ``ports``; return that port.
@@ -154,12 +160,14 @@ class RollCall:
     def _tick(self) -> None:
         """Send heartbeats and cut silent connections; one timer serves all connections."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.heartbeat_timeout / wire.BEATS / _SCANS, self._tick)
+        self._timer = loop.call_later(self._interval, self._tick)
         self._scan = (self._scan + 1) % _SCANS
         silent_since = loop.time() - self.heartbeat_timeout
+        if self.stalls.resumed() > silent_since:
+            silent_since = -math.inf
         for connection, member in list(self._joined.items()):
             if connection.last_heard < silent_since:
-                connection.cut(f"silent for {self.heartbeat_timeout:g} s")
+                connection.cut(f"silent for {self.heartbeat_timeout:g} s", silent=True)
             elif member.rank % _SCANS == self._scan:
                 connection.send(wire.BEAT)
         self.handshakes.cut_slow(silent_since)
@@ -239,7 +247,7 @@ class RollCall:
         member = self._joined.pop(connection, None)
         if member is None:
             return
-        member.connection = None
+        member.connection, member.fell_silent = None, connection.fell_silent
         self._free = min(self._free, member.rank)
         self._left.set()
         if member.phase not in (Phase.LEFT, Phase.FAILED):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ MAX_LINE = 16 * 1024
 MAX_UNREAD = 256 * 1024
 """Bytes that a peer may leave unread before it is cut off."""
 LEFT = "closed by the other side"
+_NO_ANSWER = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+"""Errors with which the kernel gives a connection up because no packet comes back."""
 _TOO_MUCH = 1 << 53
 """Beyond it other JSON libraries lose digits, and ours takes long to print them."""
 _MAX_NAME = 256
@@ -176,6 +179,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "admitted",
         "authenticator",
+        "fell_silent",
         "last_heard",
         "peer",
     )
@@ -196,6 +200,9 @@ class Connection(asyncio.Protocol):
         self.authenticator: Authenticator | None = None
         self.admitted = False
         """Whether heartbeats are allowed; before, they would cost a stranger nothing and us work."""
+        self.fell_silent = False
+        """Whether the connection ended because nothing came from the peer any more; an end of file, a reset or a
+        message that ended it show that packets still arrived."""
         self.peer = "?"
         self.last_heard = asyncio.get_running_loop().time()
 
@@ -246,6 +253,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Report the end of the connection and its reason (asyncio's callback)."""
         self._transport, self._lost = None, True
+        self.fell_silent |= isinstance(error, OSError) and error.errno in _NO_ANSWER
         self._on_closed(self, f"{self._reason}: {error}" if error else self._reason)
 
     @property
@@ -268,10 +276,10 @@ class Connection(asyncio.Protocol):
             self._reason, self._pending = reason, b""
             self._transport.close()  # type: ignore[union-attr]  # open says so
 
-    def cut(self, reason: str) -> None:
-        """Close the connection now and drop the queued messages."""
+    def cut(self, reason: str, *, silent: bool = False) -> None:
+        """Close the connection now and drop the queued messages; ``silent`` if that is because the peer fell silent."""
         if self.open:
-            self._reason, self._pending = reason, b""
+            self._reason, self._pending, self.fell_silent = reason, b"", silent
         if self._transport is not None:
             with contextlib.suppress(OSError):
                 self._transport.abort()
