@@ -88,6 +88,19 @@ def duration_from(minimum: float) -> Callable[[str], float]:
     return parse
 
 
+def duration_or_off(minimum: float) -> Callable[[str], float]:
+    """Return a parser for durations of at least ``minimum`` seconds, and for ``off``: infinite seconds."""
+    parse_duration = duration_from(minimum)
+
+    def parse(value: str) -> float:
+        try:
+            return math.inf if value.strip() == "off" else parse_duration(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or off") from None
+
+    return parse
+
+
 def size(value: str) -> int:
     """Return the bytes in ``1073741824``, ``16Gi``, ``16GiB`` (powers of 1024) or ``16G``, ``16GB`` (of 1000)."""
     match = _SIZE.fullmatch(value.strip())

@@ -1,7 +1,7 @@
 """Every fixed delay of the program, in seconds: what it bounds, and the option that changes it, if any.
 
 The defaults of options are in :mod:`bootstrap.settings`: ``--head-timeout``, ``--quorum-timeout``, ``--last-call``,
-``--dashboard-wait``, ``--heartbeat-timeout`` and ``--grace``.
+``--dashboard-wait``, ``--heartbeat-timeout`` and ``--grace``; but :data:`ISOLATION_S` depends on the launcher.
 """
 
 # Preparing the node
@@ -57,6 +57,9 @@ STARTER_END_S = 2.0
 
 # Signals and losses
 
+ISOLATION_S = 60.0
+"""Default of ``--isolation-timeout`` where the launcher starts a lost run anew. By default that comes later: Slurm and
+Kubernetes give a node that does not answer 300 s (SlurmdTimeout; tolerationSeconds)."""
 SAME_SIGNAL_S = 0.5
 """The same signal twice within this time counts once: scancel signals the task and srun, which forwards it."""
 CTRL_C_AGAIN_S = 0.1

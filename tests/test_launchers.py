@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,28 @@ def test_a_row_says_who_this_node_is(
 def test_every_row_is_shown_by_a_test_here() -> None:
     shown = {w[0] for w in WORKERS} | {"explicit", "jobset", "kubernetes", "address", "local"}
     assert shown == set(NAMES)
+
+
+REQUEUE = {"kubeflow-trainer", "jobset", "leaderworkerset", "kubernetes", "slurm", "pytorchjob"}
+
+
+def test_the_rows_that_start_a_lost_run_anew() -> None:
+    assert {row.name for row in LAUNCHERS if row.requeues} == REQUEUE
+
+
+@pytest.mark.parametrize(("launcher", "env"), [w[:2] for w in WORKERS], ids=[f"{w[0]}-{w[2][3]}" for w in WORKERS])
+def test_a_head_that_is_cut_off_ends_where_the_launcher_starts_lost_runs_anew(
+    launcher: str, env: dict[str, str]
+) -> None:
+    identity, _ = who(env)
+    assert identity.isolation_timeout == (60.0 if launcher in REQUEUE else math.inf)
+    assert identity.sources["isolation_timeout"] == f"launcher {launcher}"
+    for given_time in (5.0, math.inf):
+        identity, _ = who(env, asked(isolation_timeout=given_time))
+        assert (identity.isolation_timeout, identity.sources["isolation_timeout"]) == (
+            given_time,
+            "--isolation-timeout",
+        )
 
 
 @pytest.mark.parametrize("launcher", sorted({w[0] for w in WORKERS}))
@@ -282,6 +305,7 @@ def test_options_override_single_values_of_a_launcher() -> None:
         "attempt": "--attempt",
         "head": "--head-address",
         "rendezvous": "--head-address",
+        "isolation_timeout": "launcher slurm",
     }
 
 

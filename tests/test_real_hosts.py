@@ -292,13 +292,53 @@ def test_two_runs_share_the_folder_and_the_nodes(make_hosts):
     nothing_left(hosts)
 
 
-@pytest.mark.parametrize("how", ["drop", "disconnect"])
-def test_a_partition_is_noticed_on_both_sides(make_hosts, how):
-    hosts = make_hosts(2)
-    agents = busy(hosts, "--heartbeat-timeout=2s", "--on-node-loss=fail")
-    getattr(hosts[1], how)()
-    assert agents.wait() == [76, 76]
+@pytest.mark.parametrize(
+    ("nodes", "rank", "how", "option"),
+    [(2, 1, "drop", "--on-node-loss=fail"), (3, 0, "disconnect", "--isolation-timeout=2s")],
+)
+def test_a_partition_is_noticed_on_both_sides(make_hosts, nodes, rank, how, option):
+    """A worker that is needed, or the head itself: it must not work on while the scheduler starts the job anew."""
+    hosts = make_hosts(nodes)
+    agents = busy(hosts, "--heartbeat-timeout=2s", option)
+    getattr(hosts[rank], how)()
+    assert agents.wait() == [76] * nodes
     assert "silent for 2 s" in agents.err(0)
+    assert ("seems to be cut off: all 2 workers fell silent" in agents.err(0)) is (rank == 0)
+    nothing_left(hosts)
+
+
+AFTER_A_STOP = """
+import os, time, ray
+ray.init(log_to_driver=False, logging_level="error")
+
+@ray.remote(scheduling_strategy="SPREAD")
+def where():
+    time.sleep(0.2)
+    return ray.get_runtime_context().get_node_id()
+
+print("up", flush=True)
+while not os.path.exists("/shared/go"):
+    time.sleep(0.1)
+while len({*ray.get([where.remote() for _ in range(4)])}) < 2:
+    pass
+"""
+
+
+def test_a_stop_of_all_processes_is_no_loss(make_hosts):
+    """As by `scontrol suspend`: neither for the agents nor for Ray, which works on every node afterwards."""
+    hosts = make_hosts(2)
+    options = ["--shared-dir=/shared", "--heartbeat-timeout=2s", "--on-node-loss=fail"]
+    agents = start(hosts, *options, workload=[sys.executable, "-c", AFTER_A_STOP])
+    agents.prints(0, "up")
+    processes = [process.pid for host in hosts for process in host.leftovers()]
+    for signum, seconds in ((signal.SIGSTOP, 6), (signal.SIGCONT, 2)):
+        for pid in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        time.sleep(seconds)
+    hosts.shared.joinpath("go").touch()
+    assert agents.wait() == [0, 0]
+    hosts.shared.joinpath("go").unlink()
     nothing_left(hosts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,6 +48,8 @@ GIB = 1 << 30
         (parsers.integer(0), "0", 0),
         (parsers.integer(0), " 007 ", 7),
         (parsers.duration_from(1), "1s", 1),
+        (parsers.duration_or_off(1), "90s", 90),
+        (parsers.duration_or_off(1), " off ", math.inf),
         (parsers.run_id, "\u00fc" * 256, "\u00fc" * 256),
         (parsers.host_port, "my_host.example.", ("my_host.example.", None)),
         (parsers.choice("a", "b"), "b", "b"),
@@ -97,6 +100,8 @@ def test_a_text_becomes_a_value(parse: Callable[[str], Any], text: str, value: o
         (parsers.integer(0), "9" * 5000, "a whole number"),
         (parsers.duration, "\u0663", "a duration such as"),
         (parsers.duration_from(1), "0.9s", "a duration of at least 1 s"),
+        (parsers.duration_or_off(1), "0", "a duration of at least 1 s, or off"),
+        (parsers.duration_or_off(1), "never", "10m or 2h, or off"),
         (parsers.size, "\u0663", "a size such as"),
         (parsers.run_id, "r" * 257, "at most 256 characters, got 257"),
         (parsers.run_id, "r\udcff", "valid UTF-8"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shlex
 import sys
 import time
@@ -13,7 +14,7 @@ from bootstrap.errors import BootstrapError
 from bootstrap.files import runtime_dir
 from bootstrap.files.secret import Channel, check_required, uses_tls
 from bootstrap.host import Host
-from bootstrap.model import Phase, Role
+from bootstrap.model import NodeIdentity, Phase, Role
 from bootstrap.node.inspection import Node
 from bootstrap.preflight.prepare import identify, inspect_only, prepare
 from bootstrap.process.bounded import TimedOut, run_bounded
@@ -69,6 +70,7 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
     return {
         **{name.replace("_", " "): sourced(identity, name) for name in _IDENTITY},
         "head": {"value": _candidates(node), "source": head or ""},
+        "isolation": {**sourced(identity, "isolation_timeout"), "value": _seconds_or_off(node.identity)},
         "address": sourced(address, "ip"),
         "interface": sourced(address, "interface"),
         "hostname": sourced(address, "hostname"),
@@ -79,6 +81,10 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
         "ray start": shlex.join(["ray", "start", *start_argv(node, ports, gcs)]),
         "notes": notes,
     }
+
+
+def _seconds_or_off(identity: NodeIdentity) -> str:
+    return f"{identity.isolation_timeout:g} s" if identity.isolation_timeout < math.inf else "off"
 
 
 def _candidates(node: Node) -> list[str]:

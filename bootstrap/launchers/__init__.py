@@ -3,12 +3,13 @@
 Nothing decisive is guessed: an incomplete identity is an error that quotes the variables, never rank 0.
 """
 
+import math
 import re
 import string
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from bootstrap import net, parsers
+from bootstrap import net, parsers, timeouts
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.launchers.derived import Context, Fact, Facts, is_loopback
@@ -57,9 +58,13 @@ def identify(
         notes.append(f"{found['head'][1]}={hints[0]} on a worker: it looks for the head on its own machine")
     sources = {word: fact[1] for word, fact in found.items() if word in _OPTIONS}
     sources |= {"launcher": source, "role": sources.get("role", f"rank {rank}"), "run_id": run_id[1]}
+    isolation = _isolation_timeout(row, settings)
     sources |= {"rendezvous": rendezvous[1], "attempt": sources.get("attempt", "not given")}
+    sources |= {"isolation_timeout": isolation[1]}
     identity = NodeIdentity(row.name, role, rank, size, run_id[0], _number(found, "attempt", 0) or 0)
-    identity = replace(identity, rendezvous=rendezvous[0], head_hints=hints, sources=sources)
+    identity = replace(
+        identity, rendezvous=rendezvous[0], isolation_timeout=isolation[0], head_hints=hints, sources=sources
+    )
     return identity, [*notes, *note, *([found["note"][0]] if "note" in found else [])]
 
 
@@ -198,6 +203,12 @@ def _rendezvous(row: Launcher, settings: Settings) -> Fact:
     if settings.head_address is not None:
         return "static", "--head-address"
     return row.rendezvous, f"launcher {row.name}"
+
+
+def _isolation_timeout(row: Launcher, settings: Settings) -> tuple[float, str]:
+    if settings.isolation_timeout is not None:
+        return settings.isolation_timeout, "--isolation-timeout"
+    return (timeouts.ISOLATION_S if row.requeues else math.inf), f"launcher {row.name}"
 
 
 def _run_id(row: Launcher, found: Facts, rendezvous: str) -> tuple[Fact, list[str]]:

@@ -37,6 +37,13 @@ class Launcher:
     local_rank: Names = ()
     """Above 0 this is a second process on the node, which must not start a second Ray."""
     rendezvous: str = "static"
+    requeues: bool = False
+    """Whether it starts a run, or its pods on a lost machine, anew by itself while a head that is cut off still works.
+
+    Kubernetes' controllers replace such pods (https://kubernetes.io/docs/concepts/workloads/controllers/job/), Slurm
+    requeues a batch job whose node failed (JobRequeue in slurm.conf(5), 1 by default). ``sky jobs`` starts a task anew,
+    too, but terminates its machines first; ``sky launch``, mpirun and torchrun on several machines do not.
+    """
     derive: Callable[[Facts, Context], Facts] | None = None
     """Derives the facts that are in no variable from those that are."""
 
@@ -84,6 +91,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         run_id=("jobset-{JOBSET_UID}",),
         run_name=("kubeflow-{PET_MASTER_ADDR}", "kubeflow-{PET_RDZV_ENDPOINT}"),
         rendezvous="dns",
+        requeues=True,
         run_id_hint=_label("jobset.sigs.k8s.io/jobset-uid"),
     ),
     # JobSet sets no variables: the manifest sets these through the downward API, from labels and annotations.
@@ -97,6 +105,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         run_id=("jobset-{JOBSET_UID}",),
         run_name=("jobset-{JOBSET_NAME}",),
         rendezvous="dns",
+        requeues=True,
         derive=derived.jobset,
         size_hint=_NODES_YAML,
         run_id_hint=_label("jobset.sigs.k8s.io/jobset-uid"),
@@ -109,6 +118,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         head=("LWS_LEADER_ADDRESS",),
         run_name=("lws-{LWS_LEADER_ADDRESS}",),
         rendezvous="dns",
+        requeues=True,
         run_id_hint=_label("leaderworkerset.sigs.k8s.io/group-key"),
     ),
     Launcher(
@@ -116,6 +126,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         any_of=("JOB_COMPLETION_INDEX",),
         rank=("JOB_COMPLETION_INDEX",),
         rendezvous="dns",
+        requeues=True,
         derive=derived.kubernetes,
         size_hint=_NODES_YAML,
         run_id_hint=_label("batch.kubernetes.io/controller-uid"),
@@ -151,6 +162,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         run_name=("slurm-{SLURM_JOB_ID}",),
         local_rank=("SLURM_LOCALID",),
         rendezvous="slurm",
+        requeues=True,
         derive=derived.slurm_step,
         local_hint="srun --ntasks-per-node=1 ray-bootstrap ...",
     ),
@@ -163,6 +175,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         size=("WORLD_SIZE",),
         head=("MASTER_ADDR",),
         rendezvous="dns",
+        requeues=True,
         derive=derived.pytorchjob,
     ),
     Launcher(

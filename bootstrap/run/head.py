@@ -199,7 +199,7 @@ async def wait_for_quorum(
         raise
     except QuorumTimeout as error:
         raise _with_rejected(error, roll_call.rejected) from None
-    watch.quorum_reached = True
+    watch.begin_workload()
     await starter.end()
     nodes = "1 node" if len(ready.ready) == 1 else f"{len(ready.ready)} nodes"
     run.log.say(f"quorum reached: {nodes} after {run.seconds:.1f} s")

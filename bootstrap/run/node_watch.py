@@ -8,6 +8,7 @@ from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.rollcall.admission import FIX_TLS
 from bootstrap.rollcall.server import Member, RollCall
 from bootstrap.run.context import Context
+from bootstrap.run.isolation import IsolationTimer
 from bootstrap.settings import Settings
 
 
@@ -24,6 +25,7 @@ class NodeWatch:
         """Set whenever a node changes."""
         self.quorum_reached = False
         self._run = run
+        self._isolation = IsolationTimer(run, identity.isolation_timeout, roll_call)
         self.roll_call = roll_call
         minimum = minimum_nodes(run.settings, identity)
         self._all_needed = minimum == identity.size
@@ -37,14 +39,21 @@ class NodeWatch:
         run.runtime.set_state_soon(seen=self.roll_call.present + 1)
         if member.phase is Phase.WAITING:
             run.log.say(f"rank {member.rank}: {what}{describe_mismatch(self.roll_call, member)}")
-        if not member.phase.is_loss or run.lifecycle.reason is not None or self.roll_call.concluded:
+        if run.lifecycle.reason is not None or self.roll_call.concluded:
             return  # once the run ends, every node leaves
-        if member.phase is not Phase.REFUSED:  # on_refused has logged that
+        if member.phase.is_loss and member.phase is not Phase.REFUSED:  # on_refused has logged that
             run.log.warn(f"rank {member.rank} ({member.hello.host}) {what}")
-        if reason := self._reason_to_stop(member, what):
+        if member.phase.is_loss and (reason := self._reason_to_stop(member, what)):
             # If the whole run is being stopped, a worker may be first: the signal is the reason then, not the loss.
             delay = timeouts.STOPPED_FIRST_S if member.phase in (Phase.LEAVING, Phase.LEFT) else 0
             asyncio.get_running_loop().call_later(delay, run.lifecycle.stop, reason)
+        elif self.quorum_reached:
+            self._isolation.check()
+
+    def begin_workload(self) -> None:
+        """Note that the quorum is reached: from now on the run goes on without the nodes that it can do without."""
+        self.quorum_reached = True
+        self._isolation.check()
 
     def _reason_to_stop(self, member: Member, what: str) -> BootstrapError | None:
         """Return why the run cannot go on without this node; None if it can."""
@@ -66,6 +75,7 @@ class NodeWatch:
 
     async def deliver_verdict(self, verdict: Verdict, error: BootstrapError | None) -> None:
         """Send the verdict to all workers; if the run failed early, wait for those that have yet to connect."""
+        self._isolation.cancel()
         # Not after a quorum time-out: the missing workers have had their time.
         early = self._run.lifecycle.reason is None and not self.quorum_reached and not isinstance(error, QuorumTimeout)
         seconds, expected = (timeouts.VERDICT_LATE_S, self._expected) if early else (timeouts.VERDICT_S, 0)
