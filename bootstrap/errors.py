@@ -79,7 +79,7 @@ class QuorumTimeout(BootstrapError):
 
 
 class RayDied(BootstrapError):
-    """Ray, or the head, was lost before the verdict."""
+    """Ray, or the head, was lost before the verdict; or this head seems to be cut off from its workers."""
 
     status, name, retryable = 76, "ray-died", True
 

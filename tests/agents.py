@@ -163,13 +163,16 @@ class Node:
 
     def stop(self) -> None:
         """Stops all of its processes, as `scontrol suspend` or a freezer does."""
-        for pid in self._alive():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Undoes ``stop``."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, signum: int) -> None:
         for pid in self._alive():
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signum)
 
     def wait(self, timeout: float = _SECONDS, *, within: float = 0, clean: bool = True) -> int:
         """Its exit status as a shell shows it; nothing of it is left then, or ``within`` seconds.
