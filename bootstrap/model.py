@@ -76,11 +76,11 @@ class NodeIdentity:
     """Number of restarts of the same run id; 0 for the first attempt."""
     rendezvous: str = "static"
     """Name of a rendezvous back end: the launcher's default, or the one that an option names."""
-    isolation_timeout: float = math.inf
-    """Seconds after which a head whose workers have all fallen silent ends the run; infinite: never."""
     head_hints: tuple[str, ...] = ()
     """Host names or addresses of the head according to the launcher, best first."""
     sources: Sources = field(default_factory=dict)
+    isolation_timeout: float = math.inf
+    """Seconds after which a head whose workers have all fallen silent ends the run; infinite: never."""
 
     @property
     def run_hash(self) -> str:
