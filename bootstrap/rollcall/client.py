@@ -62,7 +62,7 @@ class Membership:
     _nonce: str = field(default_factory=auth.nonce)
     _connection: Connection | None = None
     _timer: asyncio.TimerHandle | None = None
-    _stalls: StallDetector = field(init=False)
+    _stalls: StallDetector = field(init=False, repr=False, compare=False)
     _said_hello: bool = False
 
     async def greet(self, head: HeadAddress, timeout: float) -> None:

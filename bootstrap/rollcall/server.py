@@ -38,7 +38,7 @@ class Member:
     """The name of its error (:mod:`bootstrap.errors`), if its phase is ``failed``."""
     connection: Connection | None = None
     fell_silent: bool = False
-    """Whether its connection ended without a sign from it (:attr:`Connection.fell_silent`)."""
+    """Whether it was lost because nothing came from it any more (:attr:`Connection.fell_silent`)."""
 
     @property
     def connected(self) -> bool:
@@ -164,7 +164,7 @@ class RollCall:
         self._scan = (self._scan + 1) % _SCANS
         silent_since = loop.time() - self.heartbeat_timeout
         if self.stalls.resumed() > silent_since:
-            silent_since = -math.inf
+            silent_since = -math.inf  # no peer has had its time-out yet
         for connection, member in list(self._joined.items()):
             if connection.last_heard < silent_since:
                 connection.cut(f"silent for {self.heartbeat_timeout:g} s", silent=True)
@@ -247,8 +247,9 @@ class RollCall:
         member = self._joined.pop(connection, None)
         if member is None:
             return
-        member.connection, member.fell_silent = None, connection.fell_silent
+        member.connection = None
         self._free = min(self._free, member.rank)
         self._left.set()
         if member.phase not in (Phase.LEFT, Phase.FAILED):
+            member.fell_silent = connection.fell_silent
             self._turn(member, Phase.LOST, reason)

@@ -61,19 +61,27 @@ class IsolationTimer:
             self._run.lifecycle.stop(RayDied(self._describe(self._last, loop.time()), hint=hint))
 
     def _describe(self, last: Member, now: float) -> str:
-        me, workers = self._roll_call.me, self._workers()
-        silent = sum(member.fell_silent for member in workers)
-        who = f"all {len(workers)}" if silent == len(workers) else f"{silent} of {len(workers)}"
-        interface = next((each for each in net.interfaces() if me.ip in each.addresses), None)
-        where = f"on {interface.name}, {'up' if interface.up else 'down'}" if interface else "on no interface"
-        what = (
-            f"this node ({me.host}, {me.ip} {where}) seems to be cut off: {who} workers fell silent, the last one,"
-            f" {_name(last)}, {now - last.since:.0f} s ago, and none has connected since"
+        me, count = self._roll_call.me, len(self._workers())
+        silent = sum(member.fell_silent for member in self._workers())
+        who = f"all {count} workers" if silent == count else f"{silent} of {count} workers"
+        who = f"{who} fell silent, the last one," if count > 1 else "its only worker fell silent,"
+        alike = "" if count > 1 else "; with two nodes a dead worker looks the same"
+        return (
+            f"this node ({me.host}, {_where(me.ip)}) seems to be cut off: {who} {_name(last)},"
+            f" {now - last.since:.0f} s ago, and none has connected since{alike}"
         )
-        return what if len(workers) > 1 else f"{what}; in a run of two nodes a dead worker looks the same"
 
     def _workers(self) -> list[Member]:
         return [member for member in self._roll_call.members.values() if member.phase is not Phase.REFUSED]
+
+
+def _where(ip: str) -> str:
+    """Return the address with its interface and whether that is up, as far as the kernel says so now."""
+    try:
+        interface = next((each for each in net.interfaces() if ip in each.addresses), None)
+    except OSError:
+        return ip
+    return f"{ip} on {interface.name}, {'up' if interface.up else 'down'}" if interface else f"{ip} on no interface"
 
 
 def _name(member: Member) -> str:

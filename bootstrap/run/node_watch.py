@@ -51,7 +51,7 @@ class NodeWatch:
             self._isolation.check()
 
     def begin_workload(self) -> None:
-        """Note that the quorum is reached: from now on the run goes on without the nodes that it can do without."""
+        """Note that the quorum is reached: from now on a lost node ends the run only as the options say."""
         self.quorum_reached = True
         self._isolation.check()
 
