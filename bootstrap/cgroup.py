@@ -5,6 +5,8 @@ from pathlib import PurePosixPath
 
 from bootstrap.host import Host
 
+FIX_OOM = "more memory for each node (limits.memory in Kubernetes, sbatch --mem), or less at once (--num-cpus)"
+
 
 def values(host: Host, controller: str, name: str, *, v2: bool) -> Iterator[tuple[str, str]]:
     """Yield ``(group, text)`` of the file ``name`` in our control group and in each above it: every level limits."""
@@ -15,6 +17,38 @@ def values(host: Host, controller: str, name: str, *, v2: bool) -> Iterator[tupl
             mount = _mount(host, controllers, controller)
             if mount is not None:
                 yield from _levels(host, mount, group, name)
+
+
+def memory_limits(host: Host) -> Iterator[tuple[int, str]]:
+    """Yield each limit of memory in bytes, with its source."""
+    for name, v2 in (("memory.max", True), ("memory.limit_in_bytes", False)):
+        for path, text in values(host, "memory", name, v2=v2):
+            # v1 writes "no limit" as a number that no machine has.
+            if text.isdecimal() and 0 < int(text) < 1 << 60:
+                yield int(text), f"cgroup v{2 if v2 else 1} {name} of {path}"
+
+
+def oom_kills(host: Host) -> int | None:
+    """Return how many processes of our group the kernel's OOM killer has ended so far; None if no file counts them.
+
+    The nearest group with the memory controller counts, whichever limit was reached, the machine's memory included.
+    """
+    for name, v2 in (("memory.events", True), ("memory.oom_control", False)):
+        for _, text in values(host, "memory", name, v2=v2):
+            counts = dict(line.partition(" ")[::2] for line in text.splitlines())
+            return int(counts["oom_kill"]) if "oom_kill" in counts else None  # Linux 4.13 or later
+    return None
+
+
+def oom_kills_since(host: Host, before: int | None) -> str:
+    """Return what the OOM killer has done in our group since it had ended ``before`` processes; empty if nothing."""
+    now = oom_kills(host)
+    if now is None or before is None or now <= before:
+        return ""
+    count = "1 process" if now - before == 1 else f"{now - before} processes"
+    limit = min(memory_limits(host), default=None)
+    of = f", which is limited to {limit[0] >> 20} MiB" if limit else ""
+    return f"the kernel's OOM killer ended {count} in the cgroup of {host.hostname}{of}"
 
 
 def _mount(host: Host, controllers: str, controller: str) -> str | None:

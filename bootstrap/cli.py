@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from bootstrap import __version__, settings, timeouts
+from bootstrap import __version__, cgroup, settings, timeouts
 from bootstrap.errors import INTERNAL_STATUS, BootstrapError, UsageError
 from bootstrap.files import result, runtime_dir
 from bootstrap.files.manifest import Manifest
@@ -156,13 +156,13 @@ def _print(text: str) -> None:
 
 
 def _run(asked: Settings, host: Host) -> int:
-    runtime = runtime_dir.make()
+    runtime, oom_kills = runtime_dir.make(), cgroup.oom_kills(host)
 
     def agent(above: Sequence[int]) -> int:
         try:
             from bootstrap.run.agent import run_agent  # noqa: PLC0415 (in the child only, to keep the supervisor small)
 
-            return run_agent(asked, host, runtime, above)
+            return run_agent(asked, host, runtime, above, oom_kills)
         except Exception:  # noqa: BLE001 (as in main; this is another process)
             bug = traceback.format_exc().rstrip()
             _say(bug)
@@ -170,14 +170,17 @@ def _run(asked: Settings, host: Host) -> int:
             _write(asked.result_file, ended)
             return INTERNAL_STATUS
 
-    def on_killed(status: int, reason: str, running: Sequence[Process]) -> Iterable[Callable[[], object]]:
+    def on_killed(status: int, reason: str, running: Sequence[Process]) -> tuple[str, Iterable[Callable[[], object]]]:
         from bootstrap import cleanup  # noqa: PLC0415 (only here, to keep the supervisor small)
         from bootstrap.raynode.session import observe  # noqa: PLC0415
 
         held = observe(running)
-        ended = Result(status, "killed", reason, "", True, host.hostname)
+        oom = cgroup.oom_kills_since(host, oom_kills)
+        reason, hint = (f"{reason}; {oom}", cgroup.FIX_OOM) if oom else (reason, "")
+        ended = Result(status, "killed", reason, hint, True, host.hostname)
         manifest = Manifest.load(runtime.path / runtime_dir.MANIFEST)
-        return [lambda: _write(asked.result_file, ended), lambda: cleanup.remove(runtime.path, manifest, held)]
+        tasks = [lambda: _write(asked.result_file, ended), lambda: cleanup.remove(runtime.path, manifest, held)]
+        return reason, tasks
 
     with contextlib.suppress(TimedOut):
         run_bounded(timeouts.SHARED_FOLDER_S, lambda: result.clear(asked.result_file, host))

@@ -48,6 +48,8 @@ ASK_GCS_AGAIN_S = 1.0
 """Delay between queries to GCS while no node reports that it has joined."""
 RAY_DIR_S = 10.0
 """Limit for making Ray's folder."""
+START_LOOK_AGAIN_S = 0.5
+"""Delay between looks for a GCS or raylet that ends while `ray start` runs, which itself takes up to 40 s to notice."""
 READ_LOGS_S = 2.0
 """Limit for reading the cause of a failure in Ray's logs."""
 DASHBOARD_LOOK_AGAIN_S = 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +60,31 @@ def _freezer() -> bool:
     return subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True, check=False).returncode == 0
 
 
+def memory_group() -> Path | None:
+    """A new control group with a memory controller, and the file of its limit; None if none can be made here."""
+    groups = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    for mount, own in (("/sys/fs/cgroup/memory", groups.get("memory", "/")), ("/sys/fs/cgroup", groups.get("", "/"))):
+        for parent in (Path(f"{mount}{own}"), Path(mount)):
+            group = parent / f"ray-bootstrap-test-{os.getpid()}"
+            with contextlib.suppress(OSError):
+                group.mkdir()
+                if any((group / name).exists() for name in MEMORY_LIMITS):
+                    return group
+                group.rmdir()
+    return None
+
+
+MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
+"""Of cgroups v2 and v1."""
+
+
+def _memory_controller() -> bool:
+    group = memory_group()
+    if group is not None:
+        group.rmdir()
+    return group is not None
+
+
 def _oldest_ray() -> bool:
     return os.access(os.environ.get("OLDEST_RAY_PYTHON", ""), os.X_OK)
 
@@ -74,6 +101,9 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "munge": Requirement(_program("munged"), "apt-get install munge"),
     "slurm": Requirement(_slurm, "apt-get install slurmctld slurmd slurm-client munge"),
     "freezer": Requirement(_freezer, "a kernel with the freezer of cgroups v1 (CONFIG_CGROUP_FREEZER)"),
+    "memory-controller": Requirement(
+        _memory_controller, "a control group with a memory controller in which root can make another: bare metal, or v1"
+    ),
     "torch": Requirement(_module("torch"), "pip install -e '.[train-test]'"),
     "kubectl": Requirement(_kubectl, "kubectl of 1.27 or later: https://kubernetes.io/docs/tasks/tools/"),
     "kubernetes-validate": Requirement(_module("kubernetes_validate"), "pip install -e '.[test]'"),

@@ -29,18 +29,21 @@ pytest_plugins = ["agents"]
         (["sh", "-c", "exit 3"], 3, "the workload ended with status 3"),
         (["sh", "-c", "exit 255"], 255, "the workload ended with status 255"),
         (["sh", "-c", "exit 76"], 76, "the workload ended with status 76"),
-        (["sh", "-c", "kill -KILL $$"], 137, "the workload ended with status 137 (signal 9)"),
-        (["sh", "-c", "kill -SEGV $$"], 139, "the workload ended with status 139 (signal 11)"),
-        (["sh", "-c", "kill -TERM $$"], 143, "the workload ended with status 143 (signal 15)"),
+        (["sh", "-c", "kill -KILL $$"], 137, "the workload ended with status 137 (SIGKILL)"),
+        (["sh", "-c", "kill -SEGV $$"], 139, "the workload ended with status 139 (SIGSEGV)"),
+        (["sh", "-c", "kill -TERM $$"], 143, "the workload ended with status 143 (SIGTERM)"),
+        (["bash", "-c", "kill -40 $$"], 168, "the workload ended with status 168 (signal 40)"),
+        (["sh", "-c", "sh -c 'kill -KILL $$'; exit $?"], 137, "the workload ended with status 137 (128 + SIGKILL)"),
+        (["sh", "-c", "exit 193"], 193, "the workload ended with status 193"),
     ],
 )
 def test_the_workloads_status_is_the_commands(site: Site, workload: list[str], status: int, reason: str) -> None:
     node = site.run("--", *workload)
     assert node.wait() == status
     assert node.out == ""
-    assert f"exit status {status} (from the workload): {reason}" in node.err.splitlines()[-1]
+    assert f"exit status {status} (from the workload): {reason}, after " in node.err.splitlines()[-1]
     assert (node.verdict["status"], node.verdict["source"]) == (status, "workload")
-    assert node.verdict["reason"].startswith(reason)
+    assert node.verdict["reason"] == reason
     assert node.verdict["run_id"] == site.run_id
     assert node.verdict["logs"] in node.err.splitlines()[-1]
     assert list(Path(node.verdict["logs"]).iterdir())
@@ -269,7 +272,8 @@ FAKE_CAUSE = "gcs_server.out: [2026-01-01 00:00:00,000 C 1 1] fake_main.cc:1: Ch
     [
         ("refuse", ["`ray start` failed: SystemExit: 1", FAKE_CAUSE]),
         ("mute-refuse", ["`ray start` failed: SystemExit: 1", "the fake Ray does not want to"]),
-        ("dies", ["the process that starts Ray ended with status 137"]),
+        ("dies", ["the process that starts Ray was killed by SIGKILL"]),
+        ("raylet-ends", ["`ray start` failed: raylet exited with status 4"]),
         ("no-raylet", ["`ray start` reported success, but no raylet is running"]),
     ],
 )
@@ -317,14 +321,39 @@ def test_a_port_of_the_users_that_is_taken_is_not_tried_again(site: Site) -> Non
 
 
 @pytest.mark.parametrize("daemon", ["raylet", "gcs_server"])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_daemon_that_ends_by_itself_ends_the_run(site: Site, daemon: str, signum: int) -> None:
+@pytest.mark.parametrize(
+    ("signum", "how"),
+    [
+        (signal.SIGTERM, "exited with status 0"),
+        (signal.SIGUSR1, "exited with status 3"),
+        (signal.SIGKILL, "was killed by SIGKILL"),
+    ],
+)
+def test_a_daemon_that_ends_by_itself_ends_the_run(site: Site, daemon: str, signum: int, how: str) -> None:
+    """It is the agent's child now."""
     node = site.run("--", "sh", "-c", "echo up; exec sleep 600")
     node.says("up", where="out")
     os.kill(node.daemon(daemon), signum)
     assert node.wait() == 76
-    assert f"Ray's {daemon} on " in node.err
-    assert "ended unexpectedly" in node.verdict["reason"]
+    assert node.verdict["reason"] == f"Ray's {daemon} on {node.verdict['host']} {how}"
+    assert f"error: {node.verdict['reason']}\n" in node.err
+
+
+@pytest.mark.parametrize(
+    ("signum", "how"),
+    [
+        (signal.SIGTERM, "ended; its exit status is unknown"),
+        (signal.SIGUSR1, "exited with status 3"),
+        (signal.SIGKILL, "was killed by SIGKILL"),
+    ],
+)
+def test_a_daemon_that_ends_before_the_quorum(site: Site, signum: int, how: str) -> None:
+    """It is the child of the process that started it; a 0 in /proc may be a status that the kernel hides."""
+    node = site.rank(0, 2)
+    node.says("waiting for rank 1")
+    os.kill(node.raylet, signum)
+    assert node.wait() == 76
+    assert node.verdict["reason"] == f"Ray's raylet on {node.verdict['host']} {how}"
 
 
 def test_daemons_that_ignore_sigterm_do_not_hold_the_node(site: Site) -> None:

@@ -261,22 +261,87 @@ def test_ending_all_when_processes_make_more(run: Any) -> None:
 
 def test_the_end_of_a_watched_process_is_told_once(run: Any) -> None:
     async def body(children: Children) -> None:
-        told: list[str] = []
+        told: list[int | None] = []
         child = children.spawn(SLEEP, dict(os.environ))
         found = read_process(child.pid)
         assert found is not None
-        event = asyncio.Event()
-        children.watch(found, lambda: (told.append("ended"), event.set()))  # type: ignore[func-returns-value]
+        children.watch(found, told.append)
         await asyncio.sleep(0)
         assert told == []
         child.signal(signal.SIGKILL)
-        await event.wait()
         assert await child.exited == 137
-        children.watch(found, lambda: told.append("gone already"))
+        await until(lambda: told)
+        children.watch(found, told.append)  # it is gone already
         await until(lambda: len(told) == 2)
-        assert told == ["ended", "gone already"]
+        assert told == [signal.SIGKILL, None]
 
     run(body)
+
+
+STATUSES = [("exit 0", 0), ("exit 3", 3 << 8), ("kill -KILL $$", signal.SIGKILL)]
+
+
+@pytest.mark.parametrize(("script", "wait_status"), STATUSES)
+@pytest.mark.parametrize("first", ["SIGCHLD", "pidfd"])
+def test_the_status_of_a_watched_child(run: Any, script: str, wait_status: int, first: str) -> None:
+    """The loop may learn of its end in either order."""
+
+    async def body(children: Children) -> int | None:
+        told: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        child = children.spawn(["sh", "-c", f"sleep 0.1; {script}"], dict(os.environ))
+        found = read_process(child.pid)
+        assert found is not None
+        children.watch(found, told.set_result)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 (the loop waits until both are due)
+        if first == "SIGCHLD":
+            children._reap()
+        return await told
+
+    assert run(body) == wait_status
+
+
+OTHER_PARENT = "import subprocess, sys; child = subprocess.Popen(sys.argv[1:]); print(child.pid, flush=True); input()"
+
+
+@pytest.mark.parametrize(("script", "wait_status"), STATUSES)
+def test_the_status_of_another_parents_zombie(run: Any, script: str, wait_status: int) -> None:
+    """The kernel shows 0 where it does not permit us to see the status, so 0 is unknown."""
+
+    async def body(children: Children) -> int | None:
+        reading, writing = os.pipe()
+        read_line, write_line = os.pipe()
+        argv = [sys.executable, "-c", OTHER_PARENT, "sh", "-c", f"sleep 0.1; {script}"]
+        parent = children.spawn(argv, dict(os.environ), stdin=read_line, stdout=writing)
+        os.close(writing)
+        os.close(read_line)
+        with os.fdopen(reading) as stream:
+            found = read_process(int(await asyncio.to_thread(stream.readline)))
+        assert found is not None
+        told: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        children.watch(found, told.set_result)
+        wait_status = await told
+        assert [process.pid for process in table.zombies(parent.pid)] == [found.pid]
+        os.close(write_line)
+        await parent.exited
+        return wait_status
+
+    assert run(body) == (wait_status or None)
+
+
+@pytest.mark.parametrize(
+    ("wait_status", "text"),
+    [
+        (0, "exited with status 0"),
+        (3 << 8, "exited with status 3"),
+        (137 << 8, "exited with status 137"),
+        (signal.SIGKILL, "was killed by SIGKILL"),
+        (signal.SIGSEGV | 128, "was killed by SIGSEGV"),  # with a core
+        (signal.SIGRTMIN + 3, "was killed by signal 37"),
+        (None, "ended; its exit status is unknown"),
+    ],
+)
+def test_how_a_process_ended(wait_status: int | None, text: str) -> None:
+    assert table.ending(wait_status) == text
 
 
 def test_what_we_end_ourselves_is_not_told(run: Any) -> None:
@@ -284,8 +349,8 @@ def test_what_we_end_ourselves_is_not_told(run: Any) -> None:
         child = children.spawn(SLEEP, dict(os.environ))
         found = read_process(child.pid)
         assert found is not None
-        told: list[str] = []
-        children.watch(found, lambda: told.append("ended"))
+        told: list[int | None] = []
+        children.watch(found, told.append)
         await children.end_all(10)
         assert await child.exited == 143
         await asyncio.sleep(0.05)

@@ -152,8 +152,12 @@ CHECK = "[2026-11-20 22:39:00,123 C 12 12] (gcs_server) grpc_server.cc:122:  Che
         ({"gcs_server.out": f"start\n{CHECK}\nstack\n"}, [f"gcs_server.out: {CHECK}"]),
         ({"raylet.err": "OSError: [Errno 98] Address already in use"}, ["raylet.err: OSError: [Errno 98] Address"]),
         ({"monitor.log": CHECK, "raylet.log": CHECK}, []),
-        ({"raylet.out": "\n".join(f"[x E 1] {n}" for n in range(9))}, [f"raylet.out: [x E 1] {n}" for n in (6, 7, 8)]),
-        ({"raylet.out": f"[x E 1] {'y' * 1000}"}, [f"raylet.out: [x E 1] {'y' * 292}"]),
+        (
+            {"raylet.out": "\n".join(f"OSError: {n}" for n in range(9))},
+            [f"raylet.out: OSError: {n}" for n in (6, 7, 8)],
+        ),
+        ({"raylet.out": f"OSError: {'y' * 1000}"}, [f"raylet.out: OSError: {'y' * 391}"]),
+        ({"gcs_server.err": CHECK, "gcs_server.out": CHECK}, [f"gcs_server.err: {CHECK}"]),
     ],
 )
 def test_the_cause_out_of_rays_logs(tmp_path: Path, logs: dict[str, str], expected: list[str]) -> None:
@@ -162,22 +166,63 @@ def test_the_cause_out_of_rays_logs(tmp_path: Path, logs: dict[str, str], expect
     found = ray_session.causes(tmp_path / SESSION)
     assert len(found) == len(expected)
     assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+    assert all(len(line) <= len("raylet.out: ") + 400 for line in found)
+
+
+ERRORS = """
+[2026-11-21 20:34:34,169 C 24330 24330] (gcs_server) grpc_server.cc:133:  An unexpected system state has occurred.
+[2026-11-21 20:33:23,856 E 18987 19016] (raylet) agent_manager.cc:87: The raylet exited immediately because one Ray
+[2026-11-21 20:31:45,026 E 7349 7349] (gcs_server) logging.cc:474: *** SIGSEGV received at time=1795293105 on cpu 0 ***
+*** SIGSEGV received at time=1795293358 on cpu 0 ***
+E1121 20:34:34.084456087   24330 chttp2_server.cc:1063]                UNKNOWN:No address added out of total 1
+2026-11-21 20:33:22,365\tERROR http_server_agent.py:85 -- Agent port #52365 failed to bind after 6 attempts.
+2026-11-21 20:33:22,365 ERROR agent.py:233 -- Failed to start HTTP server with exception: [Errno 98]
+OSError: [Errno 98] error while attempting to bind on address ('192.0.2.2', 52365): address already in use
+grpc.aio._call.AioRpcError: <AioRpcError of RPC that terminated with:
+ModuleNotFoundError: No module named 'aiohttp'
+Fatal Python error: Segmentation fault
+terminate called after throwing an instance of 'std::system_error'
+/opt/ray/raylet/raylet: error while loading shared libraries: libcuda.so.1: cannot open shared object file
+""".strip().splitlines()
+"""Out of the logs of Ray 2.52 and 2.60; the last three are glibc's, libstdc++'s and Python's."""
+NO_ERRORS = """
+RAY_ERROR_INFO_CHANNEL
+[2026-11-21 20:31:45,026 E 7349 7349] (gcs_server) logging.cc:474:     @     0x555aba7002a2         96  main
+[2026-11-21 20:31:45,026 E 7349 7349] (gcs_server) logging.cc:474: PC: @     0x7f40d4f26f36  (unknown)  epoll_wait
+[2026-11-21 20:33:23,856 I 18987 19016] (raylet) main.cc:12: Error: none, C E ERROR Check failed
+[2026-11-21 20:33:23,856 W 18987 19016] (raylet) node_manager.cc:9: the worker was terminated, already in use
+PC: @     0x7f40d4f26f36  (unknown)  epoll_wait
+2026-11-21 20:33:22,365\tWARNING http_server_agent.py:79 -- Failed to bind to port 52365. Error: address already in use
+2026-11-21 20:33:22,492\tINFO process_watcher.py:45 -- ERROR_INFO: raylet pid is 18987
+    [state-dump] \tray::rpc::NodeInfoGcsService.grpc_client.ReportError: - 1 total (0 active), terminated
+- The agent failed to start because of unexpected error or port conflict. Error: see the log
+Traceback (most recent call last):
+    raise OSError: [Errno 98]
+""".strip("\n").splitlines()
+
+
+@pytest.mark.parametrize(("lines", "expected"), [(ERRORS, ERRORS), (NO_ERRORS, [])], ids=["errors", "others"])
+def test_a_cause_is_an_error_line(tmp_path: Path, lines: list[str], expected: list[str]) -> None:
+    for number, line in enumerate(lines):
+        log(tmp_path, "raylet.out", line, f"session_{number}")
+    found = [cause for number in range(len(lines)) for cause in ray_session.causes(tmp_path / f"session_{number}")]
+    assert found == [f"raylet.out: {line.strip()}" for line in expected]
 
 
 def test_the_logs_of_an_earlier_run_are_no_cause(tmp_path: Path) -> None:
-    old = log(tmp_path, "raylet.out", "[x E 1] old", "session_2025-01-01_00-00-00_000000_7")
+    old = log(tmp_path, "raylet.out", "OSError: old", "session_2025-01-01_00-00-00_000000_7")
     os.utime(old, (1000, 1000))
-    log(tmp_path, "raylet.out", "[x E 1] new")
+    log(tmp_path, "raylet.out", "OSError: new")
     os.utime(old.parent.parent, (1000, 1000))
-    assert ray_session.causes_since(tmp_path, 2000) == ["raylet.out: [x E 1] new"]
+    assert ray_session.causes_since(tmp_path, 2000) == ["raylet.out: OSError: new"]
 
 
 def test_causes_are_few_and_logs_may_be_no_text(tmp_path: Path) -> None:
     for name in ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log"):
-        log(tmp_path, name, "[x E 1] a\n" * 1000)
+        log(tmp_path, name, f"OSError: {name}\n" * 1000)
     assert len(ray_session.causes(tmp_path / SESSION)) == 8
-    (tmp_path / SESSION / "logs" / "raylet.out").write_bytes(b"\xff\xfe E \x00\n")
-    assert ray_session.causes(tmp_path / SESSION)
+    (tmp_path / SESSION / "logs" / "raylet.out").write_bytes(b"\xff\xfe\nOSError: \xff\x00\n")
+    assert "raylet.out: OSError: \ufffd\0" in ray_session.causes(tmp_path / SESSION)
 
 
 def test_no_folder_no_causes(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_the_workload_killed_by_a_signal(make_hosts):
     hosts = make_hosts(2)
     agents = start(hosts, "--shared-dir=/shared", workload=["sh", "-c", "kill -KILL $$"])
     assert agents.wait() == [137, 137]
-    assert "signal 9" in agents.err(1)
+    assert "the workload ended with status 137 (SIGKILL)" in agents.err(1)
     nothing_left(hosts)
 
 
@@ -348,7 +348,7 @@ def test_a_raylet_that_leaves_by_itself_is_noticed(make_hosts):
     raylet = next(p for p in hosts[0].pids() if p.cmdline.split(" ")[0].endswith("/raylet"))
     os.kill(raylet.pid, signal.SIGTERM)
     assert agents.wait() == [76]
-    assert "raylet" in agents.err(0)
+    assert "Ray's raylet on node-0 exited with status 0\n" in agents.err(0)
     nothing_left(hosts)
 
 

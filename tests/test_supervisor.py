@@ -126,7 +126,7 @@ def test_killing_the_agent_ends_what_it_had_started() -> None:
     os.kill(int(supervised.line()), signal.SIGKILL)
     status, err = supervised.end()
     assert status == 137
-    assert "ended the 1 processes that it had started" in err
+    assert "was killed by SIGKILL; ended the 1 processes that it had started" in err
 
 
 def test_killing_the_supervisor_is_end_of_file_for_the_agent(nothing_left: dict[str, str]) -> None:

@@ -122,11 +122,7 @@ def _memory_grants(host: Host, allowed: Callable[[], int]) -> Iterator[Grant]:
         import psutil  # noqa: PLC0415 (25 ms, and only without /proc)
 
         yield psutil.virtual_memory().total, "psutil"
-    for name, v2 in (("memory.max", True), ("memory.limit_in_bytes", False)):
-        for path, text in cgroup.values(host, "memory", name, v2=v2):
-            # v1 writes "no limit" as a number that no machine has.
-            if text.isdecimal() and 0 < int(text) < 1 << 60:
-                yield int(text), f"cgroup v{2 if v2 else 1} {name} of {path}"
+    yield from cgroup.memory_limits(host)
     if not _in_step(host):
         return
     per_node, per_cpu = host.get("SLURM_MEM_PER_NODE") or "", host.get("SLURM_MEM_PER_CPU") or ""

@@ -23,6 +23,8 @@ class Child:
     pid: int
     exited: asyncio.Future[int]
     """Its exit status; 128 + n if signal n killed it."""
+    wait_status: int | None = None
+    """As waitpid(2) returned it, which distinguishes a signal from an exit status above 128; None until then."""
 
     def signal(self, signum: int) -> None:
         """Signal its process group, unless the child has ended: its id may have been reused."""
@@ -38,6 +40,8 @@ class Children:
         self._loop = asyncio.get_running_loop()
         self._known: dict[int, Child] = {}
         self._watched: dict[int, int] = {}
+        self._reaped: dict[int, int] = {}
+        """The wait statuses of watched processes that were our children."""
         table.become_subreaper()
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
@@ -63,17 +67,22 @@ class Children:
         self._known[child.pid] = child
         return child
 
-    def watch(self, process: Process, on_exit: Callable[[], None]) -> None:
-        """Call ``on_exit`` when ``process`` has ended, even if it is not our child (pidfd_open(2))."""
+    def watch(self, process: Process, on_exit: Callable[[int | None], None]) -> None:
+        """Call ``on_exit`` when ``process`` has ended, even if it is not our child (pidfd_open(2)).
+
+        :param on_exit: takes the wait status, or None if it is unknown: another parent has already reaped the process,
+            or the kernel hides the status of another parent's zombie.
+        """
         try:
             fd = os.pidfd_open(process.pid)
         except ProcessLookupError:
-            self._loop.call_soon(on_exit)
+            self._loop.call_soon(on_exit, None)
             return
 
         def ended() -> None:
+            self._reap()  # the loop may call this before it handles SIGCHLD
             self._unwatch(process.pid)
-            on_exit()
+            on_exit(self._reaped.pop(process.pid) if process.pid in self._reaped else _zombie_status(process))
 
         self._watched[process.pid] = fd
         self._loop.add_reader(fd, ended)
@@ -89,8 +98,11 @@ class Children:
                 pid, wait_status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     return
+                if pid in self._watched:
+                    self._reaped[pid] = wait_status
                 child = self._known.pop(pid, None)
                 if child is not None and not child.exited.done():
+                    child.wait_status = wait_status
                     child.exited.set_result(table.exit_status(wait_status))
 
     def alive(self) -> list[Process]:
@@ -126,3 +138,9 @@ class Children:
             await asyncio.sleep(timeouts.PROCESS_TABLE_LOOK_AGAIN_S)
             remaining = self.alive()
         return remaining
+
+
+def _zombie_status(process: Process) -> int | None:
+    """Return the wait status of another parent's zombie; None if it is unknown, and 0 looks the same as unknown."""
+    now = table.read_process(process.pid)
+    return now.wait_status or None if now is not None and now.started == process.started else None

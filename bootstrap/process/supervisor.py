@@ -31,9 +31,9 @@ from bootstrap.process.table import Process
 Agent = Callable[[Sequence[int]], int]
 """Takes a pipe's end for each process above it, the supervisor first. Each byte in it is the number of a signal that
 this process received, and its end of file is the end of this process. Returns the exit status."""
-OnKilled = Callable[[int, str, Sequence[Process]], Iterable[Callable[[], object]]]
-"""Takes the agent's exit status, why it ended, and its processes that still run; returns the clean-up tasks to run
-once those have ended."""
+OnKilled = Callable[[int, str, Sequence[Process]], tuple[str, Iterable[Callable[[], object]]]]
+"""Takes the agent's exit status, why it ended, and its processes that still run; returns why, with what else is known
+of it, and the clean-up tasks to run once those have ended."""
 
 
 def open_std_fds() -> None:
@@ -53,7 +53,7 @@ def flush() -> None:
             stream.flush()
 
 
-def supervise(agent: Agent, on_killed: OnKilled = lambda _status, _reason, _running: ()) -> int:
+def supervise(agent: Agent, on_killed: OnKilled = lambda _status, reason, _running: (reason, ())) -> int:
     """Run ``agent`` below a supervisor and a standby, end everything it leaves behind, and return its exit status.
 
     :param on_killed: called if a signal killed the agent or the standby.
@@ -82,8 +82,7 @@ def _supervise(child: Agent, name: str, on_killed: OnKilled, above: Sequence[int
     wait_status = _wait_for(pid, forward, excluded)
     status = table.exit_status(wait_status)
     if os.WIFSIGNALED(wait_status):  # the child itself: the agent reports a killed workload as an exit code
-        oom = ", likely OOM-killed" if os.WTERMSIG(wait_status) == signal.SIGKILL else ""
-        reason = f"the {name} (pid {pid}) was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}{oom}"
+        reason = f"the {name} (pid {pid}) {table.ending(wait_status)}"
         _end_dead_agent(status, reason, excluded, on_killed)
     else:
         table.kill_descendants(os.getpid(), excluded)
@@ -92,7 +91,7 @@ def _supervise(child: Agent, name: str, on_killed: OnKilled, above: Sequence[int
 
 def _end_dead_agent(status: int, reason: str, excluded: Container[int], on_killed: OnKilled) -> None:
     """Kill what a dead agent had started, log that, and run the clean-up tasks; give up on those that hang."""
-    clean_ups = on_killed(status, reason, table.descendants(os.getpid(), excluded))
+    reason, clean_ups = on_killed(status, reason, table.descendants(os.getpid(), excluded))
     ended, _ = table.kill_descendants(os.getpid(), excluded)
 
     def say() -> None:

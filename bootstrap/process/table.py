@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap import timeouts
+from bootstrap.process import signals
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -39,6 +40,8 @@ class Process:
     threads: int
     session: int
     """The number of its session (setsid(2)): the process id that the session's leader has or had."""
+    wait_status: int = 0
+    """Of a zombie, as waitpid(2) returns it to the parent; 0 also if the kernel does not permit us to see it."""
 
     @property
     def lives(self) -> bool:
@@ -54,8 +57,8 @@ def read_process(pid: int) -> Process | None:
     except OSError:
         return None
     fields = tail.split()
-    ppid, session, threads, started = (int(fields[number]) for number in (1, 3, 17, 19))
-    return Process(pid, ppid, fields[0], head.partition("(")[2], started, threads, session)
+    ppid, session, threads, started, wait_status = (int(fields[number]) for number in (1, 3, 17, 19, 49))
+    return Process(pid, ppid, fields[0], head.partition("(")[2], started, threads, session, wait_status)
 
 
 def descendants(root: int, excluded: Container[int] = ()) -> list[Process]:
@@ -85,6 +88,11 @@ def _below(
             if process.lives:
                 found.append(process)
     return found
+
+
+def zombies(parent: int) -> list[Process]:
+    """Return the children of ``parent`` that have ended and that it has not reaped."""
+    return [process for process in _children().get(parent, ()) if not process.lives]
 
 
 def pid_scope() -> str:
@@ -199,6 +207,15 @@ def reap_strangers() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+
+
+def ending(wait_status: int | None) -> str:
+    """Return how a process ended, as the end of a sentence; None stands for an unknown status."""
+    if wait_status is None:
+        return "ended; its exit status is unknown"
+    if os.WIFSIGNALED(wait_status):
+        return f"was killed by {signals.name_of(os.WTERMSIG(wait_status))}"
+    return f"exited with status {os.WEXITSTATUS(wait_status)}"
 
 
 def exit_status(wait_status: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import socket
 import stat
@@ -21,10 +22,23 @@ DAEMONS = ("gcs_server", "raylet")
 """Names in /proc/PID/stat of the processes without which the node cannot go on."""
 _MAX_READ = 256 * 1024
 """Bytes of a log file's end."""
+_MAX_LINE = 400
+"""Characters of an error line: Ray's begin with 260 that are always the same."""
 _MAX_SESSIONS = 8
 """Number of sessions in which the cause of a failed start is sought, the newest."""
 _LOGS_WITH_CAUSES = ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out", "dashboard_agent.log")
-_SIGNS_OF_ERRORS = (" C ", " E ", "ERROR", "Error:", "Check failed", "terminated", "already in use")
+_ERROR_LINE = re.compile(
+    r"""\[[0-9-]+\ [0-9:,.]+\ [ECF]\ \d+\ \d+\](?!.*\ logging\.cc:\d+:\s+(PC:\s)?@)  # Ray's C++; no frames of a stack
+    | [EF]\d{4}\ [0-9:.]+\s+\d+\ \S+:\d+\]  # gRPC and Abseil
+    | [0-9-]+\ [0-9:,.]+\s+(ERROR|CRITICAL)\ \S+:\d+\ --  # Ray's Python
+    | [\w.]*(Error|Exception)(:\ |$)  # the last line of a traceback
+    | \*\*\*\ SIG[A-Z]+\ received
+    | Fatal\ Python\ error:
+    | terminate\ called\ after\ throwing
+    | \S+:\ error\ while\ loading\ shared\ libraries:""",
+    re.VERBOSE,
+)
+"""Matches an error line of Ray's logs at its start; others may contain such a word too (RAY_ERROR_INFO_CHANNEL)."""
 
 
 def daemons(processes: Sequence[Process]) -> list[Process]:
@@ -57,8 +71,10 @@ def causes(session: Path, maximum: int = 8) -> list[str]:
         for name in _LOGS_WITH_CAUSES:
             with contextlib.suppress(OSError):
                 lines = _read_end(name, dir_fd=logs).splitlines()[-200:]
-                errors = [line for line in lines if any(sign in line for sign in _SIGNS_OF_ERRORS)]
-                found += [f"{name}: {line.strip()[:300]}" for line in errors[-3:]]
+                errors = [line.strip()[:_MAX_LINE] for line in lines if _ERROR_LINE.match(line)]
+                # GCS and raylet write an error to both of their files.
+                known = {entry.partition(": ")[2] for entry in found}
+                found += [f"{name}: {line}" for line in errors[-3:] if line not in known]
     return found[-maximum:]
 
 

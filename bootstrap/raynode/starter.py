@@ -19,7 +19,8 @@ from bootstrap import timeouts
 from bootstrap.errors import RayStartFailed
 from bootstrap.process.bounded import TimedOut, run_in_thread
 from bootstrap.process.children import Child, Children
-from bootstrap.raynode.session import causes_since
+from bootstrap.process.table import Process, ending, zombies
+from bootstrap.raynode.session import causes_since, daemons
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -76,8 +77,9 @@ class Starter:
         line = await self.answers.readline()
         if line:
             return dict(json.loads(line))
-        status = await self.child.exited
-        raise RayStartFailed(f"the process that starts Ray ended with status {status}\n{self.printed()}".rstrip())
+        await self.child.exited
+        how = ending(self.child.wait_status)
+        raise RayStartFailed(f"the process that starts Ray {how}\n{self.printed()}".rstrip())
 
     def printed(self, lines: int = 20) -> str:
         """Return the last ``lines`` lines that Ray printed."""
@@ -98,14 +100,25 @@ class Starter:
 async def start(starter: Starter, argv: Sequence[str], env: Mapping[str, str], ray_dir: Path) -> None:
     """Run ``ray start`` and return once this node is registered in GCS.
 
-    :raises RayStartFailed: with the last errors in Ray's log files, or else what Ray printed.
+    :raises RayStartFailed: with how GCS or raylet ended, if one did, and the last errors in Ray's log files, or else
+        what Ray printed.
     """
     begun = time.time()
-    answer = await starter.ask("start", argv=list(argv), env=dict(env))
-    if not answer["started"]:
+    starting = asyncio.ensure_future(starter.ask("start", argv=list(argv), env=dict(env)))
+    ended: list[Process] = []
+    try:
+        while not (starting.done() or ended):
+            await asyncio.wait([starting], timeout=timeouts.START_LOOK_AGAIN_S)
+            ended = daemons(zombies(starter.child.pid))
+        faults = [f"{daemon.name} {ending(daemon.wait_status or None)}" for daemon in ended]
+        if starting.done() and "error" in (answer := starting.result()):
+            faults.append(answer["error"])
+    finally:
+        starting.cancel()
+    if faults:
         cause: list[str] = []
         with contextlib.suppress(TimedOut):
             cause = await run_in_thread(timeouts.READ_LOGS_S, lambda: causes_since(ray_dir, begun))
         cause = cause or [starter.printed()]
-        what = "\n".join([f"`ray start` failed: {answer['error']}", *cause])
+        what = "\n".join([f"`ray start` failed: {'; '.join(faults)}", *cause])
         raise RayStartFailed(what, hint="see the cause above; the last line names Ray's logs")

@@ -32,18 +32,21 @@ _HANDLED = signals.STOPPING | {signal.SIGUSR1, signal.SIGUSR2}
 _IGNORED_BY_DEFAULT = (signal.SIGWINCH, signal.SIGURG)
 
 
-def run_agent(settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int]) -> int:
+def run_agent(
+    settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom_kills: int | None = None
+) -> int:
     """Bring the cluster up, run the workload, shut everything down and return the exit status.
 
     :param above: pipes from the processes above the agent (:data:`bootstrap.process.supervisor.Agent`).
+    :param oom_kills: from :func:`bootstrap.cgroup.oom_kills` at the start.
     """
     # Not asyncio.run(): it would wait at the end for a thread that a resolver blocks until it times out.
-    return asyncio.new_event_loop().run_until_complete(_run(settings, host, runtime, above))
+    return asyncio.new_event_loop().run_until_complete(_run(settings, host, runtime, above, oom_kills))
 
 
-async def _run(settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int]) -> int:
+async def _run(settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom_kills: int | None) -> int:
     log = Log(as_json=settings.log_format == "json", threaded=True)
-    run = Context(settings, host, log, Children(), runtime)
+    run = Context(settings, host, log, Children(), runtime, oom_kills=oom_kills)
     runtime.set_state(pid=os.getpid(), pid_namespace=pid_namespace())
     handle_signals(run, above)
     line = await run.lifecycle.run(the_line(run))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from bootstrap import preflight, timeouts
@@ -14,6 +15,7 @@ from bootstrap.model import NodeIdentity
 from bootstrap.node.inspection import Node
 from bootstrap.preflight import folders
 from bootstrap.preflight.prepare import Prepared, judge, prepare
+from bootstrap.process import table
 from bootstrap.process.bounded import Call, TimedOut, run_in_thread, wait_for
 from bootstrap.raynode import command, session
 from bootstrap.raynode.starter import Starter, start
@@ -67,7 +69,7 @@ async def start_ray(
     found = next(filter(None, map(session.session_of, daemons)), None)
     run.note(session=str(found or ""))
     for daemon in daemons:
-        run.children.watch(daemon, lambda name=daemon.name: _daemon_ended(run, name, found))  # type: ignore[misc]
+        run.children.watch(daemon, partial(_daemon_ended, run, daemon.name, found))
 
 
 async def make_ray_dir(run: Context, node: Node, starter: int) -> list[str]:
@@ -116,8 +118,9 @@ def _make_ray_dir(node: Node, runtime: RuntimeDir, starter: int) -> list[str]:
         raise RayStartFailed(what, hint="--temp-dir=DIR on a local disk") from None
 
 
-def _daemon_ended(run: Context, name: str, ray_session: Path | None) -> None:
+def _daemon_ended(run: Context, name: str, ray_session: Path | None, wait_status: int | None) -> None:
     """Stop the run, with the causes in Ray's logs if they can be read in time."""
+    what = f"Ray's {name} on {run.host.hostname} {table.ending(wait_status)}"
     loop, causes = asyncio.get_running_loop(), []
 
     def read() -> None:
@@ -125,7 +128,7 @@ def _daemon_ended(run: Context, name: str, ray_session: Path | None) -> None:
             causes.extend(session.causes(ray_session))
 
     def stop() -> None:  # the second call changes nothing
-        run.lifecycle.stop(RayDied("\n".join([f"Ray's {name} on {run.host.hostname} ended unexpectedly", *causes])))
+        run.lifecycle.stop(RayDied("\n".join([what, *causes])))
 
     def stop_soon() -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed

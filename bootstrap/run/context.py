@@ -87,6 +87,8 @@ class Context:
     runtime: RuntimeDir
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     begun: float = field(default_factory=time.monotonic)
+    oom_kills: int | None = None
+    """What :func:`bootstrap.cgroup.oom_kills` returned when the run began."""
 
     @property
     def seconds(self) -> float:

@@ -263,8 +263,7 @@ async def run_workload(run: Context, env: Mapping[str, str]) -> Verdict:
         run.log.say(
             f"passing {signal.Signals(signum).name} on to the workload; {grace:g} s of grace; a second signal ends it"
         )
-        ended = await workload.finish(run.children, started, signum, grace, lifecycle.force_stop)
-        run.log.say(f"the workload ended with status {ended}")
+        await workload.finish(run.children, started, signum, grace, lifecycle.force_stop)
+        run.log.say(workload.ending(started))
         raise
-    killed = f" (signal {status - 128})" if status > 128 else ""
-    return Verdict(status, f"the workload ended with status {status}{killed}")
+    return Verdict(status, workload.ending(started))

@@ -1,12 +1,13 @@
 """Shutdown: turn whatever ended the line into a verdict, send it to all nodes, and clean up this node."""
 
 import asyncio
+import dataclasses
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bootstrap import cleanup, timeouts
+from bootstrap import cgroup, cleanup, timeouts
 from bootstrap.errors import BootstrapError, retryable
 from bootstrap.files import result
 from bootstrap.files.result import Result
@@ -28,6 +29,8 @@ async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
     The status is the verdict's: a later failure is only a warning, and does not stop the remaining steps.
     """
     verdict, error = make_verdict(run.lifecycle, line)
+    if oom := cgroup.oom_kills_since(run.host, run.oom_kills):
+        verdict = add_oom_kills(run, verdict, error, oom)
     run.enter(Phase.ENDING, status=verdict.status)
     forced = run.lifecycle.force_stop.is_set()
     _, held, _ = await asyncio.gather(
@@ -37,7 +40,7 @@ async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
     )
     run.runtime.close()  # `status` no longer shows this node, so no phase can follow
     logs = await copy_logs(run, await remove_files(run, held or Held()))
-    log_result(run, verdict, error, logs)
+    log_result(run, verdict, error, logs, oom)
     outcome = make_result(run, verdict, error, logs)
     target = run.settings.result_file
     writing = run_in_thread(timeouts.SHARED_FOLDER_S, lambda: result.write(target, run.host, outcome))
@@ -59,6 +62,17 @@ def make_verdict(lifecycle: Lifecycle, line: asyncio.Task[Verdict]) -> tuple[Ver
         bug = BootstrapError(text, hint="please report this, with the lines above")
         return Verdict(bug.status, text, bug.name), bug
     return Verdict(error.status, error.message, error.name), error
+
+
+def add_oom_kills(run: Context, verdict: Verdict, error: BootstrapError | None, oom: str) -> Verdict:
+    """Add ``oom`` to the first line of the reason, which the other nodes and the result get, and log the fix."""
+    first, *more = verdict.reason.splitlines() or [""]
+    reason = "\n".join([f"{first}; {oom}", *more])
+    if error is None:
+        run.log.warn(f"{oom}; fix: {cgroup.FIX_OOM}")
+    else:
+        error.message, error.hint = reason, "; ".join(filter(None, [error.hint, cgroup.FIX_OOM]))
+    return dataclasses.replace(verdict, reason=reason)
 
 
 async def end_all(run: Context, grace: float) -> Held:
@@ -123,7 +137,7 @@ async def interruptible(run: Context, seconds: float | None, function: Callable[
     return await wait_for(timeouts.FORCED_S, working)
 
 
-def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> None:
+def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, logs: Path | None, oom: str = "") -> None:
     """Log the error, if any, then as the last line the exit status, its source, and where Ray's logs are."""
     took = run.seconds
     if error is not None:
@@ -134,7 +148,7 @@ def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, log
         run.log.error("the head says: " + "\n".join(verdict.reason.splitlines()[:_REASON_LINES]))
     whose = "the workload" if verdict.source == "workload" else f"ray-bootstrap: {verdict.source}"
     first = verdict.reason.splitlines()[0] if verdict.reason else ""
-    reason = "" if error is not None else f": {'the head says: ' if from_head else ''}{first}"
+    reason = f": {'the head says: ' if from_head else ''}{first}" if error is None else f": {oom}" if oom else ""
     where = f"; Ray's logs: {logs}" if logs else ""
     run.log.say(f"exit status {verdict.status} (from {whose}){reason}, after {took:.1f} s{where}")
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from bootstrap import timeouts
 from bootstrap.model import Verdict
+from bootstrap.process import signals
 from bootstrap.process.children import Child, Children
-from bootstrap.process.table import is_alive, send
+from bootstrap.process.table import exit_status, is_alive, send
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit statuses of a shell for a command that it cannot start (POSIX 2.8.2)."""
@@ -57,6 +58,18 @@ async def finish(children: Children, child: Child, signum: int, grace: float, fo
         send(process, signal.SIGKILL)
     await asyncio.wait([child.exited], timeout=timeouts.KILL_S)
     return child.exited.result() if child.exited.done() else 128 + signal.SIGKILL
+
+
+def ending(child: Child) -> str:
+    """Return how the workload ended, as a sentence."""
+    if child.wait_status is None:
+        return f"the workload has not ended {timeouts.KILL_S:g} s after SIGKILL"
+    status = exit_status(child.wait_status)
+    if os.WIFSIGNALED(child.wait_status):
+        how = f" ({signals.name_of(os.WTERMSIG(child.wait_status))})"
+    else:  # a shell's, whose command was killed, or any other
+        how = f" (128 + {signals.name_of(status - 128)})" if 128 < status < 128 + signal.NSIG else ""
+    return f"the workload ended with status {status}{how}"
 
 
 def not_started(status: int, why: str) -> Verdict:

@@ -14,6 +14,8 @@ dies
     the starting process itself is killed;
 no-raylet
     succeeds without having started anything;
+raylet-ends
+    its raylet exits with status 4 at once, and it never returns;
 stubborn
     its daemons ignore SIGTERM;
 busy
@@ -120,6 +122,9 @@ def _start(options: dict[str, str], session: Path) -> None:
     (session / "sockets" / "raylet").write_text("")
     (session / "node_ip_address.json").write_text(json.dumps({"node_ip_address": ip}))
     pid = _daemon("raylet", session, f"--raylet_socket_name={session}/sockets/raylet")
+    if "raylet-ends" in _words():
+        os.kill(pid, signal.SIGUSR2)
+        signal.pause()
     labels = dict(label.split("=", 1) for label in options["labels"].split(","))
     resources = {"CPU": float(options["num-cpus"]), **json.loads(options.get("resources", "{}"))}
     if float(options["num-gpus"]):
@@ -140,6 +145,8 @@ def _daemon(name: str, session: Path, *arguments: str) -> int:
     program.symlink_to(Path(sys.executable).resolve())
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if "stubborn" in _words() else ""
     leave = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+    leave += "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3))\n"
+    leave += "signal.signal(signal.SIGUSR2, lambda *_: sys.exit(4))\n"
     code = f"import _signal as signal, sys\n{ignore or leave}print('ready', flush=True)\nwhile True: signal.pause()"
     with (session / "logs" / f"{name}.err").open("w") as log:
         process = subprocess.Popen(
