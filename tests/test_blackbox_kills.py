@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from namespaces import wait_for
-from survivors import marked
+from survivors import describe, marked
 
 if TYPE_CHECKING:
     from agents import Node, Site
@@ -20,6 +21,8 @@ pytest_plugins = ["agents"]
 pytestmark = pytest.mark.requires("linux")
 
 STAY = ["sh", "-c", "setsid sleep 601 & echo up; exec sleep 600"]
+LEFT = 4
+"""Processes beside the three: the workload and what it put in a session of its own, the fake GCS and raylet."""
 
 
 def kill(*pids: int) -> None:
@@ -50,9 +53,17 @@ def alone(site: Site) -> None:
 def kill_all_three(site: Site) -> Node:
     node = site.run("--", *STAY)
     node.says("up", where="out")
+    wait_for(lambda: len(left_of(node)) == 3 + LEFT, what="the end of the process that started Ray")
+    wait_for(lambda: noted(site) & {pid for pid in left_of(node) if describe(pid) == f"{pid} sleep 600"}, what="a note")
     kill(node.process.pid, node.standby, node.agent)
     assert node.process.wait() == -signal.SIGKILL
     return node
+
+
+def noted(site: Site) -> set[int]:
+    """The process ids in the manifest, which has the workload's just after its start."""
+    (manifest,) = (site.folder / "tmp").glob("*/manifest.json")
+    return {pid for pid, _ in json.loads(manifest.read_text())["processes"]}
 
 
 def left_of(node: Node) -> set[int]:
@@ -60,10 +71,10 @@ def left_of(node: Node) -> set[int]:
 
 
 def test_the_next_run_ends_what_outlived_all_three(site: Site) -> None:
-    """The workload and what it put in a session of its own, the fake GCS and raylet, and no other program."""
+    """And no other program of that name."""
     alone(site)
     killed = kill_all_three(site)
-    assert len(left_of(killed)) == 4
+    wait_for(lambda: len(left_of(killed)) == LEFT, what="the end of the three")
     folder = killed.temp_dir / "another's"
     folder.mkdir()
     raylet = folder / "raylet"
