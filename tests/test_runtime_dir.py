@@ -156,7 +156,8 @@ def test_a_live_agent_is_found_among_many_that_have_ended(parent: Path) -> None:
     for number in range(100):
         left(parent, f"{number:08}")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    highest = max(int(fd.name) for fd in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 32, limits[1]))
     try:
         assert [state["run_id"] for state in runtime_dir.running()] == ["mine"]
     finally:
