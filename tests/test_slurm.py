@@ -214,6 +214,27 @@ def test_two_jobs_share_the_nodes(slurm):
     slurm.nothing_left()
 
 
+def test_a_suspended_job_continues(slurm):
+    """For longer than the heartbeat time-out: proctrack/cgroup freezes every process, ours and Ray's."""
+    go = slurm.folder / "jobs" / "go"
+    strict = {"RAY_BOOTSTRAP_HEARTBEAT_TIMEOUT": "2s", "RAY_BOOTSTRAP_ON_NODE_LOSS": "fail"}
+    job = submit(slurm, 2, *python(slurm, "0", str(go)), **strict)
+    slurm.prints(job, "attempt 0 with 2 nodes")
+    slurm.run("scontrol", "suspend", job)
+    wait_for(lambda: states_of_agents(slurm) == ["D"] * 6, timeout=20, what="a freeze of both agents")
+    time.sleep(5)
+    slurm.run("scontrol", "resume", job)
+    go.touch()
+    assert slurm.wait(job)["JobState"] == "COMPLETED", slurm.output(job)
+    assert "in the end 2 nodes" in slurm.output(job)
+    slurm.nothing_left()
+
+
+def states_of_agents(slurm):
+    """The states (proc_pid_stat(5)) of all processes of ray-bootstrap on the nodes: three on each."""
+    return [p.state for host in slurm.hosts for p in host.pids() if "/ray-bootstrap -- " in p.cmdline]
+
+
 def test_a_requeued_job_is_another_attempt_of_the_same_run(slurm):
     go = slurm.folder / "jobs" / "go"
     job = submit(slurm, 2, *python(slurm, "0", str(go)), options=("--requeue",))
