@@ -1,11 +1,61 @@
-"""The control groups of this process (cgroups(7)): what a file says in its own group and in those above it."""
+"""The control groups of this process (cgroups(7)): what its group and those above it permit, and what is used."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from bootstrap.host import Host
 
 FIX_OOM = "more memory for each node (limits.memory in Kubernetes, sbatch --mem), or less at once (--num-cpus)"
+
+_FILES = {
+    ("memory", True): ("memory.max", "memory.current"),
+    ("memory", False): ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ("pids", True): ("pids.max", "pids.current"),
+    ("pids", False): ("pids.max", "pids.current"),
+}
+"""The limit and the usage, by controller and whether it is cgroup v2."""
+_UNLIMITED = 1 << 60
+"""v1 writes "no limit" as a number that no machine has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A limit, and how much of it is used; of memory in bytes, of processes and threads their number."""
+
+    limit: int
+    used: int
+    source: str
+
+    @property
+    def free(self) -> int:
+        """What is left."""
+        return max(0, self.limit - self.used)
+
+
+def usages(host: Host, controller: str) -> Iterator[Usage]:
+    """Yield every limit of ``controller``, which is ``memory`` or ``pids``, on our control group and those above it.
+
+    Files that the kernel can drop at any time do not count as used memory, as for the kubelet: the working set.
+    """
+    for v2 in (True, False):
+        limit_file, usage_file = _FILES[controller, v2]
+        used = dict(values(host, controller, usage_file, v2=v2))
+        droppable = {path: _inactive_files(text) for path, text in values(host, controller, "memory.stat", v2=v2)}
+        for path, text in values(host, controller, limit_file, v2=v2):
+            if text.isdecimal() and 0 < int(text) < _UNLIMITED:
+                now = used.get(path, "")
+                in_use = max(0, int(now) - droppable.get(path, 0)) if now.isdecimal() else 0
+                yield Usage(int(text), in_use, f"cgroup v{2 if v2 else 1} {limit_file} of {path}")
+
+
+def _inactive_files(stat: str) -> int:
+    """Return the bytes of inactive files in ``memory.stat``; v1 counts those of the groups below as ``total_…``."""
+    found = re.search(r"^total_inactive_file ([0-9]+)$", stat, re.MULTILINE) or re.search(
+        r"^inactive_file ([0-9]+)$", stat, re.MULTILINE
+    )
+    return int(found[1]) if found else 0
 
 
 def values(host: Host, controller: str, name: str, *, v2: bool) -> Iterator[tuple[str, str]]:
@@ -17,15 +67,6 @@ def values(host: Host, controller: str, name: str, *, v2: bool) -> Iterator[tupl
             mount = _mount(host, controllers, controller)
             if mount is not None:
                 yield from _levels(host, mount, group, name)
-
-
-def memory_limits(host: Host) -> Iterator[tuple[int, str]]:
-    """Yield each limit of memory in bytes, with its source."""
-    for name, v2 in (("memory.max", True), ("memory.limit_in_bytes", False)):
-        for path, text in values(host, "memory", name, v2=v2):
-            # v1 writes "no limit" as a number that no machine has.
-            if text.isdecimal() and 0 < int(text) < 1 << 60:
-                yield int(text), f"cgroup v{2 if v2 else 1} {name} of {path}"
 
 
 def oom_kills(host: Host) -> int | None:
@@ -46,8 +87,8 @@ def oom_kills_since(host: Host, before: int | None) -> str:
     if now is None or before is None or now <= before:
         return ""
     count = "1 process" if now - before == 1 else f"{now - before} processes"
-    limit = min(memory_limits(host), default=None)
-    of = f", which is limited to {limit[0] >> 20} MiB" if limit else ""
+    limit = min((use.limit for use in usages(host, "memory")), default=None)
+    of = f", which is limited to {limit >> 20} MiB" if limit else ""
     return f"the kernel's OOM killer ended {count} in the cgroup of {host.hostname}{of}"
 
 

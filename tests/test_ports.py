@@ -134,8 +134,43 @@ def test_a_port_that_the_kernel_does_not_give_away(tmp_path: Path, low: int, hig
     host = given_away(tmp_path, low, high)
     for _ in range(20):
         chosen = choose(Settings(), Role.WORKER, host)
-        chosen.pop("dashboard_agent_listen_port")  # Ray's standard one
+        for name in ("dashboard_agent_listen_port", "min_worker_port", "max_worker_port"):  # Ray's, and a range below
+            chosen.pop(name, None)
         assert [port for port in chosen.values() if not expected(port)] == []
+
+
+WORKERS = ("min_worker_port", "max_worker_port")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "reserved", "options", "expected"),
+    [
+        (32768, 60999, "", {}, None),  # Linux's default: Ray's own range
+        (20000, 65535, "", {}, None),
+        (9000, 65000, "", {}, (1024, 6378)),  # up to GCS
+        (9000, 65000, "10002-19999", {}, None),
+        (9000, 65000, "8080,2000-2001,10002-19998", {}, (10002, 19998)),
+        (16000, 65000, "", {}, (10002, 15999)),  # from the Ray Client server on
+        (9000, 65000, "", {"gcs_port": 3000, "node_manager_port": 4000}, (4001, 6378)),
+        (9000, 65000, "", {"rollcall_port": 1999}, (2000, 6378)),
+        (9000, 65000, "", {"min_worker_port": 12000, "max_worker_port": 12999}, (12000, 12999)),
+        (2000, 65000, "", {}, None),  # 976 ports are too few
+        (2024, 65000, "", {}, (1024, 2023)),
+        (1024, 65535, "", {}, None),
+        (10000, 20000, "", {}, (1024, 6378)),  # not those of the roll call
+    ],
+)
+def test_workers_ports_are_outside_the_range_of_the_kernel(
+    tmp_path: Path, low: int, high: int, reserved: str, options: dict[str, int], expected: tuple[int, int] | None
+) -> None:
+    host, settings = given_away(tmp_path, low, high), Settings(**options)
+    (tmp_path / RANGE).with_name("ip_local_reserved_ports").write_text(reserved + "\n")
+    span = ports.workers(settings, host)
+    assert (span.start, span.stop - 1) == (expected or (10002, 19999))
+    for role in Role:
+        chosen = choose(settings, role, host)
+        assert tuple(chosen.pop(name, None) for name in WORKERS) == (expected or (None, None))
+        assert [port for port in chosen.values() if port in span] == []
 
 
 def test_no_file_says_which_ports_the_kernel_gives_away(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from bootstrap.model import Gpu, NodeAddress, NodeIdentity, Resources, Role
 from bootstrap.node import gpus, inspection
 from bootstrap.node.inspection import Node
 from bootstrap.node.nvml import GpuHealth
-from bootstrap.preflight import Finding, addresses, folders, machine
+from bootstrap.preflight import Finding, addresses, folders, limits, machine
 from bootstrap.preflight.finding import GIB, MIB, size
 from bootstrap.raynode import command, ports
 from bootstrap.settings import Settings
@@ -36,7 +36,7 @@ IP = "10.0.0.7"
 GPU = Gpu(3, "GPU-3", "NVIDIA H100", 80 * GIB)
 POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
 SHM_SETTINGS = {"object_store_memory": 2 * GIB}
-Limits = namedtuple("Limits", "soft hard")
+UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     (root / "proc/sys/net/ipv4/ip_local_port_range").write_text("32768\t60999\n")
     (root / "proc/self/mountinfo").write_text("27 1 254:0 / / rw - ext4 /dev/vda rw\n")
     monkeypatch.setattr(command, "shm_free", lambda: 16 * GIB)
-    monkeypatch.setattr(resource, "getrlimit", lambda _: Limits(1024, 1 << 20))
+    limited(monkeypatch)
     monkeypatch.setattr(net, "resolve", lambda _: (IP,))
     monkeypatch.setattr(gpus, "health", lambda *_: [])
     monkeypatch.setattr(os, "statvfs", lambda _: disk(free=100 * GIB))
@@ -62,6 +62,12 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
         temp_dir=Path("/tmp/ray-12345678"),
         secret=Secret(None, "none given", Channel.LOCAL),
     )
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, **limits: tuple[int, int]) -> None:
+    """Gives this process these limits (soft, hard), by their names in :mod:`resource`; files are enough by default."""
+    chosen = {getattr(resource, name): both for name, both in {"RLIMIT_NOFILE": (1024, 1 << 20), **limits}.items()}
+    monkeypatch.setattr(resource, "getrlimit", lambda limit: chosen.get(limit, UNLIMITED))
 
 
 def disk(free: int, total: int = 1000 * GIB) -> Any:
@@ -222,7 +228,7 @@ def test_shm_absent(fit: Node) -> None:
     [(4095, True), (4096, False), (65535, False), (65536, None), (resource.RLIM_INFINITY, None)],
 )
 def test_nofile(fit: Node, monkeypatch: pytest.MonkeyPatch, hard: int, fatal: bool | None) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: Limits(1024, hard))
+    limited(monkeypatch, RLIMIT_NOFILE=(1024, hard))
     assert found(fit) == ([] if fatal is None else [("nofile", fatal)])
 
 
@@ -452,7 +458,220 @@ def test_worker_ports(fit: Node, options: dict[str, Any], bad: bool) -> None:
     assert found(having(fit, **options)) == ([("worker-ports", True)] if bad else [])
 
 
+@pytest.mark.parametrize(
+    ("kernel", "reserved", "options", "fact"),
+    [
+        ("9000 65000", "", {}, None),  # others are chosen
+        ("1024 65535", "", {}, "hold 9998 of these 9998 ports"),
+        ("15000 65000", "", {"min_worker_port": 14000, "max_worker_port": 15999}, "hold 1000 of these 2000 ports"),
+        ("15000 65000", "80,15000-15999", {"min_worker_port": 14000, "max_worker_port": 15999}, None),
+        ("1024 65535", "", {"ray_start_arg": ("--worker-port-list=9000,9001",)}, None),
+    ],
+)
+def test_worker_ports_that_the_kernel_gives_away(
+    fit: Node, kernel: str, reserved: str, options: dict[str, Any], fact: str | None
+) -> None:
+    fit.host.path("/proc/sys/net/ipv4/ip_local_port_range").write_text(kernel + "\n")
+    fit.host.path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text(reserved + "\n")
+    node = having(fit, **options)
+    assert found(node) == ([] if fact is None else [("worker-ports", False)])
+    if fact is not None:
+        assert fact in only(node).message
+        assert "sysctls: [{name: net.ipv4.ip_local_port_range" in only(having(node, POD)).remedy
+
+
+def test_ports_are_reserved_beside_those_that_already_are(fit: Node) -> None:
+    fit.host.path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text("50000-50009\n")
+    finding = only(having(fit, metrics_export_port=40000))
+    assert "ip_local_reserved_ports=50000-50009,40000" in finding.remedy
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    ("limit", "options", "fatal"),
+    [
+        (resource.RLIM_INFINITY, {}, None),
+        (9 * GIB + 4 * GIB, {}, False),  # 30% of 32 GiB, and 4 GiB
+        (14 * GIB, {}, None),
+        (10 * GIB, {}, True),
+        (GIB + limits.LEAST_ADDRESSES - 1, {"object_store_memory": GIB}, True),
+        (GIB + limits.LEAST_ADDRESSES, {"object_store_memory": GIB}, False),
+        (GIB + limits.ENOUGH_ADDRESSES, {"object_store_memory": GIB}, None),
+    ],
+)
+def test_address_space(
+    fit: Node, monkeypatch: pytest.MonkeyPatch, limit: int, options: dict[str, Any], fatal: bool | None
+) -> None:
+    limited(monkeypatch, RLIMIT_AS=(limit, resource.RLIM_INFINITY))
+    assert found(having(fit, **options)) == ([] if fatal is None else [("address-space", fatal)])
+
+
+@pytest.mark.parametrize(
+    ("env", "remedy"),
+    [({}, "`ulimit -v unlimited`"), (POD, "remove `ulimit -v`"), ({"SLURM_JOB_ID": "7"}, "sbatch --propagate=NONE")],
+)
+def test_a_smaller_object_store_is_a_remedy_that_works(
+    fit: Node, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], remedy: str
+) -> None:
+    limited(monkeypatch, RLIMIT_AS=(6 * GIB, 6 * GIB))
+    finding = only(having(fit, env))
+    assert finding.fatal
+    assert finding.remedy.startswith(remedy)
+    offered = int(finding.remedy.partition("--object-store-memory=")[2])
+    assert found(having(fit, env, object_store_memory=offered)) == []
+    limited(monkeypatch, RLIMIT_AS=(GIB, GIB))
+    assert "--object-store-memory" not in only(having(fit, env)).remedy  # no store is small enough
+
+
+def process(node: Node, name: str, **fields: object) -> None:
+    """Puts a process's status into the node's /proc."""
+    folder = node.host.path(f"/proc/{name}")
+    folder.mkdir(exist_ok=True)
+    (folder / "status").write_text("".join(f"{field}:\t{value}\n" for field, value in fields.items()))
+
+
+@pytest.mark.parametrize(
+    ("hard", "uid", "capabilities", "uid_map", "fatal"),
+    [
+        (limits.LEAST_TASKS[Role.WORKER] + 9, 1000, 0, "0 0 4294967295", True),  # 10 run
+        (limits.LEAST_TASKS[Role.WORKER] + 10, 1000, 0, "0 0 4294967295", False),
+        (limits.ENOUGH_TASKS[Role.WORKER] + 4 * limits.TASKS_PER_CPU + 10, 1000, 0, "0 0 4294967295", None),
+        (resource.RLIM_INFINITY, 1000, 0, "0 0 4294967295", None),
+        (50, 0, 0, "0 0 4294967295", None),  # root
+        (50, 0, 1 << 24, "0 1000 1", True),  # root of a user namespace
+        (50, 0, 0, "0 0 1", None),  # which may be the machine's
+        (50, 7, 1 << 24, "0 1000 65536", True),
+        (50, 1000, 1 << 24, "0 0 4294967295", None),
+        (50, 1000, 1 << 10, "0 0 4294967295", True),
+    ],
+)
+def test_nproc(
+    fit: Node,
+    monkeypatch: pytest.MonkeyPatch,
+    hard: int,
+    uid: int,
+    capabilities: int,
+    uid_map: str,
+    fatal: bool | None,
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    limited(monkeypatch, RLIMIT_NPROC=(1, hard))
+    process(fit, "self", CapEff=f"{capabilities:016x}")
+    fit.host.path("/proc/self/uid_map").write_text(uid_map + "\n")
+    process(fit, "7", Uid=f"{uid}\t{uid}\t{uid}\t{uid}", Threads=7)
+    process(fit, "8", Uid=f"{uid}\t0\t0\t0", Threads=3)
+    process(fit, "9", Uid="555\t0\t0\t0", Threads=1000)
+    fit.host.path("/proc/10").mkdir()  # it ends while we look
+    assert found(fit) == ([] if fatal is None else [("nproc", fatal)])
+    if fatal is not None:
+        assert f"(10 of {hard} in use: ulimit -u, for all that uid {uid} runs)" in only(fit).message
+
+
+def grouped(node: Node, version: int, files: Mapping[str, object]) -> None:
+    """Puts the node into /job/step of one controller's hierarchy, or of cgroup v2, with these files."""
+    controllers = {path.split("/")[-1].partition(".")[0] for path in files}
+    lines = ["0::/job/step"] if version == 2 else [f"{n}:{name}:/job/step" for n, name in enumerate(controllers, 1)]
+    node.host.path("/proc/self/cgroup").write_text("\n".join(lines) + "\n")
+    for path, content in files.items():
+        mount = "/sys/fs/cgroup" if version == 2 else f"/sys/fs/cgroup/{path.split('/')[-1].partition('.')[0]}"
+        for folder in (mount, f"{mount}/job/step"):
+            node.host.path(folder).mkdir(parents=True, exist_ok=True)
+            node.host.path(f"{folder}/cgroup.procs").touch()
+        node.host.path(f"{mount}/{path}").write_text(f"{content}\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("role", "limit", "used", "fatal"),
+    [
+        (Role.WORKER, 5000, 5000 - limits.LEAST_TASKS[Role.WORKER] + 1, True),
+        (Role.WORKER, 5000, 5000 - limits.LEAST_TASKS[Role.WORKER], False),
+        (Role.HEAD, 5000, 5000 - limits.LEAST_TASKS[Role.WORKER], True),
+        (Role.HEAD, 5000, 3000, None),
+        (Role.HEAD, 100, 200, True),
+        (Role.HEAD, "max", 20000, None),
+    ],
+)
+def test_pids(fit: Node, version: int, role: Role, limit: object, used: int, fatal: bool | None) -> None:
+    """The tightest is not the nearest: a slice or a pod limits all that is in it."""
+    near = {"job/step/pids.max": 9000, "job/step/pids.current": 5}
+    grouped(fit, version, {**near, "job/pids.max": limit, "job/pids.current": used})
+    node = having(fit, identity=dataclasses.replace(fit.identity, role=role))
+    assert found(node) == ([] if fatal is None else [("pids", fatal)])
+    if fatal is not None:
+        assert f"({used} of {limit} in use: cgroup v{version} pids.max of /job)" in only(node).message
+        assert "podPidsLimit" in only(having(node, POD)).remedy
+
+
+MEMORY = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("role", "used", "droppable", "fatal"),
+    [
+        (Role.WORKER, 8 * GIB - 255 * MIB, 0, True),
+        (Role.WORKER, 8 * GIB - 256 * MIB, 0, False),
+        (Role.HEAD, 8 * GIB - 511 * MIB, 0, True),
+        (Role.HEAD, 8 * GIB - 512 * MIB, 0, False),
+        (Role.WORKER, 7 * GIB, 0, None),
+        (Role.WORKER, 8 * GIB, 4 * GIB, None),  # page cache that the kernel drops when it must
+    ],
+)
+def test_memory_that_others_in_the_control_group_use(
+    fit: Node, version: int, role: Role, used: int, droppable: int, fatal: bool | None
+) -> None:
+    limit_file, usage_file, inactive = MEMORY[version]
+    own = {"job/step/" + limit_file: 64 * GIB, "job/step/" + usage_file: GIB}
+    stat = {"job/memory.stat": f"cache 1\n{inactive} {droppable}\nactive_file {GIB}"}
+    grouped(fit, version, {**own, **stat, "job/" + limit_file: 8 * GIB, "job/" + usage_file: used})
+    node = having(fit, identity=dataclasses.replace(fit.identity, role=role))
+    assert found(node) == ([] if fatal is None else [("memory", fatal)])
+
+
+def test_memory_that_others_on_the_machine_use(fit: Node) -> None:
+    fit.host.path("/proc/meminfo").write_text("MemTotal:  33554432 kB\nMemFree: 9 kB\nMemAvailable:  204800 kB\n")
+    assert only(fit).message == (
+        "200.0 MiB of memory free (31.8 GiB used of 32.0 GiB: MemAvailable); Ray itself takes most of a GiB"
+    )
+
+
+@pytest.mark.parametrize(
+    ("size_of_run", "table", "bad"), [(819, "1024", False), (820, "1024", True), (820, None, False), (None, "1", True)]
+)
+def test_neighbours(fit: Node, size_of_run: int | None, table: str | None, bad: bool) -> None:
+    if table is not None:
+        path = fit.host.path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
+        path.parent.mkdir(parents=True)
+        path.write_text(table + "\n")
+    identity = dataclasses.replace(fit.identity, size=size_of_run)
+    node = having(fit, identity=identity, min_nodes=None if size_of_run else 2)
+    assert found(node) == ([("neighbours", False)] if bad else [])
+
+
 # Address and name
+
+
+@pytest.mark.parametrize(
+    ("name", "env", "fatal"),
+    [
+        ("a" * 63, {}, None),
+        ("a" * 64, {"GLOO_SOCKET_IFNAME": "eth0"}, True),
+        (f"{'a' * 40}.{'b' * 22}", {}, None),
+        (f"{'a' * 40}.{'b' * 23}", {}, False),
+        (f"{'a' * 40}.{'b' * 23}", {"GLOO_SOCKET_IFNAME": "eth0"}, None),
+    ],
+)
+def test_host_name(fit: Node, name: str, env: dict[str, str], fatal: bool | None) -> None:
+    node = having(fit, env, address=NodeAddress(IP, "eth0", name))
+    assert found(node) == ([] if fatal is None else [("host-name", fatal)])
+    if fatal is not None:
+        assert "setHostnameAsFQDN" in only(having(node, {**env, **POD})).remedy
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,32 @@ time.sleep(600)
 """
 
 
+ONE_TASK = """
+import time, ray
+ray.init(log_to_driver=False, logging_level="error")
+
+@ray.remote
+def task():
+    return "up"
+
+print(ray.get(task.remote()), flush=True)
+time.sleep(600)
+"""
+
+
+def test_workers_have_ports_that_the_kernel_does_not_hand_out(make_hosts):
+    """As on some GB200 machines, where Ray's default range is in the kernel's."""
+    (host,) = hosts = make_hosts(1)
+    host.run(["sysctl", "-qw", "net.ipv4.ip_local_port_range=9000 65000"])
+    agents = start(hosts, workload=[sys.executable, "-c", ONE_TASK])
+    agents.prints(0, "up")
+    bound = {int(line.split()[3].rpartition(":")[2]) for line in host.run(["ss", "-Hltn"]).stdout.splitlines()}
+    assert len([port for port in bound if 1024 <= port < 6379]) >= 2  # the driver's and that of a worker process
+    agents.signal(0, signal.SIGTERM)
+    assert agents.wait() == [143]
+    nothing_left(hosts)
+
+
 @pytest.mark.parametrize(("signum", "auth"), [(signal.SIGTERM, "required"), (signal.SIGINT, "off")])
 def test_the_ports_are_those_of_the_table_and_a_signal_to_the_head_ends_all_nodes(make_hosts, signum, auth):
     """What listens, and what a stranger on another host gets from it: SECURITY.md."""

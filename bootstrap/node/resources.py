@@ -122,7 +122,8 @@ def _memory_grants(host: Host, allowed: Callable[[], int]) -> Iterator[Grant]:
         import psutil  # noqa: PLC0415 (25 ms, and only without /proc)
 
         yield psutil.virtual_memory().total, "psutil"
-    yield from cgroup.memory_limits(host)
+    for usage in cgroup.usages(host, "memory"):
+        yield usage.limit, usage.source
     if not _in_step(host):
         return
     per_node, per_cpu = host.get("SLURM_MEM_PER_NODE") or "", host.get("SLURM_MEM_PER_CPU") or ""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from bootstrap.errors import PreflightFailed
 from bootstrap.node.inspection import Node
-from bootstrap.preflight import addresses, authentication, folders, machine
+from bootstrap.preflight import addresses, authentication, folders, limits, machine
 from bootstrap.preflight.finding import Check, Finding
 from bootstrap.settings import Settings
 
@@ -20,6 +20,9 @@ CHECKS: tuple[Check, ...] = (
     Check("memory", "there is enough memory for Ray and its object store", machine.memory),
     Check("shm", "the object store fits into /dev/shm", machine.shm),
     Check("nofile", "Ray can open enough files", machine.nofile),
+    Check("address-space", "Ray's processes can map its object store", limits.address_space),
+    Check("nproc", "this user may start enough processes and threads", limits.nproc),
+    Check("pids", "the control group permits enough processes and threads", limits.pids),
     Check("mpi-variables", "no environment variable makes Ray's workers act as MPI ranks", machine.mpi_variables),
     Check(
         "secret",
@@ -39,7 +42,9 @@ CHECKS: tuple[Check, ...] = (
     Check("ports", "the chosen ports are free", addresses.ports),
     Check("worker-ports", "each of Ray's processes gets a port", addresses.worker_ports),
     Check("node-address", "the node address belongs to this machine and is not loopback", addresses.node_address),
+    Check("host-name", "this node's name is short enough", addresses.host_name),
     Check("own-name", "this node's name resolves to its address", addresses.own_name, lambda node: node.multi_node),
+    Check("neighbours", "the kernel's table of neighbours holds the run's nodes", limits.neighbours),
     Check("socket-path", "the paths of Ray's sockets are short enough", folders.socket_path),
     Check("temp-dir", "this user can write to Ray's folder, and no other user can replace it", folders.temp_dir),
     Check("temp-dir-disk", "Ray's folder is on a local disk with free space", folders.temp_dir_disk),

@@ -1,6 +1,7 @@
 """Checks of ports, the node address and the node's name."""
 
 import ipaddress
+import os
 from collections.abc import Collection, Iterator
 
 from bootstrap import net
@@ -12,6 +13,10 @@ from bootstrap.preflight.finding import Finding
 from bootstrap.raynode import ports as ray_ports
 from bootstrap.settings import fixed_ports, flag
 
+_LONGEST_LABEL = 63
+"""Characters between two dots of a name in DNS (RFC 1035, 2.3.4)."""
+_LONGEST_FOR_GLOO = 63
+"""Gloo (PyTorch 2.13) calls gethostname(2) with room for HOST_NAME_MAX, 64 bytes, the NUL included."""
 _RAYS_TARGET = "8.8.8.8"
 """Ray replaces 127.0.0.1 by the source address of the route there (get_node_ip_address in its services.py)."""
 
@@ -60,25 +65,28 @@ def _process(pid: int) -> str:
 
 def _ephemeral(node: Node, chosen: dict[str, int]) -> Iterator[Finding]:
     """Yield a warning about ports that the kernel hands to outgoing connections: free now, maybe not later (ip(7))."""
-    if (node.host.read("/proc/sys/net/ipv4/ip_local_reserved_ports") or "").strip():
-        return  # the administrator has taken care of it
-    span = ray_ports.ephemeral(node.host)
-    inside = {name: port for name, port in chosen.items() if port in span}
+    handed_out = ray_ports.ephemeral(node.host)
+    inside = {name: port for name, port in chosen.items() if port in handed_out}
     if inside:
         named = ", ".join(f"{flag(name)}={port}" for name, port in inside.items())
         listed = ",".join(map(str, sorted(inside.values())))
-        low, high = span.start, span.stop - 1
+        low, high = min(handed_out), max(handed_out)
         message = f"{named}: a connection may hold it when Ray starts, as the kernel hands out ports {low}-{high}"
-        remedy = f"a port below {low}; or as root: sysctl -w net.ipv4.ip_local_reserved_ports={listed}"
-        yield Finding("ports", message, remedy, fatal=False)
+        yield Finding("ports", message, f"a port below {low}; or {_reserve(node, listed)}", fatal=False)
+
+
+def _reserve(node: Node, ports: str) -> str:
+    """Return what to type so that the kernel hands out none of these ports, nor of those reserved before."""
+    reserved = ",".join(filter(None, [ray_ports.reserved_ports(node.host), ports]))
+    return f"as root: sysctl -w net.ipv4.ip_local_reserved_ports={reserved}"
 
 
 def worker_ports(node: Node) -> Iterator[Finding]:
-    """Check that the range for Ray's workers is wide enough and holds none of Ray's other ports, which Ray refuses."""
+    """Check that the range for Ray's workers is wide enough, and holds no port that Ray refuses or the kernel takes."""
     settings, cpus = node.settings, node.resources.cpus
     if any(arg.startswith("--worker-port-list") for arg in settings.ray_start_arg):
         return
-    span = ray_ports.workers(settings)
+    span = ray_ports.workers(settings, node.host)
     low, high, width = span.start, span.stop - 1, len(span)
     given, move = f"--min-worker-port={low} --max-worker-port={high}", "--min-worker-port=LOW --max-worker-port=HIGH"
     if width < cpus + 1:
@@ -88,6 +96,15 @@ def worker_ports(node: Node) -> Iterator[Finding]:
         if port in span:
             message = f"{flag(name)}={port} is inside the range of Ray's workers, {low}-{high}"
             yield Finding("worker-ports", message, f"{flag(name)}=PORT outside the range; or move the range: {move}")
+    handed_out = ray_ports.ephemeral(node.host)
+    if inside := len(handed_out.intersection(span)):
+        message = (
+            f"{given}: a connection may hold {inside} of these {width} ports when a worker process binds one,"
+            f" as the kernel hands out ports {min(handed_out)}-{max(handed_out)}"
+        )
+        instead = 'securityContext: {sysctls: [{name: net.ipv4.ip_local_port_range, value: "32768 60999"}]}'
+        remedy = f"in the pod: {instead}" if node.in_pod else _reserve(node, f"{low}-{high}")
+        yield Finding("worker-ports", message, f"{remedy}; or move the range: {move}", fatal=False)
 
 
 def node_address(node: Node) -> Iterator[Finding]:
@@ -102,6 +119,29 @@ def node_address(node: Node) -> Iterator[Finding]:
             yield Finding("node-address", message, remedy)
     elif address.interface is None:
         yield Finding("node-address", f"{given}: Ray may not be able to bind it", remedy, fatal=False)
+
+
+def host_name(node: Node) -> Iterator[Finding]:
+    """Check the length of this node's name: the kernel permits 64 bytes, DNS 63 in a label, gethostname's callers less.
+
+    Measured with a name of 64 bytes. If it is one label, Ray's dashboard agent ends on Python's codec for DNS names
+    (socket.getfqdn), and the raylet with it. With a dot in it Ray works, and only Gloo refuses ("File name too long").
+    """
+    name = node.address.hostname
+    longest = max(len(os.fsencode(label)) for label in name.split("."))
+    remedy = "give the pod a shorter `hostname:`, or setHostnameAsFQDN: false"
+    if not node.in_pod:
+        remedy = "as root: hostname SHORTER; or docker run --hostname=SHORTER"
+    if longest > _LONGEST_LABEL:
+        message = (
+            f"the host name {name!r} has {longest} characters without a dot, and DNS allows {_LONGEST_LABEL}:"
+            " Ray's dashboard agent ends on it, and the raylet with it"
+        )
+        yield Finding("host-name", message, remedy)
+    elif len(os.fsencode(name)) > _LONGEST_FOR_GLOO and not node.host.get("GLOO_SOCKET_IFNAME"):
+        message = f"the host name {name!r} has {len(name)} characters, and Gloo takes {_LONGEST_FOR_GLOO} at most"
+        instead = f"export GLOO_SOCKET_IFNAME={node.address.interface or 'INTERFACE'}"
+        yield Finding("host-name", message, f"{instead}; or {remedy}", fatal=False)
 
 
 def own_name(node: Node) -> Iterator[Finding]:

@@ -5,12 +5,15 @@ import resource
 import sys
 from collections.abc import Iterator, Mapping
 
+from bootstrap import cgroup
 from bootstrap.errors import PreflightFailed
 from bootstrap.files.secret import Channel
+from bootstrap.host import Host
+from bootstrap.model import Role
 from bootstrap.node import gpus as nvidia
 from bootstrap.node.inspection import Node
 from bootstrap.node.nvml import GpuHealth
-from bootstrap.preflight.finding import GIB, MIB, Finding, size
+from bootstrap.preflight.finding import GIB, KIB, MIB, Finding, size
 from bootstrap.raynode import command
 
 OLDEST_RAY = (2, 52)
@@ -20,8 +23,10 @@ session folder (https://github.com/ray-project/ray/pull/57735)."""
 SHM = "/dev/shm"  # noqa: S108 (Ray's object store lives there)
 LEAST_STORE = 75 * MIB
 """Ray refuses a smaller object store (OBJECT_STORE_MINIMUM_MEMORY_BYTES in its ray_constants.py)."""
-LEAST_MEMORY, LITTLE_MEMORY = 256 * MIB, GIB
-"""GCS, raylet and agents take some 600 MiB before the first worker; in 256 MiB nothing starts."""
+LEAST_MEMORY, LITTLE_MEMORY = {Role.HEAD: 512 * MIB, Role.WORKER: 256 * MIB}, GIB
+"""Ray 2.60 with this agent: a head takes 650 MiB (PSS) before its first worker process. In a memory cgroup of 512 MiB
+the driver is killed at the first task; 700 MiB are enough for four. On a worker raylet and agents take 220 MiB, and
+each worker process 65."""
 LEAST_FILES, ENOUGH_FILES = 4096, 65536
 """Ray asks for 65536 (Node.max_fds in its worker.py); old enterprise distributions allow 4096."""
 
@@ -63,10 +68,15 @@ def memory(node: Node) -> Iterator[Finding]:
         yield Finding("memory", message, "--object-store-memory=100Mi or more, or leave it out")
     if not have:  # unknown
         return
+    least, free, free_source = LEAST_MEMORY[node.identity.role], *_free_memory(node.host, have)
     if have < LITTLE_MEMORY:
         message = f"{size(have)} of memory ({source}); Ray itself takes most of a GiB"
         remedy = "resources: {limits: {memory: 4Gi}}" if node.in_pod else "ask for more memory (srun --mem=4G)"
-        yield Finding("memory", message, remedy, fatal=have < LEAST_MEMORY)
+        yield Finding("memory", message, remedy, fatal=have < least)
+    elif free < LITTLE_MEMORY:
+        message = f"{size(free)} of memory free ({free_source}); Ray itself takes most of a GiB"
+        remedy = "stop what uses it (ps -e -o pid,user,rss,args --sort=-rss | head), or ask for more memory"
+        yield Finding("memory", message, remedy, fatal=free < least)
     if store is not None and store > have:
         message = f"--object-store-memory is {size(store)}, more than the {size(have)} that this node has ({source})"
         yield Finding("memory", message, f"--object-store-memory={int(have * 0.3)}, or leave it out")
@@ -74,6 +84,20 @@ def memory(node: Node) -> Iterator[Finding]:
         promised = f"--memory and --object-store-memory are {size((store or 0) + (tasks or 0))} together"
         message = f"{promised}, more than the {size(have)} that this node has ({source})"
         yield Finding("memory", message, "lower them: the kernel kills processes beyond the limit", fatal=False)
+
+
+def _free_memory(host: Host, otherwise: int) -> tuple[int, str]:
+    """Return the bytes of memory that are still free here, by the tightest limit, and the source."""
+    amounts = [(use.free, f"{size(use.used)} used of {size(use.limit)}: {use.source}") for use in _memory_usages(host)]
+    return min(amounts, default=(otherwise, ""))
+
+
+def _memory_usages(host: Host) -> Iterator[cgroup.Usage]:
+    yield from cgroup.usages(host, "memory")
+    found = dict(re.findall(r"^(MemTotal|MemAvailable):\s*([0-9]+) kB", host.read("/proc/meminfo") or "", re.MULTILINE))
+    if len(found) == 2:
+        total, available = (int(found[name]) * KIB for name in ("MemTotal", "MemAvailable"))
+        yield cgroup.Usage(total, total - available, "MemAvailable")
 
 
 def shm(node: Node) -> Iterator[Finding]:

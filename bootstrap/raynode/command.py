@@ -54,15 +54,20 @@ def memory_argv(settings: Settings, resources: Resources, shm_free: int) -> Iter
 
     :param shm_free: bytes free in /dev/shm.
     """
-    store = settings.object_store_memory
-    if store is None and shm_free >= SHM_MINIMUM:
-        store = int(min(resources.memory * _OBJECT_STORE_SHARE, shm_free * _SHM_SHARE, _OBJECT_STORE_MAX))
+    store = object_store(settings, resources, shm_free)
     if store is not None:
         yield f"--object-store-memory={store}"
     if settings.memory is not None:
         yield f"--memory={settings.memory}"
     elif store is not None:
         yield f"--memory={max(resources.memory - store, 1)}"
+
+
+def object_store(settings: Settings, resources: Resources, shm_free: int) -> int | None:
+    """Return the bytes of the object store; None if Ray chooses them, since /dev/shm is too small."""
+    if settings.object_store_memory is not None or shm_free < SHM_MINIMUM:
+        return settings.object_store_memory
+    return int(min(resources.memory * _OBJECT_STORE_SHARE, shm_free * _SHM_SHARE, _OBJECT_STORE_MAX))
 
 
 def shm_free() -> int:

@@ -12,6 +12,7 @@ from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Phase, Role, Verdict
+from bootstrap.preflight.limits import raise_soft
 from bootstrap.preflight.prepare import identify
 from bootstrap.process import signals
 from bootstrap.process.bounded import Call, run_in_thread
@@ -96,8 +97,7 @@ async def the_line(run: Context) -> Verdict:
     """Identify this node, start importing Ray, run as head or worker, and return the verdict."""
     if run.runtime.fault:
         run.log.warn(f"`ray-bootstrap status` will not see this run: {run.runtime.fault}")
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_soft(resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
     identity, notes = await run_in_thread(None, lambda: identify(run.settings, run.host))
     run.lifecycle.identity, run.log.rank = identity, identity.rank
     run.enter(Phase.PREPARING, **{name: getattr(identity, name) for name in _SHOWN})
