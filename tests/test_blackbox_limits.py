@@ -51,6 +51,17 @@ def test_a_soft_limit_of_processes_is_raised_and_that_of_addresses_is_not(site: 
     assert addresses == "20000000"
 
 
+def test_kuberays_command_gets_the_raised_limit_too(site: Site) -> None:
+    ray = site.folder / "ray"
+    ray.write_text("#!/bin/bash\nulimit -S -u; ulimit -H -u\n")
+    ray.chmod(0o755)
+    env = {"KUBERAY_GEN_RAY_START_CMD": "ray start --head --block", "PATH": f"{site.folder}:/usr/bin:/bin"}
+    node = site.run("kuberay", env=env, before=["bash", "-c", 'ulimit -S -u 5000 && exec "$@"', "-"])
+    assert node.wait() == 0
+    soft, hard = node.out.split()
+    assert soft == hard != "5000"
+
+
 def test_a_name_that_is_too_long_is_found_before_ray_starts(site: Site) -> None:
     site.patch("import socket", "socket.gethostname = lambda: 'a' * 64")
     node = site.run("--", "true")

@@ -480,6 +480,11 @@ def test_worker_ports_that_the_kernel_gives_away(
         assert "sysctls: [{name: net.ipv4.ip_local_port_range" in only(having(node, POD)).remedy
 
 
+def test_kuberay_decides_about_the_workers_ports_itself(fit: Node) -> None:
+    fit.host.path("/proc/sys/net/ipv4/ip_local_port_range").write_text("1024 65535\n")
+    assert found(having(fit, identity=dataclasses.replace(fit.identity, launcher="kuberay"))) == []
+
+
 def test_ports_are_reserved_beside_those_that_already_are(fit: Node) -> None:
     fit.host.path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text("50000-50009\n")
     finding = only(having(fit, metrics_export_port=40000))

@@ -40,7 +40,12 @@ CHECKS: tuple[Check, ...] = (
     Check("gpus", "there are as many GPUs as expected", machine.gpus),
     Check("gpu-health", "the GPUs are healthy and free", machine.gpu_health),
     Check("ports", "the chosen ports are free", addresses.ports),
-    Check("worker-ports", "each of Ray's processes gets a port", addresses.worker_ports),
+    Check(
+        "worker-ports",
+        "each of Ray's processes gets a port",
+        addresses.worker_ports,
+        lambda node: node.identity.launcher != "kuberay",  # rayStartParams decide
+    ),
     Check("node-address", "the node address belongs to this machine and is not loopback", addresses.node_address),
     Check("host-name", "this node's name is short enough", addresses.host_name),
     Check("own-name", "this node's name resolves to its address", addresses.own_name, lambda node: node.multi_node),
