@@ -6,6 +6,7 @@ import importlib
 import io
 import itertools
 import os
+import resource
 import shlex
 import sys
 import traceback
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 from bootstrap import __version__, cgroup, settings, timeouts
-from bootstrap.errors import INTERNAL_STATUS, BootstrapError, UsageError
+from bootstrap.errors import INTERNAL_STATUS, BootstrapError, PreflightFailed, UsageError
 from bootstrap.files import result, runtime_dir
 from bootstrap.files.manifest import Manifest
 from bootstrap.files.result import Result
@@ -44,6 +45,11 @@ _EPILOG = """Run the same command on every node. The workload runs on the head; 
 
 Every option has an environment variable, such as RAY_BOOTSTRAP_NUM_CPUS for --num-cpus; the option wins. In a
 variable, separate repeated values with spaces. TIME is 90, 90s, 10m or 1h; SIZE is in bytes, or 512Mi, 8Gi, 8G."""
+
+
+_LEAST_ADDRESSES = 96 << 20
+"""Bytes; with some 40-70 MB a thread dies before its first line, and what waits for it hangs. The preflight has the
+limit for Ray."""
 
 
 class _Command(click.Command):
@@ -156,6 +162,10 @@ def _print(text: str) -> None:
 
 
 def _run(asked: Settings, host: Host) -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESSES:
+        what = f"the address space of a process is limited to {limit >> 20} MiB (ulimit -v): too little for this agent"
+        raise PreflightFailed(what, hint="`ulimit -v unlimited` before this command")
     runtime, oom_kills = runtime_dir.make(), cgroup.oom_kills(host)
 
     def agent(above: Sequence[int]) -> int:

@@ -33,6 +33,13 @@ def test_too_small_an_address_space_is_found_before_ray_starts(site: Site, kib: 
     assert node.starts == []
 
 
+@pytest.mark.parametrize("kib", [50_000, 70_000, 90_000])
+def test_an_address_space_too_small_for_the_agent_itself(site: Site, kib: int) -> None:
+    node = site.run("--", "true", before=["bash", "-c", f'ulimit -v {kib} && exec "$@"', "-"])
+    assert node.wait(SOON) == 78
+    assert f"limited to {kib // 1024} MiB (ulimit -v): too little for this agent" in node.err
+
+
 def test_a_process_that_hangs_while_it_imports_ray_holds_up_no_finding(site: Site) -> None:
     site.patch("import sys, time", "if 'child_main' in ' '.join(sys.orig_argv): time.sleep(600)")
     node = site.run("--object-store-memory=100Mi", "--", "true", before=["prlimit", "--as=500000000", "--"])
