@@ -403,6 +403,20 @@ def test_a_cluster_without_a_workload_stays_until_it_is_stopped_as_pid_1(make_ho
     nothing_left(hosts)
 
 
+def test_pid_1_is_killed(make_hosts):
+    """All processes end with it (pid_namespaces(7)), and the next run removes the files."""
+    hosts = make_hosts(1)
+    process = hosts[0].popen_as_pid1([sys.executable, "-m", "bootstrap", "--num-cpus=1"])
+    wait_for(lambda: "stays until it is stopped" in hosts[0].err(process), timeout=60)
+    process.kill()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert hosts[0].leftovers() == []
+    assert hosts[0].sockets() == frozenset()
+    again = start(hosts, workload=["true"])
+    assert again.wait() == [0]
+    nothing_left(hosts)
+
+
 @pytest.mark.requires("oldest-ray")
 def test_the_oldest_supported_ray(make_hosts):
     hosts = make_hosts(2)
