@@ -43,10 +43,11 @@ class Lifecycle:
         self.daemon_exited = asyncio.Event()
         """Set when one of Ray's daemons on this node has ended."""
         self.on_signal: Callable[[int], None] | None = None
-        """Passes SIGUSR1 and SIGUSR2 on to the workload, once there is one."""
+        """Passes a signal that does not stop the run on to the workload, once there is one."""
         self.tell: Tell = _tell_none
         self._line: asyncio.Task[Verdict] | None = None
         self._signalled: dict[int | None, float] = {}
+        """When each sender's first signal came."""
 
     async def run(self, line: Coroutine[object, object, Verdict]) -> asyncio.Task[Verdict]:
         """Run the line until it returns, raises or is cancelled; return its task."""
@@ -61,9 +62,8 @@ class Lifecycle:
             signal arrives once from each of those above the agent.
         """
         now, running = time.monotonic(), self._line is not None and not self._line.done()
-        if self.reason is None and (
-            running or isinstance(reason, Stopped)
-        ):  # also the first while the run ends by itself
+        # A signal is the reason also while the run ends by itself.
+        if self.reason is None and (running or isinstance(reason, Stopped)):
             self.reason = reason
             if self._line is not None:
                 self._line.cancel()
