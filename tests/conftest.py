@@ -36,7 +36,7 @@ sys.addaudithook(_note_start)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    pytest.register_assert_rewrite("cluster")
+    pytest.register_assert_rewrite("cluster", "faults")
     # While one works, a quarter of the examples; CI tries all.
     hypothesis.settings.register_profile("quick", max_examples=25)
     if not os.environ.get("CI"):

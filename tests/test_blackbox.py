@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from faults import check
 from survivors import descendants
 
 from bootstrap import cli
@@ -295,7 +296,8 @@ def test_a_ray_that_cannot_be_imported(site: Site) -> None:
 
 
 def test_a_port_that_is_taken_while_ray_starts(site: Site) -> None:
-    node = site.run("--", "true", env={"FAKE_RAY": "gate refuse-first"})
+    node = site.rank(0, 2, env={"FAKE_RAY": "gate refuse-first"})
+    worker = site.rank(1, 2)
     node.is_in("starting-ray")
     node.appears("record")
     first = dict(argument.split("=") for argument in node.argv if "port=" in argument)
@@ -303,7 +305,7 @@ def test_a_port_that_is_taken_while_ray_starts(site: Site) -> None:
         taker.bind(("", int(first["--port"])))
         taker.listen()
         (node.folder / "record.go").touch()
-        assert node.wait() == 0, node.err
+        check("port-taken", there=node.wait(), elsewhere=[worker.wait()], workload=0)
     again = dict(argument.split("=") for argument in node.starts[1]["argv"] if "port=" in argument)
     assert first["--port"] != again["--port"]
     assert f"port {first['--port']} was taken while Ray started; trying again with other ports" in node.err

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from faults import check
 from namespaces import wait_for
 from survivors import describe, marked
 
@@ -21,6 +22,7 @@ pytest_plugins = ["agents"]
 pytestmark = pytest.mark.requires("linux")
 
 STAY = ["sh", "-c", "setsid sleep 601 & echo up; exec sleep 600"]
+UNTIL_GO = ["sh", "-c", "echo up; while ! test -e ../go; do sleep 0.02; done; exit 3"]
 LEFT = 4
 """Processes beside the three: the workload and what it put in a session of its own, the fake GCS and raylet."""
 
@@ -38,8 +40,7 @@ def test_any_two_of_a_nodes_three_processes(site: Site, victims: str) -> None:
     head.says("up", where="out")
     chain = {"process": head.process.pid, "standby": head.standby, "agent": head.agent}
     kill(*(chain[name] for name in victims.split()))
-    assert worker.wait() == 76
-    assert head.wait(within=10) == 137
+    check("head-any-two", elsewhere=[worker.wait()], there=head.wait(within=10))
     assert "lost the head" in worker.err or "was killed" in worker.err
 
 
@@ -61,9 +62,9 @@ def kill_all_three(site: Site) -> Node:
 
 
 def noted(site: Site) -> set[int]:
-    """The process ids in the manifest, which has the workload's just after its start."""
-    (manifest,) = (site.folder / "tmp").glob("*/manifest.json")
-    return {pid for pid, _ in json.loads(manifest.read_text())["processes"]}
+    """The process ids in the manifests, of which the head's has the workload's just after its start."""
+    manifests = [json.loads(path.read_text()) for path in (site.folder / "tmp").glob("*/manifest.json")]
+    return {pid for manifest in manifests for pid, _ in manifest["processes"]}
 
 
 def left_of(node: Node) -> set[int]:
@@ -92,6 +93,40 @@ def test_the_next_run_ends_what_outlived_all_three(site: Site) -> None:
     runtime = Path(again.err.partition("agent was killed: ")[2].split()[0])
     assert not runtime.exists()
     assert [path.name for path in killed.temp_dir.glob("session_2*/*")] == ["logs"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "rank", "on_loss"),
+    [("head-all-three", 0, "warn"), ("worker-all-three", 1, "warn"), ("worker-all-three-fail", 1, "fail")],
+)
+def test_all_three_of_a_node(site: Site, fault: str, rank: int, on_loss: str) -> None:
+    """The other node notices at once; what runs on ends with the next run."""
+    alone(site)
+    nodes = site.several(2, f"--on-node-loss={on_loss}", workload=UNTIL_GO)
+    nodes[0].says("up", where="out")
+    victim, other = nodes[rank], nodes[1 - rank]
+    survivors = {"gcs_server", "raylet", "sh"} if rank == 0 else {"raylet"}
+    wait_for(lambda: {name(pid) for pid in left_of(victim) & noted(site)} >= survivors, what="a note of each")
+    kill(victim.process.pid, victim.standby, victim.agent)
+    there = victim.process.wait()
+    if fault == "worker-all-three":
+        other.says("rank 1 (", "lost: ")
+        (site.folder / "go").touch()
+    elsewhere = other.wait()
+    wait_for(lambda: {name(pid) for pid in left_of(victim)} - {"sleep"} == survivors, what="the end of the three")
+    again = site.run("--", "true")
+    assert again.wait() == 0
+    assert left_of(victim) == set()
+    assert "of an earlier run whose agent was killed" in again.err
+    check(fault, there=there, elsewhere=[elsewhere], workload=3)
+
+
+def name(pid: int) -> str:
+    """As ps(1) shows it; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def test_a_run_that_its_predecessors_workload_starts_does_not_end_itself(site: Site) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from faults import check
 from namespaces import wait_for
 
 from bootstrap.raynode.session import remove_sockets
@@ -52,7 +53,7 @@ def test_closed_standard_streams(site: Site, closed: str) -> None:
 def test_a_standard_output_on_a_full_disk(site: Site, status: int) -> None:
     with Path("/dev/full").open("wb") as full:
         node = site.run("--", "sh", "-c", f"echo lost; exit {status}", stdout=full)
-    assert node.wait() == status
+    check("stdout-full", there=node.wait(), workload=status)
 
 
 @pytest.mark.parametrize("command", ["detect", "check", "--help", "--version"])
@@ -69,7 +70,7 @@ def test_a_reader_of_standard_error_that_has_gone(site: Site, status: int) -> No
     os.close(read)
     node = site.run("--", "sh", "-c", f"exit {status}", stderr=write)
     os.close(write)
-    assert node.wait() == status
+    check("stderr-closed", there=node.wait(), workload=status)
 
 
 def test_a_reader_of_standard_error_that_stalls_costs_no_worker(site: Site) -> None:
@@ -82,8 +83,7 @@ def test_a_reader_of_standard_error_that_stalls_costs_no_worker(site: Site) -> N
         os.set_blocking(write, True)
     head = site.rank(0, 2, "--heartbeat-timeout=1s", workload=["sh", "-c", "sleep 2; exit 3"], stderr=write)
     worker = site.rank(1, 2, "--heartbeat-timeout=1s", workload=["true"])
-    assert worker.wait() == 3
-    assert head.wait() == 3
+    check("stderr-stalls", elsewhere=[worker.wait()], there=head.wait(), workload=3)
     os.close(read)
     os.close(write)
 

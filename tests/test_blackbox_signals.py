@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from faults import check
 from namespaces import children_in_pid_namespace, wait_for
 from stubs import RESOLVER_THAT_HANGS, nvml_that_hangs, preloaded
 
 if TYPE_CHECKING:
-    from agents import Site
+    from agents import Node, Site
 
 pytest_plugins = ["agents"]
 
@@ -65,13 +66,13 @@ def test_a_workload_that_ignores_sigterm_is_killed_after_its_grace(site: Site) -
 
 
 def test_a_second_signal_ends_the_grace(site: Site) -> None:
-    node = site.run("--grace=1h", "--", *IGNORES)
-    node.says("up", where="out")
-    node.send(INT)
-    node.says("passing SIGINT on to the workload; 3600 s of grace")
-    node.send(TERM)
-    assert node.wait() == 130
-    assert "the workload ended with status 137" in node.err
+    head, worker = site.several(2, "--grace=1h", workload=IGNORES)
+    head.says("up", where="out")
+    head.send(INT)
+    head.says("passing SIGINT on to the workload; 3600 s of grace")
+    head.send(TERM)
+    check("stop-again", there=head.wait(), elsewhere=[worker.wait()], signum=INT)
+    assert "the workload ended with status 137" in head.err
 
 
 def test_a_daemon_that_dies_leaves_the_workload_its_grace(site: Site) -> None:
@@ -134,6 +135,14 @@ def test_a_signal_while_the_shared_folder_hangs(site: Site) -> None:
     node.says("it takes its time")
     node.send(TERM)
     assert node.wait() == 143
+
+
+@pytest.mark.requires("cc")
+def test_a_shared_folder_that_hangs_ends_all_nodes_in_time(site: Site) -> None:
+    options = ["--nodes=2", f"--shared-dir={site.shared}", "--head-timeout=1"]
+    head = site.run("--rank=0", *options, "--", "true", env=preloaded(site, slow("head-", 600_000)))
+    worker = site.run("--rank=1", *options, "--", "true")
+    check("shared-dir-hangs-later", there=head.wait(), elsewhere=[worker.wait()])
 
 
 @pytest.mark.requires("cc")
@@ -294,17 +303,28 @@ def test_a_signal_to_the_head_ends_all_with_its_status(site: Site) -> None:
     nodes = site.several(3, workload=HANDLES)
     nodes[0].says("up", where="out")
     nodes[0].send(INT)
-    assert [node.wait() for node in nodes] == [130, 130, 130]
+    first, *others = [node.wait() for node in nodes]
+    check("stop-head", there=first, elsewhere=others, signum=INT)
 
 
-@pytest.mark.parametrize("victim", ["agent", "supervisor"])
-def test_killing_one_of_the_heads_two_processes_leaves_nothing(site: Site, victim: str) -> None:
+VICTIMS = ["supervisor", "standby", "agent"]
+
+
+def process(node: Node, victim: str) -> int:
+    """The process id of one of the node's three."""
+    return node.process.pid if victim == "supervisor" else int(getattr(node, victim))
+
+
+@pytest.mark.parametrize(
+    ("fault", "victim"),
+    [("head-supervisor", "supervisor"), ("head-standby", "standby"), ("head-agent", "agent")],
+)
+def test_killing_one_of_the_heads_three_processes_leaves_nothing(site: Site, fault: str, victim: str) -> None:
     head, worker = site.several(2, workload=STAY)
     head.says("up", where="out")
-    os.kill(head.agent if victim == "agent" else head.process.pid, KILL)
-    assert worker.wait() == 76
+    os.kill(process(head, victim), KILL)
+    check(fault, elsewhere=[worker.wait()], there=head.wait(within=5))
     assert "without a verdict" in worker.err or "was killed" in worker.err
-    assert head.wait(within=5) == 137
     if victim == "agent":
         assert "was killed by SIGKILL; ended the" in head.err
 
@@ -363,20 +383,25 @@ def test_a_worker_alone_that_is_told_to_stop_is_a_loss(site: Site) -> None:
     head, worker = site.several(2, "--on-node-loss=fail", workload=STAY)
     head.says("up", where="out")
     worker.send(TERM)
-    assert worker.wait() == 143  # before the head stops waiting for its own signal
-    assert head.wait() == 76, head.err
+    there = worker.wait()  # before the head stops waiting for its own signal
+    check("stop-worker-fail", there=there, elsewhere=[head.wait()], signum=TERM)
 
 
-@pytest.mark.parametrize("victim", ["agent", "supervisor"])
-def test_killing_one_of_a_workers_two_processes_leaves_nothing(site: Site, victim: str) -> None:
+@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize(("fault", "on_loss"), [("worker-process", "warn"), ("worker-process-fail", "fail")])
+def test_killing_one_of_a_workers_three_processes_leaves_nothing(
+    site: Site, fault: str, on_loss: str, victim: str
+) -> None:
     site.shorten(STOPPED_FIRST_S=1)
-    head, worker = site.several(2, "--on-node-loss=fail", workload=STAY)
+    head, worker = site.several(2, f"--on-node-loss={on_loss}", workload=UNTIL_TOLD)
     head.says("up", where="out")
-    os.kill(worker.agent if victim == "agent" else worker.process.pid, KILL)
-    assert worker.wait(within=5) == 137
-    assert head.wait() == 76
-    assert "rank 1 (" in head.err
-    assert "was lost during the workload" in head.verdict["reason"]
+    os.kill(process(worker, victim), KILL)
+    there = worker.wait(within=5)
+    head.says("rank 1 (")
+    if on_loss == "warn":
+        (site.folder / "go").touch()
+    check(fault, there=there, elsewhere=[head.wait()], workload=0)
+    assert ("was lost during the workload" in head.verdict["reason"]) is (on_loss == "fail")
 
 
 def test_a_worker_that_falls_silent_is_lost(site: Site) -> None:
@@ -385,11 +410,11 @@ def test_a_worker_that_falls_silent_is_lost(site: Site) -> None:
     agent = worker.agent
     for pid in (worker.process.pid, agent):
         os.kill(pid, STOP)
-    assert head.wait() == 76
+    others = [head.wait()]
     assert "silent for 1 s" in head.err
     for pid in (worker.process.pid, agent):
         os.kill(pid, CONT)
-    assert worker.wait() == 76
+    check("worker-silent-fail", there=worker.wait(), elsewhere=others)
 
 
 def test_a_head_that_falls_silent_is_lost(site: Site) -> None:

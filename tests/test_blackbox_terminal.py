@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from faults import check
 from namespaces import wait_for
 from survivors import marked
 
@@ -104,7 +105,7 @@ def test_ctrl_z_suspends_the_node_and_fg_continues_it(terminal: Terminal) -> Non
     time.sleep(0.2)
     assert node.out == before
     node.send(signal.SIGCONT)  # as a shell's fg
-    assert node.wait() == 3
+    check("suspend", there=node.wait(), workload=3)
 
 
 def states(node: Node) -> set[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from faults import check
 from namespaces import wait_for
 from requirements import MEMORY_LIMITS, memory_group
 
@@ -126,7 +127,7 @@ time.sleep(600)
 def test_a_workload_that_the_kernel_ends(site: Site, group: Path) -> None:
     head = site.rank(0, 2, *FIT_ENOUGH, workload=eater(group, "os.getpid()"), before=inside(group))
     worker = site.rank(1, 2)
-    assert (head.wait(), worker.wait()) == (137, 137), head.err
+    check("workload-oom", there=head.wait(), elsewhere=[worker.wait()], workload=137)
     ended = f"{WHO} 1 process in the cgroup of {head.verdict['host']}, which is limited to 256 MiB"
     reason = f"the workload ended with status 137 (SIGKILL); {ended}"
     for node in (head, worker):

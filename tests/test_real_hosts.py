@@ -12,6 +12,7 @@ import time
 import listeners
 import pytest
 from cluster import AGENT, COUNT, Agents, nothing_left, rendezvous, start
+from faults import check
 from hosts import wait_for
 
 pytestmark = [pytest.mark.hosts, pytest.mark.ray, pytest.mark.timeout(240)]
@@ -65,7 +66,8 @@ def test_names_that_come_late_are_waited_for(make_hosts):
 def test_the_workload_killed_by_a_signal(make_hosts):
     hosts = make_hosts(2)
     agents = start(hosts, "--shared-dir=/shared", workload=["sh", "-c", "kill -KILL $$"])
-    assert agents.wait() == [137, 137]
+    first, *others = agents.wait()
+    check("workload-killed", there=first, elsewhere=others, workload=137)
     assert "the workload ended with status 137 (SIGKILL)" in agents.err(1)
     nothing_left(hosts)
 
@@ -75,6 +77,9 @@ def busy(hosts, *options: str, **more: object) -> Agents:
     agents = start(hosts, "--shared-dir=/shared", *options, workload=["sh", "-c", "echo up; exec sleep 600"], **more)
     agents.prints(0, "up")
     return agents
+
+
+UNTIL_GO = ["sh", "-c", "echo up; until test -e /shared/go; do sleep 0.1; done; exit 3"]
 
 
 AT_WORK = """
@@ -143,20 +148,22 @@ def test_the_ports_are_those_of_the_table_and_a_signal_to_the_head_ends_all_node
         }
         assert got == {row.name: row.answers(token=auth != "off") for row in here if row.asked}
     agents.signal(0, signum)
-    assert agents.wait() == [128 + signum] * 2
+    first, *others = agents.wait()
+    check("stop-head", there=first, elsewhere=others, signum=signum)
     nothing_left(hosts)
 
 
 def test_a_worker_is_told_to_stop_and_the_run_goes_on(make_hosts):
     hosts = make_hosts(3)
-    agents = busy(hosts)
+    agents = start(hosts, "--shared-dir=/shared", workload=UNTIL_GO)
+    agents.prints(0, "up")
     agents.signal(2, signal.SIGTERM)
-    assert agents.wait([2]) == [143]
+    (there,) = agents.wait([2])
     agents.says(0, "rank 2 (node-2) left: stopped by SIGTERM")
     nothing_left([hosts[2]], shared=False)
-    assert agents.processes[0].poll() is None
-    agents.signal(0, signal.SIGTERM)
-    assert agents.wait([0, 1]) == [143, 143]
+    hosts.shared.joinpath("go").touch()
+    check("stop-worker", there=there, elsewhere=agents.wait([0, 1]), signum=signal.SIGTERM, workload=3)
+    hosts.shared.joinpath("go").unlink()
     nothing_left(hosts)
 
 
@@ -201,7 +208,8 @@ def test_all_are_told_to_stop(make_hosts):
     agents.prints(0, "up")
     agents.signal(1, signal.SIGTERM)
     agents.signal(0, signal.SIGTERM)
-    assert agents.wait() == [143, 143]
+    first, *others = agents.wait()
+    check("stop-all", there=first, elsewhere=others, signum=signal.SIGTERM)
     assert agents.out(0).splitlines() == ["up", "saved"]
     nothing_left(hosts)
 
@@ -211,7 +219,8 @@ def test_ray_that_cannot_start_tells_its_own_cause_on_every_node(make_hosts, ran
     hosts = make_hosts(2)
     bad = ["--ray-start-arg=--plasma-directory=/nonexistent"]
     agents = start(hosts, "--shared-dir=/shared", workload=["true"], extra={rank: bad})
-    assert agents.wait() == [69, 69]
+    statuses = agents.wait()
+    check("ray-start", there=statuses[rank], elsewhere=[statuses[1 - rank]])
     for said in map(agents.err, (0, 1)):
         assert "/nonexistent" in said
         assert "(from ray-bootstrap: ray-start)" in said.splitlines()[-1]
@@ -223,7 +232,8 @@ def test_the_heads_supervisor_and_agent_are_killed_at_once(make_hosts):
     hosts = make_hosts(3)
     agents = busy(hosts)
     killed = agents.kill_at_once(0, "supervisor", "agent")
-    assert agents.wait() == [-signal.SIGKILL, 76, 76]
+    first, *others = agents.wait()
+    check("head-any-two", there=first, elsewhere=others)
     assert max(agents.ended[1], agents.ended[2]) - killed < 10
     wait_for(lambda: not hosts[0].leftovers(), timeout=10)
     nothing_left(hosts)
@@ -235,18 +245,31 @@ def test_the_heads_machine_is_switched_off(make_hosts):
     hosts[0].drop()
     off = time.monotonic()
     hosts[0].kill()
-    assert agents.wait([1]) == [76]
+    check("head-off", elsewhere=agents.wait([1]))
     assert agents.ended[1] - off < 15
     nothing_left([hosts[1]], shared=False)
+
+
+def test_a_workers_machine_is_switched_off(make_hosts):
+    hosts = make_hosts(3)
+    agents = start(hosts, "--shared-dir=/shared", "--heartbeat-timeout=3s", workload=UNTIL_GO)
+    agents.prints(0, "up")
+    hosts[2].drop()
+    hosts[2].kill()
+    agents.says(0, "rank 2 (node-2) lost: silent for 3 s")
+    hosts.shared.joinpath("go").touch()
+    check("worker-off", elsewhere=agents.wait([0, 1]), workload=3)
+    hosts.shared.joinpath("go").unlink()
+    nothing_left(hosts[:2])
 
 
 def test_a_worker_is_killed_after_the_quorum(make_hosts):
     hosts = make_hosts(2)
     agents = busy(hosts, "--on-node-loss=fail")
     agents.kill_at_once(1, "supervisor", "standby", "agent")
-    assert agents.wait([0]) == [76]
+    head, worker = agents.wait()
+    check("worker-all-three-fail", there=worker, elsewhere=[head])
     assert "rank 1 (node-1)" in agents.err(0).splitlines()[-2]
-    assert agents.wait([1]) == [-signal.SIGKILL]
     left = hosts[1].leftovers()
     assert [p for p in left if "raylet" in p.cmdline]
     again = start(hosts[1:], workload=["true"], run="next")
@@ -263,12 +286,12 @@ def test_a_worker_is_killed_before_the_quorum_and_named(make_hosts):
     agents = start(hosts, "--shared-dir=/shared", "--quorum-timeout=12s", workload=["true"], size=3)
     agents.says(1, "joined")
     agents.signal(1, signal.SIGKILL)
-    assert agents.wait([0]) == [75]
+    head, worker = agents.wait()
+    check("early-loss", there=worker, elsewhere=[head])
     said = agents.err(0)
     assert "rank 1: node-1" in said
     assert "was killed" in said
     assert "rank 2: never seen" in said
-    agents.wait()
     nothing_left([hosts[0]])
 
 
@@ -277,7 +300,8 @@ def test_control_c_before_the_quorum_tells_how_far_everybody_got(make_hosts):
     agents = start(hosts, "--shared-dir=/shared", workload=["true"], size=3)
     agents.says(0, "waiting for rank 2 (not seen)")
     agents.signal(0, signal.SIGINT)
-    assert agents.wait() == [130, 130]
+    first, *others = agents.wait()
+    check("stop-head", there=first, elsewhere=others, signum=signal.SIGINT)
     assert "rank 1: node-1" in agents.err(0).partition("so far:")[2]
     assert "rank 2: never seen" in agents.err(0).partition("so far:")[2]
     nothing_left(hosts)
@@ -286,7 +310,7 @@ def test_control_c_before_the_quorum_tells_how_far_everybody_got(make_hosts):
 def test_a_rank_that_never_comes_is_named_on_every_node(make_hosts):
     hosts = make_hosts(2)
     agents = start(hosts, "--shared-dir=/shared", "--quorum-timeout=10s", workload=["true"], size=3)
-    assert agents.wait() == [75, 75]
+    check("missing-rank", elsewhere=agents.wait())
     assert "rank 2: never seen" in agents.err(0)
     assert "joined: rank 0, 1" in agents.err(0)
     nothing_left(hosts)
@@ -300,8 +324,8 @@ def test_stale_records_are_not_believed(make_hosts):
     hosts[2].drop()
     hosts[2].kill()
     assert list(hosts.shared.glob("*/head-*.json"))
-    agents = start(hosts[:2], "--shared-dir=/shared", workload=[sys.executable, "-c", COUNT, "0"])
-    assert agents.wait() == [0, 0]
+    agents = start(hosts[:2], "--shared-dir=/shared", workload=[sys.executable, "-c", COUNT, "3"])
+    check("stale-record", elsewhere=agents.wait(), workload=3)
     assert agents.out(0).startswith("nodes 2 ")
     nothing_left(hosts[:2])
 
@@ -319,15 +343,19 @@ def test_two_runs_share_the_folder_and_the_nodes(make_hosts):
 
 
 @pytest.mark.parametrize(
-    ("nodes", "rank", "how", "option"),
-    [(2, 1, "drop", "--on-node-loss=fail"), (3, 0, "disconnect", "--isolation-timeout=2s")],
+    ("fault", "nodes", "rank", "how", "option"),
+    [
+        ("worker-silent-fail", 2, 1, "drop", "--on-node-loss=fail"),
+        ("head-cut-off", 3, 0, "disconnect", "--isolation-timeout=2s"),
+    ],
 )
-def test_a_partition_is_noticed_on_both_sides(make_hosts, nodes, rank, how, option):
+def test_a_partition_is_noticed_on_both_sides(make_hosts, fault, nodes, rank, how, option):
     """A worker that is needed, or the head itself: it must not work on while the scheduler starts the job anew."""
     hosts = make_hosts(nodes)
     agents = busy(hosts, "--heartbeat-timeout=2s", option)
     getattr(hosts[rank], how)()
-    assert agents.wait() == [76] * nodes
+    statuses = agents.wait()
+    check(fault, there=statuses.pop(rank), elsewhere=statuses)
     assert "silent for 2 s" in agents.err(0)
     assert ("seems to be cut off: all 2 workers fell silent" in agents.err(0)) is (rank == 0)
     nothing_left(hosts)
@@ -363,17 +391,19 @@ def test_a_stop_of_all_processes_is_no_loss(make_hosts):
                 os.kill(pid, signum)
         time.sleep(seconds)
     hosts.shared.joinpath("go").touch()
-    assert agents.wait() == [0, 0]
+    first, *others = agents.wait()
+    check("all-stopped", there=first, elsewhere=others, workload=0)
     hosts.shared.joinpath("go").unlink()
     nothing_left(hosts)
 
 
 def test_a_raylet_that_leaves_by_itself_is_noticed(make_hosts):
-    hosts = make_hosts(1)
+    hosts = make_hosts(2)
     agents = busy(hosts)
     raylet = next(p for p in hosts[0].pids() if p.cmdline.split(" ")[0].endswith("/raylet"))
     os.kill(raylet.pid, signal.SIGTERM)
-    assert agents.wait() == [76]
+    first, *others = agents.wait()
+    check("head-daemon", there=first, elsewhere=others)
     assert "Ray's raylet on node-0 exited with status 0\n" in agents.err(0)
     nothing_left(hosts)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agents import states
+from faults import check
 from hypothesis import given
 from hypothesis import strategies as st
 from namespaces import wait_for
@@ -225,7 +226,7 @@ def test_a_shared_folder_that_is_lost_does_not_change_the_status(site: Site) -> 
     folder.rename(site.folder / "away")
     folder.write_text("no folder")
     (site.folder / "go").touch()
-    assert (head.wait(), worker.wait()) == (0, 0), head.err
+    check("shared-dir-lost", there=head.wait(), elsewhere=[worker.wait()], workload=0)
     assert head.verdict["status"] == 0
     assert "warning: removing this run's files: " in head.err
 

@@ -14,8 +14,8 @@ dies
     the starting process itself is killed;
 no-raylet
     succeeds without having started anything;
-raylet-ends
-    its raylet exits with status 4 at once, and it never returns;
+raylet-ends, gcs-ends
+    its raylet, or its GCS, exits with status 4 at once, and it never returns;
 stubborn
     its daemons ignore SIGTERM;
 busy
@@ -114,7 +114,10 @@ def _start(options: dict[str, str], session: Path) -> None:
     ip, gcs = options["node-ip-address"], options.get("address")
     if gcs is None:
         gcs = f"{ip}:{options['port']}"
-        _daemon("gcs_server", session)
+        pid = _daemon("gcs_server", session)
+        if "gcs-ends" in _words():
+            os.kill(pid, signal.SIGUSR2)
+            signal.pause()
         _write("head.json", {"address": gcs})
     elif json.loads((_cluster() / "head.json").read_text())["address"] != gcs:
         raise ConnectionError(f"no GCS at {gcs}")
