@@ -186,7 +186,11 @@ _SURROUNDINGS = {
         "a node fails a check of the preflight", "that node's agent; all others, through the head", "at once", 78, 78
     ),
     "limit": Fault(
-        "a limit of one node with which Ray would not start: open files, say", "the same: a check", "at once", 78, 78
+        "a limit of a node with which Ray hangs or crashes: open files, processes, addresses, memory",
+        "the same: these are checks",
+        "at once",
+        78,
+        78,
     ),
     "head-no-shared-dir": Fault(
         "the folder of `--shared-dir` is not mounted on the head",

@@ -362,11 +362,17 @@ def test_an_unfit_node_is_told_on_all_nodes(site: Site, rank: int) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_limit_in_which_ray_cannot_start_is_told_on_all_nodes(site: Site, rank: int) -> None:
-    few = ["bash", "-c", 'ulimit -n 1024; exec "$@"', "bash"]
-    nodes = [site.rank(r, 2, before=few if r == rank else ()) for r in range(2)]
+@pytest.mark.parametrize(
+    ("limit", "finding"),
+    [("-n 1024", "the hard limit of open files is 1024"), ("-v 500000", "a process is limited to 488.3 MiB")],
+)
+def test_a_limit_with_which_ray_does_not_start_is_known_on_all_nodes(
+    site: Site, limit: str, finding: str, rank: int
+) -> None:
+    before = ["bash", "-c", f'ulimit {limit} && exec "$@"', "bash"]
+    nodes = [site.rank(r, 2, before=before if r == rank else ()) for r in range(2)]
     check("limit", there=nodes[rank].wait(), elsewhere=[nodes[1 - rank].wait()])
-    assert ["the hard limit of open files is 1024" in node.err for node in nodes] == [True, True]
+    assert [finding in node.err for node in nodes] == [True, True]
 
 
 @pytest.mark.parametrize(
