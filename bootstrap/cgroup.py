@@ -10,12 +10,12 @@ from bootstrap.host import Host
 FIX_OOM = "more memory for each node (limits.memory in Kubernetes, sbatch --mem), or less at once (--num-cpus)"
 
 _FILES = {
-    ("memory", True): ("memory.max", "memory.current"),
-    ("memory", False): ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ("pids", True): ("pids.max", "pids.current"),
-    ("pids", False): ("pids.max", "pids.current"),
+    ("memory", True): ("memory.max", "memory.current", "memory.stat"),
+    ("memory", False): ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
+    ("pids", True): ("pids.max", "pids.current", ""),
+    ("pids", False): ("pids.max", "pids.current", ""),
 }
-"""The limit and the usage, by controller and whether it is cgroup v2."""
+"""The limit, the usage, and the file that says what of it can be dropped, by controller and whether it is cgroup v2."""
 _UNLIMITED = 1 << 60
 """v1 writes "no limit" as a number that no machine has."""
 
@@ -40,9 +40,10 @@ def usages(host: Host, controller: str) -> Iterator[Usage]:
     Files that the kernel can drop at any time do not count as used memory, as for the kubelet: the working set.
     """
     for v2 in (True, False):
-        limit_file, usage_file = _FILES[controller, v2]
+        limit_file, usage_file, stat_file = _FILES[controller, v2]
         used = dict(values(host, controller, usage_file, v2=v2))
-        droppable = {path: _inactive_files(text) for path, text in values(host, controller, "memory.stat", v2=v2)}
+        stats = values(host, controller, stat_file, v2=v2) if stat_file else ()
+        droppable = {path: _inactive_files(text) for path, text in stats}
         for path, text in values(host, controller, limit_file, v2=v2):
             if text.isdecimal() and 0 < int(text) < _UNLIMITED:
                 now = used.get(path, "")
@@ -81,15 +82,22 @@ def oom_kills(host: Host) -> int | None:
     return None
 
 
-def oom_kills_since(host: Host, before: int | None) -> str:
-    """Return what the OOM killer has done in our group since it had ended ``before`` processes; empty if nothing."""
-    now = oom_kills(host)
-    if now is None or before is None or now <= before:
-        return ""
-    count = "1 process" if now - before == 1 else f"{now - before} processes"
-    limit = min((use.limit for use in usages(host, "memory")), default=None)
-    of = f", which is limited to {limit >> 20} MiB" if limit else ""
-    return f"the kernel's OOM killer ended {count} in the cgroup of {host.hostname}{of}"
+@dataclass(frozen=True, slots=True)
+class OomCount:
+    """How many processes of our group the OOM killer had ended when a run began; None if no file counts them."""
+
+    host: Host
+    before: int | None
+
+    def since(self) -> str:
+        """Return, as text for people, what it has done since then; empty if nothing."""
+        now = oom_kills(self.host)
+        if now is None or self.before is None or now <= self.before:
+            return ""
+        count = "1 process" if now - self.before == 1 else f"{now - self.before} processes"
+        limit = min((use.limit for use in usages(self.host, "memory")), default=None)
+        of = f" (memory limit: {limit >> 20} MiB)" if limit else ""
+        return f"the kernel's OOM killer ended {count} in the cgroup of {self.host.hostname}{of}"
 
 
 def _mount(host: Host, controllers: str, controller: str) -> str | None:

@@ -1,6 +1,6 @@
 """Remove what a run leaves on this node.
 
-The agent does so at its end, its supervisor if the agent was killed, and the same user's next run if both were. All
+The agent does so at its end, its supervisor if the agent was killed, and the same user's next run if all were. All
 call :func:`remove`, so that every run exercises the path that a crash needs.
 """
 
@@ -8,6 +8,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bootstrap import timeouts
@@ -92,12 +93,10 @@ def end_survivors(log: Callable[[str], None]) -> Mapping[Path, Held]:
                 continue
             held[folder] = observe(found)
             known = [(process.pid, process.started) for process in found]
-            killed, left = table.kill(
-                lambda known=known: table.in_sessions_of(known),  # type: ignore[misc]
-                lambda: time.sleep(timeouts.PROCESS_TABLE_LOOK_AGAIN_S),
-            )
+            pause = partial(time.sleep, timeouts.PROCESS_TABLE_LOOK_AGAIN_S)
+            killed, left = table.kill(partial(table.in_sessions_of, known), pause)
             names = ", ".join(sorted({process.name for process in found}))
-            more = f"; {len(left)} do not end" if left else ""
+            more = f"; {len(left)} could not be killed" if left else ""
             log(f"ended {killed} processes ({names}) of an earlier run whose agent was killed: {folder}{more}")
     return held
 
@@ -107,7 +106,8 @@ def _survivors(manifest: Manifest) -> list[Process]:
     if manifest.pid_scope != table.pid_scope():
         return []
     known = [(pid, started) for pid, started in manifest.processes]
-    raylets = [p for p in filter(is_own, daemons(descendants(0))) if session_of(p) in own_sessions(manifest, Held())]
+    sessions = own_sessions(manifest, Held())
+    raylets = [process for process in filter(is_own, daemons(descendants(0))) if session_of(process) in sessions]
     return table.in_sessions_of([*known, *((p.pid, p.started) for p in raylets)])
 
 

@@ -166,13 +166,13 @@ def _run(asked: Settings, host: Host) -> int:
     if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESSES:
         what = f"the address space of a process is limited to {limit >> 20} MiB (ulimit -v): too little for this agent"
         raise PreflightFailed(what, hint="`ulimit -v unlimited` before this command")
-    runtime, oom_kills = runtime_dir.make(), cgroup.oom_kills(host)
+    runtime, oom_count = runtime_dir.make(), cgroup.OomCount(host, cgroup.oom_kills(host))
 
     def agent(above: Sequence[int]) -> int:
         try:
             from bootstrap.run.agent import run_agent  # noqa: PLC0415 (in the child only, to keep the supervisor small)
 
-            return run_agent(asked, host, runtime, above, oom_kills)
+            return run_agent(asked, host, runtime, above, oom_count)
         except Exception:  # noqa: BLE001 (as in main; this is another process)
             bug = traceback.format_exc().rstrip()
             _say(bug)
@@ -185,7 +185,7 @@ def _run(asked: Settings, host: Host) -> int:
         from bootstrap.raynode.session import observe  # noqa: PLC0415
 
         held = observe(running)
-        oom = cgroup.oom_kills_since(host, oom_kills)
+        oom = oom_count.since()
         reason, hint = (f"{reason}; {oom}", cgroup.FIX_OOM) if oom else (reason, "")
         ended = Result(status, "killed", reason, hint, True, host.hostname)
         manifest = Manifest.load(runtime.path / runtime_dir.MANIFEST)

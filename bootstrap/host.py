@@ -4,6 +4,7 @@ Everything else takes a :class:`Host`, so that a test can pass its own and no ot
 """
 
 import os
+import resource
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,3 +39,13 @@ class Host:
 def this_host() -> Host:
     """Return the real machine, with a snapshot of the current environment."""
     return Host(env=dict(os.environ), hostname=socket.gethostname())
+
+
+def raise_soft_limits(*limits: int) -> None:
+    """Raise soft limits (setrlimit(2)) to the hard ones: some distributions lower the soft ones alone.
+
+    That of processes, for instance, to 4096 (RHEL's 20-nproc.conf). RLIMIT_AS is left alone: lowering it is deliberate.
+    """
+    for limit in limits:
+        _, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (hard, hard))

@@ -131,7 +131,7 @@ def test_a_new_window_size_without_a_workload_is_no_news(terminal: Terminal) -> 
     node.says("no workload was given")
     terminal.resize(33, 77)
     node.send(signal.SIGUSR1)
-    node.says("ignored SIGUSR1: this node runs no workload to pass it on to")
+    node.says("ignored SIGUSR1: no workload runs on this node")
     node.send(signal.SIGTERM)
     assert node.wait() == 143
     assert "WINCH" not in node.err

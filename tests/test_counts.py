@@ -5,6 +5,7 @@ tests/test_startup.py counts what is imported before the first child.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +28,13 @@ ONE_AFTER_THE_OTHER = 1.5
 def ours(node: Node) -> list[psutil.Process]:
     """The node's processes that are neither Ray's nor the workload."""
     everything = [node.process.pid, *(p.pid for p in psutil.Process(node.process.pid).children(recursive=True))]
-    found = [psutil.Process(pid) for pid in everything]
-    return [p for p in found if any("bootstrap" in word for word in p.cmdline()[:4])]
+    found = []
+    for pid in everything:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            process = psutil.Process(pid)
+            if any("bootstrap" in word for word in process.cmdline()[:4]):
+                found.append(process)
+    return found
 
 
 def wakeups(processes: list[psutil.Process]) -> int:

@@ -72,7 +72,7 @@ WHO = "the kernel's OOM killer ended"
 @pytest.mark.parametrize(
     ("files", "before", "text"),
     [
-        (v1(3), 2, f"{WHO} 1 process in the cgroup of node-7, which is limited to 64 MiB"),
+        (v1(3), 2, f"{WHO} 1 process in the cgroup of node-7 (memory limit: 64 MiB)"),
         (v1(3, 0x7FFFFFFFFFFFF000), 0, f"{WHO} 3 processes in the cgroup of node-7"),
         (v2(3), 2, f"{WHO} 1 process in the cgroup of node-7"),
         (v1(3), 3, ""),
@@ -81,7 +81,7 @@ WHO = "the kernel's OOM killer ended"
     ],
 )
 def test_what_was_ended_since(tmp_path: Path, files: dict[str, str], before: int | None, text: str) -> None:
-    assert cgroup.oom_kills_since(host(tmp_path, files), before) == text
+    assert cgroup.OomCount(host(tmp_path, files), before).since() == text
 
 
 FIT_ENOUGH = ("--ignore-check=memory", "--ignore-check=node-address")
@@ -128,7 +128,7 @@ def test_a_workload_that_the_kernel_ends(site: Site, group: Path) -> None:
     head = site.rank(0, 2, *FIT_ENOUGH, workload=eater(group, "os.getpid()"), before=inside(group))
     worker = site.rank(1, 2)
     check("workload-oom", there=head.wait(), elsewhere=[worker.wait()], workload=137)
-    ended = f"{WHO} 1 process in the cgroup of {head.verdict['host']}, which is limited to 256 MiB"
+    ended = f"{WHO} 1 process in the cgroup of {head.verdict['host']} (memory limit: 256 MiB)"
     reason = f"the workload ended with status 137 (SIGKILL); {ended}"
     for node in (head, worker):
         assert f"{reason}, after " in node.err.splitlines()[-1]
@@ -148,7 +148,7 @@ def test_a_process_of_ours_that_the_kernel_ends(site: Site, group: Path, name: s
     os.close(pipe[1])
     assert node.wait(within=5) == (76 if name == "raylet" else 137), node.err
     # Where the agent's end frees too little for the clean-up, the kernel ends the workload, too.
-    ended = rf"{WHO} (1 process|2 processes) in the cgroup of {node.verdict['host']}, which is limited to 256 MiB"
+    ended = rf"{WHO} (1 process|2 processes) in the cgroup of {node.verdict['host']} \(memory limit: 256 MiB\)"
     assert re.search(ended, node.err.splitlines()[-1])
     assert re.search(f" was killed by SIGKILL; {ended}$", node.verdict["reason"].splitlines()[0])
     assert node.verdict["hint"].startswith("more memory")

@@ -485,7 +485,8 @@ def test_kuberay_decides_about_the_workers_ports_itself(fit: Node) -> None:
     assert found(having(fit, identity=dataclasses.replace(fit.identity, launcher="kuberay"))) == []
 
 
-def test_ports_are_reserved_beside_those_that_already_are(fit: Node) -> None:
+def test_ports_are_reserved_beside_those_that_already_are(fit: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "is_free", lambda _: True)
     fit.host.path("/proc/sys/net/ipv4/ip_local_reserved_ports").write_text("50000-50009\n")
     finding = only(having(fit, metrics_export_port=40000))
     assert "ip_local_reserved_ports=50000-50009,40000" in finding.remedy
@@ -601,7 +602,7 @@ def grouped(node: Node, version: int, files: Mapping[str, object]) -> None:
 )
 def test_pids(fit: Node, version: int, role: Role, limit: object, used: int, fatal: bool | None) -> None:
     """The tightest is not the nearest: a slice or a pod limits all that is in it."""
-    near = {"job/step/pids.max": 9000, "job/step/pids.current": 5}
+    near = {"job/step/pids.max": 9000, "job/step/pids.current": 5, "job/memory.stat": f"inactive_file {GIB}"}
     grouped(fit, version, {**near, "job/pids.max": limit, "job/pids.current": used})
     node = having(fit, identity=dataclasses.replace(fit.identity, role=role))
     assert found(node) == ([] if fatal is None else [("pids", fatal)])

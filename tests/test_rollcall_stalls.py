@@ -62,11 +62,11 @@ def test_a_tick_that_is_a_little_late_is_no_stall(
     detector = StallDetector(interval=0.1, heartbeat_timeout=1.0)
     for _ in range(20):
         now += 0.1 + lateness
-        assert (detector.resumed() == now) is stalls
+        assert (detector.check() == now) is stalls
     last = now
     for _ in range(20):
         now += 0.1
-        assert (detector.resumed() == last) is stalls
+        assert (detector.check() == last) is stalls
 
 
 async def _goes(peer: Peer) -> None:

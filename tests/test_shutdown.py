@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from namespaces import wait_for
 
 from bootstrap import cleanup, settings, timeouts
+from bootstrap.cgroup import OomCount
 from bootstrap.errors import Stopped
 from bootstrap.files import result
 from bootstrap.files.manifest import Manifest, digest
@@ -78,7 +79,8 @@ def ended(folder: Path, status: int = 0, **parts: Any) -> tuple[int, str, dict[s
         with (folder / "err").open("w") as err:
             children, manifest = parts.pop("children", NoChildren()), parts.pop("manifest", Manifest())
             runtime = RuntimeDir(folder / "runtime", manifest=manifest)
-            context = Context(asked, Host({}, "here"), Log(stream=err), children, runtime)
+            here = Host({}, "here")
+            context = Context(asked, here, Log(stream=err), children, runtime, OomCount(here, None))
             context.lifecycle.identity = identity
             line = await context.lifecycle.run(asyncio.sleep(0, Verdict(status, "the workload ended")))
             if force_stop is not None:
@@ -205,10 +207,11 @@ def test_the_first_signal_while_the_run_ends_by_itself_hurries_nothing() -> None
 def test_a_manifest_that_cannot_be_written_is_a_warning(folder: Path) -> None:
     with (folder / "err").open("w") as err:
         log = Log(stream=err)
-        lost = Context(settings.load({}, {}, [], []), Host({}, "here"), log, NoChildren(), RuntimeDir(folder / "lost"))
+        asked, here = settings.load({}, {}, [], []), Host({}, "here")
+        lost = Context(asked, here, log, NoChildren(), RuntimeDir(folder / "lost"), OomCount(here, None))
         asyncio.run(noted(lost))
     assert (
-        f"{folder}/lost cannot be written: if this agent is killed, nothing cleans up; fix: "
+        f"{folder}/lost cannot be written: nothing will clean up if this agent is killed; fix: "
         in (folder / "err").read_text()
     )
 

@@ -60,7 +60,7 @@ def test_an_agent_that_is_killed(signum: str, status: int) -> None:
     assert found == status
     assert "the agent (pid " in err
     assert f") was killed by {signum}" in err
-    assert "ended the 0 processes that it had started" in err
+    assert "killed the 0 processes that it had left" in err
 
 
 def test_an_exception_out_of_the_agent_is_a_bug() -> None:
@@ -126,7 +126,7 @@ def test_killing_the_agent_ends_what_it_had_started() -> None:
     os.kill(int(supervised.line()), signal.SIGKILL)
     status, err = supervised.end()
     assert status == 137
-    assert "was killed by SIGKILL; ended the 1 processes that it had started" in err
+    assert "was killed by SIGKILL; killed the 1 process that it had left" in err
 
 
 def test_killing_the_supervisor_is_end_of_file_for_the_agent(nothing_left: dict[str, str]) -> None:
@@ -173,7 +173,7 @@ return 0
     status, err = supervised.end()
     assert status == (-signal.SIGKILL if "supervisor" in victims else 137)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.values()), what="the end of all three")
-    assert ("ended the" in err) == ("agent" in victims)
+    assert ("killed the" in err) == ("agent" in victims)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU])

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from bootstrap.errors import IdentityError, UsageError
 from bootstrap.files.secret import demanded_by
-from bootstrap.host import Host
+from bootstrap.host import Host, raise_soft_limits
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Resources, Role
-from bootstrap.preflight.limits import raise_soft
 from bootstrap.preflight.prepare import judge, prepare
 from bootstrap.process import signals
 from bootstrap.raynode.command import memory_argv, shm_free
@@ -60,7 +59,7 @@ def hand_over(settings: Settings, host: Host, _as_json: bool) -> int:
     env = for_kuberay(prepared.node, prepared.hosts.env)
     added = missing(given, measured, memory_argv(settings, measured, shm_free()))
     _raise_nofile(host)
-    raise_soft(resource.RLIMIT_NPROC)
+    raise_soft_limits(resource.RLIMIT_NPROC)
     plus = f", with {shlex.join(added)}" if added else ""
     log.say(f"this node is fit as {identity.role.value}; running KubeRay's command{plus}")
     signals.restore(host)

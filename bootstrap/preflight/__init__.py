@@ -49,7 +49,7 @@ CHECKS: tuple[Check, ...] = (
     Check("node-address", "the node address belongs to this machine and is not loopback", addresses.node_address),
     Check("host-name", "this node's name is short enough", addresses.host_name),
     Check("own-name", "this node's name resolves to its address", addresses.own_name, lambda node: node.multi_node),
-    Check("neighbours", "the kernel's table of neighbours holds the run's nodes", limits.neighbours),
+    Check("neighbours", "the kernel's neighbour (ARP) table holds the run's nodes", limits.neighbours),
     Check("socket-path", "the paths of Ray's sockets are short enough", folders.socket_path),
     Check("temp-dir", "this user can write to Ray's folder, and no other user can replace it", folders.temp_dir),
     Check("temp-dir-disk", "Ray's folder is on a local disk with free space", folders.temp_dir_disk),

@@ -12,7 +12,7 @@ from bootstrap.preflight.finding import GIB, MIB, Finding, size
 from bootstrap.raynode import command
 
 LEAST_ADDRESSES, ENOUGH_ADDRESSES = 1280 * MIB, 4 * GIB
-"""Bytes of addresses (RLIMIT_AS) besides the object store, which the raylet and each worker process map as a whole.
+"""Bytes of address space (RLIMIT_AS) besides the object store, which the raylet and each worker process map as a whole.
 
 Ray 2.60, 2 CPUs, ``ray.init()`` and a task: with a store of 80 MB 1.38 GB are too few ("can't start new thread") and
 1.54 GB enough; with one of 1 GB 2.05 GB are too few (the workload hangs) and 2.56 GB enough. With 64 CPUs the stacks of
@@ -33,23 +33,13 @@ _CAN_EXCEED = 1 << 21 | 1 << 24
 """CAP_SYS_ADMIN and CAP_SYS_RESOURCE (linux/capability.h)."""
 
 
-def raise_soft(*limits: int) -> None:
-    """Raise the soft limits of this process to the hard ones: some distributions lower the soft ones alone.
-
-    That of processes, for instance, to 4096 (RHEL's 20-nproc.conf). Leave RLIMIT_AS: who lowers it does so on purpose.
-    """
-    for limit in limits:
-        _, hard = resource.getrlimit(limit)
-        resource.setrlimit(limit, (hard, hard))
-
-
 def address_space(node: Node) -> Iterator[Finding]:
     """Check ``ulimit -v``: below it Ray hangs, or says "You have likely discovered a bug in Ray"."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     store = command.object_store(node.settings, node.resources, command.shm_free()) or 0
     if limit == resource.RLIM_INFINITY or limit >= store + ENOUGH_ADDRESSES:
         return
-    needed = f"{size(store + LEAST_ADDRESSES)}, of which the object store is {size(store)}"
+    needed = f"{size(store + LEAST_ADDRESSES)}, including {size(store)} for the object store"
     message = f"the address space of a process is limited to {size(limit)} (ulimit -v); Ray needs at least {needed}"
     remedy = "`ulimit -v unlimited` before this command; where that is refused, `* - as unlimited` in"
     remedy += " /etc/security/limits.conf, or LimitAS=infinity in the service's unit"
@@ -94,7 +84,8 @@ def _tasks(node: Node, check: str, use: cgroup.Usage, remedy: str) -> Iterator[F
     role, cpus = node.identity.role, node.resources.cpus
     enough = ENOUGH_TASKS[role] + TASKS_PER_CPU * cpus
     if use.free < enough:
-        fact = f"{use.free} more processes and threads are permitted ({use.used} of {use.limit} in use: {use.source})"
+        in_use = f"{use.used} of {use.limit} in use: {use.source}"
+        fact = f"only {use.free} more processes and threads can be created ({in_use})"
         message = f"{fact}; a {role.value} needs {LEAST_TASKS[role]} to start, and up to {enough} with {cpus} CPUs"
         yield Finding(check, message, remedy, fatal=use.free < LEAST_TASKS[role])
 
@@ -124,7 +115,7 @@ def _status(host: Host, process: str) -> dict[str, str]:
 
 
 def neighbours(node: Node) -> Iterator[Finding]:
-    """Check that the kernel's table of neighbours holds the run's nodes, as if all of them were in one subnet.
+    """Check that the kernel's neighbour (ARP) table holds the run's nodes, as if all of them were in one subnet.
 
     A run of 2 000 nodes needed a larger table (https://github.com/ray-project/ray/pull/30113). In a network namespace,
     such as a container's, the file is absent, although the table is the machine's.
@@ -133,8 +124,8 @@ def neighbours(node: Node) -> Iterator[Finding]:
     limit = (node.host.read("/proc/sys/net/ipv4/neigh/default/gc_thresh3") or "").strip()
     if limit.isdecimal() and size_of_run > int(limit) * NEIGHBOURS_SHARE:
         message = (
-            f"the kernel's table of neighbours holds {limit} (gc_thresh3), and this run has {size_of_run} nodes: in one"
-            ' subnet connections fail ("neighbor table overflow" in dmesg)'
+            f"the kernel's neighbour (ARP) table holds {limit} (gc_thresh3), and this run has {size_of_run} nodes: in"
+            ' one subnet connections fail ("neighbor table overflow" in dmesg)'
         )
         wanted = {"gc_thresh1": 1, "gc_thresh2": 2, "gc_thresh3": 4}
         given = " ".join(f"net.ipv4.neigh.default.{name}={factor * size_of_run}" for name, factor in wanted.items())

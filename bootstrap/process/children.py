@@ -141,6 +141,6 @@ class Children:
 
 
 def _zombie_status(process: Process) -> int | None:
-    """Return the wait status of another parent's zombie; None if it is unknown, and 0 looks the same as unknown."""
+    """Return the wait status of another parent's zombie; None if it is unknown."""
     now = table.read_process(process.pid)
-    return now.wait_status or None if now is not None and now.started == process.started else None
+    return now.wait_status if now is not None and now.started == process.started else None

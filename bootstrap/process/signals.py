@@ -24,16 +24,16 @@ _inherited: AbstractSet[int] | None = None
 
 
 def forwarded() -> frozenset[int]:
-    """Return the signals that go on to the agent and its workload, without those that nohup(1) had us ignore."""
-    return _heeded(signal.valid_signals() - _NOT_FORWARDED)
+    """Return the signals that go on to the agent and its workload, but not those ignored at our start (nohup(1))."""
+    return _not_ignored(signal.valid_signals() - _NOT_FORWARDED)
 
 
 def job_control() -> frozenset[int]:
-    """Return the signals by which a shell or Slurm suspends this node and lets it continue."""
-    return _heeded(SUSPENDING | {signal.SIGCONT})
+    """Return the signals by which a shell suspends the processes of this node and lets them continue."""
+    return _not_ignored(SUSPENDING | {signal.SIGCONT})
 
 
-def _heeded(signals: AbstractSet[int]) -> frozenset[int]:
+def _not_ignored(signals: AbstractSet[int]) -> frozenset[int]:
     return frozenset(signum for signum in signals if signal.getsignal(signum) is not signal.SIG_IGN)
 
 

@@ -96,7 +96,8 @@ def _end_dead_agent(status: int, reason: str, excluded: Container[int], on_kille
 
     def say() -> None:
         # Not through sys.stderr: a stuck write would hold its lock and block the final flush.
-        what = f"{reason}; ended the {ended} processes that it had started"
+        processes = "1 process" if ended == 1 else f"{ended} processes"
+        what = f"{reason}; killed the {processes} that it had left"
         line = f"ray-bootstrap: exit status {status} (from ray-bootstrap: killed): {what}\n"
         with contextlib.suppress(OSError):
             os.write(2, line.encode())
@@ -142,8 +143,12 @@ def _wait_for(child: int, forward: int, excluded: Container[int]) -> int:
 
 
 def _signal_all(signum: int, excluded: Container[int]) -> None:
-    for process in table.descendants(os.getpid(), excluded):
-        table.send(process, signum)
+    """Signal everything below this process, and look again until there is none that is new: it may fork meanwhile."""
+    seen: set[int] = set()
+    while new := [p for p in table.descendants(os.getpid(), excluded) if p.pid not in seen]:
+        for process in new:
+            table.send(process, signum)
+            seen.add(process.pid)
 
 
 def _reap(child: int) -> int | None:

@@ -40,8 +40,9 @@ class Process:
     threads: int
     session: int
     """The number of its session (setsid(2)): the process id that the session's leader has or had."""
-    wait_status: int = 0
-    """Of a zombie, as waitpid(2) returns it to the parent; 0 also if the kernel does not permit us to see it."""
+    wait_status: int | None = None
+    """Of a zombie, as waitpid(2) returns it to the parent. None if unknown: the kernel shows a 0 if we may not see it,
+    and an exit status of 0 looks the same."""
 
     @property
     def lives(self) -> bool:
@@ -58,7 +59,7 @@ def read_process(pid: int) -> Process | None:
         return None
     fields = tail.split()
     ppid, session, threads, started, wait_status = (int(fields[number]) for number in (1, 3, 17, 19, 49))
-    return Process(pid, ppid, fields[0], head.partition("(")[2], started, threads, session, wait_status)
+    return Process(pid, ppid, fields[0], head.partition("(")[2], started, threads, session, wait_status or None)
 
 
 def descendants(root: int, excluded: Container[int] = ()) -> list[Process]:

@@ -110,7 +110,7 @@ async def start(starter: Starter, argv: Sequence[str], env: Mapping[str, str], r
         while not (starting.done() or ended):
             await asyncio.wait([starting], timeout=timeouts.START_LOOK_AGAIN_S)
             ended = daemons(zombies(starter.child.pid))
-        faults = [f"{daemon.name} {ending(daemon.wait_status or None)}" for daemon in ended]
+        faults = [f"{daemon.name} {ending(daemon.wait_status)}" for daemon in ended]
         if starting.done() and "error" in (answer := starting.result()):
             faults.append(answer["error"])
     finally:

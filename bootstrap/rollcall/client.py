@@ -186,7 +186,7 @@ class Membership:
         loop = asyncio.get_running_loop()
         left = self.heartbeat_timeout
         if self._connection is not None:
-            left -= loop.time() - max(self._connection.last_heard, self._stalls.resumed())
+            left -= loop.time() - max(self._connection.last_heard, self._stalls.check())
             if left <= 0:
                 self._connection.cut(f"it was silent for {self.heartbeat_timeout:g} s")
                 return

@@ -41,6 +41,11 @@ class Member:
     """Whether it was lost because nothing came from it any more (:attr:`Connection.fell_silent`)."""
 
     @property
+    def name(self) -> str:
+        """Return the node as people know it: ``rank 3 (node-3)``."""
+        return f"rank {self.rank} ({self.hello.host})"
+
+    @property
     def connected(self) -> bool:
         """Return whether its agent is connected."""
         return self.connection is not None and self.connection.open
@@ -163,7 +168,7 @@ class RollCall:
         self._timer = loop.call_later(self._interval, self._tick)
         self._scan = (self._scan + 1) % _SCANS
         silent_since = loop.time() - self.heartbeat_timeout
-        if self.stalls.resumed() > silent_since:
+        if self.stalls.check() > silent_since:
             silent_since = -math.inf  # no peer has had its time-out yet
         for connection, member in list(self._joined.items()):
             if connection.last_heard < silent_since:

@@ -1,4 +1,4 @@
-"""Notice that this process did not run for a while: SIGSTOP, a freezer, a virtual machine that is paused."""
+"""Notice that this process was suspended for a while: SIGSTOP, a freezer, a virtual machine that is paused."""
 
 import asyncio
 import math
@@ -26,8 +26,8 @@ class StallDetector:
         self._asked = asyncio.get_running_loop().time()
         self._resumed = -math.inf
 
-    def resumed(self) -> float:
-        """Return when this process last went on after a stall, on the event loop's clock; -inf if it never stalled."""
+    def check(self) -> float:
+        """Note that this process runs now; return when it last resumed after a stall, on the loop's clock, or -inf."""
         now = asyncio.get_running_loop().time()
         if now - self._asked > self._longest:
             self._resumed = now

@@ -7,12 +7,12 @@ import signal
 from collections.abc import Sequence
 
 from bootstrap import cleanup, rendezvous
+from bootstrap.cgroup import OomCount
 from bootstrap.errors import RayDied, Stopped
 from bootstrap.files.runtime_dir import RuntimeDir
-from bootstrap.host import Host
+from bootstrap.host import Host, raise_soft_limits
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Phase, Role, Verdict
-from bootstrap.preflight.limits import raise_soft
 from bootstrap.preflight.prepare import identify
 from bootstrap.process import signals
 from bootstrap.process.bounded import Call, run_in_thread
@@ -33,21 +33,18 @@ _HANDLED = signals.STOPPING | {signal.SIGUSR1, signal.SIGUSR2}
 _IGNORED_BY_DEFAULT = (signal.SIGWINCH, signal.SIGURG)
 
 
-def run_agent(
-    settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom_kills: int | None = None
-) -> int:
+def run_agent(settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom: OomCount) -> int:
     """Bring the cluster up, run the workload, shut everything down and return the exit status.
 
     :param above: pipes from the processes above the agent (:data:`bootstrap.process.supervisor.Agent`).
-    :param oom_kills: from :func:`bootstrap.cgroup.oom_kills` at the start.
     """
     # Not asyncio.run(): it would wait at the end for a thread that a resolver blocks until it times out.
-    return asyncio.new_event_loop().run_until_complete(_run(settings, host, runtime, above, oom_kills))
+    return asyncio.new_event_loop().run_until_complete(_run(settings, host, runtime, above, oom))
 
 
-async def _run(settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom_kills: int | None) -> int:
+async def _run(settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom: OomCount) -> int:
     log = Log(as_json=settings.log_format == "json", threaded=True)
-    run = Context(settings, host, log, Children(), runtime, oom_kills=oom_kills)
+    run = Context(settings, host, log, Children(), runtime, oom)
     runtime.set_state(pid=os.getpid(), pid_namespace=pid_namespace())
     handle_signals(run, above)
     line = await run.lifecycle.run(the_line(run))
@@ -74,30 +71,30 @@ def _read_signals(run: Context, pipe: int) -> None:
         _on_signal(run, signum, pipe)
     if not received:
         asyncio.get_running_loop().remove_reader(pipe)
-        what = f"a supervisor on {run.host.hostname} (a process above the agent) was killed"
+        what = f"the supervisor or the standby on {run.host.hostname}, a process above the agent, was killed"
         run.lifecycle.stop(RayDied(what))
         run.lifecycle.force_stop.set()
 
 
-def _on_signal(run: Context, signum: int, sender: int | None) -> None:
+def _on_signal(run: Context, signum: int, receiver: int | None) -> None:
     """Stop the run, or pass the signal on to the workload.
 
-    :param sender: the pipe through which the signal came, or None if the agent received it.
+    :param receiver: the pipe of the process that received it, or None for the agent itself.
     """
     name = signals.name_of(signum)
     if signum in signals.STOPPING:
-        run.lifecycle.stop(Stopped(signum, f"stopped by {name}"), sender)
+        run.lifecycle.stop(Stopped(signum, f"stopped by {name}"), receiver)
     elif run.lifecycle.on_signal is not None:
         run.lifecycle.on_signal(signum)
     elif signum not in _IGNORED_BY_DEFAULT:
-        run.log.warn(f"ignored {name}: this node runs no workload to pass it on to")
+        run.log.warn(f"ignored {name}: no workload runs on this node")
 
 
 async def the_line(run: Context) -> Verdict:
     """Identify this node, start importing Ray, run as head or worker, and return the verdict."""
     if run.runtime.fault:
         run.log.warn(f"`ray-bootstrap status` will not see this run: {run.runtime.fault}")
-    raise_soft(resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
+    raise_soft_limits(resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
     identity, notes = await run_in_thread(None, lambda: identify(run.settings, run.host))
     run.lifecycle.identity, run.log.rank = identity, identity.rank
     run.enter(Phase.PREPARING, **{name: getattr(identity, name) for name in _SHOWN})

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 
 from bootstrap import timeouts
+from bootstrap.cgroup import OomCount
 from bootstrap.errors import BootstrapError, Stopped
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
@@ -47,7 +48,7 @@ class Lifecycle:
         self.tell: Tell = _tell_none
         self._line: asyncio.Task[Verdict] | None = None
         self._signalled: dict[int | None, float] = {}
-        """When each sender's first signal came."""
+        """When each receiver got its first signal."""
 
     async def run(self, line: Coroutine[object, object, Verdict]) -> asyncio.Task[Verdict]:
         """Run the line until it returns, raises or is cancelled; return its task."""
@@ -55,25 +56,31 @@ class Lifecycle:
         await asyncio.wait([self._line])
         return self._line
 
-    def stop(self, reason: BootstrapError, sender: int | None = None) -> None:
+    def stop(self, reason: BootstrapError, receiver: int | None = None) -> None:
         """Cancel the line for this reason, unless it is already ending; a second signal ends the grace.
 
-        :param sender: who received the signal, if one is the reason. A launcher may signal every process, so the same
-            signal arrives once from each of those above the agent.
+        :param receiver: which process received the signal, if one is the reason: its pipe, or None for the agent.
         """
-        now, running = time.monotonic(), self._line is not None and not self._line.done()
+        running = self._line is not None and not self._line.done()
+        is_second = isinstance(reason, Stopped) and self._is_second(reason, receiver)
         # A signal is the reason also while the run ends by itself.
         if self.reason is None and (running or isinstance(reason, Stopped)):
             self.reason = reason
             if self._line is not None:
                 self._line.cancel()
-        elif isinstance(reason, Stopped):
-            same = isinstance(self.reason, Stopped) and self.reason.status == reason.status
-            apart = timeouts.CTRL_C_AGAIN_S if reason.signum == signal.SIGINT else timeouts.SAME_SIGNAL_S
-            if not same or now - self._signalled.get(sender, now) >= apart:
-                self.force_stop.set()
-        if isinstance(reason, Stopped):
-            self._signalled.setdefault(sender, now)
+        elif is_second:
+            self.force_stop.set()
+
+    def _is_second(self, signalled: Stopped, receiver: int | None) -> bool:
+        """Return whether this is another signal than the one that stopped the run, or the same once more.
+
+        A launcher may signal every process, so the same signal arrives once from each receiver.
+        """
+        now = time.monotonic()
+        first = self._signalled.setdefault(receiver, now)
+        same = isinstance(self.reason, Stopped) and self.reason.status == signalled.status
+        apart = timeouts.CTRL_C_AGAIN_S if signalled.signum == signal.SIGINT else timeouts.SAME_SIGNAL_S
+        return not same or now - first >= apart
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,9 @@ class Context:
     log: Log
     children: Children
     runtime: RuntimeDir
+    oom: OomCount
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     begun: float = field(default_factory=time.monotonic)
-    oom_kills: int | None = None
-    """What :func:`bootstrap.cgroup.oom_kills` returned when the run began."""
 
     @property
     def seconds(self) -> float:
@@ -108,5 +114,5 @@ class Context:
         """Change fields of the manifest; call it before making what they name."""
         noted = self.runtime.note(dataclasses.replace(self.runtime.manifest, **changes))  # type: ignore[arg-type]
         if not noted and not self.runtime.fault:
-            what = f"{self.runtime.path} cannot be written: if this agent is killed, nothing cleans up"
+            what = f"{self.runtime.path} cannot be written: nothing will clean up if this agent is killed"
             self.log.warn(f"{what}; fix: free space in {self.runtime.path.parent}")

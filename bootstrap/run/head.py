@@ -13,6 +13,7 @@ from bootstrap.files.secret import FIX_MISMATCH, Channel, Secret, check_required
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, join_host_port
 from bootstrap.node.inspection import Node
 from bootstrap.parsers import host_port
+from bootstrap.process import signals
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.raynode import environment
 from bootstrap.raynode import ports as ray_ports
@@ -261,7 +262,7 @@ async def run_workload(run: Context, env: Mapping[str, str]) -> Verdict:
     except asyncio.CancelledError:
         signum = lifecycle.reason.signum if isinstance(lifecycle.reason, Stopped) else signal.SIGTERM
         run.log.say(
-            f"passing {signal.Signals(signum).name} on to the workload; {grace:g} s of grace; a second signal ends it"
+            f"passing {signals.name_of(signum)} on to the workload; {grace:g} s of grace; a second signal ends it"
         )
         await workload.finish(run.children, started, signum, grace, lifecycle.force_stop)
         run.log.say(workload.ending(started))

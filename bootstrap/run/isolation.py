@@ -14,7 +14,7 @@ class IsolationTimer:
     """Counts from the moment when the last worker has fallen silent; a worker that connects stops the count.
 
     A head whose own link is down would otherwise work on alone and end with 0, while the scheduler, which has lost
-    sight of it too, has already started the run anew: two lives on one checkpoint folder.
+    sight of it too, has already started the run anew: two instances would write the same checkpoints.
 
     :param timeout: seconds; infinite if the head is to go on.
     """
@@ -39,7 +39,7 @@ class IsolationTimer:
         if self._last is None and last is not None and last.fell_silent and self._timeout < math.inf:
             self._last, self._since = last, asyncio.get_running_loop().time()
             self._run.log.warn(
-                f"no worker is connected, and the last one, {_name(last)}, fell silent: this node may be cut off; the"
+                f"no worker is connected, and the last one, {last.name}, fell silent: this node may be cut off; the"
                 f" run ends in {self._timeout:g} s (--isolation-timeout) unless a worker connects"
             )
             self._count()
@@ -52,12 +52,12 @@ class IsolationTimer:
 
     def _count(self) -> None:
         loop = asyncio.get_running_loop()
-        # While this node itself was stopped, no worker could connect.
-        left = max(self._since, self._roll_call.stalls.resumed()) + self._timeout - loop.time()
+        # While this node itself was stopped, no worker could connect. This may run before the roll call's own tick.
+        left = max(self._since, self._roll_call.stalls.check()) + self._timeout - loop.time()
         if left > 0:
             self._timer = loop.call_later(left, self._count)
         elif self._last is not None:
-            hint = "check this node's network; --isolation-timeout=off, or a longer time, lets such a run go on"
+            hint = "check this node's network; --isolation-timeout=off, or a longer time, keeps such a run going"
             self._run.lifecycle.stop(RayDied(self._describe(self._last, loop.time()), hint=hint))
 
     def _describe(self, last: Member, now: float) -> str:
@@ -65,9 +65,9 @@ class IsolationTimer:
         silent = sum(member.fell_silent for member in self._workers())
         who = f"all {count} workers" if silent == count else f"{silent} of {count} workers"
         who = f"{who} fell silent, the last one," if count > 1 else "its only worker fell silent,"
-        alike = "" if count > 1 else "; with two nodes a dead worker looks the same"
+        alike = "" if count > 1 else "; with two nodes this cannot be told from a dead worker"
         return (
-            f"this node ({me.host}, {_where(me.ip)}) seems to be cut off: {who} {_name(last)},"
+            f"this node ({me.host}, {_where(me.ip)}) seems to be cut off: {who} {last.name},"
             f" {now - last.since:.0f} s ago, and none has connected since{alike}"
         )
 
@@ -82,7 +82,3 @@ def _where(ip: str) -> str:
     except OSError:
         return ip
     return f"{ip} on {interface.name}, {'up' if interface.up else 'down'}" if interface else f"{ip} on no interface"
-
-
-def _name(member: Member) -> str:
-    return f"rank {member.rank} ({member.hello.host})"

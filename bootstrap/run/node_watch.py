@@ -42,7 +42,7 @@ class NodeWatch:
         if run.lifecycle.reason is not None or self.roll_call.concluded:
             return  # once the run ends, every node leaves
         if member.phase.is_loss and member.phase is not Phase.REFUSED:  # on_refused has logged that
-            run.log.warn(f"rank {member.rank} ({member.hello.host}) {what}")
+            run.log.warn(f"{member.name} {what}")
         if member.phase.is_loss and (reason := self._reason_to_stop(member, what)):
             # If the whole run is being stopped, a worker may be first: the signal is the reason then, not the loss.
             delay = timeouts.STOPPED_FIRST_S if member.phase in (Phase.LEAVING, Phase.LEFT) else 0
@@ -57,7 +57,7 @@ class NodeWatch:
 
     def _reason_to_stop(self, member: Member, what: str) -> BootstrapError | None:
         """Return why the run cannot go on without this node; None if it can."""
-        name = f"rank {member.rank} ({member.hello.host})"
+        name = member.name
         if self.quorum_reached:
             if self._run.settings.on_node_loss != "fail" or member.phase is Phase.REFUSED:
                 return None

@@ -29,7 +29,7 @@ async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
     The status is the verdict's: a later failure is only a warning, and does not stop the remaining steps.
     """
     verdict, error = make_verdict(run.lifecycle, line)
-    if oom := cgroup.oom_kills_since(run.host, run.oom_kills):
+    if oom := run.oom.since():
         verdict = add_oom_kills(run, verdict, error, oom)
     run.enter(Phase.ENDING, status=verdict.status)
     forced = run.lifecycle.force_stop.is_set()
