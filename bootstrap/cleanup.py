@@ -106,9 +106,11 @@ def _survivors(manifest: Manifest) -> list[Process]:
     if manifest.pid_scope != table.pid_scope():
         return []
     known = [(pid, started) for pid, started in manifest.processes]
-    sessions = own_sessions(manifest, Held())
-    raylets = [process for process in filter(is_own, daemons(descendants(0))) if session_of(process) in sessions]
-    return table.in_sessions_of([*known, *((p.pid, p.started) for p in raylets)])
+    if manifest.closed_dir and not manifest.session:  # killed during `ray start`, perhaps before its daemons were noted
+        sessions = own_sessions(manifest, Held())
+        found = [process for process in filter(is_own, daemons(descendants(0))) if session_of(process) in sessions]
+        known += [(process.pid, process.started) for process in found]
+    return table.in_sessions_of(known)
 
 
 def remove_ended_runs(keep: int, log: Callable[[str], None], survivors: Mapping[Path, Held] | None = None) -> None:

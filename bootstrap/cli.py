@@ -47,9 +47,9 @@ Every option has an environment variable, such as RAY_BOOTSTRAP_NUM_CPUS for --n
 variable, separate repeated values with spaces. TIME is 90, 90s, 10m or 1h; SIZE is in bytes, or 512Mi, 8Gi, 8G."""
 
 
-_LEAST_ADDRESSES = 96 << 20
-"""Bytes; with some 40-70 MB a thread dies before its first line, and what waits for it hangs. The preflight has the
-limit for Ray."""
+_LEAST_ADDRESSES = 256 << 20
+"""Bytes; with 40-70 or 190-200 MB a thread dies before its first line, and what waits for it hangs. The preflight has
+the limit for Ray."""
 
 
 class _Command(click.Command):

@@ -6,6 +6,8 @@ The defaults of options are in :mod:`bootstrap.settings`: ``--head-timeout``, ``
 
 # Preparing the node
 
+SURVIVORS_S = 10.0
+"""Limit for ending what outlived earlier runs of this user on this node."""
 IDENTIFY_S = 60.0
 """Limit for identifying this node: some launchers give a name to resolve, and libc's resolver gives up earlier."""
 PREPARE_S = 60.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,10 @@ import pytest
 from faults import check
 from namespaces import wait_for
 from survivors import describe, marked
+
+from bootstrap import cleanup
+from bootstrap.files.manifest import Manifest
+from bootstrap.process import table
 
 if TYPE_CHECKING:
     from agents import Node, Site
@@ -95,6 +100,32 @@ def test_the_next_run_ends_what_outlived_all_three(site: Site) -> None:
     assert [path.name for path in killed.temp_dir.glob("session_2*/*")] == ["logs"]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_raylet_is_found_by_its_session_only_in_a_folder_of_the_run_alone(tmp_path: Path, known: bool) -> None:
+    """In the user's own --temp-dir several runs, or a run's nodes on one machine, share a session."""
+    session = tmp_path / "ray" / "session_2"
+    session.mkdir(parents=True)
+    (raylet := session / "raylet").symlink_to(Path(sys.executable).resolve())
+    argv = [raylet, "-c", "import signal; signal.pause()", f"--raylet_socket_name={session}/sockets/raylet"]
+    live = subprocess.Popen(argv, start_new_session=True)
+    try:
+        mine = Manifest(closed_dir=str(tmp_path), ray_dir=str(session.parent), pid_scope=table.pid_scope())
+        found = dataclasses.replace(mine, closed_dir="", session=str(session)) if known else mine
+        wait_for(lambda: table.read_process(live.pid).name == "raylet", what="exec")  # type: ignore[union-attr]
+        assert [process.pid for process in cleanup._survivors(found)] == ([] if known else [live.pid])
+    finally:
+        live.kill()
+        live.wait()
+
+
+def test_a_folder_that_hangs_does_not_hold_up_the_next_run(site: Site) -> None:
+    hangs = "cleanup.end_survivors = lambda log: time.sleep(600)"
+    site.patch("import time", "from bootstrap import cleanup, timeouts", "timeouts.SURVIVORS_S = 0.5", hangs)
+    node = site.run("--", "true")
+    assert node.wait() == 0
+    assert "the search for processes of earlier runs timed out after 0.5 s: a folder /tmp/ray-bootstrap.*" in node.err
+
+
 @pytest.mark.parametrize(
     ("fault", "rank", "on_loss"),
     [("head-all-three", 0, "warn"), ("worker-all-three", 1, "warn"), ("worker-all-three-fail", 1, "fail")],
@@ -131,15 +162,16 @@ def name(pid: int) -> str:
 
 def test_a_run_that_its_predecessors_workload_starts_does_not_end_itself(site: Site) -> None:
     """A user's shell as the workload: all three are killed, and in that shell the user starts again."""
-    shell = 'echo up; until test -e ../go; do sleep 0.02; done; "$@" || exit; echo again'
+    shell = 'echo up; until test -e ../go; do sleep 0.02; done; "$@" | tee -a log; echo again'
     alone(site)
     forget = ["env", "-u", "RAY_AUTH_MODE", "-u", "RAY_AUTH_TOKEN_PATH"]
-    again = [*forget, sys.executable, "-m", "bootstrap", f"--temp-dir={site.folder}/again", "--", "true"]
+    again = [*forget, sys.executable, "-m", "bootstrap", f"--temp-dir={site.folder}/again", "--", "echo", "piped"]
     node = site.run("--", "sh", "-c", shell, "sh", *again)
     node.says("up", where="out")
     kill(node.process.pid, node.standby, node.agent)
     (site.folder / "go").touch()
     wait_for(lambda: "again" in node.out, what="the second run")
+    assert (node.folder / "log").read_text() == "piped\n"
     assert "again" in node.out, node.err
     wait_for(lambda: not left_of(node), what="the end of all")
     assert node.process.wait() == -signal.SIGKILL

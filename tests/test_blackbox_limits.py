@@ -21,7 +21,7 @@ SOON = 10.0
     [
         (4_000_000, "3Gi", "3.8 GiB (ulimit -v); Ray needs at least 4.2 GiB"),
         (500_000, "100Mi", "488.3 MiB"),
-        (150_000, "100Mi", "146.5 MiB"),
+        (300_000, "100Mi", "293.0 MiB"),
     ],
 )
 def test_too_small_an_address_space_is_found_before_ray_starts(site: Site, kib: int, store: str, needed: str) -> None:
@@ -33,7 +33,7 @@ def test_too_small_an_address_space_is_found_before_ray_starts(site: Site, kib: 
     assert node.starts == []
 
 
-@pytest.mark.parametrize("kib", [50_000, 70_000, 90_000])
+@pytest.mark.parametrize("kib", [50_000, 70_000, 198_000])
 def test_an_address_space_too_small_for_the_agent_itself(site: Site, kib: int) -> None:
     node = site.run("--", "true", before=["bash", "-c", f'ulimit -v {kib} && exec "$@"', "-"])
     assert node.wait(SOON) == 78

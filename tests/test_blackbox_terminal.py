@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faults import check
-from namespaces import wait_for
 from survivors import marked
 
 if TYPE_CHECKING:
@@ -24,6 +23,24 @@ if TYPE_CHECKING:
 pytest_plugins = ["agents"]
 pytestmark = pytest.mark.requires("linux")
 
+SHELL = """
+import fcntl, os, signal, sys, termios, time
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+job = os.fork()
+if not job:
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    os.execv(sys.argv[1], sys.argv[1:])
+while os.WIFSTOPPED(status := os.waitpid(job, os.WUNTRACED)[1]):
+    open("stopped", "w").write("yes")
+    while not os.path.exists("fg"):
+        time.sleep(0.02)
+    os.killpg(job, signal.SIGCONT)
+os._exit(os.waitstatus_to_exitcode(status))
+"""
+"""What a shell with job control does with a job in the foreground."""
 OWN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 CTRL_C, CTRL_Z = b"\x03", b"\x1a"
 IGNORES = ["sh", "-c", "trap '' INT; echo up; while :; do sleep 0.02; done"]
@@ -38,8 +55,8 @@ class Terminal:
         self.site = site
         self.master, self.slave = os.openpty()
 
-    def run(self, *args: str) -> Node:
-        return self.site.run(*args, before=[sys.executable, "-c", OWN], stdin=self.slave)
+    def run(self, *args: str, shell: str = OWN) -> Node:
+        return self.site.run(*args, before=[sys.executable, "-c", shell], stdin=self.slave)
 
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
@@ -95,22 +112,33 @@ def test_the_same_signal_twice_at_once_is_one(site: Site) -> None:
 
 
 def test_ctrl_z_suspends_the_node_and_fg_continues_it(terminal: Terminal) -> None:
-    node = terminal.run("--", *COUNTS)
+    node = terminal.run("--", *COUNTS, shell=SHELL)
     node.says("up", where="out")
     terminal.type(CTRL_Z)
-    wait_for(lambda: states(node) == {"T"}, what="the agent, Ray and the workload stop")
-    assert os.WIFSTOPPED(os.waitpid(node.process.pid, os.WUNTRACED)[1])
+    node.appears("stopped")
+    assert states(node) == {"T"}
     (terminal.site.folder / "go").touch()
     before = node.out
     time.sleep(0.2)
     assert node.out == before
-    node.send(signal.SIGCONT)  # as a shell's fg
+    (node.folder / "fg").touch()
     check("suspend", there=node.wait(), workload=3)
 
 
 def states(node: Node) -> set[str]:
-    """The states of all of its processes (proc_pid_stat(5))."""
-    return {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in marked(node._mark)}
+    """The states of all of its processes (proc_pid_stat(5)) but the shell."""
+    pids = marked(node._mark) - {node.process.pid}
+    return {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in pids}
+
+
+def test_ctrl_z_changes_nothing_where_no_shell_could_continue_it(terminal: Terminal) -> None:
+    """As with `ssh -t host ray-bootstrap ...`: frozen, it would hear no Ctrl-C."""
+    node = terminal.run("--", *SAVES)
+    node.says("up", where="out")
+    terminal.type(CTRL_Z)
+    terminal.type(CTRL_C)
+    assert node.wait() == 130
+    assert node.out == "up\nsaved\n"
 
 
 def test_the_workload_learns_of_a_new_window_size(terminal: Terminal) -> None:

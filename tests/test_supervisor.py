@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from namespaces import wait_for
@@ -33,10 +34,10 @@ sys.exit(supervise(agent))
 class Supervised:
     """A supervisor in a process of its own, and below it an agent with this body."""
 
-    def __init__(self, body: str, first: str = "") -> None:
+    def __init__(self, body: str, first: str = "", **options: Any) -> None:
         code = HEAD + "".join(f"    {line}\n" for line in body.strip().splitlines()) + first + TAIL
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
+        self.process = subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True, **options)
         assert self.process.stdout is not None
         self.lines: Iterator[str] = iter(self.process.stdout.readline, "")
 
@@ -178,7 +179,7 @@ return 0
 
 @pytest.mark.parametrize("signum", [signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU])
 def test_a_suspended_node_stops_as_a_whole_and_continues(signum: int) -> None:
-    """Ctrl-Z and fg; a shell that waits sees the supervisor stop."""
+    """Ctrl-Z and fg; a shell that waits sees the supervisor stop, as its job has a process group of its own."""
     body = """
 child = subprocess.Popen(['setsid', 'sleep', '600'])
 say(os.getppid(), os.getpid(), child.pid)
@@ -187,7 +188,7 @@ child.kill()
 child.wait()
 return 0
 """
-    supervised = Supervised(body)
+    supervised = Supervised(body, process_group=0)
     pids = [supervised.process.pid, *map(int, supervised.line().split())]
     supervised.process.send_signal(signum)
     wait_for(lambda: [state(pid) for pid in pids] == ["T"] * 4, what="all four stop")
@@ -196,6 +197,30 @@ return 0
     wait_for(lambda: "T" not in [state(pid) for pid in pids], what="all four continue")
     supervised.process.send_signal(signal.SIGTERM)
     assert supervised.line() == "got 15"
+    assert supervised.end()[0] == 0
+
+
+def test_continued_at_once_it_does_not_stay_stopped() -> None:
+    """SIGSTOP to itself would discard a SIGCONT that came since the SIGTSTP."""
+    supervised = Supervised("say(os.getppid())\nsay(*os.read(above[0], 64))\nreturn 0", process_group=0)
+    pids = [supervised.process.pid, int(supervised.line())]
+    for _ in range(20):
+        for signum in (signal.SIGTSTP, signal.SIGCONT):
+            supervised.process.send_signal(signum)
+    wait_for(lambda: "T" not in [state(pid) for pid in pids], what="both run")
+    supervised.process.send_signal(signal.SIGTERM)
+    assert supervised.line() == "15"
+    assert supervised.end()[0] == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU])
+def test_it_does_not_stop_where_no_shell_could_continue_it(signum: int) -> None:
+    """As the kernel does for an orphaned process group: with `ssh -t`, and for PID 1."""
+    supervised = Supervised("say('up')\nsay(*os.read(above[0], 64))\nreturn 0", start_new_session=True)
+    assert supervised.line() == "up"
+    supervised.process.send_signal(signum)
+    supervised.process.send_signal(signal.SIGTERM)
+    assert supervised.line() == "15"
     assert supervised.end()[0] == 0
 
 

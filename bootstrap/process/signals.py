@@ -17,9 +17,9 @@ ENTRYPOINT_MARK = "RAY_BOOTSTRAP_SIGNALS"
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """They stop the run; all others that are forwarded only go on to the workload."""
 _FAULTS = {signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS}
-SUSPENDING = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
-"""They suspend this node; SIGCONT continues it."""
-_NOT_FORWARDED = SUSPENDING | {signal.SIGCONT, signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD} | _FAULTS
+JOB_CONTROL = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT})
+"""The first three suspend this node; SIGCONT continues it."""
+_NOT_FORWARDED = JOB_CONTROL | {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD} | _FAULTS
 _inherited: AbstractSet[int] | None = None
 
 
@@ -30,7 +30,7 @@ def forwarded() -> frozenset[int]:
 
 def job_control() -> frozenset[int]:
     """Return the signals by which a shell suspends the processes of this node and lets them continue."""
-    return _not_ignored(SUSPENDING | {signal.SIGCONT})
+    return _not_ignored(JOB_CONTROL)
 
 
 def _not_ignored(signals: AbstractSet[int]) -> frozenset[int]:

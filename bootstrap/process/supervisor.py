@@ -79,7 +79,7 @@ def _supervise(child: Agent, name: str, on_killed: OnKilled, above: Sequence[int
         os.close(forward)
         _run_child(child, [*above, received])
     os.close(received)
-    wait_status = _wait_for(pid, forward, excluded)
+    wait_status = _wait_for(pid, forward, None if above else excluded)
     status = table.exit_status(wait_status)
     if os.WIFSIGNALED(wait_status):  # the child itself: the agent reports a killed workload as an exit code
         reason = f"the {name} (pid {pid}) {table.ending(wait_status)}"
@@ -121,10 +121,11 @@ def _run_child(child: Agent, above: Sequence[int]) -> None:
         os._exit(status)
 
 
-def _wait_for(child: int, forward: int, excluded: Container[int]) -> int:
+def _wait_for(child: int, forward: int, excluded: Container[int] | None) -> int:
     """Forward signals and reap all children, as PID 1 must, until ``child`` ends; return its wait status.
 
     :param forward: the pipe for the numbers of the signals.
+    :param excluded: what is not suspended with this process; None if job control is left to the process above.
     """
     waited = signals.forwarded() | signals.job_control() | {signal.SIGCHLD}
     while True:
@@ -132,14 +133,25 @@ def _wait_for(child: int, forward: int, excluded: Container[int]) -> int:
         if signum == signal.SIGCHLD:
             if (wait_status := _reap(child)) is not None:
                 return wait_status
-        elif signum in signals.SUSPENDING:
-            _signal_all(signal.SIGSTOP, excluded)  # SIGTSTP does not stop a session that no shell controls
-            os.kill(os.getpid(), signal.SIGSTOP)
-        elif signum == signal.SIGCONT:
-            _signal_all(signal.SIGCONT, excluded)
+        elif signum in signals.JOB_CONTROL:
+            if excluded is not None:
+                _suspend_or_continue(signum, excluded)
         else:
             with contextlib.suppress(OSError):
                 os.write(forward, bytes([signum]))
+
+
+def _suspend_or_continue(signum: int, excluded: Container[int]) -> None:
+    """Stop everything below this process and then itself, or continue what is below it.
+
+    As the kernel does with SIGTSTP, do not stop where no shell could continue us: then Ctrl-C would be of no use.
+    """
+    if signum != signal.SIGCONT and not table.is_orphaned():
+        _signal_all(signal.SIGSTOP, excluded)  # SIGTSTP does not stop a session that no shell controls
+        if signal.sigtimedwait([signal.SIGCONT], 0) is None:  # else it came meanwhile, and SIGSTOP would discard it
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return  # SIGCONT is pending now
+    _signal_all(signal.SIGCONT, excluded)
 
 
 def _signal_all(signum: int, excluded: Container[int]) -> None:

@@ -96,6 +96,17 @@ def zombies(parent: int) -> list[Process]:
     return [process for process in _children().get(parent, ()) if not process.lives]
 
 
+def is_orphaned() -> bool:
+    """Return whether our process group is orphaned (setpgid(2)): no shell above it could continue it."""
+    ours, parent = os.getpgrp(), os.getppid()
+    with contextlib.suppress(ProcessLookupError):
+        while parent and os.getpgid(parent) == ours:
+            above = read_process(parent)
+            parent = above.ppid if above is not None else 0
+        return not parent or os.getsid(parent) != os.getsid(0)
+    return True
+
+
 def pid_scope() -> str:
     """Return what says where, and since which boot, process ids are those of this process: boot id, PID namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -108,7 +119,9 @@ def pid_namespace() -> int:
 
 
 def in_sessions_of(known: Collection[tuple[int, int]]) -> list[Process]:
-    """Return this user's living processes in the sessions of the ``known`` ones, and below them; not our ancestors.
+    """Return this user's living processes in the sessions of the ``known`` ones, and below them.
+
+    Not those in the sessions of our ancestors: we may have been started in a shell of theirs.
 
     The kernel does not use a session's number again while a process is in that session (free_pid in its pid.c). So one
     known process that still exists proves that its session is the known one, with all that is in it.
@@ -119,8 +132,9 @@ def in_sessions_of(known: Collection[tuple[int, int]]) -> list[Process]:
     everything = {process.pid: process for siblings in children.values() for process in siblings}
     sessions = {everything[pid].session for pid, started in known if _is(everything.get(pid), started)}
     excluded, above = set(), os.getpid()
-    while above in everything:  # we may have been started in a shell of theirs
+    while above in everything:
         excluded.add(above)
+        sessions.discard(everything[above].session)
         above = everything[above].ppid
     members = [p for p in everything.values() if p.session in sessions and p.pid not in excluded]
     below = _below([process.pid for process in members], children, excluded)

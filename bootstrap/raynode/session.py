@@ -96,13 +96,18 @@ def observe(processes: Sequence[Process]) -> Held:
 
 
 def session_of(daemon: Process) -> Path | None:
-    """Return a raylet's session from its command line (``--raylet_socket_name=SESSION/sockets/raylet``), or None."""
+    """Return the session of a raylet or a GCS from its command line; None if that does not name it.
+
+    ``--raylet_socket_name=SESSION/sockets/raylet`` or ``--log_dir=SESSION/logs`` (services.py in Ray).
+    """
     try:
         arguments = Path(f"/proc/{daemon.pid}/cmdline").read_text(errors="replace").split("\0")
     except OSError:
         return None
-    sockets = [a.partition("=")[2] for a in arguments if a.startswith("--raylet_socket_name=")]
-    return Path(sockets[0]).parent.parent if sockets and sockets[0] else None
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    if socket_name := given.get("--raylet_socket_name"):
+        return Path(socket_name).parent.parent
+    return Path(given["--log_dir"]).parent if given.get("--log_dir") else None
 
 
 def own_sessions(manifest: Manifest, held: Held) -> set[Path]:

@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -97,9 +97,12 @@ class Starter:
         os.close(self.output)
 
 
-async def start(starter: Starter, argv: Sequence[str], env: Mapping[str, str], ray_dir: Path) -> None:
+async def start(
+    starter: Starter, argv: Sequence[str], env: Mapping[str, str], ray_dir: Path, look: Callable[[], None]
+) -> None:
     """Run ``ray start`` and return once this node is registered in GCS.
 
+    :param look: called while it runs, whenever new processes may have appeared.
     :raises RayStartFailed: with how GCS or raylet ended, if one did, and the last errors in Ray's log files, or else
         what Ray printed.
     """
@@ -109,6 +112,7 @@ async def start(starter: Starter, argv: Sequence[str], env: Mapping[str, str], r
     try:
         while not (starting.done() or ended):
             await asyncio.wait([starting], timeout=timeouts.START_LOOK_AGAIN_S)
+            look()
             ended = daemons(zombies(starter.child.pid))
         faults = [f"{daemon.name} {ending(daemon.wait_status)}" for daemon in ended]
         if starting.done() and "error" in (answer := starting.result()):

@@ -4,21 +4,23 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from bootstrap import cleanup, rendezvous
+from bootstrap import cleanup, rendezvous, timeouts
 from bootstrap.cgroup import OomCount
 from bootstrap.errors import RayDied, Stopped
-from bootstrap.files.runtime_dir import RuntimeDir
+from bootstrap.files.runtime_dir import PARENT, PREFIX, RuntimeDir
 from bootstrap.host import Host, raise_soft_limits
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Phase, Role, Verdict
 from bootstrap.preflight.prepare import identify
 from bootstrap.process import signals
-from bootstrap.process.bounded import Call, run_in_thread
+from bootstrap.process.bounded import Call, TimedOut, run_in_thread
 from bootstrap.process.children import Children
 from bootstrap.process.table import pid_namespace
 from bootstrap.raynode.environment import for_starter
+from bootstrap.raynode.session import Held
 from bootstrap.raynode.starter import Starter
 from bootstrap.run.context import Context
 from bootstrap.run.head import run_head
@@ -100,7 +102,7 @@ async def the_line(run: Context) -> Verdict:
     run.enter(Phase.PREPARING, **{name: getattr(identity, name) for name in _SHOWN})
     starter = await Starter.spawn(run.children, for_starter(run.host))
     run.note_processes(run.children.below(starter.child))
-    held = await run_in_thread(None, lambda: cleanup.end_survivors(run.log.say))  # they hold ports and GPUs
+    held = await _end_survivors(run)
     # In its own thread, since the shared folder of a killed run may hang.
     Call(lambda: cleanup.remove_ended_runs(run.settings.keep_logs, run.log.say, held))
     for note in notes:
@@ -111,6 +113,16 @@ async def the_line(run: Context) -> Verdict:
         run.note(owned_dirs=meeting.record.owned_dirs)
     node_main = run_head if identity.role is Role.HEAD else run_worker
     return await node_main(run, identity, meeting, starter)
+
+
+async def _end_survivors(run: Context) -> Mapping[Path, Held]:
+    """End what outlived earlier runs whose agents were killed: it may hold ports and GPUs that this run needs."""
+    try:
+        return await run_in_thread(timeouts.SURVIVORS_S, lambda: cleanup.end_survivors(run.log.say))
+    except TimedOut:
+        what = f"the search for processes of earlier runs timed out after {timeouts.SURVIVORS_S:g} s"
+        run.log.warn(f"{what}: a folder {PARENT}/{PREFIX}* does not answer")
+        return {}
 
 
 def _introduce(run: Context, identity: NodeIdentity) -> None:

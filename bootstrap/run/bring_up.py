@@ -57,13 +57,12 @@ async def start_ray(
     limit = run.settings.quorum_timeout
     try:
         argv = command.start_argv(node, ports, None if head else gcs)
-        await wait_for(limit, start(starter, argv, env, node.temp_dir))
+        starting = start(starter, argv, env, node.temp_dir, lambda: run.note_processes(run.children.alive()))
+        await wait_for(limit, starting)
     except TimedOut:
         what = f"`ray start` timed out after {limit:g} s\n{starter.printed()}"
         raise RayStartFailed(what, hint="check for a slow file system; --quorum-timeout waits longer") from None
-    started = run.children.alive()
-    run.note_processes(started)
-    daemons = session.daemons(started)
+    daemons = session.daemons(run.children.alive())
     if "raylet" not in {daemon.name for daemon in daemons}:
         raise RayStartFailed("`ray start` reported success, but no raylet is running")
     found = next(filter(None, map(session.session_of, daemons)), None)

@@ -107,8 +107,9 @@ class Context:
 
     def note_processes(self, processes: Iterable[Process]) -> None:
         """Add processes to the manifest, in case all that could end them is killed."""
-        known = {*map(tuple, self.runtime.manifest.processes), *((p.pid, p.started) for p in processes)}
-        self.note(processes=sorted(known), pid_scope=table.pid_scope())
+        noted = set(map(tuple, self.runtime.manifest.processes))
+        if new := {(process.pid, process.started) for process in processes} - noted:
+            self.note(processes=sorted(noted | new), pid_scope=table.pid_scope())
 
     def note(self, **changes: object) -> None:
         """Change fields of the manifest; call it before making what they name."""
