@@ -96,8 +96,9 @@ def end_survivors(log: Callable[[str], None]) -> Mapping[Path, Held]:
             pause = partial(time.sleep, timeouts.PROCESS_TABLE_LOOK_AGAIN_S)
             killed, left = table.kill(partial(table.in_sessions_of, known), pause)
             names = ", ".join(sorted({process.name for process in found}))
+            count = "1 process" if killed == 1 else f"{killed} processes"
             more = f"; {len(left)} could not be killed" if left else ""
-            log(f"ended {killed} processes ({names}) of an earlier run whose agent was killed: {folder}{more}")
+            log(f"ended {count} ({names}) of an earlier run whose agent was killed: {folder}{more}")
     return held
 
 

@@ -146,7 +146,9 @@ def _suspend_or_continue(signum: int, excluded: Container[int]) -> None:
 
     As the kernel does with SIGTSTP, do not stop where no shell could continue us: then Ctrl-C would be of no use.
     """
-    if signum != signal.SIGCONT and not table.is_orphaned():
+    if signum != signal.SIGCONT:
+        if table.is_orphaned():
+            return
         _signal_all(signal.SIGSTOP, excluded)  # SIGTSTP does not stop a session that no shell controls
         if signal.sigtimedwait([signal.SIGCONT], 0) is None:  # else it came meanwhile, and SIGSTOP would discard it
             os.kill(os.getpid(), signal.SIGSTOP)
