@@ -78,6 +78,13 @@ def all_pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
 
 
+def blocks(pid: int, signum: int) -> bool:
+    """Whether a process blocks this signal now (proc_pid_status(5))."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(mask >> (signum - 1) & 1)
+
+
 def namespace(pid: int, kind: str) -> str:
     """The identity of a namespace of a process, such as ``pid:[4026531836]``; empty where it is gone."""
     try:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -371,6 +372,28 @@ def test_what_the_workload_leaves_behind_is_ended(site: Site) -> None:
     left = [int(pid) for pid in node.out.split()]
     assert len(left) == 2
     assert [pid for pid in left if Path(f"/proc/{pid}/exe").exists()] == []
+
+
+CHAIN = """
+import os, sys, time
+beat, end = os.open("beat", os.O_WRONLY | os.O_CREAT | os.O_APPEND), time.monotonic() + 15
+while time.monotonic() < end:
+    os.write(beat, b".")
+    if os.fork():
+        os._exit(0)
+    time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("pause", ["0", "0.001", "0.01"])
+def test_a_workload_that_forks_and_exits_does_not_escape(site: Site, pause: str) -> None:
+    """Each look at /proc comes too late for one of the chain; a signal to its process group does not."""
+    node = site.run("--", sys.executable, "-c", CHAIN, pause)
+    assert node.wait() == 0
+    beat = node.folder / "beat"
+    before = beat.stat().st_size
+    time.sleep(0.3)
+    assert beat.stat().st_size == before
 
 
 def test_orphans_are_reaped_while_the_workload_runs(site: Site) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faults import check
-from namespaces import children_in_pid_namespace, wait_for
+from namespaces import blocks, children_in_pid_namespace, wait_for
 from stubs import RESOLVER_THAT_HANGS, nvml_that_hangs, preloaded
 
 if TYPE_CHECKING:
@@ -431,15 +431,9 @@ def test_a_head_that_falls_silent_is_lost(site: Site) -> None:
 
 def test_a_signal_before_the_agent_is_up(site: Site) -> None:
     node = site.run("--", "sleep", "600")
-    wait_for(lambda: _blocks(node.process.pid, TERM), what="the first line of __main__")
+    wait_for(lambda: blocks(node.process.pid, TERM), what="the first line of __main__")
     node.send(TERM)
     assert node.wait() == 143
-
-
-def _blocks(pid: int, signum: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:"))
-    return bool(mask >> (signum - 1) & 1)
 
 
 @pytest.mark.hosts

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from entrypoint import BEFORE, ENTRYPOINT
 from faults import check
-from namespaces import children_in_pid_namespace, wait_for
+from namespaces import blocks, children_in_pid_namespace, wait_for
 
 if TYPE_CHECKING:
     from agents import Site
@@ -24,12 +24,6 @@ PRINT_MASK = "import signal; print(sorted(map(int, signal.pthread_sigmask(signal
 def program_of(pid: int) -> str:
     """The first word of its command line; empty in the midst of exec."""
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
-
-
-def blocks(pid: int, signum: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:"))
-    return bool(mask >> (signum - 1) & 1)
 
 
 @pytest.mark.hosts

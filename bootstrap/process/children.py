@@ -132,9 +132,11 @@ class Children:
             table.send(process, signal.SIGSTOP)
         last_look(remaining)
         deadline = self._loop.time() + timeouts.KILL_S
-        while remaining and self._loop.time() < deadline:
+        # A process that forks and exits escapes the look at /proc, but not waitid(2): we are its subreaper.
+        while (remaining or table.has_children()) and self._loop.time() < deadline:
             for process in remaining:
                 table.send(process, signal.SIGKILL)
+            table.kill_group_of_ended_child()
             await asyncio.sleep(timeouts.PROCESS_TABLE_LOOK_AGAIN_S)
             remaining = self.alive()
         return remaining

@@ -217,6 +217,26 @@ def kill(look: Callable[[], Sequence[Process]], wait: Callable[[], object]) -> t
     return len(killed), victims
 
 
+def has_children() -> bool:
+    """Return whether this process has a child, living or not yet reaped."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def kill_group_of_ended_child() -> None:
+    """Kill the process group of a child that is not yet reaped, in one instant: nothing in it can fork on.
+
+    The group is still the child's: its number is not used again before the child is reaped.
+    """
+    with contextlib.suppress(ChildProcessError, ProcessLookupError, PermissionError):
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None and (group := os.getpgid(ended.si_pid)) != os.getpgrp():
+            os.killpg(group, signal.SIGKILL)
+
+
 def reap_strangers() -> None:
     """Reap every child that has ended; only for a process that does not wait for particular children."""
     with contextlib.suppress(ChildProcessError):
