@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faults import check
+from namespaces import wait_for
 from survivors import marked
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def test_ctrl_z_suspends_the_node_and_fg_continues_it(terminal: Terminal) -> Non
     node.says("up", where="out")
     terminal.type(CTRL_Z)
     node.appears("stopped")
-    assert states(node) == {"T"}
+    wait_for(lambda: states(node) == {"T"}, what="a stop of all: it is sent, and takes effect once they run")
     (terminal.site.folder / "go").touch()
     before = node.out
     time.sleep(0.2)
