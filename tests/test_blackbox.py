@@ -303,6 +303,7 @@ def test_a_port_that_is_taken_while_ray_starts(site: Site) -> None:
     node.appears("record")
     first = dict(argument.split("=") for argument in node.argv if "port=" in argument)
     with socket.socket() as taker:
+        taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier GCS may linger
         taker.bind(("", int(first["--port"])))
         taker.listen()
         (node.folder / "record.go").touch()

@@ -57,18 +57,25 @@ async def start_ray(
     limit = run.settings.quorum_timeout
     try:
         argv = command.start_argv(node, ports, None if head else gcs)
-        starting = start(starter, argv, env, node.temp_dir, lambda: run.note_processes(run.children.alive()))
-        await wait_for(limit, starting)
+        await wait_for(limit, start(starter, argv, env, node.temp_dir, partial(_note_started, run)))
     except TimedOut:
         what = f"`ray start` timed out after {limit:g} s\n{starter.printed()}"
         raise RayStartFailed(what, hint="check for a slow file system; --quorum-timeout waits longer") from None
     daemons = session.daemons(run.children.alive())
     if "raylet" not in {daemon.name for daemon in daemons}:
         raise RayStartFailed("`ray start` reported success, but no raylet is running")
-    found = next(filter(None, map(session.session_of, daemons)), None)
-    run.note(session=str(found or ""))
+    found = Path(run.runtime.manifest.session) if run.runtime.manifest.session else None
     for daemon in daemons:
         run.children.watch(daemon, partial(_daemon_ended, run, daemon.name, found))
+
+
+def _note_started(run: Context) -> None:
+    """Note the processes that there are by now, and Ray's session: either may outlive its parent within `ray start`."""
+    started = run.children.alive()
+    run.note_processes(started)
+    found = next(filter(None, map(session.session_of, session.daemons(started))), None)
+    if found is not None and str(found) != run.runtime.manifest.session:
+        run.note(session=str(found))
 
 
 async def make_ray_dir(run: Context, node: Node, starter: int) -> list[str]:
