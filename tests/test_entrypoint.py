@@ -14,6 +14,8 @@ from entrypoint import BEFORE, ENTRYPOINT
 from faults import check
 from namespaces import blocks, children_in_pid_namespace, wait_for
 
+from bootstrap.process import signals
+
 if TYPE_CHECKING:
     from agents import Site
 
@@ -43,8 +45,9 @@ def test_sigterm_soon_after_exec_as_pid_1(site: Site, milliseconds: int) -> None
     assert "stopped by SIGTERM" in node.err
 
 
-def test_the_entrypoint_executes_the_agent() -> None:
-    assert ENTRYPOINT[-1] == "ray-bootstrap"
+def test_the_entrypoint_blocks_what_the_agent_lifts_and_executes_it() -> None:
+    blocked = ",".join(sorted(signum.name.removeprefix("SIG") for signum in signals.ENTRYPOINT_BLOCKS))
+    assert ["env", f"--block-signal={blocked}", f"{signals.ENTRYPOINT_MARK}=blocked", "ray-bootstrap"] == ENTRYPOINT
 
 
 @pytest.mark.requires("linux")
@@ -53,6 +56,12 @@ def test_what_the_entrypoint_blocked_is_not_blocked_for_the_workload(site: Site)
     node = site.run("--", sys.executable, "-c", f"{PRINT_MASK}; {names}", before=BEFORE)
     assert node.wait() == 0
     assert node.out == "[]\nFalse\n"
+
+
+@pytest.mark.requires("linux")
+def test_what_was_blocked_before_the_entrypoint_stays_blocked_for_the_workload(site: Site) -> None:
+    node = site.run("--", sys.executable, "-c", PRINT_MASK, before=["env", "--block-signal=ALRM", *BEFORE])
+    assert (node.wait(), node.out) == (0, f"[{int(signal.SIGALRM)}]\n")
 
 
 @pytest.mark.requires("linux")

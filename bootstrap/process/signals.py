@@ -16,6 +16,8 @@ ENTRYPOINT_MARK = "RAY_BOOTSTRAP_SIGNALS"
 """The variable is ``blocked`` if the entrypoint has blocked them."""
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """They stop the run; all others that are forwarded only go on to the workload."""
+ENTRYPOINT_BLOCKS = STOPPING | {signal.SIGUSR1, signal.SIGUSR2}
+"""What the entrypoint blocks; a test compares it with the Dockerfile."""
 _FAULTS = {signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS}
 JOB_CONTROL = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT})
 """The first three suspend this node; SIGCONT continues it."""
@@ -56,11 +58,11 @@ def block() -> None:
 
 
 def restore(host: Host) -> None:
-    """Restore the inherited mask, without what the entrypoint blocked, and always with SIGCHLD delivered.
+    """Restore the inherited mask, without what the entrypoint has blocked, and always with SIGCHLD delivered.
 
     :raises Stopped: as PID 1 without a supervisor, if a signal is pending: the kernel would drop it.
     """
     if os.getpid() == 1 and (pending := signal.sigpending() & STOPPING):
         raise Stopped(min(pending), f"stopped by {name_of(min(pending))}")
-    own = forwarded() if host.get(ENTRYPOINT_MARK) == "blocked" else frozenset()
+    own = ENTRYPOINT_BLOCKS if host.get(ENTRYPOINT_MARK) == "blocked" else frozenset()
     signal.pthread_sigmask(signal.SIG_SETMASK, (_inherited or set()) - own - {signal.SIGCHLD})
