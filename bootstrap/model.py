@@ -80,7 +80,7 @@ class NodeIdentity:
     """Host names or addresses of the head according to the launcher, best first."""
     sources: Sources = field(default_factory=dict)
     isolation_timeout: float = math.inf
-    """Seconds after which a head whose workers have all fallen silent ends the run; infinite: never."""
+    """Seconds after which a head without workers, the last of which fell silent, ends the run; infinite: never."""
 
     @property
     def run_hash(self) -> str:

@@ -261,19 +261,19 @@ def test_ending_all_when_processes_make_more(run: Any) -> None:
 
 def test_the_end_of_a_watched_process_is_told_once(run: Any) -> None:
     async def body(children: Children) -> None:
-        told: list[int | None] = []
+        exits: list[int | None] = []
         child = children.spawn(SLEEP, dict(os.environ))
         found = read_process(child.pid)
         assert found is not None
-        children.watch(found, told.append)
+        children.watch(found, exits.append)
         await asyncio.sleep(0)
-        assert told == []
+        assert exits == []
         child.signal(signal.SIGKILL)
         assert await child.exited == 137
-        await until(lambda: told)
-        children.watch(found, told.append)  # it is gone already
-        await until(lambda: len(told) == 2)
-        assert told == [signal.SIGKILL, None]
+        await until(lambda: exits)
+        children.watch(found, exits.append)  # it is gone already
+        await until(lambda: len(exits) == 2)
+        assert exits == [signal.SIGKILL, None]
 
     run(body)
 
@@ -287,15 +287,15 @@ def test_the_status_of_a_watched_child(run: Any, script: str, wait_status: int, 
     """The loop may learn of its end in either order."""
 
     async def body(children: Children) -> int | None:
-        told: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        exits: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         child = children.spawn(["sh", "-c", f"sleep 0.1; {script}"], dict(os.environ))
         found = read_process(child.pid)
         assert found is not None
-        children.watch(found, told.set_result)
+        children.watch(found, exits.set_result)
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 (the loop waits until both are due)
         if first == "SIGCHLD":
             children._reap()
-        return await told
+        return await exits
 
     assert run(body) == wait_status
 
@@ -317,9 +317,9 @@ def test_the_status_of_another_parents_zombie(run: Any, script: str, wait_status
         with os.fdopen(reading) as stream:
             found = read_process(int(await asyncio.to_thread(stream.readline)))
         assert found is not None
-        told: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        children.watch(found, told.set_result)
-        wait_status = await told
+        exits: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        children.watch(found, exits.set_result)
+        wait_status = await exits
         assert [process.pid for process in table.zombies(parent.pid)] == [found.pid]
         os.close(write_line)
         await parent.exited
@@ -349,11 +349,11 @@ def test_what_we_end_ourselves_is_not_told(run: Any) -> None:
         child = children.spawn(SLEEP, dict(os.environ))
         found = read_process(child.pid)
         assert found is not None
-        told: list[int | None] = []
-        children.watch(found, told.append)
+        exits: list[int | None] = []
+        children.watch(found, exits.append)
         await children.end_all(10)
         assert await child.exited == 143
         await asyncio.sleep(0.05)
-        assert told == []
+        assert exits == []
 
     run(body)

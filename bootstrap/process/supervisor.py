@@ -8,7 +8,7 @@ agent. Whichever two of the three are killed with SIGKILL, the third ends what a
 * If the supervisor or the standby is killed, the agent reads end of file from a pipe that only that process held open,
   and shuts down.
 
-There is no standby if the supervisor is PID 1, since the kernel ends everything in a PID namespace with its PID 1
+PID 1 has no standby, since the kernel ends everything in a PID namespace with its PID 1
 (pid_namespaces(7)).
 
 Each is one short loop, like tini: it keeps signals blocked and fetches them with sigwaitinfo(2). It has no handlers,
