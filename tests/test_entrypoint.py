@@ -46,7 +46,7 @@ def test_sigterm_soon_after_exec_as_pid_1(site: Site, milliseconds: int) -> None
 
 
 def test_the_entrypoint_blocks_what_the_agent_lifts_and_executes_it() -> None:
-    blocked = ",".join(sorted(signum.name.removeprefix("SIG") for signum in signals.ENTRYPOINT_BLOCKS))
+    blocked = ",".join(sorted(signum.name.removeprefix("SIG") for signum in signals.FROM_LAUNCHERS))
     assert ["env", f"--block-signal={blocked}", f"{signals.ENTRYPOINT_MARK}=blocked", "ray-bootstrap"] == ENTRYPOINT
 
 

@@ -16,8 +16,9 @@ ENTRYPOINT_MARK = "RAY_BOOTSTRAP_SIGNALS"
 """The variable is ``blocked`` if the entrypoint has blocked them."""
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """They stop the run; all others that are forwarded only go on to the workload."""
-ENTRYPOINT_BLOCKS = STOPPING | {signal.SIGUSR1, signal.SIGUSR2}
-"""What the entrypoint blocks; a test compares it with the Dockerfile."""
+FROM_LAUNCHERS = STOPPING | {signal.SIGUSR1, signal.SIGUSR2}
+"""Those that launchers send: the entrypoint blocks them, and the agent handles one that it is sent directly. All others
+reach the agent through its supervisors only."""
 _FAULTS = {signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS}
 JOB_CONTROL = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT})
 """The first three suspend this node; SIGCONT continues it."""
@@ -64,5 +65,5 @@ def restore(host: Host) -> None:
     """
     if os.getpid() == 1 and (pending := signal.sigpending() & STOPPING):
         raise Stopped(min(pending), f"stopped by {name_of(min(pending))}")
-    own = ENTRYPOINT_BLOCKS if host.get(ENTRYPOINT_MARK) == "blocked" else frozenset()
+    own = FROM_LAUNCHERS if host.get(ENTRYPOINT_MARK) == "blocked" else frozenset()
     signal.pthread_sigmask(signal.SIG_SETMASK, (_inherited or set()) - own - {signal.SIGCHLD})

@@ -30,8 +30,6 @@ from bootstrap.settings import Settings
 
 _SHOWN = ("run_id", "role", "rank", "size")
 """Fields of the identity that ``ray-bootstrap status`` shows."""
-_HANDLED = signals.STOPPING | {signal.SIGUSR1, signal.SIGUSR2}
-"""Signals that the agent handles if it is sent one directly; all others reach it through its supervisors only."""
 _IGNORED_BY_DEFAULT = (signal.SIGWINCH, signal.SIGURG)
 
 
@@ -63,7 +61,7 @@ def handle_signals(run: Context, above: Sequence[int]) -> None:
     loop = asyncio.get_running_loop()
     for pipe in above:
         loop.add_reader(pipe, _read_signals, run, pipe)
-    for signum in signals.forwarded().intersection(_HANDLED):
+    for signum in signals.forwarded().intersection(signals.FROM_LAUNCHERS):
         loop.add_signal_handler(signum, _on_signal, run, signum, None)
     signals.restore(run.host)
 
