@@ -227,6 +227,7 @@ def test_a_signal_during_the_quorum_says_who_was_missing(site: Site) -> None:
 def test_a_signal_to_an_idle_worker_during_the_workload(site: Site) -> None:
     head, worker = site.several(2, workload=HANDLES)
     head.says("up", where="out")
+    worker.is_in("joined")  # Ray, and so the head, knows it a moment before
     raylet = worker.raylet
     worker.send(TERM)
     assert worker.wait() == 143
@@ -243,6 +244,7 @@ def test_a_signal_to_an_idle_worker_during_the_workload(site: Site) -> None:
 def test_a_busy_worker_stays_until_the_workload_has_ended(site: Site) -> None:
     head, worker = site.several(2, "--grace=1h", workload=UNTIL_TOLD, env={"FAKE_RAY": "busy"})
     head.says("up", where="out")
+    worker.is_in("joined")
     worker.send(TERM)
     worker.appears("record.drain")
     (site.folder / "go").touch()
@@ -252,7 +254,8 @@ def test_a_busy_worker_stays_until_the_workload_has_ended(site: Site) -> None:
 def test_a_signal_to_all_agents_leaves_the_workload_its_cluster(site: Site) -> None:
     nodes = site.several(3, "--grace=1h", workload=SAVES, env={"FAKE_RAY": "busy"})
     nodes[0].says("up", where="out")
-    nodes[2].is_in("joined")  # Ray knows it a moment before
+    for worker in nodes[1:]:
+        worker.is_in("joined")
     for node in reversed(nodes):
         node.send(TERM)
     nodes[0].says("saving", where="out")
@@ -267,6 +270,7 @@ def test_the_grace_of_a_busy_worker_ends(site: Site, how: str) -> None:
     grace = "--grace=4" if how == "grace" else "--grace=1h"
     head, worker = site.several(2, grace, workload=STAY, env={"FAKE_RAY": "busy"})
     head.says("up", where="out")
+    worker.is_in("joined")
     worker.send(TERM)
     worker.appears("record.drain")
     if how == "signal":
@@ -279,6 +283,7 @@ def test_the_grace_of_a_busy_worker_ends(site: Site, how: str) -> None:
 def test_a_grace_that_is_too_short_to_drain_says_so(site: Site) -> None:
     head, worker = site.several(2, "--grace=0.5", workload=STAY, env={"FAKE_RAY": "busy"})
     head.says("up", where="out")
+    worker.is_in("joined")
     worker.send(TERM)
     assert worker.wait() == 143
     assert "--grace=0.5 is too short to drain Ray, so tasks here are killed; fix: --grace=3 or more" in worker.err

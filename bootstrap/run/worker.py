@@ -78,7 +78,7 @@ async def join_roll_call(
 async def join_cluster(
     run: Context, node: Node, starter: Starter, env: Mapping[str, str], membership: Membership
 ) -> Mapping[str, str]:
-    """Start Ray when the head releases this node; return once it has joined, or if the run ends first.
+    """Start Ray when the head releases this node; return once Ray has started, or if the run ends first.
 
     :returns: the environment, now with this node's certificate, if the run has TLS.
     """
@@ -107,9 +107,6 @@ async def _start_when_released(
     except BootstrapError as error:
         membership.report(Phase.FAILED, error.message, error.name)
         raise
-    membership.report(Phase.JOINED)
-    run.enter(Phase.JOINED, use=environment.for_shell(env, gcs))
-    run.log.say(f"joined {gcs} after {run.seconds:.1f} s; waiting for the head's verdict")
     return env
 
 
@@ -120,7 +117,12 @@ async def stay_until_verdict(
 
     :raises RayDied: if the connection to the head is lost.
     """
-    try:
+    try:  # from the moment in which it says that it has joined, a stop leaves in peace
+        if not membership.ended.done():
+            gcs = run.runtime.manifest.gcs
+            membership.report(Phase.JOINED)
+            run.enter(Phase.JOINED, use=environment.for_shell(env, gcs))
+            run.log.say(f"joined {gcs} after {run.seconds:.1f} s; waiting for the head's verdict")
         await starter.end()
         return await asyncio.shield(membership.ended)
     except asyncio.CancelledError:
