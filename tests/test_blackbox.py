@@ -107,8 +107,8 @@ def test_what_the_workload_finds_in_its_environment(site: Site) -> None:
 def test_how_ray_is_started_on_a_head(site: Site) -> None:
     args = ["--num-cpus=3", "--num-gpus=2", "--memory=2Gi", "--object-store-memory=100Mi", "--resources", '{"disk": 2}']
     args += ["--labels=zone=a", "--gcs-port=6391", "--dashboard-port=8391", "--ray-client-server-port=10391"]
-    args += ["--dashboard-agent-listen-port=52391", "--metrics-export-port=52392", "--dashboard-agent-grpc-port=52393"]
-    args += ["--runtime-env-agent-port=52394", "--min-worker-port=20000", "--max-worker-port=20999"]
+    args += ["--dashboard-agent-listen-port=30391", "--metrics-export-port=30392", "--dashboard-agent-grpc-port=30393"]
+    args += ["--runtime-env-agent-port=30394", "--min-worker-port=20000", "--max-worker-port=20999"]
     args += ["--ray-start-arg=--verbose", "--ignore-check=gpus"]
     node = site.run(*args, "--", "true")
     assert node.wait() == 0, node.err
@@ -128,10 +128,10 @@ def test_how_ray_is_started_on_a_head(site: Site) -> None:
         "--dashboard-host=127.0.0.1",
         "--dashboard-port=8391",
         "--ray-client-server-port=10391",
-        "--dashboard-agent-listen-port=52391",
-        "--metrics-export-port=52392",
-        "--dashboard-agent-grpc-port=52393",
-        "--runtime-env-agent-port=52394",
+        "--dashboard-agent-listen-port=30391",
+        "--metrics-export-port=30392",
+        "--dashboard-agent-grpc-port=30393",
+        "--runtime-env-agent-port=30394",
         "--min-worker-port=20000",
         "--max-worker-port=20999",
         "--disable-usage-stats",

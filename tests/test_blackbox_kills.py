@@ -111,7 +111,7 @@ def test_a_raylet_is_found_by_its_session_only_in_a_folder_of_the_run_alone(tmp_
     try:
         mine = Manifest(closed_dir=str(tmp_path), ray_dir=str(session.parent), pid_scope=table.pid_scope())
         found = dataclasses.replace(mine, closed_dir="", session=str(session)) if known else mine
-        wait_for(lambda: table.read_process(live.pid).name == "raylet", what="exec")  # type: ignore[union-attr]
+        wait_for(lambda: str(session).encode() in Path(f"/proc/{live.pid}/cmdline").read_bytes(), what="exec")
         assert [process.pid for process in cleanup._survivors(found)] == ([] if known else [live.pid])
     finally:
         live.kill()

@@ -122,9 +122,9 @@ def test_the_head_is_never_there(site: Site) -> None:
 
 
 def test_nodes_that_never_come_are_named(site: Site) -> None:
-    head, worker = (site.rank(rank, 4, "--quorum-timeout=1", env={"FAKE_RAY": ""}) for rank in range(2))
+    head, worker = (site.rank(rank, 4, "--quorum-timeout=4", env={"FAKE_RAY": ""}) for rank in range(2))
     assert statuses(head, worker) == [75, 75]
-    assert "2 of 4 nodes after 1 s; joined: rank 0, 1" in head.err
+    assert "2 of 4 nodes after 4 s; joined: rank 0, 1" in head.err
     assert "rank 2: never seen" in head.err
     assert "rank 3: never seen" in head.err
     assert "rank 2: never seen" in worker.verdict["reason"]
@@ -132,7 +132,7 @@ def test_nodes_that_never_come_are_named(site: Site) -> None:
 
 
 def test_a_node_that_is_stuck_is_named_with_its_phase(site: Site) -> None:
-    head = site.rank(0, 2, "--quorum-timeout=1")
+    head = site.rank(0, 2, "--quorum-timeout=4")
     worker = site.rank(1, 2, env={"FAKE_RAY": "hang"})
     check("stuck-worker", there=worker.wait(), elsewhere=[head.wait()])
     assert "(127.0.0.2) starting-ray " in head.err
@@ -187,7 +187,7 @@ def test_a_second_head(site: Site) -> None:
 
 
 def test_nodes_that_were_told_of_different_sizes(site: Site) -> None:
-    head = site.rank(0, 2, "--quorum-timeout=1")
+    head = site.rank(0, 2, "--quorum-timeout=4")
     worker = site.rank(2, 3)
     assert statuses(worker, head) == [65, 75]
     assert "expects 3 nodes, the head " in worker.err
@@ -215,7 +215,7 @@ def test_another_version_of_ray(site: Site) -> None:
     ],
 )
 def test_another_secret(site: Site, first: str | None, second: str | None, told: str) -> None:
-    head = site.rank(0, 2, "--quorum-timeout=1", env={"RAY_BOOTSTRAP_SECRET": first})
+    head = site.rank(0, 2, "--quorum-timeout=4", env={"RAY_BOOTSTRAP_SECRET": first})
     worker = site.rank(1, 2, env={"RAY_BOOTSTRAP_SECRET": second})
     check("secrets-differ", there=worker.wait(), elsewhere=[head.wait()])
     assert told in worker.err
