@@ -37,10 +37,11 @@ sys.addaudithook(_note_start)
 
 def pytest_configure(config: pytest.Config) -> None:
     pytest.register_assert_rewrite("cluster", "faults")
-    # While one works, a quarter of the examples; CI tries all.
-    hypothesis.settings.register_profile("quick", max_examples=25)
-    if not os.environ.get("CI"):
-        hypothesis.settings.load_profile("quick")
+    # How long an example takes says more about the machine's load than about the code. CI tries all examples.
+    too_slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("all", deadline=None, suppress_health_check=too_slow)
+    hypothesis.settings.register_profile("quick", parent=hypothesis.settings.get_profile("all"), max_examples=25)
+    hypothesis.settings.load_profile("all" if os.environ.get("CI") else "quick")
     # A shell's `&` and nohup have some of them ignored, and what we start would go on to.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):

@@ -451,6 +451,7 @@ def test_a_daemon_of_a_worker_that_ends_by_itself(site: Site, fault: str, on_nod
     site.shorten(STOPPED_FIRST_S=1)
     nodes = site.several(3, f"--on-node-loss={on_node_loss}", workload=UNTIL_TOLD)
     nodes[0].says("up", where="out")
+    nodes[1].is_in("joined")
     os.kill(nodes[1].raylet, signal.SIGKILL)
     nodes[0].says("rank 1 (", "Ray's raylet on ")
     if on_node_loss == "warn":

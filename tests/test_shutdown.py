@@ -138,7 +138,7 @@ def test_a_folder_that_hangs_is_not_waited_for(
     monkeypatch.setattr(cleanup, "remove_owned_files", lambda _manifest: hung.wait())
     status, err, entry = ended(folder, 4, manifest=record(folder))
     assert (status, entry["status"]) == (4, 4)
-    assert f"warning: removing this run's files: {folder}/shared timed out after 0.1 s" in err
+    assert f"warning: removing this run's files: {folder}/shared timed out after " in err
 
 
 def test_a_result_file_that_hangs_is_not_waited_for(folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_result_file_that_hangs_is_not_waited_for(folder: Path) -> None:
     finally:
         os.close(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))  # lets the thread go
     assert status == 5
-    assert f"writing the result: {fifo} timed out after 0.1 s" in err
+    assert f"writing the result: {fifo} timed out after " in err
 
 
 @pytest.fixture

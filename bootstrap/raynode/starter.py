@@ -124,5 +124,5 @@ async def start(
         with contextlib.suppress(TimedOut):
             cause = await run_in_thread(timeouts.READ_LOGS_S, lambda: causes_since(ray_dir, begun))
         cause = cause or [starter.printed()]
-        what = "\n".join([f"`ray start` failed: {'; '.join(faults)}", *cause])
+        what = "\n".join([f"`ray start` failed: {'; '.join(faults)}", *cause]).rstrip()
         raise RayStartFailed(what, hint="see the cause above; the last line names Ray's logs")

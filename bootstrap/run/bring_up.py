@@ -59,7 +59,7 @@ async def start_ray(
         argv = command.start_argv(node, ports, None if head else gcs)
         await wait_for(limit, start(starter, argv, env, node.temp_dir, partial(_note_started, run)))
     except TimedOut:
-        what = f"`ray start` timed out after {limit:g} s\n{starter.printed()}"
+        what = f"`ray start` timed out after {limit:g} s\n{starter.printed()}".rstrip()
         raise RayStartFailed(what, hint="check for a slow file system; --quorum-timeout waits longer") from None
     daemons = session.daemons(run.children.alive())
     if "raylet" not in {daemon.name for daemon in daemons}:

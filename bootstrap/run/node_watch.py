@@ -61,7 +61,7 @@ class NodeWatch:
         if self.quorum_reached:
             if self._run.settings.on_node_loss != "fail" or member.phase is Phase.REFUSED:
                 return None
-            return RayDied(f"{name} was lost during the workload ({what}), and --on-node-loss=fail")
+            return RayDied(f"--on-node-loss=fail, and {name} was lost during the workload: {what}")
         if not self._all_needed:
             return None
         if member.phase is Phase.REFUSED:

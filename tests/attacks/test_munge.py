@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -51,7 +52,7 @@ def munged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         wait_for(munge.is_available, timeout=30, what="munged")
         yield path
     finally:
-        daemon.terminate()
+        daemon.kill()  # a SIGTERM just before its accept(2) would wait for the next client
         daemon.wait()
         shutil.rmtree(folder)
 
@@ -176,8 +177,9 @@ def test_a_munged_that_is_kept_busy_is_asked_again_and_holds_nothing_of_who_has_
     async def scenario() -> None:
         made = generate(THROUGH_MUNGE)
         async with a_head(made) as head:
-            with socket.socket(socket.AF_UNIX) as idle:
-                idle.connect(str(munged))
+            with contextlib.ExitStack() as idle:
+                for _ in range(8):  # munged drops each after 2 s
+                    idle.enter_context(socket.socket(socket.AF_UNIX)).connect(str(munged))
                 for _ in range(50):
                     async with a_peer(head.port) as peer:
                         peer.send({"t": "hail", "v": 2, "nonce": "0" * 32})
