@@ -458,6 +458,8 @@ def test_a_daemon_of_a_worker_that_ends_by_itself(site: Site, fault: str, on_nod
         (site.folder / "go").touch()
     head, there, other = statuses(*nodes)
     check(fault, there=there, elsewhere=[head, other], workload=0)
+    if on_node_loss == "fail":
+        assert ") was lost during the workload: Ray's raylet on " in nodes[0].verdict["reason"]
 
 
 def test_a_worker_lost_before_the_quorum_may_be_replaced(site: Site) -> None:

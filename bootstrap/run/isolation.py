@@ -65,7 +65,7 @@ class IsolationTimer:
         silent = sum(member.fell_silent for member in self._workers())
         who = f"all {count} workers" if silent == count else f"{silent} of {count} workers"
         who = f"{who} fell silent, the last one," if count > 1 else "its only worker fell silent,"
-        alike = "" if count > 1 else "; with two nodes this cannot be told from a dead worker"
+        alike = "" if count > 1 else "; with two nodes a dead worker looks the same"
         return (
             f"this node ({me.host}, {_where(me.ip)}) seems to be cut off: {who} {last.name},"
             f" {now - last.since:.0f} s ago, and none has connected since{alike}"

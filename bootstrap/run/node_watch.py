@@ -43,7 +43,7 @@ class NodeWatch:
             return  # once the run ends, every node leaves
         if member.phase.is_loss and member.phase is not Phase.REFUSED:  # on_refused has logged that
             run.log.warn(f"{member.name} {what}")
-        if member.phase.is_loss and (reason := self._reason_to_stop(member, what)):
+        if member.phase.is_loss and (reason := self._reason_to_stop(member)):
             # If the whole run is being stopped, a worker may be first: the signal is the reason then, not the loss.
             delay = timeouts.STOPPED_FIRST_S if member.phase in (Phase.LEAVING, Phase.LEFT) else 0
             asyncio.get_running_loop().call_later(delay, run.lifecycle.stop, reason)
@@ -55,13 +55,13 @@ class NodeWatch:
         self.quorum_reached = True
         self._isolation.check()
 
-    def _reason_to_stop(self, member: Member, what: str) -> BootstrapError | None:
+    def _reason_to_stop(self, member: Member) -> BootstrapError | None:
         """Return why the run cannot go on without this node; None if it can."""
         name = member.name
         if self.quorum_reached:
             if self._run.settings.on_node_loss != "fail" or member.phase is Phase.REFUSED:
                 return None
-            return RayDied(f"--on-node-loss=fail, and {name} was lost during the workload: {what}")
+            return RayDied(f"--on-node-loss=fail, and {name} was lost during the workload: {member.detail}")
         if not self._all_needed:
             return None
         if member.phase is Phase.REFUSED:
