@@ -113,11 +113,11 @@ async def _start_when_released(
 async def stay_until_verdict(
     run: Context, identity: NodeIdentity, starter: Starter, env: Mapping[str, str], membership: Membership
 ) -> Verdict:
-    """Return the head's verdict; if this node is stopped before, drain it first.
+    """Report that this node has joined, and return the head's verdict; if this node is stopped before, drain it first.
 
     :raises RayDied: if the connection to the head is lost.
     """
-    try:  # from the moment in which it says that it has joined, a stop leaves in peace
+    try:  # around the report, too: whoever has seen it may rely on the drain
         if not membership.ended.done():
             gcs = run.runtime.manifest.gcs
             membership.report(Phase.JOINED)
