@@ -206,13 +206,10 @@ def test_ending_a_workload(run: Any) -> None:
         stubborn, _ = await started(children, STUBBORN)
         stopped = children.spawn(SLEEP, dict(os.environ))
         stopped.signal(signal.SIGSTOP)
-        statuses = [
-            await workload.finish(children, obedient, signal.SIGTERM, 10, force_stop),
-            await workload.finish(children, stubborn, signal.SIGTERM, 0.1, force_stop),
-            await workload.finish(children, stopped, signal.SIGTERM, 10, force_stop),
-        ]
+        for child, grace in ((obedient, 10), (stubborn, 0.1), (stopped, 10)):
+            await workload.finish(children, child, signal.SIGTERM, grace, force_stop)
         await children.end_all(0)
-        return statuses
+        return [child.exited.result() for child in (obedient, stubborn, stopped)]
 
     assert run(body) == [143, 137, 143]
 
@@ -220,7 +217,8 @@ def test_ending_a_workload(run: Any) -> None:
 def test_the_grace_is_for_what_a_wrapper_started_too(run: Any, capfd: pytest.CaptureFixture[str]) -> None:
     async def body(children: Children) -> int:
         wrapper, _ = await started(children, WRAPPER)
-        return await workload.finish(children, wrapper, signal.SIGTERM, 10, asyncio.Event())
+        await workload.finish(children, wrapper, signal.SIGTERM, 10, asyncio.Event())
+        return wrapper.exited.result()
 
     assert run(body) == 143
     assert "saved\n" in capfd.readouterr().err

@@ -39,13 +39,12 @@ def start(children: Children, argv: Sequence[str], env: Mapping[str, str]) -> Ch
         return NOT_EXECUTABLE, f"{argv[0]!r} cannot be executed: {error.strerror}"
 
 
-async def finish(children: Children, child: Child, signum: int, grace: float, force_stop: asyncio.Event) -> int:
+async def finish(children: Children, child: Child, signum: int, grace: float, force_stop: asyncio.Event) -> None:
     """Signal the workload's process group, then kill what is left of it and its descendants.
 
     Descendants count, too: SIGTERM ends ``sh -c 'python train.py; ...'`` at once, while Python still saves its work.
 
     :param grace: seconds between the signal and SIGKILL; ``force_stop`` cuts them short.
-    :returns: the workload's exit status.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + grace
@@ -57,7 +56,6 @@ async def finish(children: Children, child: Child, signum: int, grace: float, fo
     for process in left:
         send(process, signal.SIGKILL)
     await asyncio.wait([child.exited], timeout=timeouts.KILL_S)
-    return child.exited.result() if child.exited.done() else 128 + signal.SIGKILL
 
 
 def ending(child: Child) -> str:
