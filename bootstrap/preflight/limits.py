@@ -17,6 +17,8 @@ LEAST_ADDRESSES, ENOUGH_ADDRESSES = 1280 * MIB, 4 * GIB
 Ray 2.60, 2 CPUs, ``ray.init()`` and a task: with a store of 80 MB 1.38 GB are too few ("can't start new thread") and
 1.54 GB enough; with one of 1 GB 2.05 GB are too few (the workload hangs) and 2.56 GB enough. With 64 CPUs the stacks of
 more threads take up to 0.9 GB more."""
+_LITTLE_STORE = 128 * MIB
+"""The smallest object store that a remedy offers."""
 LEAST_TASKS = {Role.HEAD: 250, Role.WORKER: 120}
 """Processes and threads, which RLIMIT_NPROC and pids.max both count, with the agent's own.
 
@@ -48,8 +50,8 @@ def address_space(node: Node) -> Iterator[Finding]:
         remedy += " PropagateResourceLimitsExcept=AS in slurm.conf"
     elif node.in_pod:
         remedy = "remove `ulimit -v` from the image's entrypoint, or LimitAS from the container runtime's unit"
-    if limit >= LEAST_ADDRESSES + (least := 128 * MIB):
-        remedy += f"; or --object-store-memory={max(least, limit - ENOUGH_ADDRESSES)}"
+    if limit >= LEAST_ADDRESSES + _LITTLE_STORE:
+        remedy += f"; or --object-store-memory={max(_LITTLE_STORE, limit - ENOUGH_ADDRESSES)}"
     yield Finding("address-space", message, remedy, fatal=limit < store + LEAST_ADDRESSES)
 
 
