@@ -28,8 +28,9 @@ from typing import Any
 from bootstrap.files.secret import Secret
 from bootstrap.model import HeadAddress, Verdict
 from bootstrap.rollcall.client import Membership
-from bootstrap.rollcall.server import Member, RollCall
-from bootstrap.rollcall.wire import Hello
+from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.member import Member
+from bootstrap.rollcall.server import RollCall
 
 RUN = "benchmark"
 SECRET = Secret(b"0123456789abcdef" * 4, "the benchmark")

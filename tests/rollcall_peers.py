@@ -22,8 +22,9 @@ from bootstrap.files.certificates import Issued
 from bootstrap.files.secret import NO_SECRET, Secret
 from bootstrap.model import HeadAddress, Phase
 from bootstrap.rollcall.client import Membership
-from bootstrap.rollcall.server import Member, RollCall
-from bootstrap.rollcall.wire import Hello
+from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.member import Member
+from bootstrap.rollcall.server import RollCall
 
 RUN = "run/7 of ü"
 SECRET = b"correct horse battery staple"
@@ -156,7 +157,7 @@ class Keys:
     heard: int = 0
 
     def _key(self, side: str) -> bytes:
-        info = f"ray-bootstrap/2\n{side}\n{self.attempt}\n{self.run}".encode()
+        info = f"ray-bootstrap/3\n{side}\n{self.attempt}\n{self.run}".encode()
         salt = (self.worker_nonce + self.head_nonce).encode()
         return HKDF(algorithm=SHA256(), length=32, salt=salt, info=info).derive(self.secret)
 
@@ -215,7 +216,7 @@ class Peer:
             pass
         return True
 
-    async def hail(self, nonce: str = "0" * 32, version: Any = 2) -> dict[str, Any]:
+    async def hail(self, nonce: str = "0" * 32, version: Any = 3) -> dict[str, Any]:
         self.send({"t": "hail", "v": version, "nonce": nonce})
         return await self.hear()
 

@@ -14,8 +14,8 @@ from bootstrap.errors import QuorumTimeout
 from bootstrap.log import Log
 from bootstrap.model import Phase
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
-from bootstrap.rollcall.server import Member
-from bootstrap.rollcall.wire import Hello
+from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.member import Member
 from bootstrap.run import quorum
 from bootstrap.run.quorum import Goal
 from bootstrap.settings import Settings

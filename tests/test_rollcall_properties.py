@@ -19,7 +19,8 @@ from rollcall_peers import given as given_secret
 
 from bootstrap.errors import BootstrapError
 from bootstrap.model import HeadAddress, Phase, Verdict
-from bootstrap.rollcall.client import Membership, NotThisHead
+from bootstrap.rollcall.client import Membership
+from bootstrap.rollcall.refusal import NotThisHead
 from bootstrap.rollcall.server import RollCall
 from bootstrap.rollcall.wire import BEAT, MAX_LINE, Connection, decode, encode
 
@@ -123,7 +124,7 @@ async def a_worker_in_memory(secret: bytes | None) -> tuple[Membership, asyncio.
 # What to send: noise, and messages that are nearly or quite right, cut anywhere.
 
 _GOOD: list[dict[str, Any]] = [
-    {"t": "hail", "v": 2, "nonce": "0" * 32},
+    {"t": "hail", "v": 3, "nonce": "0" * 32},
     {"t": "hello", **dataclasses.asdict(hello(2))},
     {"t": "phase", "phase": "joined", "detail": "", "error": ""},
     {"t": "bye", "reason": "gone"},
@@ -223,7 +224,7 @@ def test_any_bytes_from_a_member_into_the_head(stream: Stream) -> None:
 
 def enrol(pipe: Pipe, rank: int) -> None:
     nonce = "a" * 32
-    pipe.protocol.data_received(encode({"t": "hail", "v": 2, "nonce": nonce}))
+    pipe.protocol.data_received(encode({"t": "hail", "v": 3, "nonce": nonce}))
     keys = Keys(SECRET, "worker", nonce, pipe.said()[-1]["nonce"])
     pipe.protocol.data_received(keys.sign(encode(hello(rank).message())))
     assert [m["t"] for m in pipe.said()] == ["challenge", "welcome", "go"]

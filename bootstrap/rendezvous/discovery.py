@@ -16,8 +16,9 @@ from bootstrap.log import Log
 from bootstrap.model import HeadAddress
 from bootstrap.process.bounded import TimedOut, run_in_thread
 from bootstrap.rendezvous.protocol import Lookup, Rendezvous
-from bootstrap.rollcall.client import Membership, NotThisHead
-from bootstrap.rollcall.wire import Hello
+from bootstrap.rollcall.client import Membership
+from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.refusal import NotThisHead
 from bootstrap.settings import Settings
 
 _LOOKS_PER_SECOND = 1000

@@ -1,7 +1,9 @@
 """The one connection between agents: docs/rollcall.md has the protocol, message by message.
 
 :mod:`~bootstrap.rollcall.wire`
-    JSON lines over TCP, bounded both ways; the hello.
+    JSON lines over TCP, bounded both ways.
+:mod:`~bootstrap.rollcall.hello`
+    A node's description of itself.
 :mod:`~bootstrap.rollcall.auth`, :mod:`~bootstrap.rollcall.credential`
     Who may take part: the run tag, keys and MACs; the secret in a MUNGE credential.
 :mod:`~bootstrap.rollcall.listener`, :mod:`~bootstrap.rollcall.handshake`, :mod:`~bootstrap.rollcall.admission`
@@ -10,4 +12,6 @@
     The head's side: admits or refuses, releases, knows who is where, delivers the verdict.
 :mod:`~bootstrap.rollcall.client`
     A worker's side: is this my head, may I start Ray, how did it end.
+:mod:`~bootstrap.rollcall.member`, :mod:`~bootstrap.rollcall.refusal`
+    What the head knows about a node; what a head's answer means to a worker that does not join it.
 """

@@ -6,7 +6,7 @@ The order serves the reader of the error: another run first, then identity, then
 from collections.abc import Callable
 
 from bootstrap.errors import IdentityError
-from bootstrap.rollcall.wire import Hello
+from bootstrap.rollcall.hello import Hello
 
 CLOCK_TOLERANCE = 5.0
 """Seconds by which a node's clock may differ before the head reports it."""

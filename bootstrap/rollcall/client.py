@@ -1,32 +1,22 @@
 """A worker's side of the roll call."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bootstrap import net, timeouts
-from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
+from bootstrap.errors import RayDied
 from bootstrap.files.certificates import Issued
-from bootstrap.files.secret import FIX_MISMATCH, FIX_MUNGE, Secret
+from bootstrap.files.secret import Secret
 from bootstrap.model import HeadAddress, Phase, Verdict
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.rollcall import auth, credential, wire
-from bootstrap.rollcall.admission import FIX_TLS
 from bootstrap.rollcall.auth import Authenticator
+from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.refusal import NotThisHead, mismatch, refusal
 from bootstrap.rollcall.stall import StallDetector
-from bootstrap.rollcall.wire import Connection, Hello, Message
-
-_KINDS = {
-    "none": "no secret",
-    "secret": "a secret",
-    "token": "Ray's token",
-    "munge": "a secret through MUNGE",
-}
-
-
-class NotThisHead(Exception):
-    """The head of this run and attempt is not at that address; the search goes on."""
+from bootstrap.rollcall.wire import Connection, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +54,17 @@ class Membership:
     _timer: asyncio.TimerHandle | None = None
     _stalls: StallDetector = field(init=False, repr=False, compare=False)
     _said_hello: bool = False
+    on_peers: Callable[[Message], None] = lambda _message: None
+    """Called with each message that names nodes to probe."""
+
+    def __post_init__(self) -> None:
+        self._hear_kind: Mapping[str, Callable[[Connection, Message], None]] = {
+            "go": self._hear_go,
+            "certificate": self._hear_certificate,
+            "ping": lambda connection, _message: connection.send(wire.BEAT),
+            "peers": lambda _connection, message: self.on_peers(message),
+            "verdict": self._hear_verdict,
+        }
 
     async def greet(self, head: HeadAddress, timeout: float) -> None:
         """Connect and check, within ``timeout`` seconds, that a head of this run answers there.
@@ -137,7 +138,7 @@ class Membership:
             if self._connection is not None:  # so that the head can report it, too
                 self._connection.send({"t": "bye", "reason": "another kind of secret"})
                 self._connection.close("another kind of secret")
-            raise _mismatch(self.secret, challenge.auth)
+            raise mismatch(self.secret, challenge.auth)
         if challenge.auth == "munge":
             value = await credential.read(challenge.credential, self.hello, self._nonce)
             self.secret = replace(self.secret, value=value)
@@ -160,6 +161,11 @@ class Membership:
         """Report this node's phase to the head; with ``failed``, also the name of the error."""
         if self._connection is not None:
             self._connection.send({"t": "phase", "phase": phase.value, "detail": detail, "error": error})
+
+    def report_finding(self, finding: str) -> None:
+        """Report a possible cause, for the head to show should this node not become ready."""
+        if self._connection is not None:
+            self._connection.send({"t": "finding", "text": finding})
 
     async def leave(self, reason: str) -> None:
         """Send bye with the reason, so that the head does not report a lost connection, and close the connection."""
@@ -198,7 +204,7 @@ class Membership:
         if kind == "challenge" and not self._challenged.done():
             self._answer(message)
         elif kind == "refuse":
-            self._fail(_refusal(message) if self._said_hello or self._is_ours(message) else NotThisHead("refused"))
+            self._fail(refusal(message) if self._said_hello or self._is_ours(message) else NotThisHead("refused"))
         elif not self._said_hello:
             raise ValueError(f"{kind!r} before the hello")
         elif kind == "welcome":
@@ -208,16 +214,20 @@ class Membership:
                 connection.admitted = True
         elif not self._welcomed.done():
             raise ValueError(f"{kind!r} before the welcome")
-        elif kind == "go":
-            if not self.released.done():
-                self.released.set_result(wire.text(message, "gcs"))
-        elif kind == "certificate" and connection.authenticator is not None:
-            if not self._certified.done():
-                self._certified.set_result(Issued(wire.text(message, "certificate"), wire.text(message, "ca")))
-        elif kind == "verdict":
-            self._conclude(connection, message)
+        elif kind in self._hear_kind:
+            self._hear_kind[kind](connection, message)
         else:
             raise ValueError(f"unknown message {kind!r}")
+
+    def _hear_go(self, _connection: Connection, message: Message) -> None:
+        if not self.released.done():
+            self.released.set_result(wire.text(message, "gcs"))
+
+    def _hear_certificate(self, connection: Connection, message: Message) -> None:
+        if connection.authenticator is None:
+            raise ValueError("a certificate on an open connection")
+        if not self._certified.done():
+            self._certified.set_result(Issued(wire.text(message, "certificate"), wire.text(message, "ca")))
 
     def _hear_bad_mac(self, _connection: Connection, line: bytes) -> None:
         """Take the one line that needs no MAC: the refusal by a head whose secret is another one."""
@@ -225,7 +235,7 @@ class Membership:
         if message.get("t") != "refuse" or not self._is_ours(message):
             raise ValueError("a line with a wrong MAC")
         self.secrets_differ = message.get("kind") == "secret"
-        self._fail(_refusal(message, f"; this node's is from {self.secret.source}" if self.secrets_differ else ""))
+        self._fail(refusal(message, f"; this node's is from {self.secret.source}" if self.secrets_differ else ""))
 
     def _answer(self, message: Message) -> None:
         found = message.get("credential", "")
@@ -238,7 +248,7 @@ class Membership:
     def _is_ours(self, message: Message) -> bool:
         return auth.is_tag(message.get("tag"), auth.run_tag(self.hello.run, self.hello.attempt, self._nonce))
 
-    def _conclude(self, connection: Connection, message: Message) -> None:
+    def _hear_verdict(self, connection: Connection, message: Message) -> None:
         verdict = Verdict(
             wire.number(message, "status") & 255, wire.text(message, "reason"), wire.text(message, "source")
         )
@@ -259,21 +269,3 @@ class Membership:
                 RayDied(f"lost the head {self.head} without a verdict: {reason}", hint="see the head's last lines")
             )
             self.ended.exception()  # likewise
-
-
-def _mismatch(mine: Secret, theirs: str) -> Refused:
-    """Return the error of a node whose secret is of another kind than the head's."""
-    here = _KINDS[mine.kind] if mine.value is None else f"{_KINDS[mine.kind]} ({mine.source})"
-    if mine.is_in_record and mine.value is None:
-        here = f"none yet: it was to come from {mine.source}"
-    what = f"the head has {_KINDS.get(theirs, repr(theirs[:20]))}, this node has {here}"
-    return Refused(what, hint=FIX_MUNGE if "munge" in (mine.kind, theirs) else FIX_MISMATCH)
-
-
-def _refusal(message: Message, more: str = "") -> Exception:
-    kind, reason = wire.text(message, "kind"), wire.text(message, "reason")
-    if kind == "other-run":
-        return NotThisHead(reason)
-    error: type[BootstrapError] = IdentityError if kind == "identity" else Refused
-    hints = {"secret": FIX_MISMATCH, "tls": FIX_TLS}
-    return error(f"refused by the head {wire.text(message, 'head')}: {reason}{more}", hint=hints.get(kind, ""))

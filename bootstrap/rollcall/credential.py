@@ -9,7 +9,7 @@ from bootstrap.errors import Refused
 from bootstrap.files.secret import FIX_MUNGE, Secret
 from bootstrap.munge import MungeError
 from bootstrap.process.bounded import run_in_thread
-from bootstrap.rollcall.wire import Hello
+from bootstrap.rollcall.hello import Hello
 
 T = TypeVar("T")
 

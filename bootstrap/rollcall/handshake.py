@@ -9,8 +9,9 @@ from bootstrap.files.secret import FIX_MISMATCH, Channel, Secret
 from bootstrap.process.bounded import TimedOut
 from bootstrap.rollcall import auth, credential, wire
 from bootstrap.rollcall.auth import Authenticator
+from bootstrap.rollcall.hello import Hello, parse_hello
 from bootstrap.rollcall.listener import Allowance, source_of
-from bootstrap.rollcall.wire import Connection, Hello, Message
+from bootstrap.rollcall.wire import Connection, Message
 
 MISMATCH = "its secret is not the head's"
 _PER_SOURCE, _SPARE = 256, 64
@@ -77,7 +78,7 @@ class Handshakes:
         elif message["t"] == "bye":  # it has seen that its secret is of another kind than ours
             self.refuse_secret(connection)
         else:
-            return wire.parse_hello(message)
+            return parse_hello(message)
         return None
 
     def refuse_secret(self, connection: Connection, _line: bytes = b"") -> None:

@@ -5,7 +5,7 @@ import contextlib
 import errno
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from bootstrap.errors import IdentityError, UsageError
@@ -16,39 +16,14 @@ from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rollcall import wire
 from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, tls_clash, version_clash
 from bootstrap.rollcall.handshake import Handshakes
+from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.listener import Listener
+from bootstrap.rollcall.member import MOST_FINDINGS, Member
 from bootstrap.rollcall.stall import StallDetector
-from bootstrap.rollcall.wire import Connection, Hello, Message, encode, text
+from bootstrap.rollcall.wire import Connection, Message, encode, text
 
 _SCANS = 4
 """Scans per heartbeat: each checks all connections for silence and sends a share of the heartbeats, to avoid bursts."""
-
-
-@dataclass(slots=True)
-class Member:
-    """What the head knows about one node."""
-
-    hello: Hello
-    rank: int
-    phase: Phase
-    since: float
-    """Time of the last change of phase, on the event loop's clock."""
-    detail: str = ""
-    error: str = ""
-    """The name of its error (:mod:`bootstrap.errors`), if its phase is ``failed``."""
-    connection: Connection | None = None
-    fell_silent: bool = False
-    """Whether it was lost because nothing came from it any more (:attr:`Connection.fell_silent`)."""
-
-    @property
-    def name(self) -> str:
-        """Return the node as people know it: ``rank 3 (node-3)``."""
-        return f"rank {self.rank} ({self.hello.host})"
-
-    @property
-    def connected(self) -> bool:
-        """Return whether its agent is connected."""
-        return self.connection is not None and self.connection.open
 
 
 @dataclass
@@ -72,6 +47,10 @@ class RollCall:
     on_change: Callable[[Member, str], None] = lambda _member, _what: None
     on_refused: Callable[[str], None] = lambda _who: None
     """Called once per address and reason with each peer that knew this run but was rejected, in words."""
+    on_finding: Callable[[Member, str], None] = lambda _member, _finding: None
+    """Called with each member that reports a finding for the first time, and the finding."""
+    on_probed: Callable[[Member, Message], None] = lambda _member, _message: None
+    """Called with each member that reports a probe of another node, and its message."""
     members: dict[int, Member] = field(default_factory=dict)
     _go: bytes = b""
     _joined: dict[Connection, Member] = field(default_factory=dict)
@@ -88,6 +67,13 @@ class RollCall:
         self.handshakes = Handshakes(self.me, self.secret, self.heartbeat_timeout, self._report)
         self._interval = self.heartbeat_timeout / wire.BEATS / _SCANS
         self.stalls = StallDetector(self._interval, self.heartbeat_timeout)
+        self._hear_kind: Mapping[str, Callable[[Member, Message], None]] = {
+            "phase": self._hear_phase,
+            "finding": self._hear_finding,
+            "probed": self._hear_probed,
+            "request": self._hear_request,
+            "bye": self._hear_bye,
+        }
 
     def listen(self, ports: Sequence[int]) -> int:
         """Listen on all addresses, on the first free one of ``ports``; return that port.
@@ -186,7 +172,9 @@ class RollCall:
 
     def _hear(self, connection: Connection, message: Message) -> None:
         if (member := self._joined.get(connection)) is not None:
-            self._hear_member(connection, member, message)
+            if (hear := self._hear_kind.get(message["t"])) is None:
+                raise ValueError(f"unknown message {message['t']!r}")
+            hear(member, message)
         elif (hello := self.handshakes.hear(connection, message)) is not None:
             self._admit(connection, hello)
 
@@ -226,21 +214,28 @@ class RollCall:
             self._free += 1
         return self._free
 
-    def _hear_member(self, connection: Connection, member: Member, message: Message) -> None:
-        kind = message["t"]
-        if kind == "phase":
-            member.error = text(message, "error")[:40]
-            self._turn(member, Phase(text(message, "phase")), text(message, "detail"))
-        elif kind == "request":
-            if self.certify is not None:
-                issued = self.certify(text(message, "pem"), member.hello.ip, member.hello.host)
-                connection.send({"t": "certificate", **asdict(issued)})
-        elif kind == "bye":
-            if member.phase is not Phase.FAILED:  # keep the reason of the failure
-                self._turn(member, Phase.LEFT, text(message, "reason"))
-            connection.close("said bye")
-        else:
-            raise ValueError(f"unknown message {kind!r}")
+    def _hear_phase(self, member: Member, message: Message) -> None:
+        member.error = text(message, "error")[:40]
+        self._turn(member, Phase(text(message, "phase")), text(message, "detail"))
+
+    def _hear_finding(self, member: Member, message: Message) -> None:
+        if len(member.findings) < MOST_FINDINGS and (finding := text(message, "text")) not in member.findings:
+            member.findings.append(finding)
+            self.on_finding(member, finding)
+
+    def _hear_probed(self, member: Member, message: Message) -> None:
+        self.on_probed(member, message)  # which may be set later
+
+    def _hear_request(self, member: Member, message: Message) -> None:
+        if self.certify is not None and member.connection is not None:
+            issued = self.certify(text(message, "pem"), member.hello.ip, member.hello.host)
+            member.connection.send({"t": "certificate", **asdict(issued)})
+
+    def _hear_bye(self, member: Member, message: Message) -> None:
+        if member.phase is not Phase.FAILED:  # keep the reason of the failure
+            self._turn(member, Phase.LEFT, text(message, "reason"))
+        if member.connection is not None:
+            member.connection.close("said bye")
 
     def _turn(self, member: Member, phase: Phase, detail: str) -> None:
         member.phase, member.detail = phase, detail

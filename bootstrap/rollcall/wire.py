@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 from bootstrap.rollcall.auth import MAC_OVERHEAD, Authenticator, BadMac
@@ -24,9 +22,9 @@ MAX_UNREAD = 256 * 1024
 LEFT = "closed by the other side"
 _NO_ANSWER = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 """Errors with which the kernel gives a connection up because no packet comes back."""
-_TOO_MUCH = 1 << 53
+TOO_MUCH = 1 << 53
 """Beyond it other JSON libraries lose digits, and ours takes long to print them."""
-_MAX_NAME = 256
+MAX_NAME = 256
 _HEX = frozenset("0123456789abcdef")
 BEAT = b'{"t":"beat"}\n'
 """The heartbeat, encoded in advance: it is most of the traffic."""
@@ -87,7 +85,7 @@ def number(message: Message, name: str) -> int:
     :raises ValueError: if it is missing or not a whole number below 2**53 in size.
     """
     value = message.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= _TOO_MUCH:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= TOO_MUCH:
         raise ValueError(f"{message['t']} without a valid {name!r}")
     return value
 
@@ -101,59 +99,6 @@ def nonce(message: Message) -> str:
     if not isinstance(value, str) or len(value) != 32 or not set(value) <= _HEX:
         raise ValueError(f"{message['t']} without a valid 'nonce'")
     return value
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """A node's description of itself; the head compares it with its own."""
-
-    run: str
-    attempt: int
-    rank: int | None
-    size: int | None
-    host: str
-    ip: str
-    agent: str
-    ray: str
-    python: str
-    cpus: int
-    gpus: int
-    gpu_model: str
-    time: float
-    """Seconds since the epoch, to detect clocks that differ."""
-    tls: bool = False
-    """Whether Ray uses TLS there."""
-
-    def message(self) -> Message:
-        """Return the message that carries it."""
-        return {"t": "hello", **dataclasses.asdict(self)}
-
-
-_TEXTS = ("run", "host", "ip", "agent", "ray", "python", "gpu_model")
-_NUMBERS = ("attempt", "cpus", "gpus")
-_NUMBERS_OR_NONE = ("rank", "size")
-
-
-def parse_hello(message: Message) -> Hello:
-    """Return the hello in a message.
-
-    :raises ValueError: if a field is missing, of another type or too large; it names the field.
-    """
-    if message["t"] != "hello":
-        raise ValueError(f"{message['t'][:_MAX_NAME]!r} instead of a hello")
-    run, time = message.get("run"), message.get("time")
-    if not isinstance(run, str):
-        raise ValueError("hello without a valid 'run'")
-    if not isinstance(time, (int, float)) or isinstance(time, bool) or not abs(time) < _TOO_MUCH:  # NaN, infinity
-        raise ValueError("hello without a valid 'time'")
-    if not isinstance(tls := message.get("tls", False), bool):
-        raise ValueError("hello without a valid 'tls'")
-    texts = {name: text(message, name) for name in _TEXTS if name != "run"}
-    if long := [name for name, value in texts.items() if len(value) > _MAX_NAME]:
-        raise ValueError(f"hello with {len(texts[long[0]])} characters of {long[0]!r}")
-    numbers = {name: number(message, name) for name in _NUMBERS}
-    perhaps = {name: None if message.get(name) is None else number(message, name) for name in _NUMBERS_OR_NONE}
-    return Hello(run=run, time=time, tls=tls, **texts, **numbers, **perhaps)  # type: ignore[arg-type]  # one type per group
 
 
 class Connection(asyncio.Protocol):
@@ -225,7 +170,7 @@ class Connection(asyncio.Protocol):
             try:
                 self._read(line)
             except ValueError as error:
-                self.cut(f"it does not speak the roll call's protocol: {str(error)[:_MAX_NAME]}")
+                self.cut(f"it does not speak the roll call's protocol: {str(error)[:MAX_NAME]}")
                 return
         if len(self._pending) >= MAX_LINE:
             self.cut(f"it sent {len(self._pending)} bytes without a line's end")

@@ -9,7 +9,7 @@ from bootstrap.files import certificates
 from bootstrap.files.certificates import Issued, Request, TlsFiles
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.process.bounded import TimedOut, run_in_thread
-from bootstrap.rollcall.wire import Hello
+from bootstrap.rollcall.hello import Hello
 
 if TYPE_CHECKING:
     from bootstrap.files.authority import Authority

@@ -22,8 +22,8 @@ from bootstrap.rendezvous import Rendezvous, rollcall_ports, with_secret_record
 from bootstrap.rendezvous.discovery import check_no_other_head, check_still_head
 from bootstrap.rollcall import credential
 from bootstrap.rollcall.handshake import MISMATCH
+from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.server import RollCall
-from bootstrap.rollcall.wire import Hello
 from bootstrap.run import bring_up, quorum, shutdown, workload
 from bootstrap.run.certification import certify_head, make_authority
 from bootstrap.run.context import Context

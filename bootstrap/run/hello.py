@@ -10,7 +10,7 @@ from bootstrap.host import Host
 from bootstrap.model import NodeIdentity
 from bootstrap.node.address import node_address
 from bootstrap.node.inspection import Node
-from bootstrap.rollcall.wire import Hello
+from bootstrap.rollcall.hello import Hello
 from bootstrap.settings import Settings
 
 

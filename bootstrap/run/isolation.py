@@ -6,7 +6,8 @@ import math
 from bootstrap import net
 from bootstrap.errors import RayDied
 from bootstrap.model import Phase
-from bootstrap.rollcall.server import Member, RollCall
+from bootstrap.rollcall.member import Member
+from bootstrap.rollcall.server import RollCall
 from bootstrap.run.context import Context
 
 

@@ -6,7 +6,8 @@ from bootstrap import timeouts
 from bootstrap.errors import BootstrapError, QuorumTimeout, RayDied, Refused, remote_error
 from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.rollcall.admission import FIX_TLS
-from bootstrap.rollcall.server import Member, RollCall
+from bootstrap.rollcall.member import Member
+from bootstrap.rollcall.server import RollCall
 from bootstrap.run.context import Context
 from bootstrap.run.isolation import IsolationTimer
 from bootstrap.settings import Settings

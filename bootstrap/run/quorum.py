@@ -14,7 +14,7 @@ from bootstrap.errors import QuorumTimeout
 from bootstrap.log import Log
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
-from bootstrap.rollcall.server import Member
+from bootstrap.rollcall.member import Member
 from bootstrap.settings import Settings
 
 Ask = Callable[[], Awaitable[Mapping[str, Any]]]

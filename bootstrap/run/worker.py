@@ -17,7 +17,7 @@ from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous, with_secret_record
 from bootstrap.rendezvous.discovery import find_head
 from bootstrap.rollcall.client import Membership
-from bootstrap.rollcall.wire import Hello
+from bootstrap.rollcall.hello import Hello
 from bootstrap.run.bring_up import prepare_node, start_ray
 from bootstrap.run.certification import get_certificate
 from bootstrap.run.context import Context

@@ -24,7 +24,7 @@ from bootstrap.errors import Refused
 from bootstrap.files.secret import NO_SECRET, Channel, Secret, generate
 from bootstrap.munge import MungeError
 from bootstrap.rollcall import credential
-from bootstrap.rollcall.client import NotThisHead
+from bootstrap.rollcall.refusal import NotThisHead
 
 if TYPE_CHECKING:
     from agents import Site
@@ -182,7 +182,7 @@ def test_a_munged_that_is_kept_busy_is_asked_again_and_holds_nothing_of_who_has_
                     idle.enter_context(socket.socket(socket.AF_UNIX)).connect(str(munged))
                 for _ in range(50):
                     async with a_peer(head.port) as peer:
-                        peer.send({"t": "hail", "v": 2, "nonce": "0" * 32})
+                        peer.send({"t": "hail", "v": 3, "nonce": "0" * 32})
                 with pytest.raises(NotThisHead):
                     await join(head.address, hello(), THROUGH_MUNGE)
             while head.call.handshakes._credentials:

@@ -1,0 +1,64 @@
+"""The hello: a node's description of itself, which the head compares with its own."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from bootstrap.rollcall.wire import MAX_NAME, TOO_MUCH, Message, number, text
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A node's description of itself; the head compares it with its own."""
+
+    run: str
+    attempt: int
+    rank: int | None
+    size: int | None
+    host: str
+    ip: str
+    agent: str
+    ray: str
+    python: str
+    cpus: int
+    gpus: int
+    gpu_model: str
+    time: float
+    """Seconds since the epoch, to detect clocks that differ."""
+    tls: bool = False
+    """Whether Ray uses TLS there."""
+    probe: int = 0
+    """TCP port on which this node answers the probes of the others; 0 if it has none."""
+
+    def message(self) -> Message:
+        """Return the message that carries it."""
+        return {"t": "hello", **dataclasses.asdict(self)}
+
+
+_TEXTS = ("run", "host", "ip", "agent", "ray", "python", "gpu_model")
+_NUMBERS = ("attempt", "cpus", "gpus")
+_NUMBERS_OR_NONE = ("rank", "size")
+
+
+def parse_hello(message: Message) -> Hello:
+    """Return the hello in a message.
+
+    :raises ValueError: if a field is missing, of another type or too large; it names the field.
+    """
+    if message["t"] != "hello":
+        raise ValueError(f"{message['t'][:MAX_NAME]!r} instead of a hello")
+    run, time = message.get("run"), message.get("time")
+    if not isinstance(run, str):
+        raise ValueError("hello without a valid 'run'")
+    if not isinstance(time, (int, float)) or isinstance(time, bool) or not abs(time) < TOO_MUCH:  # NaN, infinity
+        raise ValueError("hello without a valid 'time'")
+    if not isinstance(tls := message.get("tls", False), bool):
+        raise ValueError("hello without a valid 'tls'")
+    probe = number(message, "probe") if "probe" in message else 0
+    if not 0 <= probe <= 65535:
+        raise ValueError("hello without a valid 'probe'")
+    texts = {name: text(message, name) for name in _TEXTS if name != "run"}
+    if long := [name for name, value in texts.items() if len(value) > MAX_NAME]:
+        raise ValueError(f"hello with {len(texts[long[0]])} characters of {long[0]!r}")
+    numbers = {name: number(message, name) for name in _NUMBERS}
+    perhaps = {name: None if message.get(name) is None else number(message, name) for name in _NUMBERS_OR_NONE}
+    return Hello(run=run, time=time, tls=tls, probe=probe, **texts, **numbers, **perhaps)  # type: ignore[arg-type]  # one type per group

@@ -1,0 +1,39 @@
+"""What the head knows about each node."""
+
+from dataclasses import dataclass, field
+
+from bootstrap.model import Phase
+from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.wire import Connection
+
+MOST_FINDINGS = 16
+"""Findings that the head keeps of each node."""
+
+
+@dataclass(slots=True)
+class Member:
+    """What the head knows about one node."""
+
+    hello: Hello
+    rank: int
+    phase: Phase
+    since: float
+    """Time of the last change of phase, on the event loop's clock."""
+    detail: str = ""
+    findings: list[str] = field(default_factory=list)
+    """What this node has reported as a possible cause, should it not become ready."""
+    error: str = ""
+    """The name of its error (:mod:`bootstrap.errors`), if its phase is ``failed``."""
+    connection: Connection | None = None
+    fell_silent: bool = False
+    """Whether it was lost because nothing came from it any more (:attr:`Connection.fell_silent`)."""
+
+    @property
+    def name(self) -> str:
+        """Return the node as people know it: ``rank 3 (node-3)``."""
+        return f"rank {self.rank} ({self.hello.host})"
+
+    @property
+    def connected(self) -> bool:
+        """Return whether its agent is connected."""
+        return self.connection is not None and self.connection.open
