@@ -13,7 +13,7 @@ from bootstrap.files.mounts import LOCAL_FUSE, is_networked, mount_of
 from bootstrap.files.ownership import Exposure, exposures
 from bootstrap.files.secret import Channel
 from bootstrap.node.inspection import Node
-from bootstrap.preflight.finding import GIB, Finding, size
+from bootstrap.preflight.finding import GIB, MIB, Finding, size
 
 _RUNTIME_DIR = runtime_dir.PARENT / f"{runtime_dir.PREFIX}XXXXXXXX"
 LONGEST_SOCKET = 107
@@ -22,6 +22,8 @@ LONGEST_SOCKET = 107
 _SOCKET = "session_2026-11-20_22-37-35_689000_4194304/sockets/plasma_store"
 _FULL = 0.95
 """Ray creates no objects on a disk that is fuller (RAY_local_fs_capacity_threshold)."""
+_LEAST = 16 * MIB
+"""On a full disk raylet exits with status 1 after 15 s and can log no cause; an idle session takes some 2 MiB."""
 _OF_ONE_CONTAINER = ("overlay", "tmpfs", "ramfs", *LOCAL_FUSE)
 
 
@@ -118,9 +120,13 @@ def temp_dir_disk(node: Node) -> Iterator[Finding]:
         return
     disk = os.statvfs(there)
     free, share = disk.f_bavail * disk.f_frsize, 1 - disk.f_bavail / max(disk.f_blocks, 1)
-    if free < GIB or share > _FULL:
+    remedy = f"make room (du -xsh {there}/*), or --temp-dir=DIR"
+    if free < _LEAST:
+        message = f"{there} has {size(free)} free; Ray's session and its first logs need {size(_LEAST)}"
+        yield Finding("temp-dir-disk", message, remedy)
+    elif free < GIB or share > _FULL:
         message = f"{there} has {size(free)} free and is {share:.0%} full; Ray creates no objects above {_FULL:.0%}"
-        yield Finding("temp-dir-disk", message, f"make room (du -xsh {there}/*), or --temp-dir=DIR", fatal=False)
+        yield Finding("temp-dir-disk", message, remedy, fatal=False)
 
 
 def shared_dir(node: Node) -> Iterator[Finding]:

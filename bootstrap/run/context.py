@@ -46,6 +46,7 @@ class Lifecycle:
         self.on_signal: Callable[[int], None] | None = None
         """Passes a signal that does not stop the run on to the workload, once there is one."""
         self.tell: Tell = _tell_none
+        self.warned_of_manifest = False
         self._line: asyncio.Task[Verdict] | None = None
         self._signalled: dict[int | None, float] = {}
         """When each receiver got its first signal."""
@@ -114,6 +115,7 @@ class Context:
     def note(self, **changes: object) -> None:
         """Change fields of the manifest; call it before making what they name."""
         noted = self.runtime.note(dataclasses.replace(self.runtime.manifest, **changes))  # type: ignore[arg-type]
-        if not noted and not self.runtime.fault:
+        if not noted and not self.runtime.fault and not self.lifecycle.warned_of_manifest:
+            self.lifecycle.warned_of_manifest = True
             what = f"{self.runtime.path} cannot be written: nothing will clean up if this agent is killed"
             self.log.warn(f"{what}; fix: free space in {self.runtime.path.parent}")
