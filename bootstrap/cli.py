@@ -10,7 +10,7 @@ import resource
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import click
@@ -31,7 +31,11 @@ from bootstrap.settings import Settings
 _COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "run": ("", "", "start or join the cluster, run the workload on the head, stop everywhere (the default)"),
     "detect": ("reports", "detect", "print this node's role, address and resources with their sources; change nothing"),
-    "check": ("reports", "check", "run the preflight checks only"),
+    "check": (
+        "reports",
+        "check",
+        "run the preflight checks only; with --run on all nodes, and probe how they reach each other",
+    ),
     "status": ("reports", "status", "print what this node's agent is doing; exit with status 0 if it is ready"),
     "kuberay": ("kuberay", "hand_over", "in a KubeRay pod: check this node, then hand over to KubeRay"),
 }
@@ -46,7 +50,7 @@ _EPILOG = """Run the same command on every node. The workload runs on the head; 
 Every option has an environment variable, such as RAY_BOOTSTRAP_NUM_CPUS for --num-cpus; the option wins. In a
 variable, separate repeated values with spaces. TIME is 90, 90s, 10m or 1h; SIZE is in bytes, or 512Mi, 8Gi, 8G."""
 
-
+_SWITCHES = ("as_json", "on_all", "version")
 _LEAST_ADDRESSES = 256 << 20
 """Bytes; with 40-70 or 190-200 MB a thread dies before its first line, and what waits for it hangs. The preflight has
 the limit for Ray."""
@@ -78,10 +82,11 @@ def _options() -> _Command:
         )
 
     as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, where a command prints a report")
+    on_all = click.Option(["--run", "on_all"], is_flag=True, help="With check: check all nodes of a run, without Ray")
     version = click.Option(["--version"], is_flag=True, help="Show the version and exit.")
     return _Command(
         name=f"ray-bootstrap [{'|'.join(_COMMANDS)}]",
-        params=[*(option(field) for field in settings.options()), as_json, version],
+        params=[*(option(field) for field in settings.options()), as_json, on_all, version],
         help="Start Ray on the nodes that a scheduler gave you.\n\n\b\n"
         + "\n".join(f"  {name:{max(map(len, _COMMANDS))}}  {meaning}" for name, (_, _, meaning) in _COMMANDS.items()),
         epilog=_EPILOG,
@@ -116,7 +121,9 @@ def _main(argv: list[str]) -> int:
     if ours[:1] == ["-h"]:  # not left to click, which would parse `-head-address` as a cluster of short options
         ours = ["--help"]
     with _printed():
-        flags, as_json, found = _parse(command, ours)
+        flags, switches, found = _parse(command, ours)
+    if "on_all" in switches and command != "check":
+        found.append("--run goes with check: ray-bootstrap check --run")
     if flags is None:
         return 0
     if not sys.platform.startswith("linux"):
@@ -130,13 +137,17 @@ def _main(argv: list[str]) -> int:
             raise UsageError(unknown)
     for line in settings.unknown_variables(host.env):
         Log(as_json=asked.log_format == "json").warn(line)
-    if command == "run":
-        return _run(asked, host)
+    if command == "run" or "on_all" in switches:
+        return _run(asked, host, check_only=command == "check")
     if os.getpid() != 1:  # which would lose them; kuberay looks for them once it is done
         signals.restore(host)
     module, function, _ = _COMMANDS[command]
     with _printed():
-        return int(getattr(importlib.import_module(f"bootstrap.commands.{module}"), function)(asked, host, as_json))
+        return int(
+            getattr(importlib.import_module(f"bootstrap.commands.{module}"), function)(
+                asked, host, "as_json" in switches
+            )
+        )
 
 
 @contextlib.contextmanager
@@ -161,7 +172,7 @@ def _print(text: str) -> None:
         raise UsageError([fault], hint="redirect it to a file system with free space") from None
 
 
-def _run(asked: Settings, host: Host) -> int:
+def _run(asked: Settings, host: Host, *, check_only: bool) -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESSES:
         what = f"the address space of a process is limited to {limit >> 20} MiB (ulimit -v): too little for this agent"
@@ -172,7 +183,7 @@ def _run(asked: Settings, host: Host) -> int:
         try:
             from bootstrap.run.agent import run_agent  # noqa: PLC0415 (in the child only, to keep the supervisor small)
 
-            return run_agent(asked, host, runtime, above, oom_count)
+            return run_agent(asked, host, runtime, above, oom_count, check_only)
         except Exception:  # noqa: BLE001 (as in main; this is another process)
             bug = traceback.format_exc().rstrip()
             _say(bug)
@@ -197,19 +208,19 @@ def _run(asked: Settings, host: Host) -> int:
     return supervise(agent, on_killed)
 
 
-def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]] | None, bool, list[str]]:
-    """Return each option's raw values (None after ``--help``), whether ``--json`` was given, and the usage faults."""
+def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]] | None, Set[str], list[str]]:
+    """Return each option's raw values (None after ``--help``), the names of the switches, and the usage faults."""
     options = _options()
     try:
         with options.make_context("ray-bootstrap", list(ours)) as context:
             params = context.params
             return (
-                {name: value for name, value in params.items() if name not in ("as_json", "version") and value},
-                bool(params["as_json"]),
+                {name: value for name, value in params.items() if name not in _SWITCHES and value},
+                {name for name in _SWITCHES if params[name]},
                 _left_over(context.args, options, command, ours),
             )
     except click.exceptions.Exit:
-        return None, False, []
+        return None, set(), []
     except click.UsageError as error:
         raise UsageError([error.format_message()]) from None
 

@@ -45,6 +45,11 @@ def own_addresses(table: Sequence[Interface] | None = None) -> frozenset[str]:
     return frozenset(canonical(a) for i in (interfaces() if table is None else table) for a in i.addresses)
 
 
+def interface_of(address: str) -> str | None:
+    """Return the name of the interface that holds this address; None if none does."""
+    return next((each.name for each in interfaces() if address in each.addresses), None)
+
+
 def source_address(towards: str) -> str | None:
     """Return the source address for packets to ``towards`` (an address); None without a route.
 
@@ -90,6 +95,11 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_loopback(text: str) -> bool:
+    """Return whether ``text`` is an address of the loopback interface."""
+    return is_address(text) and ipaddress.ip_address(text).is_loopback
 
 
 def canonical(address: str) -> str:

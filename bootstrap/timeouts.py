@@ -44,6 +44,16 @@ REPORT_UNFIT_S = 10.0
 CERTIFICATE_S = 30.0
 """Limit for making a key, which takes 0.1 s with the import of the library for it."""
 
+# Probes between the nodes
+
+PROBE_S = 5.0
+"""Limit for a probe to connect and be answered, and again for its packet test: TCP repeats a lost SYN after 1 and
+3 s."""
+PROBE_COLLECT_S = 1.0
+"""Delay between a failed probe and the lines about it: one broken node makes many fail."""
+PROBES_LAST_S = 30.0
+"""Limit for the last results to come in once the workload has started, and in a check of all nodes."""
+
 # Before the workload starts
 
 ASK_GCS_AGAIN_S = 1.0

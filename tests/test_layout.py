@@ -16,7 +16,7 @@ FLOORS = (
     ("commands", "run"),
     ("cleanup", "preflight"),
     ("launchers", "raynode"),
-    ("rendezvous",),
+    ("rendezvous", "probe"),
     ("rollcall", "node"),
     ("files",),
     ("net", "munge", "settings", "log", "cgroup"),

@@ -6,7 +6,8 @@ answer per line to the file descriptor in its first argument:
 
     (at the start)                             → {"ready": true, "ray": "2.60.0", "python": "3.11.7"}
     {"do": "start", "argv": [...], "env": {…}} → {"started": true} or {"started": false, "error": "…"}
-    {"do": "nodes", "address": "ip:port"}      → {"nodes": [{"id", "ip", "alive", "labels", "resources"}, …]}
+    {"do": "nodes", "address": "ip:port"}      → {"nodes": [{"id", "ip", "alive", "labels", "resources",
+                                                            "node_manager_port", "object_manager_port"}, …]}
                                                  or {"error": "…"}
     {"do": "drain", "address": …, "labels": {…}, "seconds": n} → {"drained": true} or {"error": "…"}
 
@@ -110,6 +111,8 @@ def _nodes(address: str) -> dict[str, Any]:
                 "alive": node["Alive"],
                 "labels": node.get("Labels") or {},
                 "resources": node.get("Resources") or {},
+                "node_manager_port": node.get("NodeManagerPort") or 0,
+                "object_manager_port": node.get("ObjectManagerPort") or 0,
             }
             for node in table
         ]

@@ -54,10 +54,12 @@ class Membership:
     _timer: asyncio.TimerHandle | None = None
     _stalls: StallDetector = field(init=False, repr=False, compare=False)
     _said_hello: bool = False
-    on_peers: Callable[[Message], None] = lambda _message: None
-    """Called with each message that names nodes to probe."""
+    on_peers: Callable[[Message], None] = field(init=False, repr=False, compare=False)
+    """Called with each message that names nodes to probe; at first those are kept in ``early_peers``."""
+    early_peers: list[Message] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.on_peers = self.early_peers.append
         self._hear_kind: Mapping[str, Callable[[Connection, Message], None]] = {
             "go": self._hear_go,
             "certificate": self._hear_certificate,
@@ -124,7 +126,7 @@ class Membership:
         await self._agree(await self._challenged)
         self._said_hello = True
         if self._connection is not None:
-            self._connection.send(self.hello.message())
+            self._connection.send(self.hello.leaving_from(self._connection.own_address).message())
         await self._welcomed
         # Spread the first heartbeats by rank, since many nodes may join at the same moment.
         interval = self.heartbeat_timeout / wire.BEATS
@@ -166,6 +168,11 @@ class Membership:
         """Report a possible cause, for the head to show should this node not become ready."""
         if self._connection is not None:
             self._connection.send({"t": "finding", "text": finding})
+
+    def report_probe(self, outcome: Message) -> None:
+        """Report the result of a probe of another node."""
+        if self._connection is not None:
+            self._connection.send(outcome)
 
     async def leave(self, reason: str) -> None:
         """Send bye with the reason, so that the head does not report a lost connection, and close the connection."""

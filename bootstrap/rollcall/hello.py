@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
+from bootstrap import net
 from bootstrap.rollcall.wire import MAX_NAME, TOO_MUCH, Message, number, text
 
 
@@ -28,6 +29,16 @@ class Hello:
     """Whether Ray uses TLS there."""
     probe: int = 0
     """TCP port on which this node answers the probes of the others; 0 if it has none."""
+    probe_worker: int = 0
+    """Another such port, in the range of Ray's workers; 0 if it has none."""
+    via: str = ""
+    """The interface that its connection to the head leaves by, if that does not hold ``ip``."""
+
+    def leaving_from(self, address: str) -> "Hello":
+        """Return the hello for a connection that leaves from this address of the node."""
+        if address == self.ip or not net.is_address(address) or net.is_loopback(address):
+            return self
+        return dataclasses.replace(self, via=net.interface_of(address) or "")
 
     def message(self) -> Message:
         """Return the message that carries it."""
@@ -35,6 +46,7 @@ class Hello:
 
 
 _TEXTS = ("run", "host", "ip", "agent", "ray", "python", "gpu_model")
+_PROBES = ("probe", "probe_worker")
 _NUMBERS = ("attempt", "cpus", "gpus")
 _NUMBERS_OR_NONE = ("rank", "size")
 
@@ -53,12 +65,13 @@ def parse_hello(message: Message) -> Hello:
         raise ValueError("hello without a valid 'time'")
     if not isinstance(tls := message.get("tls", False), bool):
         raise ValueError("hello without a valid 'tls'")
-    probe = number(message, "probe") if "probe" in message else 0
-    if not 0 <= probe <= 65535:
-        raise ValueError("hello without a valid 'probe'")
+    ports = {name: number(message, name) if name in message else 0 for name in _PROBES}
+    if wrong := [name for name, port in ports.items() if not 0 <= port <= 65535]:
+        raise ValueError(f"hello without a valid {wrong[0]!r}")
     texts = {name: text(message, name) for name in _TEXTS if name != "run"}
+    texts["via"] = text(message, "via") if "via" in message else ""
     if long := [name for name, value in texts.items() if len(value) > MAX_NAME]:
         raise ValueError(f"hello with {len(texts[long[0]])} characters of {long[0]!r}")
     numbers = {name: number(message, name) for name in _NUMBERS}
     perhaps = {name: None if message.get(name) is None else number(message, name) for name in _NUMBERS_OR_NONE}
-    return Hello(run=run, time=time, tls=tls, probe=probe, **texts, **numbers, **perhaps)  # type: ignore[arg-type]  # one type per group
+    return Hello(run=run, time=time, tls=tls, **ports, **texts, **numbers, **perhaps)  # type: ignore[arg-type]  # one type per group

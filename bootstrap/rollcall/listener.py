@@ -72,7 +72,16 @@ class Listener:
         self._connecting: set[asyncio.Task[object]] = set()
 
     def listen(self, port: int) -> int:
-        """Listen; return the port, which the kernel chooses for 0. :raises OSError: if the port is not free."""
+        """Listen and accept; return the port, as :meth:`bind`."""
+        port = self.bind(port)
+        self.accept()
+        return port
+
+    def bind(self, port: int) -> int:
+        """Listen; return the port, which the kernel chooses for 0. :raises OSError: if the port is not free.
+
+        Until :meth:`accept`, the kernel keeps the connections waiting.
+        """
         try:
             for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 (all, by design)
                 try:
@@ -87,9 +96,12 @@ class Listener:
         except OSError:
             self.close()
             raise
+        return port
+
+    def accept(self) -> None:
+        """Accept connections from now on."""
         for listening in self._sockets:
             self._resume(listening)
-        return port
 
     def close(self) -> None:
         """Stop listening."""

@@ -206,6 +206,12 @@ class Connection(asyncio.Protocol):
         """Return whether a message that is sent now may still arrive."""
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def own_address(self) -> str:
+        """Return this end's address; empty if the connection is closed."""
+        here = self._transport.get_extra_info("sockname") if self._transport is not None else None
+        return str(here[0]) if here else ""
+
     def send(self, message: Message | bytes) -> None:
         """Queue a message; do nothing on a connection that is closing.
 

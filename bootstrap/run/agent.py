@@ -33,18 +33,23 @@ _SHOWN = ("run_id", "role", "rank", "size")
 _IGNORED_BY_DEFAULT = (signal.SIGWINCH, signal.SIGURG)
 
 
-def run_agent(settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom: OomCount) -> int:
+def run_agent(
+    settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom: OomCount, check_only: bool = False
+) -> int:
     """Bring the cluster up, run the workload, shut everything down and return the exit status.
 
     :param above: pipes from the processes above the agent (:data:`bootstrap.process.supervisor.Agent`).
+    :param check_only: whether to check all nodes and how they reach each other, without Ray and workload.
     """
     # Not asyncio.run(): it would wait at the end for a thread that a resolver blocks until it times out.
-    return asyncio.new_event_loop().run_until_complete(_run(settings, host, runtime, above, oom))
+    return asyncio.new_event_loop().run_until_complete(_run(settings, host, runtime, above, oom, check_only))
 
 
-async def _run(settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom: OomCount) -> int:
+async def _run(
+    settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom: OomCount, check_only: bool
+) -> int:
     log = Log(as_json=settings.log_format == "json", threaded=True)
-    run = Context(settings, host, log, Children(), runtime, oom)
+    run = Context(settings, host, log, Children(), runtime, oom, check_only=check_only)
     runtime.set_state(pid=os.getpid(), pid_namespace=pid_namespace())
     handle_signals(run, above)
     line = await run.lifecycle.run(the_line(run))
@@ -98,8 +103,9 @@ async def the_line(run: Context) -> Verdict:
     identity, notes = await run_in_thread(None, lambda: identify(run.settings, run.host))
     run.lifecycle.identity, run.log.rank = identity, identity.rank
     run.enter(Phase.PREPARING, **{name: getattr(identity, name) for name in _SHOWN})
-    starter = await Starter.spawn(run.children, for_starter(run.host))
-    run.note_processes(run.children.below(starter.child))
+    starter = None if run.check_only else await Starter.spawn(run.children, for_starter(run.host))
+    if starter is not None:
+        run.note_processes(run.children.below(starter.child))
     held = await _end_survivors(run)
     # In its own thread, since the shared folder of a killed run may hang.
     Call(lambda: cleanup.remove_ended_runs(run.settings.keep_logs, run.log.say, held))

@@ -95,6 +95,8 @@ class Context:
     runtime: RuntimeDir
     oom: OomCount
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    check_only: bool = False
+    """Whether the run is a check of all nodes: no Ray, no workload."""
     begun: float = field(default_factory=time.monotonic)
 
     @property

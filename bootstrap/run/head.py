@@ -5,7 +5,7 @@ import contextlib
 import signal
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bootstrap import cleanup, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RayStartFailed, Stopped
@@ -13,6 +13,7 @@ from bootstrap.files.secret import FIX_MISMATCH, Channel, Secret, check_required
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, join_host_port
 from bootstrap.node.inspection import Node
 from bootstrap.parsers import host_port
+from bootstrap.probe.responder import Responder
 from bootstrap.process import signals
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.raynode import environment
@@ -24,8 +25,9 @@ from bootstrap.rollcall import credential
 from bootstrap.rollcall.handshake import MISMATCH
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.server import RollCall
-from bootstrap.run import bring_up, quorum, shutdown, workload
+from bootstrap.run import bring_up, own_probes, quorum, shutdown, workload
 from bootstrap.run.certification import certify_head, make_authority
+from bootstrap.run.check_all import check_all
 from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
 from bootstrap.run.node_watch import NodeWatch, minimum_nodes
@@ -40,20 +42,26 @@ _START_TRIES = 3
 """Attempts to start the head's Ray, in case another program takes a port after we choose it and before Ray binds it."""
 
 
-async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, starter: Starter) -> Verdict:
-    """Lead the run and return the workload's verdict."""
+async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, starter: Starter | None) -> Verdict:
+    """Lead the run and return the workload's verdict.
+
+    :param starter: None in a check of all nodes, which starts no Ray and no workload.
+    """
     settings = run.settings
     try:
         prepared = await bring_up.prepare_node(run, identity)
-        hello = make_hello(settings, run.host, identity, prepared.node.secret, prepared.node)
+        ports = own_probes.bind(settings, run.host, identity, run.log)
+        hello = make_hello(settings, run.host, identity, prepared.node.secret, prepared.node, ports.numbers)
         authority = await make_authority() if hello.tls else None
     except BootstrapError:
         await meet_workers_unfit(run, identity, rendezvous)
         raise
     node = prepared.node
     secret, watch, address = await open_roll_call(
-        run, identity, rendezvous, hello, node.secret, settings.head_timeout, authority
+        run, identity, rendezvous, hello, node.secret, settings.head_timeout, authority, ports.responder
     )
+    if starter is None:
+        return await check_all(run, identity, watch)
     files = await certify_head(run.runtime, hello, authority)
     token = ray_token(secret, identity.run_id, run.runtime)
     env = environment.for_node(node, token, prepared.hosts.env, files)
@@ -62,6 +70,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     gcs, dashboard, starter = await start_head_ray(run, node, starter, env)
     await check_still_head(rendezvous, hello, address)
     watch.roll_call.release(gcs)
+    watch.probes.on_released(gcs)
     gcs_is = f"{gcs}, with TLS," if files else gcs
     run.log.say(f"the Ray head is up at {gcs_is} after {run.seconds:.1f} s; its dashboard comes up at {dashboard}")
     ready = await wait_for_quorum(run, identity, watch, starter, gcs)
@@ -90,12 +99,14 @@ async def open_roll_call(
     given: Secret,
     timeout: float,
     authority: "Authority | None" = None,
+    responder: Responder | None = None,
 ) -> tuple[Secret, NodeWatch, HeadAddress]:
     """Listen and announce the address, unless this is the only node; from now on shutdown sends the verdict.
 
     :param given: the secret that this node was given, if any.
     :param timeout: seconds for the shared folder, which may hang.
     :param authority: the CA of a run with TLS; without, requests for certificates wait for the verdict.
+    :param responder: answers the other nodes' probes, if this node has a port for them.
     :returns: the shared secret, the watch over the other nodes, and the roll call's address.
     """
     await check_no_other_head(rendezvous, hello)
@@ -103,7 +114,7 @@ async def open_roll_call(
     any_patch = run.host.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL") == "minor"
     certify = None if authority is None else authority.sign
     roll_call = RollCall(hello, secret, run.settings.heartbeat_timeout, any_patch, certify)
-    watch = NodeWatch(run, identity, roll_call)
+    watch = NodeWatch(run, identity, roll_call, responder or Responder())
     run.lifecycle.tell = watch.deliver_verdict
     if identity.size == 1:
         return secret, watch, HeadAddress(hello.ip, 0)
@@ -189,10 +200,14 @@ async def wait_for_quorum(
     run.enter(Phase.WAITING, gcs=gcs)
     roll_call = watch.roll_call
     goal = quorum.Goal(identity.run_hash, identity.size, minimum_nodes(run.settings, identity), run.settings)
+
+    async def ask() -> Mapping[str, Any]:
+        answer = await starter.ask("nodes", address=gcs)
+        watch.probes.on_nodes(answer.get("nodes", ()), identity.run_hash)
+        return answer
+
     try:
-        ready = await quorum.wait(
-            goal, lambda: starter.ask("nodes", address=gcs), watch.changed, roll_call.members, run.log
-        )
+        ready = await quorum.wait(goal, ask, watch.changed, roll_call.members, run.log)
     except asyncio.CancelledError:
         if ranks := list(range(1, goal.size or goal.minimum)):
             clock = asyncio.get_running_loop().time()

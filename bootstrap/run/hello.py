@@ -14,8 +14,18 @@ from bootstrap.rollcall.hello import Hello
 from bootstrap.settings import Settings
 
 
-def make_hello(settings: Settings, host: Host, identity: NodeIdentity, secret: Secret, node: Node | None) -> Hello:
-    """Return this node's hello; without ``node``, that of a node that could not be inspected."""
+def make_hello(
+    settings: Settings,
+    host: Host,
+    identity: NodeIdentity,
+    secret: Secret,
+    node: Node | None,
+    probes: tuple[int, int] = (0, 0),
+) -> Hello:
+    """Return this node's hello; without ``node``, that of a node that could not be inspected.
+
+    :param probes: the ports on which this node answers probes, the second one in the range of Ray's workers.
+    """
     from importlib import metadata  # noqa: PLC0415 (its 10 ms must not delay the starter)
 
     try:
@@ -28,7 +38,7 @@ def make_hello(settings: Settings, host: Host, identity: NodeIdentity, secret: S
     if node is None:
         return Hello(*who, _best_guess(settings, host), *versions, cpus=0, gpus=0, gpu_model="", time=now, tls=tls)
     has, model = node.resources, node.resources.gpus[0].name if node.resources.gpus else ""
-    return Hello(*who, node.address.ip, *versions, has.cpus, has.num_gpus, model, now, tls)
+    return Hello(*who, node.address.ip, *versions, has.cpus, has.num_gpus, model, now, tls, *probes)
 
 
 def _best_guess(settings: Settings, host: Host) -> str:

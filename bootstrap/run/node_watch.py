@@ -5,10 +5,12 @@ import asyncio
 from bootstrap import timeouts
 from bootstrap.errors import BootstrapError, QuorumTimeout, RayDied, Refused, remote_error
 from bootstrap.model import NodeIdentity, Phase, Verdict
+from bootstrap.probe.responder import Responder
 from bootstrap.rollcall.admission import FIX_TLS
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.server import RollCall
 from bootstrap.run.context import Context
+from bootstrap.run.head_probes import HeadProbes
 from bootstrap.run.isolation import IsolationTimer
 from bootstrap.settings import Settings
 
@@ -21,7 +23,7 @@ def minimum_nodes(settings: Settings, identity: NodeIdentity) -> int:
 class NodeWatch:
     """Logs each change, wakes the wait for the quorum, stops a run that cannot go on, and delivers the verdict."""
 
-    def __init__(self, run: Context, identity: NodeIdentity, roll_call: RollCall) -> None:
+    def __init__(self, run: Context, identity: NodeIdentity, roll_call: RollCall, responder: Responder) -> None:
         self.changed = asyncio.Event()
         """Set whenever a node changes."""
         self.quorum_reached = False
@@ -31,8 +33,12 @@ class NodeWatch:
         minimum = minimum_nodes(run.settings, identity)
         self._all_needed = minimum == identity.size
         self._expected = max(identity.size or 1, minimum) - 1
+        self.probes = HeadProbes(roll_call, responder, run.log, self._is_ending)
         roll_call.on_change = self._on_change
         roll_call.on_refused = lambda who: run.log.warn(f"rejected {who}")
+
+    def _is_ending(self) -> bool:
+        return self._run.lifecycle.reason is not None or self.roll_call.concluded
 
     def _on_change(self, member: Member, what: str) -> None:
         run = self._run
@@ -40,7 +46,10 @@ class NodeWatch:
         run.runtime.set_state_soon(seen=self.roll_call.present + 1)
         if member.phase is Phase.WAITING:
             run.log.say(f"rank {member.rank}: {what}{describe_mismatch(self.roll_call, member)}")
-        if run.lifecycle.reason is not None or self.roll_call.concluded:
+            self.probes.on_joined(member)
+        elif member.phase.is_loss:
+            self.probes.on_lost(member)
+        if self._is_ending():
             return  # once the run ends, every node leaves
         if member.phase.is_loss and member.phase is not Phase.REFUSED:  # on_refused has logged that
             run.log.warn(f"{member.name} {what}")
@@ -54,6 +63,7 @@ class NodeWatch:
     def begin_workload(self) -> None:
         """Note that the quorum is reached: from now on a lost node ends the run only as the options say."""
         self.quorum_reached = True
+        self.probes.finish_soon()
         self._isolation.check()
 
     def _reason_to_stop(self, member: Member) -> BootstrapError | None:
@@ -77,6 +87,7 @@ class NodeWatch:
     async def deliver_verdict(self, verdict: Verdict, error: BootstrapError | None) -> None:
         """Send the verdict to all workers; if the run failed early, wait for those that have yet to connect."""
         self._isolation.cancel()
+        self.probes.close()
         # Not after a quorum time-out: the missing workers have had their time.
         early = self._run.lifecycle.reason is None and not self.quorum_reached and not isinstance(error, QuorumTimeout)
         seconds, expected = (timeouts.VERDICT_LATE_S, self._expected) if early else (timeouts.VERDICT_S, 0)

@@ -19,6 +19,8 @@ from bootstrap.run.context import Context, Lifecycle
 
 T = TypeVar("T")
 
+CHECK = "check"
+"""The source of the verdict on a check of all nodes that found nothing."""
 _REASON_LINES = 12
 """Lines of the head's reason that a worker logs; the head's own output has all of them."""
 
@@ -144,7 +146,7 @@ def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, log
         run.log.error(f"{error.message}\nfix: {error.hint}" if error.hint else error.message)
     identity = run.lifecycle.identity
     from_head = identity is not None and identity.role is Role.WORKER and error is None
-    if from_head and verdict.source != "workload":
+    if from_head and verdict.source not in ("workload", CHECK):
         run.log.error("the head says: " + "\n".join(verdict.reason.splitlines()[:_REASON_LINES]))
     whose = "the workload" if verdict.source == "workload" else f"ray-bootstrap: {verdict.source}"
     first = verdict.reason.splitlines()[0] if verdict.reason else ""

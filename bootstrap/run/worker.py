@@ -18,20 +18,25 @@ from bootstrap.rendezvous import Rendezvous, with_secret_record
 from bootstrap.rendezvous.discovery import find_head
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.hello import Hello
+from bootstrap.run import own_probes
 from bootstrap.run.bring_up import prepare_node, start_ray
 from bootstrap.run.certification import get_certificate
 from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
 
 
-async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, starter: Starter) -> Verdict:
-    """Join the run and return the head's verdict."""
+async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, starter: Starter | None) -> Verdict:
+    """Join the run and return the head's verdict.
+
+    :param starter: None in a check of all nodes, which starts no Ray.
+    """
     try:
         prepared = await prepare_node(run, identity)
     except BootstrapError as unfit:
         await report_unfit(run, identity, rendezvous, unfit)
         raise
-    hello = make_hello(run.settings, run.host, identity, prepared.node.secret, prepared.node)
+    ports = own_probes.bind(run.settings, run.host, identity, run.log)
+    hello = make_hello(run.settings, run.host, identity, prepared.node.secret, prepared.node, ports.numbers)
     timeout = run.settings.head_timeout
     membership = await join_roll_call(run, identity, rendezvous, hello, prepared.node.secret, timeout)
     run.log.say(f"{membership.head} leads this run; waiting until its Ray is up")
@@ -41,8 +46,11 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
     node = dataclasses.replace(prepared.node, identity=identity)
     token = ray_token(membership.secret, identity.run_id, run.runtime)
     env: Mapping[str, str] = environment.for_node(node, token, prepared.hosts.env)
-    env = await join_cluster(run, node, starter, env, membership)
-    return await stay_until_verdict(run, identity, starter, env, membership)
+    with own_probes.WorkerProbes(membership, ports, run.log):
+        if starter is None:
+            return await asyncio.shield(membership.ended)
+        env = await join_cluster(run, node, starter, env, membership)
+        return await stay_until_verdict(run, identity, starter, env, membership)
 
 
 async def report_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, why: BootstrapError) -> None:

@@ -1,0 +1,1 @@
+"""Probes: can the nodes reach each other, before Ray needs it? docs/rollcall.md has the protocol."""
