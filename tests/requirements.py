@@ -94,6 +94,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "root": Requirement(lambda: os.geteuid() == 0, "run as root: sudo make test"),
     "ip": Requirement(_program("ip"), "apt-get install iproute2"),
     "unshare": Requirement(_program("unshare"), "apt-get install util-linux"),
+    "nft": Requirement(_program("nft"), "apt-get install nftables"),
     "nsenter": Requirement(_program("nsenter"), "apt-get install util-linux"),
     "setpriv": Requirement(_program("setpriv"), "apt-get install util-linux"),
     "namespaces": Requirement(_namespaces_and_bridge, "in a container: docker run --privileged"),

@@ -143,7 +143,8 @@ def _reason(error: Exception) -> str:
 
 def _own_address(ip: str) -> str:
     """Return a remark if this node itself holds ``ip``, as with a bridge that has one address on every node."""
-    return f"; {ip} is this node's own address, too" if net.source_address(ip) == ip else ""
+    own = not net.is_loopback(ip) and net.source_address(ip) == ip
+    return f"; {ip} is this node's own address, too" if own else ""
 
 
 def describe(target: Target) -> str:

@@ -1,6 +1,7 @@
 """This node's part in the probes: the ports on which it answers, and on a worker what the head has it probe."""
 
 import asyncio
+import os
 from types import TracebackType
 
 from bootstrap.host import Host
@@ -47,7 +48,7 @@ def bind(settings: Settings, host: Host, identity: NodeIdentity, log: Log) -> Pr
         ports.probe = ports.responder.bind(asked)
     except OSError as error:
         which = f"--probe-port={settings.probe_port}" if settings.probe_port else "the probe port"
-        log.warn(f"{which} cannot be bound ({error.strerror}): the other nodes cannot probe this one")
+        log.warn(f"{which} cannot be bound ({os.strerror(error.errno or 0)}): the other nodes cannot probe this one")
         return ports
     span = ray_ports.workers(settings, host)
     if len(span) >= _FEWEST_WORKER_PORTS:

@@ -196,6 +196,8 @@ class Pairs:
         """Return how many pairs were probed, with the medians of round trip and throughput."""
         good = [outcome for outcome in self.outcomes.values() if not outcome.error]
         probed = len({key[:2] for key in self.outcomes})
+        if not probed:
+            return "one node: there is nothing to probe" if len(self.places) == 1 else "no pair of nodes was probed"
         trip = median(outcome.round_trip for outcome in good if outcome.round_trip)
         rate = median(outcome.rate for outcome in good if outcome.rate)
         measured = f"; median round trip {_ms(trip)}, throughput {_mbit(rate)}" if trip and rate else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def _row(node: dict[str, Any]) -> dict[str, Any]:
     return {
         "NodeID": f"{node['pid']:056x}",
         "NodeManagerAddress": node["ip"],
-        "Alive": alive(node["pid"]),
+        "Alive": node["host"] != socket.gethostname() or alive(node["pid"]),  # another host has its own numbers
+        "NodeManagerPort": node["manager"],
+        "ObjectManagerPort": node["objects"],
         "Labels": node["labels"],
         "Resources": node["resources"],
     }

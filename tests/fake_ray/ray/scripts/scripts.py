@@ -24,9 +24,11 @@ busy
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -114,7 +116,8 @@ def _start(options: dict[str, str], session: Path) -> None:
     ip, gcs = options["node-ip-address"], options.get("address")
     if gcs is None:
         gcs = f"{ip}:{options['port']}"
-        pid = _daemon("gcs_server", session)
+        with _listening(ip, int(options["port"])) as gcs_port:
+            pid = _daemon("gcs_server", session, listening=[gcs_port])
         if "gcs-ends" in _words():
             os.kill(pid, signal.SIGUSR2)
             signal.pause()
@@ -124,7 +127,10 @@ def _start(options: dict[str, str], session: Path) -> None:
     (session.parent / "ray_current_cluster").write_text(gcs)
     (session / "sockets" / "raylet").write_text("")
     (session / "node_ip_address.json").write_text(json.dumps({"node_ip_address": ip}))
-    pid = _daemon("raylet", session, f"--raylet_socket_name={session}/sockets/raylet")
+    with _listening(ip, int(options.get("node-manager-port", 0))) as manager, _listening(ip, 0) as objects:
+        name = f"--raylet_socket_name={session}/sockets/raylet"
+        pid = _daemon("raylet", session, name, listening=[manager, objects])
+        ports = {"manager": _port(manager), "objects": _port(objects)}
     if "raylet-ends" in _words():
         os.kill(pid, signal.SIGUSR2)
         signal.pause()
@@ -132,7 +138,11 @@ def _start(options: dict[str, str], session: Path) -> None:
     resources = {"CPU": float(options["num-cpus"]), **json.loads(options.get("resources", "{}"))}
     if float(options["num-gpus"]):
         resources["GPU"] = float(options["num-gpus"])
-    _write(f"node-{pid}.json", {"pid": pid, "ip": ip, "labels": labels, "resources": resources})
+    host = socket.gethostname()
+    _write(
+        f"node-{host}-{pid}.json",
+        {"host": host, "pid": pid, "ip": ip, "labels": labels, "resources": resources, **ports},
+    )
 
 
 def _write(name: str, content: object) -> None:
@@ -141,7 +151,21 @@ def _write(name: str, content: object) -> None:
     temporary.replace(_cluster() / name)
 
 
-def _daemon(name: str, session: Path, *arguments: str) -> int:
+def _listening(ip: str, port: int) -> socket.socket:
+    """A socket that listens where it can, for a daemon to keep open."""
+    listening = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with contextlib.suppress(OSError):
+        listening.bind((ip, port))
+        listening.listen()
+    return listening
+
+
+def _port(listening: socket.socket) -> int:
+    return int(listening.getsockname()[1])
+
+
+def _daemon(name: str, session: Path, *arguments: str, listening: Sequence[socket.socket]) -> int:
     """A process of this name in /proc/PID/stat, which is the last part of the path that execve(2) was given."""
     program = session / "sockets" / name
     program.unlink(missing_ok=True)
@@ -156,6 +180,7 @@ def _daemon(name: str, session: Path, *arguments: str) -> int:
             [str(program), "-I", "-S", "-c", code, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            pass_fds=[each.fileno() for each in listening],
             stderr=log,
         )
     if process.stdout is not None:
