@@ -116,20 +116,17 @@ async def test_a_port_that_does_not_speak() -> None:
 
 @looped
 async def test_large_packets_that_do_not_come_back() -> None:
-    """A target that reads the small lines only, as behind a link whose MTU is smaller than both ends believe."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs = exchange.read_ask(KEY, await reader.readuntil(b"\n"))
-        writer.write(exchange.answer(KEY, theirs, "ab" * 16, 2))
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await asyncio.sleep(1)
-        writer.close()
-
-    server = await asyncio.start_server(serve, HERE, 0, limit=128)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timeouts, "PROBE_S", 0.2)
-        outcome = await probe(target(server.sockets[0].getsockname()[1]), KEY, 1)
-    server.close()
+    """A target that reads the first line only, as behind a link whose MTU is smaller than both ends believe."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server((HERE, 0)) as listening, pytest.MonkeyPatch.context() as patch:
+        listening.setblocking(False)
+        patch.setattr(timeouts, "PROBE_S", 0.3)
+        probing = asyncio.ensure_future(probe(target(listening.getsockname()[1]), KEY, 1))
+        connected, _ = await loop.sock_accept(listening)
+        with connected:
+            theirs = exchange.read_ask(KEY, await loop.sock_recv(connected, exchange.MAX_LINE))
+            await loop.sock_sendall(connected, exchange.answer(KEY, theirs, "ab" * 16, 2))
+            outcome = await probing
     assert outcome.stalled
     assert outcome.error.startswith("small packets come through, large ones get lost on the way ")
     assert f"0 of {exchange.PAYLOAD} bytes" in outcome.error
