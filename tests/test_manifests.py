@@ -166,7 +166,8 @@ def test_the_network_policy_lists_the_fixed_ports_that_pods_use_between_them(fol
     told = settings.load({}, kubelet.only(objects, "ConfigMap")["data"])
     (rule,) = kubelet.only(objects, "NetworkPolicy")["spec"]["ingress"]
     listed = [range(port["port"], port.get("endPort", port["port"]) + 1) for port in rule["ports"]]
-    between = ("rollcall", "gcs", "object_manager", "node_manager", "dashboard_agent_grpc", "dashboard_agent_listen")
+    between = ("rollcall", "probe", "gcs", "object_manager", "node_manager")
+    between += ("dashboard_agent_grpc", "dashboard_agent_listen")
     used = [getattr(told, f"{name}_port") for name in between]
     assert [port for port in used if not any(port in span for span in listed)] == []
     assert range(told.min_worker_port or 0, (told.max_worker_port or 0) + 1) in listed

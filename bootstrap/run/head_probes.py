@@ -57,8 +57,9 @@ class HeadProbes:
         """Have a node that has joined probe the earlier ones, and the other way round."""
         peer = member.connection.peer if member.connection is not None else member.hello.ip
         source = "" if peer in (member.hello.ip, "?") or peer.startswith("127.") else peer
+        if member.rank in self.pairs.places:  # a replacement of one that was lost
+            self.pairs.give_up(member.rank)
         self.pairs.places[member.rank] = Place(member.hello.host, member.hello.ip, source, member.hello.via)
-        self.pairs.give_up(member.rank)  # a replacement of one that was lost
         if self._gcs is not None:
             self._expect_gcs(member.rank)
         if self._over:
@@ -71,6 +72,8 @@ class HeadProbes:
 
     def on_lost(self, member: Member) -> None:
         """Stop waiting for the results of a node that has gone, and for those about it."""
+        if self._over or self._stopping():
+            return
         if member.phase is Phase.FAILED:
             self.report()  # what was found about it may be why
         for ranks in (self._joined, self._registered):
