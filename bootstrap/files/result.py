@@ -25,7 +25,7 @@ class Result:
     status: int
     """The exit status."""
     source: str
-    """What set the status: ``workload``, ``killed``, or the name of an error (:mod:`bootstrap.errors`)."""
+    """What set the status: ``workload``, ``check``, ``killed``, or the name of an error (:mod:`bootstrap.errors`)."""
     reason: str
     hint: str
     """The fix, if an error of ray-bootstrap ended the run."""

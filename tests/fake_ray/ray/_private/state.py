@@ -37,9 +37,10 @@ def _row(node: dict[str, Any]) -> dict[str, Any]:
     return {
         "NodeID": f"{node['pid']:056x}",
         "NodeManagerAddress": node["ip"],
-        "Alive": node["host"] != socket.gethostname() or alive(node["pid"]),  # another host has its own numbers
-        "NodeManagerPort": node["manager"],
-        "ObjectManagerPort": node["objects"],
+        "Alive": node.get("host", socket.gethostname()) != socket.gethostname()
+        or alive(node["pid"]),  # another host has its own numbers
+        "NodeManagerPort": node.get("manager", 0),
+        "ObjectManagerPort": node.get("objects", 0),
         "Labels": node["labels"],
         "Resources": node["resources"],
     }
