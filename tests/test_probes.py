@@ -358,3 +358,17 @@ def test_the_matrix() -> None:
 
 def test_the_matrix_of_many_nodes_has_bad_pairs_alone() -> None:
     assert list(matrix(several((1, 2), nodes=20), range(20))) == ["rank 1 (node-1) -> rank 2 (node-2): no answer"]
+
+
+def test_a_node_that_fails_with_one_after_the_other_is_named_once() -> None:
+    pairs = Pairs({rank: Place(f"node-{rank}", f"10.0.0.{rank}") for rank in range(10)})
+    said = []
+    for other in range(1, 9):
+        pairs.expect(9, Target(other, "10.0.0.1", PROBE, 1))
+        pairs.record(9, Outcome(other, PROBE, "no answer in 5 s"))
+        said += pairs.report()[0]
+    assert [line.partition(" bad pairs")[0] for line in said if "bad pairs" in line] == [
+        "rank 9 (node-9) is in 2 of 2",
+        "rank 9 (node-9) is in 4 of 4",
+        "rank 9 (node-9) is in 8 of 8",
+    ]

@@ -91,3 +91,24 @@ def test_the_switch_goes_with_check_alone(site: Site) -> None:
     node = site.run("detect", "--run")
     assert node.wait() == 64
     assert "--run goes with check: ray-bootstrap check --run" in node.err
+
+
+def test_a_check_says_whom_it_waits_for(site: Site) -> None:
+    site.shorten(STILL_LOOKING_S=0.5)
+    head = check(site, 0, 2, "--quorum-timeout=60")
+    head.says("1 of 2 nodes\n    rank 1: never seen")
+    worker = check(site, 1, 2)
+    assert [head.wait(), worker.wait()] == [0, 0]
+
+
+def test_a_check_that_loses_a_node_does_not_pass(site: Site) -> None:
+    """The lost one does not answer, so the others' probes are under way when it goes."""
+    nodes = [check(site, rank, 3) for rank in range(2)]
+    site.patch("from bootstrap.probe import responder", "responder.Responder.begin = lambda *_: None")
+    mute = check(site, 2, 3)
+    nodes[0].says("all 3 nodes are here")
+    mute.stop()
+    mute.close()
+    assert [node.wait() for node in nodes] == [78, 78]
+    assert "rank 2 (" in nodes[0].err
+    assert "was lost during the check" in nodes[0].err

@@ -72,8 +72,6 @@ class WorkerProbes:
 
     def __enter__(self) -> None:
         """Begin to answer, and to probe whom the head names."""
-        if not self._ports.probe:
-            return
         self._ports.responder.begin(self._key, self._membership.rank)
         self._membership.on_peers = self._hear
         for message in self._membership.early_peers:

@@ -64,6 +64,8 @@ class Pairs:
     """What was planned, by the ranks of the pair and the port's name."""
     outcomes: dict[tuple[int, int, str], Outcome] = field(default_factory=dict)
     _reported: int = 0
+    _named: dict[int, int] = field(default_factory=dict)
+    """The ranks that were named for what the bad pairs have in common, and how many pairs were bad then."""
     _new: dict[Pair, list[str]] = field(default_factory=dict)
     """Failures that were not reported yet: the names of the ports."""
 
@@ -121,10 +123,18 @@ class Pairs:
             lines.append(f"and {more} more pairs of nodes that do not reach each other")
         # GCS and a dial-back concern one node; a finding about two may concern either.
         findings = [(pair[0] or pair[1], line) for pair, line in shown if 0 in pair]
-        if (culprit := self.culprit()) is not None:
+        if (culprit := self.culprit()) is not None and self._is_news(culprit[0]):
             lines.append(culprit[1])
             findings.append(culprit)
         return lines, findings
+
+    def _is_news(self, culprit: int) -> bool:
+        """Return whether to name this node: once, and again when twice as many pairs are bad."""
+        bad = len(self.bad)
+        if self._named.get(culprit, 0) * 2 > bad:
+            return False
+        self._named[culprit] = bad
+        return True
 
     def _line(self, pair: Pair, names: Sequence[str]) -> str:
         targets = [self.targets[pair[0], pair[1], name] for name in names]
