@@ -81,6 +81,10 @@ class NodeIdentity:
     sources: Sources = field(default_factory=dict)
     isolation_timeout: float = math.inf
     """Seconds after which a head without workers, the last of which fell silent, ends the run; infinite: never."""
+    replaces_nodes: bool = True
+    """Whether another node may take the rank of one that was lost; also where that is unknown."""
+    hosts: tuple[str, ...] = ()
+    """Names or addresses of all nodes by rank, if the launcher gives them."""
 
     @property
     def run_hash(self) -> str:

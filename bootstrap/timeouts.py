@@ -39,6 +39,8 @@ MUNGE_S = 3.0
 """Limit for munged to make or read a credential, which takes it less than a millisecond."""
 RECORD_LATE_S = 5.0
 """Time for the head's record to appear on this node after the head has answered, before its absence counts."""
+NODE_NAMES_S = 5.0
+"""Limit for resolving the names that the launcher gives the missing nodes, and delay before the next attempt."""
 REPORT_UNFIT_S = 10.0
 """Limit for an unfit node to report why to the others; a lower ``--head-timeout`` shortens it."""
 CERTIFICATE_S = 30.0
@@ -86,6 +88,10 @@ DRAIN_RESERVE_S = 1.0
 """Part of ``--grace`` that Ray's drain may not use, to send bye to the head and to end all processes."""
 DRAIN_START_S = 2.0
 """Minimum time to start a drain, which imports Ray; with a ``--grace`` too short for it, the node is not drained."""
+
+HOLDER_PING_S = 0.1
+"""Delay before the holder of a rank that a second node claims is pinged: what it sent before it died arrives earlier.
+Also between looks for its answer."""
 
 # Shutdown
 

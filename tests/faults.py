@@ -79,7 +79,7 @@ _PROCESSES = {
         137,
         WORKLOAD,
     ),
-    "worker-process-fail": Fault(FAIL, "the same", "at once; the head up to 5 s later", 137, 76),
+    "worker-process-fail": Fault(FAIL, "the same", "at once", 137, 76),
     "worker-all-three": Fault(
         "a worker's three processes are killed in one instant",
         "the head, by end of file; the user's next run on that node, which ends Ray there",
@@ -90,7 +90,7 @@ _PROCESSES = {
     "worker-all-three-fail": Fault(FAIL, "the same", "the same", 137, 76),
     "head-daemon": Fault("GCS or the head's raylet ends", "the head's agent, by pidfd", "at once", 76, 76),
     "worker-daemon": Fault("a worker's raylet ends", "that worker's agent, by pidfd", "at once", 76, WORKLOAD),
-    "worker-daemon-fail": Fault(FAIL, "the same; the head, by a message", "at once; the head 5 s later", 76, 76),
+    "worker-daemon-fail": Fault(FAIL, "the same; the head, by a message", "at once", 76, 76),
     "workload-killed": Fault(
         "the workload is killed by SIGKILL", "the head's agent, its parent", "at once", WORKLOAD, WORKLOAD
     ),
@@ -237,15 +237,62 @@ _BRING_UP = {
     "missing-rank": Fault("a worker never comes", "the head, which names its rank on all nodes", QUORUM, NONE, 75),
     "stuck-worker": Fault("`ray start` hangs on a worker", "the head, which names its rank and phase", QUORUM, 75, 75),
     "early-loss": Fault(
-        "a worker is killed before the quorum, and does not come back", "the head, by its absence", QUORUM, 137, 75
+        "a worker is killed before the quorum, another could replace it, and none comes",
+        "the head, by its absence",
+        QUORUM,
+        137,
+        75,
     ),
-    "rank-twice": Fault("a second node has a worker's rank", "the head, which refuses it", "at once", 65, WORKLOAD),
+    "early-loss-final": Fault(
+        "a worker is killed before the quorum under srun or mpirun, which replace no node",
+        "the head, by end of file or a message",
+        "at once",
+        137,
+        76,
+    ),
+    "early-daemon": Fault(
+        "a worker's raylet ends before the quorum, another node could replace it, and none comes",
+        "that worker's agent, by pidfd; the head, by its absence",
+        f"at once; {QUORUM}",
+        76,
+        75,
+    ),
+    "early-daemon-final": Fault(
+        "the same under srun or mpirun", "that worker's agent, by pidfd; the head, by a message", "at once", 76, 76
+    ),
+    "rank-twice": Fault(
+        "a second node has a worker's rank, during the workload", "the head, which refuses it", "at once", 65, WORKLOAD
+    ),
+    "rank-twice-early": Fault(
+        "the same before the quorum, and the first node is alive", "the head, which pings it", "0.3 s", 65, 65
+    ),
+    "rank-replaced": Fault(
+        "a node has the rank of one whose connection is half-open",
+        "the head, by the silence of the first",
+        HEARTBEAT,
+        WORKLOAD,
+        WORKLOAD,
+    ),
+    "misnumbered": Fault(
+        "a worker has another size than the head, or a rank out of range, before the quorum",
+        "the head, in the handshake",
+        "at once",
+        65,
+        65,
+    ),
     "secrets-differ": Fault(
         "a worker has another secret, or none",
         "that worker and the head, in the handshake",
         f"at once; {QUORUM}",
         77,
         75,
+    ),
+    "secrets-differ-named": Fault(
+        "all missing workers have another secret, and connect from the addresses of the nodes that Slurm names",
+        "the same",
+        "at once",
+        77,
+        77,
     ),
     "versions-differ": Fault(
         "a worker has another version of Ray or Python", "the head, which refuses it", "at once", 77, 77

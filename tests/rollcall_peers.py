@@ -73,6 +73,7 @@ class Head:
     port: int = 0
     news: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    misfits: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -85,6 +86,10 @@ class Head:
 
     def note_refused(self, who: str) -> None:
         self.refused.append(who)
+        self.changed.set()
+
+    def note_misfit(self, what: str) -> None:
+        self.misfits.append(what)
         self.changed.set()
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -115,7 +120,7 @@ async def a_head(
 ) -> AsyncIterator[Head]:
     call = RollCall(dataclasses.replace(ME, **me), given(secret), heartbeat_timeout, any_python_patch, certify)
     head = Head(call)
-    call.on_change, call.on_refused = head.note, head.note_refused
+    call.on_change, call.on_refused, call.on_misfit = head.note, head.note_refused, head.note_misfit
     head.port = call.listen([port] if port else [0, 0, 0])
     try:
         yield head

@@ -163,6 +163,28 @@ def test_a_head_that_is_cut_off_ends_where_the_launcher_starts_lost_runs_anew(
         )
 
 
+def test_the_rows_whose_lost_nodes_no_other_replaces() -> None:
+    assert {row.name for row in LAUNCHERS if not row.replaces_nodes} == {"slurm", "openmpi"}
+    assert [who(env)[0].replaces_nodes for env in (SLURM, OMPI, LWS)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "hosts"),
+    [
+        (SLURM, {}, ("gpu002", "gpu003", "gpu004")),
+        (SLURM, {"head_address": "10.0.0.1"}, ("gpu002", "gpu003", "gpu004")),
+        (SLURM, {"rank": 2}, ()),  # numbered by hand
+        (SLURM | {"SLURM_STEP_NODELIST": "gpu[001-004]"}, {}, ()),  # more names than nodes
+        (SLURM | {"SLURM_STEP_NODELIST": "gpu[001-]"}, {"head_address": "10.0.0.1"}, ()),
+        (SKY, {}, ("10.0.0.4", "10.0.0.5")),
+        (OMPI, {}, ()),
+        (TORCHRUN, {}, ()),
+    ],
+)
+def test_the_names_of_all_nodes_by_rank(env: dict[str, str], options: dict[str, Any], hosts: tuple[str, ...]) -> None:
+    assert who(env, asked(**options))[0].hosts == hosts
+
+
 @pytest.mark.parametrize("launcher", sorted({w[0] for w in WORKERS}))
 def test_rank_0_of_the_same_launcher_is_the_head_of_the_same_run(launcher: str) -> None:
     _, env, expected, source = next(w for w in WORKERS if w[0] == launcher)

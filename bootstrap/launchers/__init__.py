@@ -65,6 +65,7 @@ def identify(
     identity = replace(
         identity, rendezvous=rendezvous[0], isolation_timeout=isolation[0], head_hints=hints, sources=sources
     )
+    identity = replace(identity, replaces_nodes=row.replaces_nodes, hosts=_hosts(found, settings, size))
     return identity, [*notes, *note, *([found["note"][0]] if "note" in found else [])]
 
 
@@ -209,6 +210,12 @@ def _isolation_timeout(row: Launcher, settings: Settings) -> tuple[float, str]:
     if settings.isolation_timeout is not None:
         return settings.isolation_timeout, "--isolation-timeout"
     return (timeouts.ISOLATION_S if row.requeues else math.inf), f"launcher {row.name}"
+
+
+def _hosts(found: Facts, settings: Settings, size: int | None) -> tuple[str, ...]:
+    """Return the names of all nodes by rank; none if the launcher names no nodes, or an option numbers them."""
+    names = tuple(found["hosts"][0].split()) if "hosts" in found else ()
+    return names if len(names) == size and settings.rank is None else ()
 
 
 def _run_id(row: Launcher, found: Facts, rendezvous: str) -> tuple[Fact, list[str]]:

@@ -1,6 +1,8 @@
 """Facts that a launcher provides, but not in a variable: one pure function for each row that needs one."""
 
+import contextlib
 import ipaddress
+import itertools
 import re
 import secrets
 from collections.abc import Callable, Collection
@@ -12,10 +14,13 @@ from bootstrap.host import Host
 from bootstrap.rendezvous import slurm, static
 from bootstrap.settings import Settings
 
+MOST_HOSTS = 1 << 16
+"""Names in a node list that are read; a corrupt variable could stand for any number."""
 Fact = tuple[str, str]
 """A value as text, and its source."""
 Facts = dict[str, Fact]
-"""By our word: rank, size, role, head, run_id (unique), run_name (perhaps the next run's too), attempt, note."""
+"""By our word: rank, size, role, head, run_id (unique), run_name (perhaps the next run's too), attempt, note; hosts:
+the names of all nodes by rank, with spaces between."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ _NO_TASKS = {"4294967290": "an interactive step", "4294967291": "the batch scrip
 
 
 def slurm_step(_found: Facts, context: Context) -> Facts:
-    """Derive the head, which is the first host of the step.
+    """Derive the head, which is the first host of the step, and the names of all its nodes.
 
     A batch script and an salloc shell are not srun tasks, but they have SLURM_NODEID=0 and SLURM_JOB_NUM_NODES and so
     look like rank 0.
@@ -108,18 +113,23 @@ def slurm_step(_found: Facts, context: Context) -> Facts:
             hint="srun --ntasks-per-node=1 ray-bootstrap ...   (--launcher=local for this machine alone)",
         )
     nodelist, name = slurm.nodelist(context.host)
+    hosts: Facts = {}
+    with contextlib.suppress(ValueError):
+        hosts["hosts"] = (" ".join(itertools.islice(slurm.hosts(nodelist), MOST_HOSTS)), name)
     if not nodelist or context.settings.head_address is not None:
-        return {}
+        return hosts
     try:
-        return {"head": (slurm.first(nodelist), f"{name}={nodelist}")}
+        return {"head": (slurm.first(nodelist), f"{name}={nodelist}"), **hosts}
     except ValueError as error:
         raise IdentityError(f"{name}: {error}", hint="--head-address=HOST, the first node of the step") from None
 
 
 def skypilot(_found: Facts, context: Context) -> Facts:
-    """Derive the head from the first line of SKYPILOT_NODE_IPS."""
+    """Derive the nodes from SKYPILOT_NODE_IPS, whose first line is the head's."""
     ips = (context.host.get("SKYPILOT_NODE_IPS") or "").split()
-    return {"head": (ips[0], "SKYPILOT_NODE_IPS")} if ips else {}
+    if not ips:
+        return {}
+    return {"head": (ips[0], "SKYPILOT_NODE_IPS"), "hosts": (" ".join(ips), "SKYPILOT_NODE_IPS")}
 
 
 def pytorchjob(found: Facts, context: Context) -> Facts:

@@ -44,6 +44,11 @@ class Launcher:
     requeues a batch job whose node failed (JobRequeue in slurm.conf(5), 1 by default). ``sky jobs`` starts a task anew,
     too, but terminates its machines first; ``sky launch``, mpirun and torchrun on several machines do not.
     """
+    replaces_nodes: bool = True
+    """Whether another node may take the rank of a lost one while the others wait; also where that is unknown.
+
+    srun and mpirun start each task once (srun(1), ``--no-kill``; mpirun(1)).
+    """
     derive: Callable[[Facts, Context], Facts] | None = None
     """Derives the facts that are in no variable from those that are."""
 
@@ -149,6 +154,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         run_id=("openmpi-{PMIX_NAMESPACE}", "openmpi-{OMPI_MCA_ess_base_jobid}"),
         local_rank=("OMPI_COMM_WORLD_LOCAL_RANK",),
         rendezvous="file",
+        replaces_nodes=False,
         derive=derived.openmpi,
         local_hint="mpirun --map-by ppr:1:node ray-bootstrap ...",
     ),
@@ -163,6 +169,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         local_rank=("SLURM_LOCALID",),
         rendezvous="slurm",
         requeues=True,
+        replaces_nodes=False,
         derive=derived.slurm_step,
         local_hint="srun --ntasks-per-node=1 ray-bootstrap ...",
     ),

@@ -3,14 +3,11 @@
 The order serves the reader of the error: another run first, then identity, then what Ray would reject.
 """
 
-from collections.abc import Callable
-
 from bootstrap.errors import IdentityError
 from bootstrap.rollcall.hello import Hello
 
-CLOCK_TOLERANCE = 5.0
-"""Seconds by which a node's clock may differ before the head reports it."""
 FIX_TLS = "give all nodes the same --tls and the same --auth"
+FIX_IDENTITY = "give each node a rank of its own and all nodes the same size; `ray-bootstrap detect` there shows both"
 MOST_NODES = 1 << 16
 """Ranks in a run whose size is unknown."""
 
@@ -22,27 +19,39 @@ def other_run(me: Hello, hello: Hello) -> str:
     return f"this is not run {hello.run!r}, attempt {hello.attempt}"  # our own would admit the peer
 
 
-def rank_for(me: Hello, hello: Hello, holder: Callable[[int], Hello | None], lowest_free: int) -> int:
+def misfit(me: Hello, hello: Hello) -> str:
+    """Return why a node cannot be of a run like ours, whichever nodes are connected; empty if it can.
+
+    That is a size that differs, a rank that is out of range, or the head's own.
+    """
+    size, rank, who = me.size, hello.rank, describe(hello)
+    if hello.size is not None and size is not None and hello.size != size:
+        numbered = "" if rank is None else f", rank {rank},"
+        return f"{who}{numbered} expects {hello.size} nodes, the head {me.host} expects {size}"
+    if rank is not None and not 0 <= rank < (size or MOST_NODES):
+        return f"{who} has rank {rank}, but the run on {me.host} has {size or f'at most {MOST_NODES}'} nodes"
+    return claimed_twice(0, me, hello) if rank == 0 else ""
+
+
+def rank_for(me: Hello, hello: Hello, lowest_free: int) -> int:
     """Return the rank that a node claims, or the lowest free one if its launcher does not number nodes.
 
-    :param holder: returns the node that is connected with a rank, or None; the head itself has 0.
-    :raises IdentityError: if the size differs or the rank is out of range or taken; it names both hosts.
+    :raises IdentityError: if it claims none, and all are taken.
     """
-    size, ranks = me.size, me.size or MOST_NODES
-    if hello.size is not None and size is not None and hello.size != size:
-        raise IdentityError(f"{hello.host} expects {hello.size} nodes, the head {me.host} expects {size}")
-    rank = lowest_free if hello.rank is None else hello.rank
-    if rank >= ranks and hello.rank is None:
-        raise IdentityError(f"{hello.host} has no rank, and all {ranks} ranks of the run on {me.host} are taken")
-    if rank < 0 or rank >= ranks:
-        raise IdentityError(
-            f"{hello.host} has rank {rank}, but the run on {me.host} has {size or f'at most {MOST_NODES}'} nodes"
-        )
-    other = me if rank == 0 else holder(rank)
-    if other is not None:
-        has, wants = f"{other.host} ({other.ip})", f"{hello.host} ({hello.ip})"
-        raise IdentityError(f"rank {rank} is claimed by two nodes: {has} has it, {wants} wants it")
+    rank, ranks = lowest_free if hello.rank is None else hello.rank, me.size or MOST_NODES
+    if rank >= ranks:
+        raise IdentityError(f"{describe(hello)} has no rank, and all {ranks} ranks of the run on {me.host} are taken")
     return rank
+
+
+def claimed_twice(rank: int, holder: Hello, newcomer: Hello) -> str:
+    """Return that two nodes claim one rank, with both hosts."""
+    return f"rank {rank} is claimed by two nodes: {describe(holder)} has it, {describe(newcomer)} wants it"
+
+
+def describe(hello: Hello) -> str:
+    """Return a node's host name and address."""
+    return f"{hello.host} ({hello.ip})"
 
 
 def version_clash(me: Hello, hello: Hello, *, any_python_patch: bool) -> str:
@@ -65,9 +74,3 @@ def tls_clash(me: Hello, hello: Hello) -> str:
     if hello.tls == me.tls:
         return ""
     return ", ".join(f"Ray {'with' if node.tls else 'without'} TLS on {node.host}" for node in (hello, me))
-
-
-def clock_offset(hello: Hello, now: float) -> str:
-    """Return by how much a node's clock differs from ``now`` (seconds since the epoch); empty within the tolerance."""
-    offset = hello.time - now
-    return f"its clock differs by {offset:+.0f} s" if abs(offset) > CLOCK_TOLERANCE else ""

@@ -1,12 +1,13 @@
 """A worker's side of the roll call."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bootstrap import net, timeouts
-from bootstrap.errors import RayDied
+from bootstrap.errors import RayDied, Refused
 from bootstrap.files.certificates import Issued
 from bootstrap.files.secret import Secret
 from bootstrap.model import HeadAddress, Phase, Verdict
@@ -126,7 +127,9 @@ class Membership:
         await self._agree(await self._challenged)
         self._said_hello = True
         if self._connection is not None:
-            self._connection.send(self.hello.leaving_from(self._connection.own_address).message())
+            hello = self.hello.leaving_from(self._connection.own_address)
+            # Stamped now, not before a long search: the head measures by it how far this node's clock is off.
+            self._connection.send(replace(hello, time=time.time()).message())
         await self._welcomed
         # Spread the first heartbeats by rank, since many nodes may join at the same moment.
         interval = self.heartbeat_timeout / wire.BEATS
@@ -137,18 +140,26 @@ class Membership:
         """Use MACs from now on, if there is a secret. :raises Refused: if the two secrets are of different kinds."""
         missing = self.secret.value is None and challenge.auth == "secret"
         if missing or challenge.auth != self.secret.kind:
-            if self._connection is not None:  # so that the head can report it, too
-                self._connection.send({"t": "bye", "reason": "another kind of secret"})
-                self._connection.close("another kind of secret")
+            self._decline("another kind of secret")
             raise mismatch(self.secret, challenge.auth)
         if challenge.auth == "munge":
-            value = await credential.read(challenge.credential, self.hello, self._nonce)
+            try:
+                value = await credential.read(challenge.credential, self.hello, self._nonce)
+            except Refused:
+                self._decline("its MUNGE credential cannot be read here")
+                raise
             self.secret = replace(self.secret, value=value)
         if self.secret.value is not None and self._connection is not None:
             nonces = self._nonce + challenge.nonce
             self._connection.authenticator = Authenticator(
                 self.secret.value, "worker", nonces, self.hello.run, self.hello.attempt
             )
+
+    def _decline(self, reason: str) -> None:
+        """Leave before the hello, and let the head know that this is for its secret, so that it can report it, too."""
+        if self._connection is not None:
+            self._connection.send({"t": "bye", "reason": reason})
+            self._connection.close(reason)
 
     async def certify(self, request: str) -> Issued:
         """Ask the head for a certificate; it may never answer, if the run ends first.

@@ -1,6 +1,7 @@
 """The head's side of the handshake: connections from the first byte to an authenticated hello, and their limits."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -9,8 +10,10 @@ from bootstrap.files.secret import FIX_MISMATCH, Channel, Secret
 from bootstrap.process.bounded import TimedOut
 from bootstrap.rollcall import auth, credential, wire
 from bootstrap.rollcall.auth import Authenticator
+from bootstrap.rollcall.clock import Offset, measure
 from bootstrap.rollcall.hello import Hello, parse_hello
 from bootstrap.rollcall.listener import Allowance, source_of
+from bootstrap.rollcall.rejections import Rejections, Standing
 from bootstrap.rollcall.wire import Connection, Message
 
 MISMATCH = "its secret is not the head's"
@@ -18,8 +21,6 @@ _PER_SOURCE, _SPARE = 256, 64
 """Limit of unauthenticated connections from one source, or the run's size and some headroom if that is more. Twice as
 many may be open from all sources together; beyond that the oldest is cut."""
 _MUNGE_AT_ONCE = 8
-_MAX_REPORTED = 20
-"""Limit of rejected nodes that the head logs, since a peer may be guessing secrets."""
 
 
 @dataclass(slots=True)
@@ -28,24 +29,26 @@ class _Unauthenticated:
     source: bytes
     tag: str = ""
     """The run tag for the peer's nonce, with which the peer trusts a refusal; empty until its hail has arrived."""
+    challenged: float = 0.0
+    """When the challenge was sent, on the event loop's clock."""
+    clock: Offset | None = None
+    """How far the peer's clock is from ours; None until its hello has arrived."""
+    refused: bool = False
 
 
 @dataclass
 class Handshakes:
     """All connections that are not yet authenticated, or were refused.
 
-    :param on_refused: called once per address and reason with each peer that knew this run but was refused, in words.
+    :param rejections: counts and logs those that were rejected.
     """
 
     me: Hello
     secret: Secret
     time_limit: float
     """Seconds for one handshake."""
-    on_refused: Callable[[str], None]
-    rejected: list[str] = field(default_factory=list)
-    """The last 20 rejected connections, in words."""
+    rejections: Rejections
     _pending: dict[Connection, _Unauthenticated] = field(default_factory=dict)
-    _refused: set[str] = field(default_factory=set)
     _credentials: set[asyncio.Task[None]] = field(default_factory=set)
     """Pending calls to munged."""
     _munge: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MUNGE_AT_ONCE))
@@ -57,7 +60,8 @@ class Handshakes:
         """Return the connection for a peer at this address, or None if its source has opened too many."""
         source = source_of(address)
         if not self._allowance.take(source, asyncio.get_running_loop().time()):
-            self._report(f"{address}: more than {self._allowance.most} connections that were not authenticated")
+            what = f"{address}: more than {self._allowance.most} connections that were not authenticated"
+            self.rejections.log(source, what, Standing.STRANGER)
             return None
         # A worker authenticates within a few round trips, so the oldest connection is the least likely to be one.
         if len(self._pending) >= (limit := 2 * self._allowance.most):
@@ -78,7 +82,11 @@ class Handshakes:
         elif message["t"] == "bye":  # it has seen that its secret is of another kind than ours
             self.refuse_secret(connection)
         else:
-            return parse_hello(message)
+            hello = parse_hello(message)
+            if pending.clock is None:
+                elapsed = asyncio.get_running_loop().time() - pending.challenged
+                pending.clock = measure(hello.time, time.time(), elapsed)
+            return hello
         return None
 
     def refuse_secret(self, connection: Connection, _line: bytes = b"") -> None:
@@ -89,24 +97,40 @@ class Handshakes:
 
     def refuse(self, connection: Connection, kind: str, reason: str, tag: str = "") -> None:
         """Send the refusal and close; with a ``tag`` if the peer does not trust this head yet."""
+        if (pending := self._pending.get(connection)) is None:
+            return  # it has gone while munged was busy
+        pending.refused = True
         connection.send({"t": "refuse", "kind": kind, "reason": reason, "head": self.me.host, "tag": tag})
         connection.close(reason)
+        proved = Standing.PROVED if pending.clock is not None else Standing.UNPROVED
+        standing = Standing.OTHER_RUN if kind == "other-run" else proved
+        self._reject(connection, pending, reason, standing, kind)
         if kind != "other-run":
-            self._report(f"{connection.peer}: {reason}" + (f"; fix: {FIX_MISMATCH}" if kind == "secret" else ""))
+            who = f"{connection.peer}: {reason}" + (f"; fix: {FIX_MISMATCH}" if kind == "secret" else "")
+            self.rejections.log(pending.source, who, standing)
 
-    def end(self, connection: Connection) -> None:
-        """Let a connection go, as its node has been admitted."""
+    def end(self, connection: Connection) -> Offset:
+        """Let a connection go, as its node has been admitted; return how far that node's clock is from ours."""
         connection.admitted = True
-        source = self._pending.pop(connection).source
-        self._allowance.give_back(source, connection.last_heard)
+        pending = self._pending.pop(connection)
+        self._allowance.give_back(pending.source, connection.last_heard)
+        return pending.clock or Offset(0.0)
 
     def closed(self, connection: Connection, reason: str) -> None:
-        """Keep the reason why a connection was closed, if its node had not been admitted."""
+        """Keep the reason why a connection was closed, if its node was neither admitted nor refused."""
         pending = self._pending.pop(connection, None)
-        if pending is not None:
-            if pending.tag and reason == wire.LEFT:
-                reason = "disconnected after the challenge: a node of another run, or a second rank 0"
-            self.rejected = [*self.rejected[-19:], f"{connection.peer}: {reason}"]
+        if pending is None or pending.refused or pending.clock is not None:  # a node that waited for a rank comes again
+            return
+        if pending.tag and reason == wire.LEFT:
+            reason = "disconnected after the challenge: a node of another run, or a second rank 0"
+        standing = Standing.OTHER_RUN if pending.tag else Standing.STRANGER
+        self._reject(connection, pending, reason, standing)
+
+    def _reject(
+        self, connection: Connection, pending: _Unauthenticated, cause: str, standing: Standing, kind: str = ""
+    ) -> None:
+        now = asyncio.get_running_loop().time()
+        self.rejections.add(pending.source, connection.peer, cause, standing, now, kind)
 
     def cut_slow(self, since: float) -> None:
         """Cut the connections that were opened before that time."""
@@ -144,6 +168,9 @@ class Handshakes:
         task.add_done_callback(self._credentials.discard)
 
     def _send(self, connection: Connection, challenge: Message, theirs: str) -> None:
+        if (pending := self._pending.get(connection)) is None:
+            return
+        pending.challenged = asyncio.get_running_loop().time()
         connection.send(challenge)
         if self.secret.value is not None:
             nonces = theirs + challenge["nonce"]
@@ -161,8 +188,3 @@ class Handshakes:
             connection.cut("munged did not answer in time")  # not for good: any user may keep it busy
         else:
             self._send(connection, {**challenge, "credential": made}, theirs)
-
-    def _report(self, who: str) -> None:
-        if who not in self._refused and len(self._refused) < _MAX_REPORTED:
-            self._refused.add(who)
-            self.on_refused(who)

@@ -3,7 +3,7 @@
 from bootstrap.errors import BootstrapError, IdentityError, Refused
 from bootstrap.files.secret import FIX_MISMATCH, FIX_MUNGE, Secret
 from bootstrap.rollcall import wire
-from bootstrap.rollcall.admission import FIX_TLS
+from bootstrap.rollcall.admission import FIX_IDENTITY, FIX_TLS
 from bootstrap.rollcall.wire import Message
 
 _KINDS = {
@@ -33,5 +33,5 @@ def refusal(message: Message, more: str = "") -> Exception:
     if kind == "other-run":
         return NotThisHead(reason)
     error: type[BootstrapError] = IdentityError if kind == "identity" else Refused
-    hints = {"secret": FIX_MISMATCH, "tls": FIX_TLS}
+    hints = {"secret": FIX_MISMATCH, "tls": FIX_TLS, "identity": FIX_IDENTITY}
     return error(f"refused by the head {wire.text(message, 'head')}: {reason}{more}", hint=hints.get(kind, ""))

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -14,11 +13,14 @@ from bootstrap.files.secret import Secret
 from bootstrap.model import Phase, Verdict
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rollcall import wire
-from bootstrap.rollcall.admission import clock_offset, other_run, rank_for, tls_clash, version_clash
+from bootstrap.rollcall.admission import claimed_twice, misfit, other_run, rank_for, tls_clash, version_clash
+from bootstrap.rollcall.claims import Claims
+from bootstrap.rollcall.clock import Clocks
 from bootstrap.rollcall.handshake import Handshakes
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.listener import Listener
 from bootstrap.rollcall.member import MOST_FINDINGS, Member
+from bootstrap.rollcall.rejections import Rejections
 from bootstrap.rollcall.stall import StallDetector
 from bootstrap.rollcall.wire import Connection, Message, encode, text
 
@@ -47,6 +49,8 @@ class RollCall:
     on_change: Callable[[Member, str], None] = lambda _member, _what: None
     on_refused: Callable[[str], None] = lambda _who: None
     """Called once per address and reason with each peer that knew this run but was rejected, in words."""
+    on_misfit: Callable[[str], None] = lambda _what: None
+    """Called with each node of this run whose rank or size does not fit, in words."""
     on_finding: Callable[[Member, str], None] = lambda _member, _finding: None
     """Called with each member that reports a finding for the first time, and the finding."""
     on_probed: Callable[[Member, Message], None] = lambda _member, _message: None
@@ -64,7 +68,9 @@ class RollCall:
     _left: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.handshakes = Handshakes(self.me, self.secret, self.heartbeat_timeout, self._report)
+        self.rejections = Rejections(self._report)
+        self.handshakes = Handshakes(self.me, self.secret, self.heartbeat_timeout, self.rejections)
+        self._claims, self._clocks = Claims(self._admit, self._conflict), Clocks()
         self._interval = self.heartbeat_timeout / wire.BEATS / _SCANS
         self.stalls = StallDetector(self._interval, self.heartbeat_timeout)
         self._hear_kind: Mapping[str, Callable[[Member, Message], None]] = {
@@ -111,6 +117,7 @@ class RollCall:
             self._listener.close()
         for connection in self._joined:
             self._conclude(connection)
+        self._claims.admit_all()
         with contextlib.suppress(TimedOut):
             await wait_for(timeout, self._until_told(expected if self._listener is not None else 0))
 
@@ -125,8 +132,9 @@ class RollCall:
 
     @property
     def rejected(self) -> list[str]:
-        """Return the last 20 rejected connections, in words."""
-        return self.handshakes.rejected
+        """Return the rejected connections in words, grouped, this run's own nodes first."""
+        now = asyncio.get_running_loop().time()
+        return [group.line(now) for group in self.rejections.ranked]
 
     @property
     def present(self) -> int:
@@ -144,6 +152,7 @@ class RollCall:
             self._timer.cancel()
         if self._listener is not None:
             self._listener.close()
+        self._claims.close()
         self.handshakes.close()
         for connection in [*self._joined]:
             connection.cut("the roll call is over")
@@ -175,6 +184,8 @@ class RollCall:
             if (hear := self._hear_kind.get(message["t"])) is None:
                 raise ValueError(f"unknown message {message['t']!r}")
             hear(member, message)
+        elif connection in self._claims:
+            raise ValueError(f"{message['t'][:40]!r} before the welcome")
         elif (hello := self.handshakes.hear(connection, message)) is not None:
             self._admit(connection, hello)
 
@@ -183,10 +194,17 @@ class RollCall:
         if what := other_run(me, hello):
             self.handshakes.refuse(connection, "other-run", what)
             return
+        if what := misfit(me, hello):
+            self._refuse_misfit(connection, what)
+            return
         try:
-            rank = rank_for(me, hello, self._holder, self._lowest_free())
+            rank = rank_for(me, hello, self._lowest_free())
         except IdentityError as error:
             self.handshakes.refuse(connection, "identity", error.message)
+            return
+        # With the verdict, a rank matters no more; each node of the run is to hear it.
+        if not self._verdict and (holder := self.members.get(rank)) is not None and holder.connected:
+            self._claims.hold(connection, hello, holder)
             return
         versions, tls = version_clash(me, hello, any_python_patch=self.any_python_patch), tls_clash(me, hello)
         if clash := versions or tls:
@@ -195,28 +213,33 @@ class RollCall:
             self.on_change(refused, f"refused: {clash}")
             return
         member = Member(hello, rank, Phase.WAITING, connection.last_heard, connection=connection)
-        self.handshakes.end(connection)
+        offset = self.handshakes.end(connection)
         self._joined[connection] = self.members[rank] = member
         connection.send({"t": "welcome", "rank": rank, "head": me.host})
         if self._go:
             connection.send(self._go)
         if self._verdict:
             self._conclude(connection)
-        clock = clock_offset(hello, time.time())
+        clock = self._clocks.add(member, offset)
         self.on_change(member, f"{hello.host} ({hello.ip}) connected" + (f"; {clock}" if clock else ""))
 
-    def _holder(self, rank: int) -> Hello | None:
-        member = self.members.get(rank)
-        return member.hello if member is not None and member.connected else None
+    def _conflict(self, newcomer: Connection, hello: Hello, holder: Member) -> None:
+        self._refuse_misfit(newcomer, claimed_twice(holder.rank, holder.hello, hello))
+
+    def _refuse_misfit(self, connection: Connection, what: str) -> None:
+        self.handshakes.refuse(connection, "identity", what)
+        self.on_misfit(what)
 
     def _lowest_free(self) -> int:
-        while self._holder(self._free) is not None:
+        while (member := self.members.get(self._free)) is not None and member.connected:
             self._free += 1
         return self._free
 
     def _hear_phase(self, member: Member, message: Message) -> None:
-        member.error = text(message, "error")[:40]
-        self._turn(member, Phase(text(message, "phase")), text(message, "detail"))
+        phase, detail, error = Phase(text(message, "phase")), text(message, "detail"), text(message, "error")[:40]
+        if member.phase is not Phase.FAILED:  # which is final
+            member.error = error
+            self._turn(member, phase, detail)
 
     def _hear_finding(self, member: Member, message: Message) -> None:
         if len(member.findings) < MOST_FINDINGS and (finding := text(message, "text")) not in member.findings:
@@ -244,6 +267,7 @@ class RollCall:
 
     def _closed(self, connection: Connection, reason: str) -> None:
         self.handshakes.closed(connection, reason)
+        self._claims.forget(connection)
         member = self._joined.pop(connection, None)
         if member is None:
             return

@@ -22,8 +22,8 @@ from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous, rollcall_ports, with_secret_record
 from bootstrap.rendezvous.discovery import check_no_other_head, check_still_head
 from bootstrap.rollcall import credential
-from bootstrap.rollcall.handshake import MISMATCH
 from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.rejections import Rejections, Standing
 from bootstrap.rollcall.server import RollCall
 from bootstrap.run import bring_up, own_probes, quorum, shutdown, workload
 from bootstrap.run.certification import certify_head, make_authority
@@ -214,7 +214,7 @@ async def wait_for_quorum(
             run.log.say("\n".join(["so far:", *quorum.table(roll_call.members, ranks, clock)]))
         raise
     except QuorumTimeout as error:
-        raise _with_rejected(error, roll_call.rejected) from None
+        raise _with_rejected(error, roll_call.rejections, asyncio.get_running_loop().time()) from None
     watch.begin_workload()
     await starter.end()
     nodes = "1 node" if len(ready.ready) == 1 else f"{len(ready.ready)} nodes"
@@ -222,15 +222,22 @@ async def wait_for_quorum(
     return ready
 
 
-def _with_rejected(error: QuorumTimeout, rejected: list[str]) -> QuorumTimeout:
-    """Return the error extended by the rejected connections: nodes of other runs, wrong secrets, other programs."""
-    if not rejected:
+def _with_rejected(error: QuorumTimeout, rejections: Rejections, now: float) -> QuorumTimeout:
+    """Return the error extended by the rejected connections: those that are most likely this run's, then others.
+
+    :param now: the event loop's time.
+    """
+    if not (groups := rejections.ranked):
         return error
-    lines = "\n".join(["rejected:", *rejected[-_REJECTED_SHOWN:]])
-    hint = f"first check whether the rejected connections are this run's; then {error.hint}"
-    if any(entry.endswith(MISMATCH) for entry in rejected):
+    lines = ["rejected:", *(group.line(now) for group in groups[:_REJECTED_SHOWN])]
+    if len(groups) > _REJECTED_SHOWN:
+        lines.append(f"and {len(groups) - _REJECTED_SHOWN} more peers or causes")
+    hint = error.hint
+    if any(group.kind == "secret" for group in groups):
         hint = FIX_MISMATCH
-    return QuorumTimeout(f"{error.message}\n{lines}", hint=hint)
+    elif any(group.standing < Standing.UNPROVED for group in groups):
+        hint = f"first check whether the rejected connections are this run's; then {error.hint}"
+    return QuorumTimeout("\n".join([error.message, *lines]), hint=hint)
 
 
 async def wait_for_dashboard(run: Context, address: str) -> None:

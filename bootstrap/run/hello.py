@@ -1,7 +1,6 @@
 """What this node says about itself in the roll call."""
 
 import platform
-import time
 
 from bootstrap import __version__
 from bootstrap.errors import BootstrapError
@@ -33,7 +32,8 @@ def make_hello(
     except metadata.PackageNotFoundError:
         ray_version = "none"
     who = (identity.run_id, identity.attempt, identity.rank, identity.size, host.hostname)
-    versions, now = (__version__, ray_version, platform.python_version()), time.time()
+    versions = (__version__, ray_version, platform.python_version())
+    now = 0.0  # it is stamped when it is sent
     tls = uses_tls(secret, settings)
     if node is None:
         return Hello(*who, _best_guess(settings, host), *versions, cpus=0, gpus=0, gpu_model="", time=now, tls=tls)

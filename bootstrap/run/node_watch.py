@@ -9,10 +9,13 @@ from bootstrap.probe.responder import Responder
 from bootstrap.rollcall.admission import FIX_TLS
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.server import RollCall
+from bootstrap.run import dead_end
 from bootstrap.run.context import Context
 from bootstrap.run.head_probes import HeadProbes
 from bootstrap.run.isolation import IsolationTimer
 from bootstrap.settings import Settings
+
+_WAITS = "; the run waits for another node with this rank"
 
 
 def minimum_nodes(settings: Settings, identity: NodeIdentity) -> int:
@@ -28,6 +31,7 @@ class NodeWatch:
         """Set whenever a node changes."""
         self.quorum_reached = False
         self._run = run
+        self._identity = identity
         self._isolation = IsolationTimer(run, identity.isolation_timeout, roll_call)
         self.roll_call = roll_call
         minimum = minimum_nodes(run.settings, identity)
@@ -36,6 +40,9 @@ class NodeWatch:
         self.probes = HeadProbes(roll_call, responder, run.log, self._is_ending)
         roll_call.on_change = self._on_change
         roll_call.on_refused = lambda who: run.log.warn(f"rejected {who}")
+        roll_call.on_misfit = self._on_misfit
+        self._secrets = dead_end.SecretWatch(identity, roll_call, self._stop_if_all_are_needed)
+        roll_call.rejections.on_new = lambda _rejected: self._secrets.check()
 
     def _is_ending(self) -> bool:
         return self._run.lifecycle.reason is not None or self.roll_call.concluded
@@ -52,13 +59,28 @@ class NodeWatch:
         if self._is_ending():
             return  # once the run ends, every node leaves
         if member.phase.is_loss and member.phase is not Phase.REFUSED:  # on_refused has logged that
-            run.log.warn(f"{member.name} {what}")
+            run.log.warn(f"{member.name} {what}" + (_WAITS if self._may_be_replaced(member) else ""))
         if member.phase.is_loss and (reason := self._reason_to_stop(member)):
             # If the whole run is being stopped, a worker may be first: the signal is the reason then, not the loss.
             delay = timeouts.STOPPED_FIRST_S if member.phase in (Phase.LEAVING, Phase.LEFT) else 0
-            asyncio.get_running_loop().call_later(delay, run.lifecycle.stop, reason)
+            asyncio.get_running_loop().call_later(delay, self._stop_unless_begun, reason, self.quorum_reached)
         elif self.quorum_reached:
             self._isolation.check()
+        else:
+            self._secrets.check()
+
+    def _stop_unless_begun(self, reason: BootstrapError, begun: bool) -> None:
+        """Stop the run, unless its workload has begun since: then other options decide."""
+        if self.quorum_reached is begun:
+            self._run.lifecycle.stop(reason)
+
+    def _on_misfit(self, what: str) -> None:
+        self._stop_if_all_are_needed(dead_end.misnumbered(what, self._identity))
+
+    def _stop_if_all_are_needed(self, reason: BootstrapError) -> None:
+        """Stop the run before its quorum; afterwards, or if other nodes are enough, it goes on."""
+        if self._all_needed and not self.quorum_reached and not self.roll_call.concluded:
+            self._run.lifecycle.stop(reason)
 
     def begin_workload(self) -> None:
         """Note that the quorum is reached: from now on a lost node ends the run only as the options say."""
@@ -79,10 +101,15 @@ class NodeWatch:
             same = "give all nodes the same image, or the same environment"
             tls = member.hello.tls != self.roll_call.me.tls
             return Refused(f"{name}: {member.detail}", hint=FIX_TLS if tls else same)
-        if member.phase is Phase.FAILED:
+        if member.phase is Phase.FAILED and member.error != RayDied.name:
             hint = f"see its own output; without {name} there are too few nodes"
             return remote_error(member.error, f"{name}: {member.detail}", hint=hint)
-        return None  # it may come back
+        return dead_end.lost_for_good(member, self._identity)
+
+    def _may_be_replaced(self, member: Member) -> bool:
+        """Return whether the run waits for another node to take the rank of this one, which is lost."""
+        gone = member.phase in (Phase.LOST, Phase.LEFT) or member.error == RayDied.name
+        return gone and self._all_needed and not self.quorum_reached and self._identity.replaces_nodes
 
     async def deliver_verdict(self, verdict: Verdict, error: BootstrapError | None) -> None:
         """Send the verdict to all workers; if the run failed early, wait for those that have yet to connect."""

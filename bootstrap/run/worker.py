@@ -77,6 +77,8 @@ async def join_roll_call(
     membership = await find_head(run.settings, rendezvous, hello, given, timeout, run.log)
 
     async def leave(_verdict: Verdict, error: BootstrapError | None) -> None:
+        if error is not None and not isinstance(error, Stopped):
+            membership.report(Phase.FAILED, error.message, error.name)
         await membership.leave(error.message if error else "verdict received")
 
     run.lifecycle.tell = leave
