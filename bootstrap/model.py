@@ -144,6 +144,10 @@ class HeadAddress:
     port: int
     """TCP port of the roll call."""
     source: str = ""
+    others: tuple[str, ...] = ()
+    """Other addresses of the same node, on its other interfaces."""
+    instead_of: str = ""
+    """The node address, if this is one of the others."""
 
     def __str__(self) -> str:
         """Return ``host:port``, with brackets around an IPv6 address."""

@@ -41,6 +41,16 @@ RECORD_LATE_S = 5.0
 """Time for the head's record to appear on this node after the head has answered, before its absence counts."""
 NODE_NAMES_S = 5.0
 """Limit for resolving the names that the launcher gives the missing nodes, and delay before the next attempt."""
+FIRST_REPORT_S = 10.0
+"""Time from the start of a search to its first line on what there is instead of the head."""
+SURVEY_S = 3.0
+"""Limit for looking around in the shared folder for that line."""
+OTHER_ADDRESS_S = 1.0
+"""Time for the head to answer at its node address before a worker tries the head's other addresses."""
+END_BELIEVED_S = 1.0
+"""Time for a worker to look for a live head before it believes the record of the run's end."""
+END_KEPT_S = 3600.0
+"""Time after which workers ignore the record of a run's end, and the user's next head in that folder removes it."""
 REPORT_UNFIT_S = 10.0
 """Limit for an unfit node to report why to the others; a lower ``--head-timeout`` shortens it."""
 CERTIFICATE_S = 30.0
@@ -58,6 +68,8 @@ PROBES_LAST_S = 30.0
 
 # Before the workload starts
 
+NEVER_REACHED_S = 60.0
+"""Time after which a head that no node has reached says where it listens."""
 ASK_GCS_AGAIN_S = 1.0
 """Delay between queries to GCS while no node reports that it has joined."""
 RAY_DIR_S = 10.0
@@ -104,8 +116,6 @@ PROCESS_TABLE_LOOK_AGAIN_S = 0.05
 """Delay between looks at the process table while processes end: a grandchild's end sends the agent no signal."""
 VERDICT_S = 1.0
 """Limit for the workers to acknowledge the verdict."""
-VERDICT_LATE_S = 10.0
-"""Limit for workers to connect to a head that failed before they came, and to receive the reason."""
 LEAVE_S = 0.5
 """Limit for the head to acknowledge that a worker leaves."""
 ABANDONED_CALLS_S = 2.0

@@ -185,6 +185,13 @@ _SURROUNDINGS = {
     "unfit": Fault(
         "a node fails a check of the preflight", "that node's agent; all others, through the head", "at once", 78, 78
     ),
+    "unfit-late": Fault(
+        "the same on the head, and other nodes come up to `--late-wait` later, or with `--shared-dir` up to 1 h later",
+        "the head, which stays to tell them; with `--shared-dir` its record of the end",
+        "2 s after they begin to look for it",
+        78,
+        78,
+    ),
     "limit": Fault(
         "a limit of a node with which Ray hangs or crashes: open files, processes, addresses, memory",
         "the same: these are checks",
@@ -202,6 +209,13 @@ _SURROUNDINGS = {
     "worker-no-shared-dir": Fault(
         "the same on a worker",
         "that worker's preflight; the head, which that worker cannot find, by its absence",
+        f"at once; the others after {QUORUM}",
+        78,
+        75,
+    ),
+    "worker-no-shared-dir-named": Fault(
+        "the same, and the launcher or `--head-address` names the head",
+        "that worker's preflight; the head shows what that worker says of itself, without proof",
         f"at once; the others after {QUORUM}",
         78,
         75,
@@ -235,6 +249,13 @@ _SURROUNDINGS = {
 _BRING_UP = {
     "no-head": Fault("the head never comes", "the workers, which find none", SEARCH, NONE, 68),
     "missing-rank": Fault("a worker never comes", "the head, which names its rank on all nodes", QUORUM, NONE, 75),
+    "missing-rank-late": Fault(
+        "that worker comes after all, up to 1 h later; `--shared-dir`",
+        "that worker: the head has left a record of the end",
+        "2 s after it begins to look for the head",
+        NONE,
+        75,
+    ),
     "stuck-worker": Fault("`ray start` hangs on a worker", "the head, which names its rank and phase", QUORUM, 75, 75),
     "early-loss": Fault(
         "a worker is killed before the quorum, another could replace it, and none comes",
@@ -306,6 +327,13 @@ _BRING_UP = {
     ),
     "no-workload": Fault(
         "the workload is not found on the head", "the head's agent, before Ray starts", "at once", 127, 127
+    ),
+    "no-workload-late": Fault(
+        "the same, and a node comes up to `--late-wait` later",
+        "the head's agent, which stays to tell it",
+        "at once",
+        127,
+        127,
     ),
     "ray-start": Fault(
         "`ray start` fails on one node", "that node's agent, which quotes Ray's own cause on all", "at once", 69, 69

@@ -18,7 +18,7 @@ from bootstrap.files.secret import NO_SECRET, Channel, Secret, generate
 from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.model import HeadAddress, NodeIdentity, Role
-from bootstrap.rendezvous import Rendezvous, discovery, make
+from bootstrap.rendezvous import Rendezvous, discovery, make, other_heads
 from bootstrap.rendezvous.dns import by_name
 from bootstrap.rendezvous.protocol import Lookup
 from bootstrap.rendezvous.shared_dir import SharedFolder
@@ -43,7 +43,7 @@ def folder(path: Path) -> SharedFolder:
 
 
 def at_record(folder: SharedFolder) -> Rendezvous:
-    return Rendezvous(f"the folder {folder.shared_dir}", lambda: folder.lookup(), folder)  # noqa: PLW0108 (it may be patched)
+    return Rendezvous(f"the folder {folder.shared_dir}", lambda: folder.lookup(), record=folder)  # noqa: PLW0108 (it may be patched)
 
 
 async def find(
@@ -317,7 +317,7 @@ def test_another_head_of_this_run_is_found_by_its_name(theirs: bytes | None) -> 
         async with a_head(theirs) as other:
             rendezvous = at(("127.0.0.3", OTHER), (free_port(), other.port))
             with pytest.raises(IdentityError, match=f"claimed by two nodes: 127.0.0.[23]:{other.port} already leads"):
-                await discovery.check_no_other_head(rendezvous, ME)
+                await other_heads.check_no_other_head(rendezvous, ME)
 
     scenario()
 
@@ -326,11 +326,11 @@ def test_this_machine_a_head_of_another_run_and_other_programs_are_no_other_head
     @looped
     async def scenario() -> None:
         async with a_head() as here, a_head(run="another") as other, a_program(lambda _: asyncio.sleep(30)) as silent:
-            await discovery.check_no_other_head(
+            await other_heads.check_no_other_head(
                 at(("127.0.0.1", "localhost", "no-such-name.invalid"), (here.port,)), ME
             )
             begin = asyncio.get_running_loop().time()
-            await discovery.check_no_other_head(at((OTHER, "127.0.0.1"), (other.port, silent.port, free_port())), ME)
+            await other_heads.check_no_other_head(at((OTHER, "127.0.0.1"), (other.port, silent.port, free_port())), ME)
             assert asyncio.get_running_loop().time() - begin < 10  # and not as long as it is silent
 
     scenario()
@@ -344,10 +344,10 @@ def test_a_rendezvous_that_hangs_does_not_hold_a_head(
 
     @looped
     async def scenario() -> None:
-        await discovery.check_no_other_head(hanging(hung), ME)
+        await other_heads.check_no_other_head(hanging(hung), ME)
         monkeypatch.setattr(SharedFolder, "lookup", lambda _self: hung.wait(30))
-        await discovery.check_no_other_head(at_record(folder(tmp_path)), ME)
-        await discovery.check_still_head(at_record(folder(tmp_path)), ME, HeadAddress(OTHER, 1))
+        await other_heads.check_no_other_head(at_record(folder(tmp_path)), ME)
+        await other_heads.check_still_head(at_record(folder(tmp_path)), ME, HeadAddress(OTHER, 1))
 
     scenario()
 
@@ -359,20 +359,20 @@ def test_of_two_heads_that_started_at_once_the_record_tells_the_one_that_goes(tm
 
     @looped
     async def scenario() -> None:
-        await discovery.check_no_other_head(at_record(first), ME)
-        await discovery.check_no_other_head(at_record(second), ME)
+        await other_heads.check_no_other_head(at_record(first), ME)
+        await other_heads.check_no_other_head(at_record(second), ME)
         async with a_head() as one, a_head(theirs) as two:
             first.announce(one.address, None)
             second.announce(two.address, theirs.value if generated else None)
-            await discovery.check_still_head(at_record(second), ME, two.address)
+            await other_heads.check_still_head(at_record(second), ME, two.address)
             two_nodes = f"claimed by two nodes: 127.0.0.1:{two.port} already leads it"
             with pytest.raises(IdentityError, match=two_nodes):
-                await discovery.check_still_head(at_record(first), ME, one.address)
+                await other_heads.check_still_head(at_record(first), ME, one.address)
             with pytest.raises(IdentityError, match=two_nodes):
-                await discovery.check_no_other_head(at_record(folder(tmp_path)), ME)
+                await other_heads.check_no_other_head(at_record(folder(tmp_path)), ME)
         # The other has ended, and has left its record.
-        await discovery.check_still_head(at_record(first), ME, one.address)
-        await discovery.check_no_other_head(at_record(folder(tmp_path)), ME)
-        await discovery.check_still_head(at((OTHER,), (1,)), ME, one.address)
+        await other_heads.check_still_head(at_record(first), ME, one.address)
+        await other_heads.check_no_other_head(at_record(folder(tmp_path)), ME)
+        await other_heads.check_still_head(at((OTHER,), (1,)), ME, one.address)
 
     scenario()

@@ -622,13 +622,17 @@ async def test_the_verdict_reaches_all_at_once_and_the_head_may_go() -> None:
 async def test_the_verdict_reaches_those_who_were_never_released_and_those_who_come_later() -> None:
     async with a_head() as head:
         early = await join(head.address, hello(1))
-        telling = asyncio.ensure_future(head.call.deliver(DONE, PATIENCE, expected=2))
+        telling = asyncio.ensure_future(head.call.deliver(DONE, PATIENCE, listen=True))
         assert await early.ended == DONE
         await early.leave("verdict received")
-        assert not telling.done()
+        await asyncio.wait_for(telling, PATIENCE)
+        waiting = asyncio.ensure_future(head.call.until(lambda: 2 in head.call.members))
         late = await join(head.address, hello(2))
         assert await asyncio.wait_for(asyncio.shield(late.ended), PATIENCE) == DONE
-        await asyncio.wait_for(telling, PATIENCE)
+        await late.leave("verdict received")
+        await asyncio.wait_for(waiting, PATIENCE)
+        await head.call.deliver(DONE, PATIENCE)
+        assert not head.call.listening
 
 
 @looped

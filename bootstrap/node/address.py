@@ -31,6 +31,10 @@ BRIDGES = (
 _ANYWHERE = ("192.0.2.1", "2001:db8::1")
 
 
+MOST_OTHERS = 8
+"""Maximum number of a node's other addresses."""
+
+
 def matches(pattern: str, name: str) -> bool:
     """Return whether NCCL_SOCKET_IFNAME=``pattern`` selects the interface ``name``.
 
@@ -74,6 +78,21 @@ def node_address(
     where = f"holds {ip}" if held else f"no interface of this machine holds {ip}"
     sources = {"ip": source, "interface": where, "hostname": "gethostname"}
     return NodeAddress(ip, held.name if held else None, host.hostname, sources)
+
+
+def other_addresses(ip: str, table: Sequence[Interface] | None = None) -> tuple[str, ...]:
+    """Return the addresses besides ``ip`` at which other nodes may reach this one: no loopback, bridge or link-local.
+
+    None if ``ip`` is a loopback address: then all nodes are on this machine.
+    """
+    if not is_address(ip) or ipaddress.ip_address(ip).is_loopback:
+        return ()
+    try:
+        outward = [i for i in (interfaces() if table is None else table) if i.up and not _inward(i)]
+    except OSError:
+        return ()
+    found = (canonical(address) for interface in outward for address in interface.addresses if _global(address))
+    return tuple(sorted({each for each in found if each != canonical(ip)}, key=_is_v6))[:MOST_OTHERS]
 
 
 def _given(settings: Settings, host: Host, table: Sequence[Interface]) -> tuple[str, str] | None:

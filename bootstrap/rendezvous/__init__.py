@@ -11,12 +11,12 @@ from types import MappingProxyType
 from bootstrap.errors import UsageError
 from bootstrap.files.secret import FIX_OPEN, Channel, Secret
 from bootstrap.host import Host
-from bootstrap.model import NodeIdentity
+from bootstrap.model import HeadAddress, NodeIdentity
 from bootstrap.rendezvous import dns, shared_dir, slurm, static
 from bootstrap.rendezvous.protocol import Lookup, Rendezvous
 from bootstrap.settings import Settings
 
-__all__ = ["BACK_ENDS", "Lookup", "Rendezvous", "make", "rollcall_ports", "with_secret_record"]
+__all__ = ["BACK_ENDS", "Lookup", "Rendezvous", "by_launcher", "make", "rollcall_ports", "with_secret_record"]
 
 FIRST_PORT, PORT_SPAN, PORT_TRIES = 20000, 10000, 4
 
@@ -51,9 +51,15 @@ def with_secret_record(rendezvous: Rendezvous, secret: Secret, identity: NodeIde
 
     def lookup() -> Lookup:
         found, held = rendezvous.lookup(), record.lookup()
-        return Lookup(found.candidates, [*found.ignored, *held.ignored], held.secret)
+        return Lookup(found.candidates, [*found.ignored, *held.ignored], held.secret, held.ended)
 
     return dataclasses.replace(rendezvous, lookup=lookup, secret_record=record)
+
+
+def by_launcher(settings: Settings, identity: NodeIdentity) -> Sequence[HeadAddress]:
+    """Return where the head may listen according to the launcher, whatever the rendezvous; empty if it says nothing."""
+    hosts = [static.host_of(hint) for hint in identity.head_hints]
+    return static.at(hosts, rollcall_ports(settings, identity)).lookup().candidates
 
 
 def rollcall_ports(settings: Settings, identity: NodeIdentity) -> tuple[int, ...]:

@@ -1,20 +1,19 @@
-"""A worker's search for its head: the rendezvous names candidates, the roll call checks them, tenacity retries.
-
-Also a head's search for another head of its run.
-"""
+"""A worker's search for its head: the rendezvous names candidates, the roll call checks them, tenacity retries."""
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
-from bootstrap import net, timeouts
+from bootstrap import timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, IdentityError, Refused
-from bootstrap.files.secret import NO_SECRET, Secret, check_required
+from bootstrap.files.secret import Secret, check_required
 from bootstrap.log import Log
 from bootstrap.model import HeadAddress
-from bootstrap.process.bounded import TimedOut, run_in_thread
+from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
+from bootstrap.rendezvous.around import RANK_0, Surroundings, Trail
+from bootstrap.rendezvous.ending import End, RunEnded
 from bootstrap.rendezvous.protocol import Lookup, Rendezvous
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.hello import Hello
@@ -23,8 +22,6 @@ from bootstrap.settings import Settings
 
 _LOOKS_PER_SECOND = 1000
 """Limit for all nodes of a large run together, to spare the file server or the name server."""
-_SHOWN = 6
-"""Maximum number of candidates in a message."""
 
 
 async def find_head(
@@ -36,13 +33,14 @@ async def find_head(
     :param timeout: seconds to search.
     :raises HeadNotFound: after ``timeout`` seconds, with what was found instead; also if the rendezvous hangs.
     :raises IdentityError, Refused: if the head refuses this node.
+    :raises RunEnded: if the head has ended before, and has left its verdict.
     """
     import tenacity  # noqa: PLC0415 (its 30 ms must not delay the starter)
 
     cap = max(timeouts.LOOK_AGAIN_S, (hello.size or 0) / _LOOKS_PER_SECOND)
-    seen: dict[str, str] = {}
     loop = asyncio.get_running_loop()
-    begin = reported = loop.time()
+    trail = Trail(hello.run, loop.time())
+    report_at = trail.begin + timeouts.FIRST_REPORT_S
     search = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(NotThisHead),
         wait=tenacity.wait_exponential(multiplier=timeouts.FIRST_LOOK_AGAIN_S, max=cap)
@@ -53,40 +51,92 @@ async def find_head(
     try:
         async for attempt in search:
             with attempt:
-                if loop.time() - reported > timeouts.STILL_LOOKING_S:
-                    reported = loop.time()
-                    log.say(f"still looking for the head after {reported - begin:.0f} s: {_in_brief(seen)}")
-                left = max(timeouts.LAST_LOOK_S, begin + timeout - loop.time())
-                return await _look_and_join(settings, rendezvous, hello, given, left, seen)
+                if loop.time() > report_at:
+                    report_at = loop.time() + timeouts.STILL_LOOKING_S
+                    found = await _look_around(rendezvous, trail)
+                    what = f"still looking for the head after {loop.time() - trail.begin:.0f} s: {trail.in_brief()}"
+                    log.say(_joined(what, found.what) + f"; fix: {found.fix}")
+                left = max(timeouts.LAST_LOOK_S, trail.begin + timeout - loop.time())
+                return await _look_and_join(settings, rendezvous, hello, given, left, trail, log)
     except tenacity.RetryError:
         pass
-    raise HeadNotFound(
-        f"no head of run {hello.run!r}, attempt {hello.attempt}, found within {timeout:g} s: {_in_brief(seen)}",
-        hint="see the output of rank 0 first; --head-address=HOST names the head, --head-timeout waits longer",
-    )
+    found = await _look_around(rendezvous, trail)
+    what = f"no head of run {hello.run!r}, attempt {hello.attempt}, found within {timeout:g} s: {trail.in_brief()}"
+    raise HeadNotFound(_joined(what, found.what), hint=f"{found.fix}; --head-timeout waits longer")
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
+
+
+async def _look_around(rendezvous: Rendezvous, trail: Trail) -> Surroundings:
+    """Return what there is where the head was expected."""
+    now = asyncio.get_running_loop().time()
+    try:
+        return await run_in_thread(timeouts.SURVEY_S, lambda: trail.describe(rendezvous.survey(), now))
+    except (OSError, TimedOut) as error:
+        what = str(error) or f"{rendezvous.place} did not answer within {timeouts.SURVEY_S:g} s"
+        return trail.describe(Surroundings(what, RANK_0), now)
 
 
 async def _look_and_join(
-    settings: Settings, rendezvous: Rendezvous, hello: Hello, given: Secret, seconds: float, seen: dict[str, str]
+    settings: Settings, rendezvous: Rendezvous, hello: Hello, given: Secret, seconds: float, trail: Trail, log: Log
 ) -> Membership:
     """Look once and join the head if it is there; return the membership.
 
-    :param seen: receives what was found instead.
+    :param trail: receives what was found instead.
     :raises NotThisHead: if no candidate is the head of this run.
     :raises UsageError: if ``--auth=required`` and the nodes have no way to share a secret.
     """
     lookup = await _look(rendezvous, seconds)
-    seen.clear()
-    seen.update(dict.fromkeys(lookup.ignored, "ignored"))
+    trail.note(lookup.candidates, lookup.ignored, asyncio.get_running_loop().time())
     check_required(given, settings)
     secret = replace(given, value=lookup.secret) if given.value is None and given.is_in_record else given
     try:
-        return await _join_one_of(lookup.candidates, hello, secret, settings.heartbeat_timeout, seen)
+        joining = _join_one_of(lookup.candidates, hello, secret, settings.heartbeat_timeout, trail.seen)
+        if lookup.ended is None:
+            membership, head = await joining
+        else:
+            membership, head = await _unless_ended(joining, rendezvous, lookup.ended, trail.begin)
     except Refused:
         # The record may have been an earlier head's, or reach this node later than the head's answer.
         if secret.value is None and secret.is_in_record and await _secret_appears(rendezvous):
             raise NotThisHead from None
         raise
+    if head.instead_of:
+        _warn_of_other_address(membership, head, log)
+    return membership
+
+
+def _warn_of_other_address(membership: Membership, head: HeadAddress, log: Log) -> None:
+    what = (
+        f"this node reaches the head only at {head.host}, not at its node address {head.instead_of}, which Ray uses;"
+        f" fix: --node-ip={head.host}, or --interface= with its name, on the head; or a route to {head.instead_of}"
+    )
+    log.warn(what)
+    membership.report_finding(what)
+
+
+async def _unless_ended(
+    joining: Coroutine[Any, Any, tuple[Membership, HeadAddress]], rendezvous: Rendezvous, end: End, since: float
+) -> tuple[Membership, HeadAddress]:
+    """Join a live head after all, or believe the record of the end.
+
+    :param since: when the search began, on the event loop's clock.
+    :raises RunEnded: once the search has lasted for :data:`timeouts.END_BELIEVED_S`: a new head with the same run id
+        replaces the record.
+    """
+    try:
+        # Addresses of a machine that is gone may answer nothing, for longer than this node is to look.
+        return await wait_for(timeouts.END_BELIEVED_S, joining)
+    except (TimedOut, NotThisHead):
+        if asyncio.get_running_loop().time() - since < timeouts.END_BELIEVED_S:
+            raise NotThisHead from None
+    record = rendezvous.record or rendezvous.secret_record
+    if record is not None:
+        with contextlib.suppress(OSError, TimedOut):
+            await run_in_thread(timeouts.CANDIDATE_S, lambda: record.take(end))
+    raise RunEnded(end.verdict_there())
 
 
 async def _secret_appears(rendezvous: Rendezvous) -> bool:
@@ -112,14 +162,18 @@ async def _look(rendezvous: Rendezvous, seconds: float) -> Lookup:
 
 async def _join_one_of(
     candidates: Sequence[HeadAddress], hello: Hello, secret: Secret, heartbeat_timeout: float, seen: dict[str, str]
-) -> Membership:
-    """Greet all candidates at once and join the first that is this run's head.
+) -> tuple[Membership, HeadAddress]:
+    """Greet all candidates at once and join the first that is this run's head; return the address, too.
 
     :param seen: receives what each of the others was instead.
     :raises NotThisHead: if none is this run's head.
     :raises IdentityError, Refused: if none accepts this node and a head of this run refuses it.
     """
-    tries = [asyncio.ensure_future(_greet(hello, secret, heartbeat_timeout, head)) for head in candidates]
+    first = [asyncio.ensure_future(_greet(hello, secret, heartbeat_timeout, head)) for head in candidates]
+    others = [
+        replace(head, host=other, others=(), instead_of=head.host) for head in candidates for other in head.others
+    ]
+    tries = [*first, *(asyncio.ensure_future(_greet(hello, secret, heartbeat_timeout, each, first)) for each in others)]
     refusal: BootstrapError | None = None
     found: Membership | None = None
     try:
@@ -127,30 +181,44 @@ async def _join_one_of(
         # may belong to the same head.
         for greeting in asyncio.as_completed(tries):
             try:
-                membership = await greeting
+                membership, head = await greeting
                 await _enrol(membership)
                 found = membership
-                return found
+                return membership, head
             except NotThisHead as answer:
                 seen[str(answer.args[0])] = str(answer.args[-1])
             except (IdentityError, Refused) as answer:
                 refusal = answer
     finally:
         for task in tries:
-            if not task.cancel() and not task.cancelled() and task.exception() is None and task.result() is not found:
-                task.result().close()
+            if not task.cancel() and not task.cancelled() and task.exception() is None:
+                membership, _ = task.result()
+                if membership is not found:
+                    membership.close()
     if refusal is not None:
         raise refusal
     raise NotThisHead
 
 
-async def _greet(hello: Hello, secret: Secret, heartbeat_timeout: float, head: HeadAddress) -> Membership:
+async def _greet(
+    hello: Hello,
+    secret: Secret,
+    heartbeat_timeout: float,
+    head: HeadAddress,
+    first: Sequence[asyncio.Future[tuple[Membership, HeadAddress]]] = (),
+) -> tuple[Membership, HeadAddress]:
+    """Greet a candidate; return the membership with the address.
+
+    :param first: the attempts to wait for, a second at most, as the addresses that they try are better ones.
+    """
+    if first:
+        await asyncio.wait(first, timeout=timeouts.OTHER_ADDRESS_S)
     membership = Membership(hello, secret, heartbeat_timeout)
     try:
         await membership.greet(head, timeouts.CANDIDATE_S)
     except NotThisHead as answer:
         raise NotThisHead(head, str(answer)) from None
-    return membership
+    return membership, head
 
 
 async def _enrol(membership: Membership) -> None:
@@ -163,69 +231,21 @@ async def _enrol(membership: Membership) -> None:
         raise
 
 
-def _in_brief(seen: dict[str, str]) -> str:
-    if not seen:
-        return "no address was found"
-    return "; ".join(f"{where}: {what}" for where, what in list(seen.items())[:_SHOWN])
+async def introduce(
+    heads: Sequence[HeadAddress], hello: Hello, given: Secret, heartbeat_timeout: float, farewell: str
+) -> Membership:
+    """Greet these heads in turn, until one of this run answers and admits this node; the caller limits the time.
 
-
-async def check_no_other_head(rendezvous: Rendezvous, me: Hello) -> None:
-    """Check that the rendezvous shows no other head of this run; skip the check if it does not answer in time.
-
-    Call it before this node listens or writes a record, so that any head that answers is another one.
-
-    :raises IdentityError: naming the other head.
+    :param farewell: what a head hears that shares no secret with this node, as it would have come through the record.
+    :raises Refused, IdentityError: if the head does not admit it.
+    :raises HeadNotFound: if there is no address to try.
     """
-
-    def look() -> Sequence[HeadAddress]:
-        candidates = rendezvous.lookup().candidates
-        # Without a record, the candidates include this node's own address.
-        return _elsewhere(candidates) if rendezvous.record is None else candidates
-
-    with contextlib.suppress(TimedOut):
-        await _refuse_two(await run_in_thread(timeouts.CANDIDATE_S, look), me)
-
-
-async def check_still_head(rendezvous: Rendezvous, me: Hello, own: HeadAddress) -> None:
-    """Check that no other head has replaced this one's record; return at once if the rendezvous has no record.
-
-    Two heads that start at the same moment both pass :func:`check_no_other_head`; the later record wins.
-
-    :raises IdentityError: naming the other head.
-    """
-    if rendezvous.record is None:
-        return
-    with contextlib.suppress(TimedOut):
-        lookup = await run_in_thread(timeouts.CANDIDATE_S, rendezvous.lookup)
-        await _refuse_two([head for head in lookup.candidates if (head.host, head.port) != (own.host, own.port)], me)
-
-
-def _elsewhere(heads: Sequence[HeadAddress]) -> Sequence[HeadAddress]:
-    """Return the heads on other machines, without those whose names do not resolve."""
-    own = net.own_addresses()
-    addresses = {host: net.resolve(host) for host in {head.host for head in heads}}
-    return [head for head in heads if addresses[head.host] and own.isdisjoint(addresses[head.host])]
-
-
-async def _refuse_two(heads: Sequence[HeadAddress], me: Hello) -> None:
-    answers = await asyncio.gather(*map(partial(_leads, me), heads))
-    for head, leads in zip(heads, answers, strict=True):
-        if leads:
-            raise IdentityError(
-                f"rank 0 of run {me.run!r} is claimed by two nodes: {head} already leads it",
-                hint="give each node its own --rank and each run its own --run-id, or wait for the other run to end",
-            )
-
-
-async def _leads(me: Hello, head: HeadAddress) -> bool:
-    """Return whether a head of this run answers at that address, whatever its secret."""
-    membership = Membership(me, NO_SECRET, timeouts.CANDIDATE_S)
-    try:
-        await membership.greet(head, timeouts.OTHER_HEAD_S)
-    except NotThisHead:
-        return False
-    except Refused:
-        return True
-    finally:
-        membership.close()
-    return True
+    while heads:
+        for head in heads:
+            membership = Membership(hello, given, heartbeat_timeout, farewell=farewell)
+            with contextlib.suppress(NotThisHead):
+                await membership.greet(head, timeouts.OTHER_HEAD_S)
+                await membership.enrol(timeouts.CANDIDATE_S)
+                return membership
+        await asyncio.sleep(timeouts.LOOK_AGAIN_S)
+    raise HeadNotFound("the launcher does not say where the head is")

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from bootstrap.files.manifest import FileDigests
 from bootstrap.model import HeadAddress
+from bootstrap.rendezvous.around import RANK_0, Surroundings
+from bootstrap.rendezvous.ending import End
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Lookup:
     """Records and names that were skipped, one line each with the reason."""
     secret: bytes | None = field(default=None, repr=False)
     """The secret that the head generated for this run, if its record holds one."""
+    ended: End | None = None
+    """How the run ended before this node came, if its head has left word; there is no other head's record then."""
 
 
 class FileRecord(Protocol):
@@ -35,6 +39,15 @@ class FileRecord(Protocol):
         :raises UsageError: if the record cannot be written.
         """
 
+    def end_files(self, end: End) -> FileDigests:
+        """Return the files that :meth:`write_end` makes and that do not stay, so that a dead agent's can be removed."""
+
+    def write_end(self, end: End) -> None:
+        """Publish how the run ended, for nodes that come later. :raises OSError: if it cannot be written."""
+
+    def take(self, end: End) -> None:
+        """Note that this node has believed it: the last one removes it. :raises OSError: if that is not possible."""
+
 
 @dataclass(frozen=True)
 class Rendezvous:
@@ -45,6 +58,8 @@ class Rendezvous:
     lookup: Callable[[], Lookup]
     """Looks once, without retrying. It may block in the resolver or the file system: call it in a thread. It raises
     BootstrapError only if no later call can succeed; an OSError that may pass becomes a line of ``ignored``."""
+    survey: Callable[[], Surroundings] = lambda: Surroundings("", RANK_0)
+    """Looks around where the head should have announced itself, for the message of a search in vain. It may block."""
     record: FileRecord | None = None
     """None if the platform or the user says where the head is."""
     secret_record: FileRecord | None = None

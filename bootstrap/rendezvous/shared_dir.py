@@ -13,27 +13,27 @@ import json
 import os
 import re
 import secrets
-import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bootstrap import timeouts
+from bootstrap import net, timeouts
 from bootstrap.errors import UsageError
 from bootstrap.files import ownership
 from bootstrap.files.manifest import FileDigests, digest
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity
+from bootstrap.node.address import MOST_OTHERS
+from bootstrap.rendezvous import around, ending, own_folder
+from bootstrap.rendezvous.ending import End
 from bootstrap.rendezvous.protocol import Lookup, Rendezvous
 from bootstrap.settings import Settings
 
-RECORD_MAX = 64 * 1024
-"""Bytes; a record has some 400."""
 _TRIES = 3
 _FIX = "mount it on every node, and let this user write there"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass
@@ -49,6 +49,7 @@ class SharedFolder:
     """The option or variable that names the folder, for messages."""
     fix: str
     """What to do if it cannot be used."""
+    rank: int | None = None
     _nonce: str = field(default_factory=lambda: secrets.token_hex(16))
     _time: float = field(default_factory=time.time)
     _seen: bool = False
@@ -58,6 +59,8 @@ class SharedFolder:
         self.folder = self.shared_dir / f"ray-bootstrap-{os.geteuid()}"
         self.spare = self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(4)}")
         self.name = f"head-{self.run_hash}-{self.attempt}.json"
+        self.end_name = ending.name_for(self.run_hash, self.attempt)
+        self._key = {"run_id": self.run_id, "attempt": self.attempt}
         self.owned_dirs: Sequence[str] = (str(self.folder), str(self.spare))
 
     def owned_files(self, head: HeadAddress, secret: bytes | None) -> FileDigests:
@@ -74,8 +77,9 @@ class SharedFolder:
         for attempt in range(1, _TRIES + 1):
             try:
                 with self._own_folder() as (path, folder):
-                    _replace(folder, self.name, text, self._temporary)
-                    faults = self._read(path, folder).ignored
+                    own_folder.replace(folder, self.name, text, self._temporary)
+                    faults = self._read(path, folder)[0].ignored
+                    ending.purge(folder, self.end_name)
                 break
             except OSError as error:
                 # Another run's clean-up may have removed the folder while it was still empty.
@@ -91,10 +95,10 @@ class SharedFolder:
         :raises UsageError: on the first look, if the shared folder is missing or unreadable.
         """
         try:
-            with _made(self.folder) as folder:
+            with own_folder.made(self.folder) as folder:
                 self._seen = self._seen or folder is not None
-                if folder is not None and self.name in _names(folder):
-                    return self._read(self.folder, folder)
+                if folder is not None and (found := self._look_at(self.folder, folder)) is not None:
+                    return found
             return self._look_elsewhere(always=folder is None)
         except OSError as error:
             closed = isinstance(error, NotADirectoryError | PermissionError) or not self.shared_dir.is_dir()
@@ -115,9 +119,9 @@ class SharedFolder:
             return Lookup()
         self._looked_elsewhere = now
         ours = re.compile(re.escape(self.folder.name) + r"\.[0-9a-f]{8}")
-        shared = os.open(self.shared_dir, _FOLDER)
+        shared = os.open(self.shared_dir, own_folder.FOLDER)
         try:
-            found = [self._look_into(name, shared) for name in _names(shared) if ours.fullmatch(name)]
+            found = [self._look_into(name, shared) for name in own_folder.names(shared) if ours.fullmatch(name)]
         finally:
             os.close(shared)
         none = Lookup(ignored=[f"{self.folder} is another user's"]) if always else Lookup()
@@ -129,10 +133,10 @@ class SharedFolder:
             owner = os.stat(name, dir_fd=shared, follow_symlinks=False).st_uid
             if not ownership.trusted(shared, owner):
                 return None
-            with _own(name, shared) as folder:
-                if folder is not None and self.name in _names(folder):
-                    written = os.stat(self.name, dir_fd=folder, follow_symlinks=False).st_mtime_ns
-                    return written, self._read(self.shared_dir / name, folder)
+            with own_folder.own(name, shared) as folder:
+                if folder is not None and (found := self._look_at(self.shared_dir / name, folder)) is not None:
+                    record = self.end_name if found.ended else self.name
+                    return os.stat(record, dir_fd=folder, follow_symlinks=False).st_mtime_ns, found
         return None
 
     @property
@@ -142,6 +146,8 @@ class SharedFolder:
     def _text(self, head: HeadAddress, secret: bytes | None) -> bytes:
         record = {"run_id": self.run_id, "attempt": self.attempt, "host": head.host, "port": head.port}
         record |= {"hostname": self.hostname, "time": self._time, "nonce": self._nonce}
+        if head.others:
+            record["others"] = list(head.others)
         return json.dumps(record if secret is None else {**record, "secret": secret.decode()}).encode()
 
     @contextlib.contextmanager
@@ -152,48 +158,68 @@ class SharedFolder:
         """
         with contextlib.ExitStack() as stack:
             for path in (self.folder, self.spare):
-                if (folder := stack.enter_context(_made(path))) is not None:
+                if (folder := stack.enter_context(own_folder.made(path))) is not None:
                     yield path, folder
                     return
             raise FileExistsError(errno.EEXIST, "other users have taken its name")
 
-    def _read(self, path: Path, folder: int) -> Lookup:
-        """Return the content of this run's record in the folder ``path``, or why it is not valid."""
-        try:
-            # O_NONBLOCK: opening a FIFO would otherwise block until it has a writer.
-            record = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        except FileNotFoundError:
-            return Lookup()
-        except OSError as error:
-            return Lookup(ignored=[f"{path / self.name}: {error.strerror}"])
-        try:
-            found = self._content(folder, record)
-        except ValueError as fault:
-            return Lookup(ignored=[f"{path / self.name}: {fault}"])
-        finally:
-            os.close(record)
-        secret = found.get("secret")
-        head = HeadAddress(found["host"], found["port"], str(path / self.name))
-        return Lookup([head], secret=secret.encode() if secret else None)
+    def _look_at(self, path: Path, folder: int) -> Lookup | None:
+        """Return what this run's records in the folder ``path`` say; None if there is none."""
+        names = own_folder.names(folder)
+        found, head = self._read(path, folder) if self.name in names else (None, "")
+        if self.end_name not in names or ending.is_taken(self.end_name, self.rank, names):
+            return found
+        # While there is the record of another head, the end is not the last word.
+        ended, fault = self._read_end(path, folder, {} if found is None else {"head": head})
+        ignored = [] if found is None else found.ignored
+        if ended is None or not ended.concerns(self.rank):
+            return Lookup(ignored=[fault]) if found is None and fault else found
+        return Lookup((), ignored, ended=ended)
 
-    def _content(self, folder: int, record: int) -> Mapping[str, Any]:
-        """Return the record. :raises ValueError: saying why it is not valid."""
-        status = os.fstat(record)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("not a regular file")
-        if not ownership.trusted(folder, status.st_uid):
-            raise ValueError(f"belongs to uid {status.st_uid}, not to {os.geteuid()}")
-        text = os.read(record, RECORD_MAX + 1)
-        if len(text) > RECORD_MAX:
-            raise ValueError(f"has {status.st_size} bytes, more than {RECORD_MAX}")
+    def _read(self, path: Path, folder: int) -> tuple[Lookup, str]:
+        """Return the content of this run's record in the folder ``path``, or why it is not valid, and its nonce."""
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError):
-            raise ValueError("not JSON") from None
-        _check(content, {"run_id": self.run_id, "attempt": self.attempt})
-        if content.get("secret") and status.st_mode & 0o022:
-            raise ValueError(f"other users can write it (mode {status.st_mode & 0o777:o}), so its secret is not safe")
-        return dict(content)
+            found, mode = own_folder.read(folder, self.name)
+            _check(found, self._key)
+            if found.get("secret") and mode & 0o022:
+                raise ValueError(f"other users can write it (mode {mode:o}), so its secret is not safe")
+        except FileNotFoundError:
+            return Lookup(), ""
+        except (OSError, ValueError) as fault:
+            what = fault.strerror if isinstance(fault, OSError) else fault
+            return Lookup(ignored=[f"{path / self.name}: {what}"]), ""
+        secret = found.get("secret")
+        others = tuple(found.get("others", ()))
+        head = HeadAddress(found["host"], found["port"], str(path / self.name), others)
+        return Lookup([head], secret=secret.encode() if secret else None), str(found.get("nonce"))
+
+    def _read_end(self, path: Path, folder: int, key: Mapping[str, Any]) -> tuple[End | None, str]:
+        """Return the end of the run according to its record in the folder ``path``, or why that is not valid."""
+        try:
+            content, mode = own_folder.read(folder, self.end_name)
+            return ending.decode(content, mode, path / self.end_name, {**self._key, **key}), ""
+        except (OSError, ValueError) as fault:
+            what = fault.strerror if isinstance(fault, OSError) else fault
+            return None, f"{path / self.end_name}: {what}"
+
+    def end_files(self, end: End) -> FileDigests:
+        """Return the files that :meth:`write_end` makes and that do not stay: those with a temporary name."""
+        content = digest(ending.encode(end, self.run_id, self.attempt, self._nonce))
+        return {f"{folder}/.{self.end_name}.{self._nonce}": content for folder in self.owned_dirs}
+
+    def write_end(self, end: End) -> None:
+        """Write the record of the end beside this head's record, unless another head has replaced that.
+
+        :raises OSError: if it cannot be written.
+        """
+        text = ending.encode(end, self.run_id, self.attempt, self._nonce)
+        with self._own_folder() as (path, folder):
+            if self._read(path, folder)[1] == self._nonce:
+                own_folder.replace(folder, self.end_name, text, f".{self.end_name}.{self._nonce}")
+
+    def take(self, end: End) -> None:
+        """Note that this node has believed the record of the end. :raises OSError: if that is not possible."""
+        ending.take(Path(end.path).parent, self.end_name, self.rank, end.count)
 
     def _unusable(self, error: OSError) -> UsageError:
         missing = not self.shared_dir.is_dir()
@@ -204,42 +230,6 @@ class SharedFolder:
             [f"{self.given_by}={self.shared_dir}: {path}: {'no such folder' if missing else error.strerror}"],
             hint=self.fix,
         )
-
-
-@contextlib.contextmanager
-def _made(folder: Path) -> Iterator[int | None]:
-    """Do the same as :func:`_own` after making the folder if it is missing. :raises OSError: if that is not possible.
-
-    Workers make it too: mkdir asks the file server, while the client may answer a look-up from its cache.
-    """
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    with _own(folder) as descriptor:
-        yield descriptor
-
-
-@contextlib.contextmanager
-def _own(folder: str | Path, dir_fd: int | None = None) -> Iterator[int | None]:
-    """Yield a descriptor of a folder of this user; None if another user's folder, or no folder, has the name."""
-    try:
-        descriptor = os.open(folder, _FOLDER | os.O_NOFOLLOW, dir_fd=dir_fd)
-    except OSError as error:
-        if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EACCES):
-            raise
-        yield None
-        return
-    try:
-        yield descriptor if ownership.trusted(descriptor, os.fstat(descriptor).st_uid) else None
-    finally:
-        os.close(descriptor)
-
-
-def _names(folder: int) -> list[str]:
-    """Return the names in a folder. Listing it makes an NFS client ask its server.
-
-    Opening a name that was just missing would fail from the client's negative dentry cache for up to a minute.
-    """
-    return os.listdir(folder)
 
 
 def _check(content: Any, key: Mapping[str, Any]) -> None:
@@ -254,26 +244,15 @@ def _check(content: Any, key: Mapping[str, Any]) -> None:
         raise ValueError(f"host {host!r} is neither a host name nor an address")
     if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
         raise ValueError(f"port {port!r} is not in 1-65535")
+    others = content.get("others", [])
+    if not (isinstance(others, list) and len(others) <= MOST_OTHERS and all(map(_is_address, others))):
+        raise ValueError("its other addresses are malformed")
     if secret is not None and not (isinstance(secret, str) and secret.isascii() and secret.isalnum()):
         raise ValueError("its secret is malformed")
 
 
-def _replace(folder: int, name: str, text: bytes, temporary: str) -> None:
-    """Write a file atomically. :raises OSError: if that fails; the temporary file is removed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
-    # Make the rename durable on the server; file systems that cannot sync a folder return EINVAL.
-    with contextlib.suppress(OSError):
-        os.fsync(folder)
+def _is_address(text: object) -> bool:
+    return isinstance(text, str) and net.is_address(text)
 
 
 def make(settings: Settings, identity: NodeIdentity, host: Host, _ports: Sequence[int]) -> Rendezvous:
@@ -284,7 +263,9 @@ def make(settings: Settings, identity: NodeIdentity, host: Host, _ports: Sequenc
             hint="--shared-dir=DIR with a folder that all nodes see, or --head-address=HOST",
         )
     shared = record(settings.shared_dir, identity, host)
-    return Rendezvous(f"the folder {settings.shared_dir}", shared.lookup, shared)
+    run, folder = {"run_id": identity.run_id, "attempt": identity.attempt}, shared.shared_dir
+    survey = partial(around.survey_folder, folder, host, run)
+    return Rendezvous(f"the folder {folder}", shared.lookup, survey=survey, record=shared)
 
 
 def record(
@@ -292,4 +273,4 @@ def record(
 ) -> SharedFolder:
     """Return this run's record in a folder that all nodes see; ``given_by`` and ``fix`` as of :class:`SharedFolder`."""
     run = (identity.run_id, identity.attempt, identity.run_hash)
-    return SharedFolder(Path(folder), *run, host.hostname, given_by, fix)
+    return SharedFolder(Path(folder), *run, host.hostname, given_by, fix, identity.rank)

@@ -41,6 +41,8 @@ class Membership:
     secret: Secret
     """What this node was given; with MUNGE, from the handshake on, the one received."""
     heartbeat_timeout: float
+    farewell: str = "another kind of secret"
+    """What this node says to a head with which it shares no secret."""
     secrets_differ: bool = False
     """Whether the head refused this node because its secret is another one."""
     rank: int = -1
@@ -140,7 +142,7 @@ class Membership:
         """Use MACs from now on, if there is a secret. :raises Refused: if the two secrets are of different kinds."""
         missing = self.secret.value is None and challenge.auth == "secret"
         if missing or challenge.auth != self.secret.kind:
-            self._decline("another kind of secret")
+            self._decline(self.farewell)
             raise mismatch(self.secret, challenge.auth)
         if challenge.auth == "munge":
             try:

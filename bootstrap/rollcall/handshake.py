@@ -23,6 +23,23 @@ many may be open from all sources together; beyond that the oldest is cut."""
 _MUNGE_AT_ONCE = 8
 
 
+EXCUSE = "unfit: "
+"""How the reason of a bye begins by which a node without the secret says that it is unfit."""
+_EXCUSE_MAX = 300
+
+
+def excuse(line: bytes) -> str:
+    """Return what a peer that does not know the secret says about itself: anyone may; empty if it says nothing."""
+    try:
+        message = wire.decode(line)
+        reason = wire.text(message, "reason") if message["t"] == "bye" else ""
+    except ValueError:
+        return ""
+    if not reason.startswith(EXCUSE):
+        return ""
+    return f"a node that could not prove that it is this run's says: {' '.join(reason.split())[:_EXCUSE_MAX]}"
+
+
 @dataclass(slots=True)
 class _Unauthenticated:
     since: float
@@ -89,11 +106,20 @@ class Handshakes:
             return hello
         return None
 
-    def refuse_secret(self, connection: Connection, _line: bytes = b"") -> None:
-        """Refuse a peer that does not know the secret, in a line that it can read: without a MAC."""
+    def refuse_secret(self, connection: Connection, line: bytes = b"") -> None:
+        """Refuse a peer that does not know the secret, in a line that it can read: without a MAC.
+
+        :param line: what it sent: perhaps a bye that says why it cannot know the secret.
+        """
         connection.authenticator = None
-        tag = self._pending[connection].tag
-        self.refuse(connection, "secret", MISMATCH, tag)
+        pending = self._pending[connection]
+        if why := excuse(line):
+            pending.refused = True
+            connection.close(why)
+            self._reject(connection, pending, why, Standing.UNPROVED, "unfit")
+            self.rejections.log(pending.source, f"{connection.peer}: {why}", Standing.UNPROVED)
+            return
+        self.refuse(connection, "secret", MISMATCH, pending.tag)
 
     def refuse(self, connection: Connection, kind: str, reason: str, tag: str = "") -> None:
         """Send the refusal and close; with a ``tag`` if the peer does not trust this head yet."""

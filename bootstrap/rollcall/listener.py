@@ -69,6 +69,8 @@ class Listener:
     def __init__(self, meet: Callable[[str], asyncio.Protocol | None]) -> None:
         self._meet = meet
         self._sockets: list[socket.socket] = []
+        self.port: int | None = None
+        """The port, while it listens."""
         self._connecting: set[asyncio.Task[object]] = set()
 
     def listen(self, port: int) -> int:
@@ -96,6 +98,7 @@ class Listener:
         except OSError:
             self.close()
             raise
+        self.port = port
         return port
 
     def accept(self) -> None:
@@ -110,6 +113,7 @@ class Listener:
                 asyncio.get_running_loop().remove_reader(listening)
             listening.close()
         self._sockets.clear()
+        self.port = None
 
     def _resume(self, listening: socket.socket) -> None:
         if listening.fileno() >= 0:

@@ -64,7 +64,6 @@ class RollCall:
     _listener: Listener | None = None
     _timer: asyncio.TimerHandle | None = None
     _verdict: bytes = b""
-    _told: int = 0
     _left: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -106,29 +105,26 @@ class RollCall:
         for connection in self._joined:
             connection.send(self._go)
 
-    async def deliver(self, verdict: Verdict, timeout: float, expected: int = 0) -> None:
-        """Send the verdict to every member, including those that join later, and wait until they have left.
+    async def deliver(self, verdict: Verdict, timeout: float, *, listen: bool = False) -> None:
+        """Send the verdict to every member, and wait until they have left.
 
         :param timeout: seconds to wait at most.
-        :param expected: how many members must receive the verdict before the wait may end.
+        :param listen: whether to go on listening: nodes that join later get the verdict, too.
         """
         self._verdict = encode({"t": "verdict", **asdict(verdict)})
-        if not expected and self._listener is not None:
+        if not listen and self._listener is not None:
             self._listener.close()
         for connection in self._joined:
-            self._conclude(connection)
+            connection.send(self._verdict)
         self._claims.admit_all()
         with contextlib.suppress(TimedOut):
-            await wait_for(timeout, self._until_told(expected if self._listener is not None else 0))
+            await wait_for(timeout, self.until(lambda: not self._joined))
 
-    async def _until_told(self, expected: int) -> None:
-        while self._joined or self._told < expected:
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition``, which is asked now and whenever a member has left, returns True."""
+        while not condition():
             self._left.clear()
             await self._left.wait()
-
-    def _conclude(self, connection: Connection) -> None:
-        connection.send(self._verdict)
-        self._told += 1
 
     @property
     def rejected(self) -> list[str]:
@@ -140,6 +136,11 @@ class RollCall:
     def present(self) -> int:
         """Return how many nodes are connected, without the head."""
         return len(self._joined)
+
+    @property
+    def listening(self) -> bool:
+        """Return whether nodes can still join."""
+        return self._listener is not None and self._listener.port is not None
 
     @property
     def concluded(self) -> bool:
@@ -219,7 +220,7 @@ class RollCall:
         if self._go:
             connection.send(self._go)
         if self._verdict:
-            self._conclude(connection)
+            connection.send(self._verdict)
         clock = self._clocks.add(member, offset)
         self.on_change(member, f"{hello.host} ({hello.ip}) connected" + (f"; {clock}" if clock else ""))
 

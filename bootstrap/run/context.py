@@ -23,6 +23,14 @@ Tell = Callable[[Verdict, "BootstrapError | None"], Awaitable[None]]
 """Reports to the other nodes how the run ended, with the error of ray-bootstrap if one was the reason."""
 
 
+Linger = Callable[[], Awaitable[None]]
+"""Waits for nodes that come late, once this node has been cleaned up."""
+
+
+async def _no_linger() -> None:
+    """Do nothing: no node can come."""
+
+
 async def _tell_none(_verdict: Verdict, _error: BootstrapError | None) -> None:
     """Do nothing: before the roll call no other node is connected."""
 
@@ -47,6 +55,9 @@ class Lifecycle:
         """Passes a signal that does not stop the run on to the workload, once there is one."""
         self.tell: Tell = _tell_none
         self.warned_of_manifest = False
+        self.linger: Linger = _no_linger
+        self.hurry = asyncio.Event()
+        """Set by a second signal, or the first one after the line's end: no more waiting for nodes that come late."""
         self._line: asyncio.Task[Verdict] | None = None
         self._signalled: dict[int | None, float] = {}
         """When each receiver got its first signal."""
@@ -64,6 +75,8 @@ class Lifecycle:
         """
         running = self._line is not None and not self._line.done()
         is_second = isinstance(reason, Stopped) and self._is_second(reason, receiver)
+        if is_second and (self.reason is not None or not running):
+            self.hurry.set()
         # A signal is the reason also while the run ends by itself.
         if self.reason is None and (running or isinstance(reason, Stopped)):
             self.reason = reason
@@ -71,6 +84,10 @@ class Lifecycle:
                 self._line.cancel()
         elif is_second:
             self.force_stop.set()
+
+    def seconds_since_signal(self) -> float:
+        """Return the seconds since the first signal that was to stop the run; 0 if there was none."""
+        return time.monotonic() - min(self._signalled.values()) if self._signalled else 0.0
 
     def _is_second(self, signalled: Stopped, receiver: int | None) -> bool:
         """Return whether this is another signal than the one that stopped the run, or the same once more.

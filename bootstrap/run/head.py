@@ -11,6 +11,7 @@ from bootstrap import cleanup, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RayStartFailed, Stopped
 from bootstrap.files.secret import FIX_MISMATCH, Channel, Secret, check_required, generate, load_secret, ray_token
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, join_host_port
+from bootstrap.node.address import other_addresses
 from bootstrap.node.inspection import Node
 from bootstrap.parsers import host_port
 from bootstrap.probe.responder import Responder
@@ -20,7 +21,7 @@ from bootstrap.raynode import environment
 from bootstrap.raynode import ports as ray_ports
 from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous, rollcall_ports, with_secret_record
-from bootstrap.rendezvous.discovery import check_no_other_head, check_still_head
+from bootstrap.rendezvous.other_heads import check_no_other_head, check_still_head
 from bootstrap.rollcall import credential
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.rejections import Rejections, Standing
@@ -73,7 +74,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     watch.probes.on_released(gcs)
     gcs_is = f"{gcs}, with TLS," if files else gcs
     run.log.say(f"the Ray head is up at {gcs_is} after {run.seconds:.1f} s; its dashboard comes up at {dashboard}")
-    ready = await wait_for_quorum(run, identity, watch, starter, gcs)
+    ready = await wait_for_quorum(run, identity, watch, starter, gcs, address)
     if settings.dashboard_wait:
         await wait_for_dashboard(run, dashboard)
     run.enter(Phase.RUNNING, nodes=len(ready.ready), use=environment.for_shell(env, gcs))
@@ -115,16 +116,17 @@ async def open_roll_call(
     certify = None if authority is None else authority.sign
     roll_call = RollCall(hello, secret, run.settings.heartbeat_timeout, any_patch, certify)
     watch = NodeWatch(run, identity, roll_call, responder or Responder())
-    run.lifecycle.tell = watch.deliver_verdict
+    run.lifecycle.tell, run.lifecycle.linger = watch.deliver_verdict, watch.linger
     if identity.size == 1:
         return secret, watch, HeadAddress(hello.ip, 0)
     ports = rollcall_ports(run.settings, identity)
     if rendezvous.record is not None and run.settings.rollcall_port is None:
         ports = (*ports, 0)  # any: the record says which
-    address = HeadAddress(hello.ip, roll_call.listen(ports))
+    address = HeadAddress(hello.ip, roll_call.listen(ports), others=other_addresses(hello.ip))
     await check_still_head(rendezvous, hello, address)
     rendezvous = with_secret_record(rendezvous, secret, identity, run.host)
     await announce(run, rendezvous, address, secret.value if secret.is_in_record else None, timeout)
+    watch.late.leave_record(rendezvous.record or rendezvous.secret_record)
     run.log.say(f"the roll call is open at {address} (rendezvous {identity.rendezvous})")
     return secret, watch, address
 
@@ -191,15 +193,17 @@ async def start_head_ray(
 
 
 async def wait_for_quorum(
-    run: Context, identity: NodeIdentity, watch: NodeWatch, starter: Starter, gcs: str
+    run: Context, identity: NodeIdentity, watch: NodeWatch, starter: Starter, gcs: str, address: HeadAddress
 ) -> quorum.Count:
     """Wait until the workload may start, then end the starter; return the nodes that are ready.
 
+    :param address: where the roll call is open.
     :raises QuorumTimeout: with the missing nodes and the rejected connections.
     """
     run.enter(Phase.WAITING, gcs=gcs)
     roll_call = watch.roll_call
-    goal = quorum.Goal(identity.run_hash, identity.size, minimum_nodes(run.settings, identity), run.settings)
+    minimum, listens = minimum_nodes(run.settings, identity), describe_address(address)
+    goal = quorum.Goal(identity.run_hash, identity.size, minimum, run.settings, listens)
 
     async def ask() -> Mapping[str, Any]:
         answer = await starter.ask("nodes", address=gcs)
@@ -220,6 +224,13 @@ async def wait_for_quorum(
     nodes = "1 node" if len(ready.ready) == 1 else f"{len(ready.ready)} nodes"
     run.log.say(f"quorum reached: {nodes} after {run.seconds:.1f} s")
     return ready
+
+
+def describe_address(address: HeadAddress) -> str:
+    """Return where the roll call listens, and at which other addresses it may be reached."""
+    others = ", ".join(address.others)
+    more = f"; its other addresses: {others} (--node-ip, --interface)" if others else ""
+    return f"no node has reached this head, whose roll call listens at {address}{more}"
 
 
 def _with_rejected(error: QuorumTimeout, rejections: Rejections, now: float) -> QuorumTimeout:

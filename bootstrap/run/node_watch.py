@@ -3,7 +3,7 @@
 import asyncio
 
 from bootstrap import timeouts
-from bootstrap.errors import BootstrapError, QuorumTimeout, RayDied, Refused, remote_error
+from bootstrap.errors import BootstrapError, RayDied, Refused, remote_error
 from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.probe.responder import Responder
 from bootstrap.rollcall.admission import FIX_TLS
@@ -13,6 +13,7 @@ from bootstrap.run import dead_end
 from bootstrap.run.context import Context
 from bootstrap.run.head_probes import HeadProbes
 from bootstrap.run.isolation import IsolationTimer
+from bootstrap.run.late import LateNodes
 from bootstrap.settings import Settings
 
 _WAITS = "; the run waits for another node with this rank"
@@ -36,8 +37,8 @@ class NodeWatch:
         self.roll_call = roll_call
         minimum = minimum_nodes(run.settings, identity)
         self._all_needed = minimum == identity.size
-        self._expected = max(identity.size or 1, minimum) - 1
         self.probes = HeadProbes(roll_call, responder, run.log, self._is_ending)
+        self.late = LateNodes(run, identity, roll_call, max(identity.size or 1, minimum) - 1)
         roll_call.on_change = self._on_change
         roll_call.on_refused = lambda who: run.log.warn(f"rejected {who}")
         roll_call.on_misfit = self._on_misfit
@@ -112,14 +113,21 @@ class NodeWatch:
         return gone and self._all_needed and not self.quorum_reached and self._identity.replaces_nodes
 
     async def deliver_verdict(self, verdict: Verdict, error: BootstrapError | None) -> None:
-        """Send the verdict to all workers; if the run failed early, wait for those that have yet to connect."""
+        """Send the verdict to all workers, and prepare for those that have yet to connect."""
         self._isolation.cancel()
         self.probes.close()
-        # Not after a quorum time-out: the missing workers have had their time.
-        early = self._run.lifecycle.reason is None and not self.quorum_reached and not isinstance(error, QuorumTimeout)
-        seconds, expected = (timeouts.VERDICT_LATE_S, self._expected) if early else (timeouts.VERDICT_S, 0)
+        self.late.decide(error, quorum_reached=self.quorum_reached)
+        delivering = self.roll_call.deliver(verdict, timeouts.VERDICT_S, listen=self.late.waits)
         try:
-            await self.roll_call.deliver(verdict, seconds, expected)
+            await asyncio.gather(delivering, self.late.write_record(verdict))
+        finally:
+            if not self.late.waits:
+                self.roll_call.close()
+
+    async def linger(self) -> None:
+        """Wait for nodes that come late, if they can hear of the end in no other way; then close the roll call."""
+        try:
+            await self.late.wait()
         finally:
             self.roll_call.close()
 

@@ -34,6 +34,8 @@ class Goal:
     minimum: int
     settings: Settings
     """The source of ``expect_gpus``, ``quorum_timeout`` and ``last_call``."""
+    listens: str = ""
+    """Where the head's roll call listens, in words, for when no node has reached it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ async def wait(goal: Goal, ask: Ask, changed: asyncio.Event, members: Mapping[in
             raise QuorumTimeout(fault + _shortfall(goal, now, members, clock), hint=_remedy(goal, now, members))
         line = f"{there} of {goal.size or goal.minimum} nodes; {_missing_in_brief(goal, now, members)}"
         if line != said or clock - said_at >= timeouts.STILL_LOOKING_S:
-            log.progress(line if line != said else f"{line} after {clock - begin:.0f} s")
+            where = f"; {goal.listens}" if not members and clock - begin >= timeouts.NEVER_REACHED_S else ""
+            log.progress(line if line != said else f"{line} after {clock - begin:.0f} s{where}")
             said, said_at = line, clock
         ends = [begin + goal.settings.quorum_timeout, clock + timeouts.ASK_GCS_AGAIN_S]
         if enough_since is not None:
@@ -166,7 +169,7 @@ def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: flo
             lines[position] = (
                 f"rank {rank}: {lacking.ip} has {lacking.gpus:g} GPUs, {goal.settings.expect_gpus} expected"
             )
-    return "\n".join([head, *lines])
+    return "\n".join([head, *lines, *([goal.listens] if goal.listens and not members else [])])
 
 
 def _remedy(goal: Goal, now: Count, members: Mapping[int, Member]) -> str:

@@ -42,12 +42,15 @@ async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
     )
     run.runtime.close()  # `status` no longer shows this node, so no phase can follow
     logs = await copy_logs(run, await remove_files(run, held or Held()))
-    log_result(run, verdict, error, logs, oom)
+    log_error(run, verdict, error)
     outcome = make_result(run, verdict, error, logs)
     target = run.settings.result_file
     writing = run_in_thread(timeouts.SHARED_FOLDER_S, lambda: result.write(target, run.host, outcome))
     if fault := await best_effort(run, "writing the result", writing, target or ""):
         run.log.warn(fault)
+    # Only now, with the cause logged and nothing left here but the roll call: it may take a minute.
+    await best_effort(run, "waiting for late nodes", run.lifecycle.linger())
+    log_result(run, verdict, error, logs, oom)
     return verdict.status
 
 
@@ -139,15 +142,22 @@ async def interruptible(run: Context, seconds: float | None, function: Callable[
     return await wait_for(timeouts.FORCED_S, working)
 
 
-def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, logs: Path | None, oom: str = "") -> None:
-    """Log the error, if any, then as the last line the exit status, its source, and where Ray's logs are."""
-    took = run.seconds
+def log_error(run: Context, verdict: Verdict, error: BootstrapError | None) -> None:
+    """Log the error that ended the run, if any: this node's own, or the head's."""
     if error is not None:
         run.log.error(f"{error.message}\nfix: {error.hint}" if error.hint else error.message)
-    identity = run.lifecycle.identity
-    from_head = identity is not None and identity.role is Role.WORKER and error is None
-    if from_head and verdict.source not in ("workload", CHECK):
+    elif _is_from_head(run, error) and verdict.source not in ("workload", CHECK):
         run.log.error("the head says: " + "\n".join(verdict.reason.splitlines()[:_REASON_LINES]))
+
+
+def _is_from_head(run: Context, error: BootstrapError | None) -> bool:
+    identity = run.lifecycle.identity
+    return identity is not None and identity.role is Role.WORKER and error is None
+
+
+def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, logs: Path | None, oom: str = "") -> None:
+    """Log as the last line the exit status, its source, and where Ray's logs are."""
+    took, from_head = run.seconds, _is_from_head(run, error)
     whose = "the workload" if verdict.source == "workload" else f"ray-bootstrap: {verdict.source}"
     first = verdict.reason.splitlines()[0] if verdict.reason else ""
     reason = f": {'the head says: ' if from_head else ''}{first}" if error is None else f": {oom}" if oom else ""

@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from bootstrap import timeouts
-from bootstrap.errors import BootstrapError, RayStartFailed, Stopped
+from bootstrap.errors import BootstrapError, HeadNotFound, RayStartFailed, Stopped, UsageError
 from bootstrap.files.secret import Secret, load_secret, ray_token
 from bootstrap.model import NodeIdentity, Phase, Role, Verdict
 from bootstrap.node.inspection import Node
-from bootstrap.process.bounded import TimedOut, run_in_thread
+from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.raynode import command, environment, ports
 from bootstrap.raynode.starter import Starter
-from bootstrap.rendezvous import Rendezvous, with_secret_record
-from bootstrap.rendezvous.discovery import find_head
+from bootstrap.rendezvous import Rendezvous, by_launcher, with_secret_record
+from bootstrap.rendezvous.discovery import find_head, introduce
+from bootstrap.rendezvous.ending import RunEnded
 from bootstrap.rollcall.client import Membership
+from bootstrap.rollcall.handshake import EXCUSE
 from bootstrap.rollcall.hello import Hello
 from bootstrap.run import own_probes
 from bootstrap.run.bring_up import prepare_node, start_ray
@@ -38,7 +40,10 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
     ports = own_probes.bind(run.settings, run.host, identity, run.log)
     hello = make_hello(run.settings, run.host, identity, prepared.node.secret, prepared.node, ports.numbers)
     timeout = run.settings.head_timeout
-    membership = await join_roll_call(run, identity, rendezvous, hello, prepared.node.secret, timeout)
+    try:
+        membership = await join_roll_call(run, identity, rendezvous, hello, prepared.node.secret, timeout)
+    except RunEnded as ended:
+        return ended.verdict
     run.log.say(f"{membership.head} leads this run; waiting until its Ray is up")
     run.log.rank = membership.rank
     run.enter(Phase.WAITING, rank=membership.rank, head=membership.head)
@@ -56,10 +61,19 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
 async def report_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, why: BootstrapError) -> None:
     """Report to the head that this node is unfit, so that it does not wait for it."""
     timeout = min(timeouts.REPORT_UNFIT_S, run.settings.head_timeout)
-    with contextlib.suppress(BootstrapError, TimedOut):
+    with contextlib.suppress(BootstrapError, TimedOut, RunEnded):
         given = await run_in_thread(timeout, lambda: load_secret(run.settings, run.host, identity))
         hello = make_hello(run.settings, run.host, identity, given, None)
-        membership = await join_roll_call(run, identity, rendezvous, hello, given, timeout)
+        try:
+            membership = await join_roll_call(run, identity, rendezvous, hello, given, timeout)
+        except (UsageError, HeadNotFound):
+            # The shared folder itself may be what is wrong here; the launcher may name the head, too.
+            heads = by_launcher(run.settings, identity) if rendezvous.record is not None else ()
+            farewell = EXCUSE + why.message
+            membership = await wait_for(
+                timeout, introduce(heads, hello, given, run.settings.heartbeat_timeout, farewell)
+            )
+            _leave_at_the_end(run, membership)
         membership.report(Phase.FAILED, why.message, why.name)
 
 
@@ -75,14 +89,17 @@ async def join_roll_call(
     if rendezvous.secret_record is not None:
         run.note(owned_dirs=rendezvous.secret_record.owned_dirs)
     membership = await find_head(run.settings, rendezvous, hello, given, timeout, run.log)
+    _leave_at_the_end(run, membership)
+    return membership
 
+
+def _leave_at_the_end(run: Context, membership: Membership) -> None:
     async def leave(_verdict: Verdict, error: BootstrapError | None) -> None:
         if error is not None and not isinstance(error, Stopped):
             membership.report(Phase.FAILED, error.message, error.name)
         await membership.leave(error.message if error else "verdict received")
 
     run.lifecycle.tell = leave
-    return membership
 
 
 async def join_cluster(
