@@ -353,7 +353,7 @@ def test_a_daemon_that_ends_by_itself_ends_the_run(site: Site, daemon: str, sign
 )
 def test_a_daemon_that_ends_before_the_quorum(site: Site, signum: int, how: str) -> None:
     """It is the child of the process that started it; a 0 in /proc may be a status that the kernel hides."""
-    node = site.rank(0, 2)
+    node = site.rank(0, 2, "--late-wait=0")
     node.says("waiting for rank 1")
     os.kill(node.raylet, signum)
     assert node.wait() == 76

@@ -29,7 +29,7 @@ def statuses(*nodes: Node) -> list[int]:
 def test_a_head_that_ends_early_stays_until_the_last_node_has_heard(site: Site) -> None:
     head, early = (site.rank(rank, 3, "--late-wait=10m", workload=NO_PROGRAM) for rank in range(2))
     assert early.wait() == 127
-    head.says(f"rank 2 {STAYS} 600 s")
+    head.says("this head stays for up to 600 s")
     assert head.verdict["status"] == 127  # the result is there, and so is the cause
     late = site.rank(2, 3)
     there, elsewhere = head.wait(), late.wait()
@@ -171,7 +171,7 @@ def test_a_run_that_all_nodes_have_joined_leaves_no_record(site: Site) -> None:
 
 def test_a_worker_without_the_shared_folder_says_so_where_the_launcher_names_the_head(site: Site) -> None:
     who = ["--rendezvous=file", "--nodes=2", "--head-address=127.0.0.1"]
-    head = site.run(*who, f"--shared-dir={site.shared}", "--rank=0", "--quorum-timeout=15")
+    head = site.run(*who, f"--shared-dir={site.shared}", "--rank=0", "--quorum-timeout=8")
     head.says("the roll call is open")
     missing = site.folder / "nowhere"
     worker = site.run(*who, f"--shared-dir={missing}", "--rank=1")

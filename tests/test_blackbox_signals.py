@@ -214,7 +214,7 @@ def test_a_signal_to_a_head_whose_workers_wait_for_their_release(site: Site) -> 
 
 
 def test_a_signal_during_the_quorum_says_who_was_missing(site: Site) -> None:
-    head = site.rank(0, 3)
+    head = site.rank(0, 3, "--late-wait=0")
     worker = site.rank(1, 3)
     worker.is_in("joined")
     head.says("2 of 3 nodes; waiting for rank 2 (not seen)")

@@ -117,6 +117,7 @@ async def open_roll_call(
     roll_call = RollCall(hello, secret, run.settings.heartbeat_timeout, any_patch, certify)
     watch = NodeWatch(run, identity, roll_call, responder or Responder())
     run.lifecycle.tell, run.lifecycle.linger = watch.deliver_verdict, watch.linger
+    watch.late.look_for_record = rendezvous.record is not None or secret.is_in_record
     if identity.size == 1:
         return secret, watch, HeadAddress(hello.ip, 0)
     ports = rollcall_ports(run.settings, identity)

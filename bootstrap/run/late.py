@@ -34,6 +34,8 @@ class LateNodes:
         self._size = identity.size
         self._roll_call = roll_call
         self._expected = expected
+        self.look_for_record = False
+        """Whether they look for a record, and so not for an address alone."""
         self._record: FileRecord | None = None
         self.waits = False
         """Whether :meth:`wait` will wait."""
@@ -51,9 +53,9 @@ class LateNodes:
 
         :param error: what ended it, if an error of ray-bootstrap did.
         """
-        # Not after a quorum time-out: the missing nodes have had their time. Not where they look for a record: they
-        # would not look for this address.
-        early = not quorum_reached and not isinstance(error, QuorumTimeout) and self._record is None
+        # Not after a quorum time-out: the missing nodes have had their time. Not where they look for a record: without
+        # this head's, which goes now, they would neither look for its address nor know its secret.
+        early = not (quorum_reached or isinstance(error, QuorumTimeout) or self.look_for_record)
         self.waits = early and bool(self.missing()) and self._roll_call.listening and self._seconds() > 0
 
     async def write_record(self, verdict: Verdict) -> None:
