@@ -110,11 +110,14 @@ def rendezvous(name: str, hosts: Hosts) -> list[str]:
     }[name]
 
 
-def nothing_left(hosts: Sequence[Host], *, shared: bool = True) -> None:
+def nothing_left(hosts: Sequence[Host], *, shared: bool = True, end: bool = False) -> None:
     """No process, port, socket file or shared-memory file; of Ray's folder only the logs; no rendezvous record.
 
     ``shared=False`` leaves the folder that all see out: the run goes on elsewhere, or its head was switched off.
+    ``end=True``: there is the record of the end, for a rank that has not come.
     """
+    records = hosts[0].run(["find", "/shared", "-type", "f", "-name", "end-*"]).stdout.splitlines()
+    assert len(records) == end, records
     for host in hosts:
         assert host.leftovers() == []
         assert host.sockets() == frozenset()
@@ -123,5 +126,6 @@ def nothing_left(hosts: Sequence[Host], *, shared: bool = True) -> None:
         # What a host sees of the machine's own /tmp (the checkout, perhaps, and pytest's folders) is mounted there.
         mounts = [line.split()[1] for line in host.read("/proc/self/mounts").splitlines()]
         foreign = {name for name in found if any(f"{mount}/".startswith(f"{name}/") for mount in mounts)}
-        kept = re.compile(r"/tmp/ray-bootstrap\.[^/]*(/ray(/session_[^/]*(/logs(/.*)?)?)?)?|/tmp/home.*")
+        ends = "|/shared/ray-bootstrap-[0-9]+(/end-[^/]*)?" if end else ""
+        kept = re.compile(r"/tmp/ray-bootstrap\.[^/]*(/ray(/session_[^/]*(/logs(/.*)?)?)?)?|/tmp/home.*" + ends)
         assert [name for name in found if name not in foreign and not kept.fullmatch(name)] == []

@@ -24,7 +24,7 @@ RUN = "0123456789abcdef"
 
 
 def goal(**changes: Any) -> Goal:
-    of_the_run = {"run_hash": RUN, "size": 2, "minimum": 2}
+    of_the_run: dict[str, Any] = {"run_hash": RUN, "size": 2, "minimum": 2, "listens": ""}
     of_the_run |= {name: changes.pop(name) for name in of_the_run if name in changes}
     changes["quorum_timeout"] = changes.pop("timeout", 0.2)
     return Goal(**of_the_run, settings=Settings(**{"last_call": 0.1, **changes}))
@@ -181,6 +181,13 @@ SHORTFALLS = [
         {},
         ["1 of 2 nodes after 0.2 s; joined: rank 0", "rank 1: 10.0.0.1 has 4 GPUs, 8 expected"],
         "lower --expect-gpus",
+    ),
+    (
+        {"listens": "no node has reached this head at 10.0.0.1:7"},
+        [node(0)],
+        {},
+        ["rank 1: never seen", "no node has reached this head at 10.0.0.1:7"],
+        "check --head-address",
     ),
     ({"size": 100, "minimum": 100}, [node(0)], {}, ["1 of 100 nodes", "rank 32: never seen"], "--min-nodes"),
 ]

@@ -292,7 +292,7 @@ def test_a_worker_is_killed_before_the_quorum_and_named(make_hosts):
     assert "rank 1: node-1" in said
     assert "was killed" in said
     assert "rank 2: never seen" in said
-    nothing_left([hosts[0]])
+    nothing_left([hosts[0]], end=True)
 
 
 def test_control_c_before_the_quorum_tells_how_far_everybody_got(make_hosts):
@@ -304,7 +304,7 @@ def test_control_c_before_the_quorum_tells_how_far_everybody_got(make_hosts):
     check("stop-head", there=first, elsewhere=others, signum=signal.SIGINT)
     assert "rank 1: node-1" in agents.err(0).partition("so far:")[2]
     assert "rank 2: never seen" in agents.err(0).partition("so far:")[2]
-    nothing_left(hosts)
+    nothing_left(hosts, end=True)
 
 
 def test_a_rank_that_never_comes_is_named_on_every_node(make_hosts):
@@ -313,7 +313,7 @@ def test_a_rank_that_never_comes_is_named_on_every_node(make_hosts):
     check("missing-rank", elsewhere=agents.wait())
     assert "rank 2: never seen" in agents.err(0)
     assert "joined: rank 0, 1" in agents.err(0)
-    nothing_left(hosts)
+    nothing_left(hosts, end=True)
 
 
 def test_stale_records_are_not_believed(make_hosts):
@@ -455,4 +455,20 @@ def test_the_oldest_supported_ray(make_hosts):
     agents = start(hosts, "--shared-dir=/shared", workload=workload, agent=[python, "-m", "bootstrap"])
     assert agents.wait() == [3, 3]
     assert agents.out(0).startswith("nodes 2 ")
+    nothing_left(hosts)
+
+
+def test_a_worker_that_reaches_only_another_address_of_the_head_says_so(make_hosts):
+    hosts = make_hosts(2)
+    # An interface of the head that no other node reaches, such as that of a management network.
+    hosts[0].run(["ip", "link", "add", "dum0", "type", "veth", "peer", "name", "dum1"])
+    hosts[0].run(["ip", "addr", "add", "192.168.50.2/24", "dev", "dum0"])
+    hosts[0].run(["ip", "link", "set", "dum0", "up"])
+    hosts[0].run(["ip", "link", "set", "dum1", "up"])
+    agents = start(hosts, "--shared-dir=/shared", extra={0: ["--interface=dum0"]})
+    agents.says(1, f"this node reaches the head only at {hosts[0].ip}, not at its node address 192.168.50.2")
+    agents.says(1, f"fix: --node-ip={hosts[0].ip}, or --interface= with its name, on the head")
+    for rank in range(2):
+        agents.signal(rank, signal.SIGINT)
+    agents.wait()
     nothing_left(hosts)
