@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from bootstrap.host import Host
 
+OOM = "the kernel's OOM killer ended"
 FIX_OOM = "more memory for each node (limits.memory in Kubernetes, sbatch --mem), or less at once (--num-cpus)"
 
 _FILES = {
@@ -97,7 +98,7 @@ class OomCount:
         count = "1 process" if now - self.before == 1 else f"{now - self.before} processes"
         limit = min((use.limit for use in usages(self.host, "memory")), default=None)
         of = f" (memory limit: {limit >> 20} MiB)" if limit else ""
-        return f"the kernel's OOM killer ended {count} in the cgroup of {self.host.hostname}{of}"
+        return f"{OOM} {count} in the cgroup of {self.host.hostname}{of}"
 
 
 def _mount(host: Host, controllers: str, controller: str) -> str | None:

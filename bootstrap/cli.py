@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from bootstrap import __version__, cgroup, settings, timeouts
-from bootstrap.errors import INTERNAL_STATUS, BootstrapError, PreflightFailed, UsageError
+from bootstrap.errors import INTERNAL_STATUS, BootstrapError, PreflightFailed, UsageError, without_tracebacks
 from bootstrap.files import result, runtime_dir
 from bootstrap.files.manifest import Manifest
 from bootstrap.files.result import Result
@@ -187,7 +187,8 @@ def _run(asked: Settings, host: Host, *, check_only: bool) -> int:
         except Exception:  # noqa: BLE001 (as in main; this is another process)
             bug = traceback.format_exc().rstrip()
             _say(bug)
-            ended = Result(INTERNAL_STATUS, "internal", bug, "please report this", False, host.hostname)
+            reason = f"internal error: {without_tracebacks(bug)}"
+            ended = Result(INTERNAL_STATUS, "internal", reason, "please report this", False, host.hostname)
             _write(asked.result_file, ended)
             return INTERNAL_STATUS
 

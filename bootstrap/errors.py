@@ -23,6 +23,12 @@ A message states what happened, with its numbers; ``hint`` is the command or the
 from collections.abc import Sequence
 
 INTERNAL_STATUS = 70
+_TRACEBACK = "Traceback (most recent call last):"
+_LINKS = (
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
+"""What Python prints between the tracebacks of a chain."""
 
 
 class BootstrapError(Exception):
@@ -32,10 +38,12 @@ class BootstrapError(Exception):
     name: str = "internal"
     retryable: bool = False
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", details: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = details
+        """Text for this node's own log only, such as a traceback."""
 
 
 class UsageError(BootstrapError):
@@ -119,3 +127,36 @@ def remote_error(name: str, message: str, *, hint: str) -> BootstrapError:
         if kind.name == name:
             error.status, error.name, error.retryable = kind.status, kind.name, kind.retryable
     return error
+
+
+def without_tracebacks(text: str) -> str:
+    """Return ``text`` with the error line in the place of each traceback, and of a chain the last error line."""
+    kept: list[str] = []
+    inside, margin, error = False, "", 0
+    for line in text.splitlines():
+        before, found, _ = line.partition(_TRACEBACK)
+        if found:
+            inside, margin = True, before  # what a log puts before each line
+            continue
+        own = line.removeprefix(margin)
+        if inside and (not own.strip() or own[0] in " \t|+"):
+            continue  # a frame: the line of the error is not indented
+        if own.strip() in _LINKS:
+            inside = True  # up to the next traceback
+            del kept[error:]  # it led to the next error, which is the answer
+            continue
+        if inside:
+            inside, error = False, len(kept)
+        kept.append(own if error == len(kept) else line)
+    return "\n".join(kept) if kept else text.strip().rpartition("\n")[2].strip(" |+-")
+
+
+def with_tracebacks(text: str) -> str:
+    """Return ``text`` if it holds a traceback, as an error's ``details``; else an empty text."""
+    return text if _TRACEBACK in text else ""
+
+
+def in_brief(reason: str, lines: int) -> str:
+    """Return a reason in at most so many lines: the first ones, and the last, which is most often the cause."""
+    every = without_tracebacks(reason).splitlines()
+    return "\n".join(every if len(every) <= lines else [*every[: lines - 1], every[-1]])

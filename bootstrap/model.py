@@ -121,6 +121,8 @@ class Resources:
     """The GPU count for ``ray start``; ``len(gpus)`` unless the user overrides it."""
     custom: Mapping[str, float] = field(default_factory=dict)
     """Custom resources: the GPUs' product names, ``full-worker`` and the user's."""
+    no_gpus: tuple[str, str] = ("", "")
+    """Why the driver shows no GPUs although its library is installed, and the remedy; empty texts otherwise."""
     sources: Sources = field(default_factory=dict)
 
 

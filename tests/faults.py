@@ -256,7 +256,13 @@ _BRING_UP = {
         NONE,
         75,
     ),
-    "stuck-worker": Fault("`ray start` hangs on a worker", "the head, which names its rank and phase", QUORUM, 75, 75),
+    "stuck-worker": Fault(
+        "`ray start` hangs on a worker",
+        "that worker, just before the head gives up; the head shows meanwhile what Ray says there",
+        QUORUM,
+        69,
+        69,
+    ),
     "early-loss": Fault(
         "a worker is killed before the quorum, another could replace it, and none comes",
         "the head, by its absence",

@@ -135,7 +135,7 @@ def test_a_node_that_is_stuck_is_named_with_its_phase(site: Site) -> None:
     head = site.rank(0, 2, "--quorum-timeout=4")
     worker = site.rank(1, 2, env={"FAKE_RAY": "hang"})
     check("stuck-worker", there=worker.wait(), elsewhere=[head.wait()])
-    assert "(127.0.0.2) starting-ray " in head.err
+    assert ") failed: `ray start` timed out after " in head.err
 
 
 def test_the_least_number_of_nodes_and_the_last_call(site: Site) -> None:

@@ -173,7 +173,7 @@ SHORTFALLS = [
         [],
         {1: member(1, Phase.WAITING, 0.0)},
         ["0 of 2 nodes after 0.2 s; joined: rank none", "rank 0: never seen", "rank 1: host1 (10.0.0.1) waiting"],
-        "see the missing ranks above",
+        "look at rank [1]; --quorum-timeout waits longer",
     ),
     (
         {"expect_gpus": 8},

@@ -55,6 +55,13 @@ class Launcher:
     size_hint: str = "--nodes=N, on all nodes"
     run_id_hint: str = "--run-id=TEXT, the same on all nodes of a run and on no other's"
     local_hint: str = "start one process per node"
+    look: str = "look at the terminal or the log of the command on rank {ranks}"
+    """What to type to see what has become of other nodes; ``{ranks}``, ``{hosts}``, ``{name}`` and variables are filled
+    in (:func:`bootstrap.launchers.look.how_to_look`)."""
+    name_in: tuple[str, str] | None = None
+    """The variable, or "" for the pod's name, and the pattern in which the group is ``{name}``."""
+    nodes: Names = ()
+    """Variables with the nodes of the run, for ``{hosts}`` of nodes that were never seen."""
 
     def matches(self, settings: Settings, host: Host) -> bool:
         """Return whether this launcher's variables, or its options, are set."""
@@ -74,6 +81,12 @@ def _label(label: str) -> str:
     )
 
 
+def _pods(labels: str, these: str = "") -> str:
+    """Return how to look at the pods with these labels, and in detail at those that also have the labels ``these``."""
+    return f"kubectl get pods -o wide -l {labels}; kubectl describe pods -l '{','.join(filter(None, [labels, these]))}'"
+
+
+_JOBSET_PODS = _pods("jobset.sigs.k8s.io/jobset-name={name}")
 _NODES_YAML = """\
 Kubernetes sets no variable for it; --nodes=N, or in the manifest (the number in spec.completions):
   env:
@@ -98,6 +111,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
         rendezvous="dns",
         requeues=True,
         run_id_hint=_label("jobset.sigs.k8s.io/jobset-uid"),
+        look=_JOBSET_PODS,
+        name_in=("PET_MASTER_ADDR", r"[^.]+\.([^.]+).*"),
     ),
     # JobSet sets no variables: the manifest sets these through the downward API, from labels and annotations.
     Launcher(
@@ -114,6 +129,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
         derive=derived.jobset,
         size_hint=_NODES_YAML,
         run_id_hint=_label("jobset.sigs.k8s.io/jobset-uid"),
+        look=_JOBSET_PODS,
+        name_in=("JOBSET_NAME", r"(.+)"),
     ),
     Launcher(
         "leaderworkerset",
@@ -125,6 +142,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
         rendezvous="dns",
         requeues=True,
         run_id_hint=_label("leaderworkerset.sigs.k8s.io/group-key"),
+        look=_pods("leaderworkerset.sigs.k8s.io/name={name}", "leaderworkerset.sigs.k8s.io/worker-index in ({ranks})"),
+        name_in=("LWS_LEADER_ADDRESS", r"[^.]+\.([^.]+).*"),
     ),
     Launcher(
         "kubernetes",
@@ -135,6 +154,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
         derive=derived.kubernetes,
         size_hint=_NODES_YAML,
         run_id_hint=_label("batch.kubernetes.io/controller-uid"),
+        look=_pods("batch.kubernetes.io/job-name={name}", "batch.kubernetes.io/job-completion-index in ({ranks})"),
+        name_in=("", r"(.+)-[0-9]+"),
     ),
     Launcher(
         "skypilot",
@@ -143,6 +164,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         size=("SKYPILOT_NUM_NODES",),
         run_id=("{SKYPILOT_TASK_ID}",),  # unique per task, but a recovery of the task keeps it
         derive=derived.skypilot,
+        look="sky status --refresh; sky logs {cluster} shows the output of rank {ranks}",
     ),
     # Before Slurm: under sbatch mpirun starts its daemons with srun, on all nodes but the first, and we inherit
     # their SLURM_NODEID, which numbers other nodes than the ranks do.
@@ -157,6 +179,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         replaces_nodes=False,
         derive=derived.openmpi,
         local_hint="mpirun --map-by ppr:1:node ray-bootstrap ...",
+        look="see the output of mpirun (with --tag-output each line has its rank) for rank {ranks}",
     ),
     Launcher(
         "slurm",
@@ -172,6 +195,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
         replaces_nodes=False,
         derive=derived.slurm_step,
         local_hint="srun --ntasks-per-node=1 ray-bootstrap ...",
+        look="squeue -j {SLURM_JOB_ID} --steps; scontrol show node '{hosts}'; srun's output (--label) of task {ranks}",
+        nodes=("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"),
     ),
     Launcher(
         "pytorchjob",
@@ -184,6 +209,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
         rendezvous="dns",
         requeues=True,
         derive=derived.pytorchjob,
+        look=_pods("training.kubeflow.org/job-name={name}"),
+        name_in=("MASTER_ADDR", r"(.+)-master-0.*"),
     ),
     Launcher(
         "torchrun",
@@ -196,6 +223,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         run_name=("torchrun-{MASTER_ADDR}-{MASTER_PORT}", "torchrun-{MASTER_ADDR}", "torchrun-{TORCHELASTIC_RUN_ID}"),
         local_rank=("LOCAL_RANK",),
         local_hint="torchrun --nproc-per-node=1 ...",
+        look="see the output of torchrun on the node of rank {ranks}",
     ),
     # The variables of torch.distributed's env://, set by hand; with LOCAL_RANK they would number processes.
     Launcher(

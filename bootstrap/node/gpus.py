@@ -11,7 +11,7 @@ from bootstrap.errors import PreflightFailed
 from bootstrap.host import Host
 from bootstrap.model import Gpu, Sources
 from bootstrap.node import nvml
-from bootstrap.node.nvml import Device, GpuHealth
+from bootstrap.node.nvml import Device, GpuHealth, Trouble
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -31,6 +31,8 @@ class GpuReport:
     """CUDA_VISIBLE_DEVICES for every process that the agent starts; None leaves the variable as it is."""
     faults: tuple[tuple[int, str], ...] = ()
     """NVML's index and error text of each device that should be ours and does not answer."""
+    trouble: Trouble | None = None
+    """Why there are no devices, where the driver's library is installed."""
     sources: Sources = field(default_factory=dict)
 
 
@@ -64,7 +66,8 @@ def find(host: Host, expected: int | None) -> GpuReport:
         return GpuReport(sources={"gpus": hidden})
     with nvml.session(_reason(host, expected)) as (library, trouble):
         if library is None:
-            return GpuReport(sources={"gpus": trouble})
+            shown = trouble if trouble.remedy and expected != 0 else None
+            return GpuReport(trouble=shown, sources={"gpus": trouble.text})
         devices = nvml.devices(library)
     chosen = select(devices, host.env.get(VISIBLE))
     listed = f"NVML, {VISIBLE}={host.env[VISIBLE]!r}" if VISIBLE in host.env else "NVML"
@@ -72,7 +75,8 @@ def find(host: Host, expected: int | None) -> GpuReport:
     sources = {"gpus": "; ".join((listed, *notes))}
     if chosen.visibility is not None:
         sources["gpu_visibility"] = "UUIDs from NVML" if "-" in chosen.visibility else f"the valid part of {VISIBLE}"
-    return GpuReport(chosen.gpus, _total(host, devices), chosen.visibility, chosen.faults, sources)
+    none = trouble if not devices and expected != 0 else None
+    return GpuReport(chosen.gpus, _total(host, devices), chosen.visibility, chosen.faults, none, sources)
 
 
 def health(host: Host, gpus: Sequence[Gpu]) -> list[GpuHealth]:

@@ -23,6 +23,23 @@ _HINTS: Mapping[int, str] = {
 }
 
 
+_NO_GPUS = "--num-gpus=0 says that this node has none"
+_SHORT: Mapping[int, str] = {9: f"{_NO_GPUS}; else load the driver (modprobe nvidia)"}
+"""Remedies for errors that also a machine without GPUs has, such as a login node with the driver's libraries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why NVML shows no devices where nothing but the driver's library suggests that there are any."""
+
+    text: str
+    remedy: str = ""
+    """What to type; empty if nothing is wrong: there is no driver."""
+
+
+SHOWS_NONE = Trouble("NVML shows no devices", f"{_NO_GPUS}; else see nvidia-smi, and `dmesg | grep -e NVRM -e Xid`")
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """One NVML device: a GPU, or the parent of MIG instances."""
@@ -60,8 +77,8 @@ class GpuHealth:
 
 
 @contextmanager
-def session(reason: str | None) -> Iterator[tuple[Any, str]]:
-    """Start NVML and shut it down at the end; yield ``(library, "")``, or None and why it did not start.
+def session(reason: str | None) -> Iterator[tuple[Any, Trouble]]:
+    """Start NVML and shut it down at the end; yield the library and :data:`SHOWS_NONE`, or None and why not.
 
     :param reason: why there should be a GPU; None if nothing suggests one.
     :raises PreflightFailed: if NVML fails in the session, or does not start although there is a ``reason``.
@@ -74,7 +91,7 @@ def session(reason: str | None) -> Iterator[tuple[Any, str]]:
     except OSError as error:
         if reason:
             raise _broken(12, f"NVML Shared Library Not Found ({error})", reason) from None
-        yield None, f"no driver ({LIBRARY} not found)"
+        yield None, Trouble(f"no driver ({LIBRARY} not found)")
         return
     import pynvml  # noqa: PLC0415 (27 ms)
 
@@ -83,10 +100,10 @@ def session(reason: str | None) -> Iterator[tuple[Any, str]]:
     except pynvml.NVMLError as error:
         if reason:
             raise _broken(error.value, _text(pynvml, error), reason) from None
-        yield None, f"NVML: {_text(pynvml, error)}"
+        yield None, Trouble(f"NVML: {_text(pynvml, error)}", _SHORT.get(error.value) or _remedy(error.value))
         return
     try:
-        yield pynvml, ""
+        yield pynvml, SHOWS_NONE
     except pynvml.NVMLError as error:
         raise _broken(error.value, _text(pynvml, error), reason or "NVML started") from None
     finally:
@@ -94,8 +111,11 @@ def session(reason: str | None) -> Iterator[tuple[Any, str]]:
 
 
 def _broken(code: int, text: str, reason: str) -> PreflightFailed:
-    remedy = _HINTS.get(code, "run nvidia-smi here; look for Xid lines in dmesg")
-    return PreflightFailed(f"NVML: {text} (code {code}), but {reason}", hint=f"{remedy}; or --num-gpus=0 to use none")
+    return PreflightFailed(f"NVML: {text} (code {code}), but {reason}", hint=_remedy(code))
+
+
+def _remedy(code: int) -> str:
+    return f"{_HINTS.get(code, 'run nvidia-smi here; look for Xid lines in dmesg')}; or --num-gpus=0 to use none"
 
 
 def _text(nvml: Any, error: Any) -> str:

@@ -45,7 +45,8 @@ def measure(
     num_gpus, num_gpus_source = _num_gpus(settings, host, report)
     custom = {**_gpu_resources(report, num_gpus), **settings.resources}
     sources = {"cpus": cpus_source, "memory": memory_source, "num_gpus": num_gpus_source, **report.sources}
-    return Resources(cpus, memory, report.gpus, report.visibility, num_gpus, custom, sources)
+    no_gpus = (report.trouble.text, report.trouble.remedy) if report.trouble else ("", "")
+    return Resources(cpus, memory, report.gpus, report.visibility, num_gpus, custom, no_gpus, sources)
 
 
 def slurm_counts(text: str) -> list[int]:

@@ -12,7 +12,7 @@ from bootstrap.preflight import addresses, authentication, folders, limits, mach
 from bootstrap.preflight.finding import Check, Finding
 from bootstrap.settings import Settings
 
-__all__ = ["CHECKS", "Check", "Finding", "judge", "render", "run", "unknown_names", "warn"]
+__all__ = ["CHECKS", "Check", "Finding", "judge", "render", "reports", "run", "unknown_names"]
 
 
 CHECKS: tuple[Check, ...] = (
@@ -38,6 +38,7 @@ CHECKS: tuple[Check, ...] = (
         lambda node: node.secret.path is not None,
     ),
     Check("gpus", "there are as many GPUs as expected", machine.gpus),
+    Check("nvml", "NVML shows GPUs, or its library is not installed", machine.nvml),
     Check("gpu-health", "the GPUs are healthy and free", machine.gpu_health),
     Check("ports", "the chosen ports are free", addresses.ports),
     Check(
@@ -73,6 +74,12 @@ def _findings(check: Check, node: Node) -> Iterator[Finding]:
     except OSError as error:
         remedy = f"verify by hand that {check.meaning}"
         yield Finding(check.name, f"could not be checked: {error}", remedy, fatal=False)
+
+
+def reports(findings: Sequence[Finding], ignored: Collection[str]) -> list[str]:
+    """Return, as text, the findings that do not make this node unfit: warnings, and those of ``ignored`` checks."""
+    mild = (finding for finding in findings if not finding.fatal or finding.check in ignored)
+    return [f"{finding.check}: {finding.message}; fix: {finding.remedy}" for finding in mild]
 
 
 def judge(findings: Sequence[Finding], ignored: Collection[str]) -> None:

@@ -183,6 +183,13 @@ def gpus(node: Node) -> Iterator[Finding]:
         yield Finding("gpus", message, remedy)
 
 
+def nvml(node: Node) -> Iterator[Finding]:
+    """Check that the driver, where its library is installed, shows GPUs: a run may go on without, and end with 0."""
+    text, remedy = node.resources.no_gpus
+    if text:
+        yield Finding("nvml", f"{text}, so this node has no GPUs", remedy, fatal=False)
+
+
 def gpu_health(node: Node) -> Iterator[Finding]:
     """Check for NVML's signs of a GPU that is failing, or will soon, or that other processes use."""
     asked = node.settings.num_gpus

@@ -74,9 +74,8 @@ def judge(prepared: Prepared, log: Log) -> None:
         log.say(f"{hosts_file.FILE}: {prepared.node.address.hostname} now means {prepared.node.address.ip}")
     if outcome.note:
         log.warn(outcome.note)
-    for finding in prepared.findings:
-        if not finding.fatal or finding.check in ignored:
-            log.warn(f"{finding.check}: {finding.message}; fix: {finding.remedy}")
+    for finding in preflight.reports(prepared.findings, ignored):
+        log.warn(finding)
     preflight.judge(prepared.findings, ignored)
 
 

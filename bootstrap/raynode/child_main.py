@@ -20,6 +20,7 @@ import os
 import platform
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +83,8 @@ def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
         scripts = importlib.import_module("ray.scripts.scripts")
         scripts.start.main(args=argv, prog_name="ray start", standalone_mode=False)
     except BaseException as error:  # noqa: BLE001 (click's Abort and sys.exit included: every way not to start)
+        if not isinstance(error, SystemExit):  # after which Ray has printed why
+            traceback.print_exc()
         return {"started": False, "error": f"{type(error).__name__}: {error}".rstrip(": ")}
     finally:
         sys.stdout.flush()

@@ -41,6 +41,11 @@ _ERROR_LINE = re.compile(
 """Matches an error line of Ray's logs at its start; others may contain such a word too (RAY_ERROR_INFO_CHANNEL)."""
 
 
+def is_error(line: str) -> bool:
+    """Return whether a line of Ray's logs, or that Ray prints, is an error."""
+    return _ERROR_LINE.match(line) is not None
+
+
 def daemons(processes: Sequence[Process]) -> list[Process]:
     """Return those of ``processes`` without which this Ray node cannot go on."""
     return [p for p in processes if p.name in DAEMONS]
@@ -71,7 +76,7 @@ def causes(session: Path, maximum: int = 8) -> list[str]:
         for name in _LOGS_WITH_CAUSES:
             with contextlib.suppress(OSError):
                 lines = _read_end(name, dir_fd=logs).splitlines()[-200:]
-                errors = [line.strip()[:_MAX_LINE] for line in lines if _ERROR_LINE.match(line)]
+                errors = [line.strip()[:_MAX_LINE] for line in lines if is_error(line)]
                 # GCS and raylet write an error to both of their files.
                 known = {entry.partition(": ")[2] for entry in found}
                 found += [f"{name}: {line}" for line in errors[-3:] if line not in known]

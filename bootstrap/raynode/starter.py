@@ -11,15 +11,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from bootstrap import timeouts
-from bootstrap.errors import RayStartFailed
+from bootstrap.cgroup import OomCount
+from bootstrap.errors import RayStartFailed, with_tracebacks, without_tracebacks
 from bootstrap.process.bounded import TimedOut, run_in_thread
 from bootstrap.process.children import Child, Children
-from bootstrap.process.table import Process, ending, zombies
+from bootstrap.process.table import zombies
+from bootstrap.raynode import endings
 from bootstrap.raynode.session import causes_since, daemons
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -35,10 +37,14 @@ class Starter:
     transport: asyncio.BaseTransport
     output: int
     """A memfd with everything that Ray printed. Ray's daemons may keep it open, which does no harm."""
+    oom: OomCount
+    began: float = field(default_factory=time.monotonic)
+    """When the import of Ray began."""
     versions: Mapping[str, str] | None = None
+    _importing: asyncio.Future[Mapping[str, str]] | None = None
 
     @classmethod
-    async def spawn(cls, children: Children, env: Mapping[str, str]) -> Starter:
+    async def spawn(cls, children: Children, env: Mapping[str, str], oom: OomCount) -> Starter:
         """Start the child, which imports Ray at once, and return its handle."""
         output = os.memfd_create("ray-start")
         reading, writing = os.pipe()
@@ -55,16 +61,22 @@ class Starter:
         transport, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(answers), os.fdopen(reading, "rb", buffering=0)
         )
-        return cls(child, os.fdopen(in_write, "wb", buffering=0), answers, transport, output)
+        return cls(child, os.fdopen(in_write, "wb", buffering=0), answers, transport, output, oom)
 
     async def ready(self) -> Mapping[str, str]:
         """Return the versions of Ray and Python once Ray is imported. :raises RayStartFailed: if the import fails."""
-        if self.versions is None:
-            self.versions = await self._answer()
-            if not self.versions.get("ready"):
-                hint = "pip install 'ray[default]' into the Python that runs ray-bootstrap"
-                raise RayStartFailed(f"Ray cannot be imported: {self.versions.get('error')}", hint=hint)
-        return self.versions
+        if self._importing is None:  # the first caller may give up while another waits
+            self._importing = asyncio.ensure_future(self._versions())
+            self._importing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(self._importing)
+
+    async def _versions(self) -> Mapping[str, str]:
+        versions = await self._answer()
+        if not versions.get("ready"):
+            hint = "pip install 'ray[default]' into the Python that runs ray-bootstrap"
+            raise RayStartFailed(f"Ray cannot be imported: {versions.get('error')}", hint=hint)
+        self.versions = versions
+        return versions
 
     async def ask(self, do: str, **arguments: object) -> dict[str, Any]:
         """Send one command and return its answer. :raises RayStartFailed: if the process ends before it answers."""
@@ -78,8 +90,10 @@ class Starter:
         if line:
             return dict(json.loads(line))
         await self.child.exited
-        how = ending(self.child.wait_status)
-        raise RayStartFailed(f"the process that starts Ray {how}\n{self.printed()}".rstrip())
+        printed = self.printed()
+        how = endings.describe({"the process that starts Ray": self.child.wait_status}, self.oom.since())
+        what = f"{how}\n{without_tracebacks(printed)}".rstrip()
+        raise RayStartFailed(what, hint=endings.remedy(what), details=with_tracebacks(printed))
 
     def printed(self, lines: int = 20) -> str:
         """Return the last ``lines`` lines that Ray printed."""
@@ -108,21 +122,25 @@ async def start(
     """
     begun = time.time()
     starting = asyncio.ensure_future(starter.ask("start", argv=list(argv), env=dict(env)))
-    ended: list[Process] = []
+    ended: dict[str, int | None] = {}
     try:
         while not (starting.done() or ended):
             await asyncio.wait([starting], timeout=timeouts.START_LOOK_AGAIN_S)
             look()
-            ended = daemons(zombies(starter.child.pid))
-        faults = [f"{daemon.name} {ending(daemon.wait_status)}" for daemon in ended]
-        if starting.done() and "error" in (answer := starting.result()):
-            faults.append(answer["error"])
+            ended = {daemon.name: daemon.wait_status for daemon in daemons(zombies(starter.child.pid))}
+        error = str(starting.result().get("error", "")) if starting.done() else ""
     finally:
         starting.cancel()
-    if faults:
+    if ended or error:
         cause: list[str] = []
         with contextlib.suppress(TimedOut):
             cause = await run_in_thread(timeouts.READ_LOGS_S, lambda: causes_since(ray_dir, begun))
-        cause = cause or [starter.printed()]
-        what = "\n".join([f"`ray start` failed: {'; '.join(faults)}", *cause]).rstrip()
-        raise RayStartFailed(what, hint="see the cause above; the last line names Ray's logs")
+        raise _failure(starter, ended, error, cause)
+
+
+def _failure(starter: Starter, ended: Mapping[str, int | None], error: str, cause: Sequence[str]) -> RayStartFailed:
+    oom, printed = starter.oom.since() if ended else "", starter.printed()
+    how = "; ".join(filter(None, [endings.describe(ended, oom) if ended else "", error]))
+    why = "\n".join(line for line in cause or without_tracebacks(printed).splitlines() if line != error)
+    what = f"`ray start` failed: {how}\n{why}".rstrip()
+    return RayStartFailed(what, hint=endings.remedy(what), details=with_tracebacks(printed))

@@ -47,6 +47,8 @@ class Membership:
     """Whether the head refused this node because its secret is another one."""
     rank: int = -1
     head: str = ""
+    deadline: float | None = None
+    """Until when the head waits for this node's Ray, on the event loop's clock; None for as long as the run lasts."""
     released: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     ended: asyncio.Future[Verdict] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _challenged: asyncio.Future[_Challenge] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -172,10 +174,11 @@ class Membership:
             self._connection.send({"t": "request", "pem": request})
         return await asyncio.shield(self._certified)
 
-    def report(self, phase: Phase, detail: str = "", error: str = "") -> None:
-        """Report this node's phase to the head; with ``failed``, also the name of the error."""
+    def report(self, phase: Phase, detail: str = "", error: str = "", hint: str = "") -> None:
+        """Report this node's phase to the head; with ``failed``, also the name of the error, and what mends it."""
+        message = {"t": "phase", "phase": phase.value, "detail": detail, "error": error}
         if self._connection is not None:
-            self._connection.send({"t": "phase", "phase": phase.value, "detail": detail, "error": error})
+            self._connection.send({**message, "hint": hint} if hint else message)
 
     def report_finding(self, finding: str) -> None:
         """Report a possible cause, for the head to show should this node not become ready."""
@@ -241,7 +244,10 @@ class Membership:
 
     def _hear_go(self, _connection: Connection, message: Message) -> None:
         if not self.released.done():
-            self.released.set_result(wire.text(message, "gcs"))
+            gcs = wire.text(message, "gcs")
+            if "milliseconds" in message:
+                self.deadline = asyncio.get_running_loop().time() + wire.number(message, "milliseconds") / 1000
+            self.released.set_result(gcs)
 
     def _hear_certificate(self, connection: Connection, message: Message) -> None:
         if connection.authenticator is None:
@@ -285,7 +291,5 @@ class Membership:
     def _closed(self, _connection: Connection, reason: str) -> None:
         self._fail(NotThisHead(reason))
         if not self.ended.done():
-            self.ended.set_exception(
-                RayDied(f"lost the head {self.head} without a verdict: {reason}", hint="see the head's last lines")
-            )
+            self.ended.set_exception(RayDied(f"lost the head {self.head} without a verdict: {reason}"))
             self.ended.exception()  # likewise

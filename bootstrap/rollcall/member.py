@@ -24,6 +24,8 @@ class Member:
     """What this node has reported as a possible cause, should it not become ready."""
     error: str = ""
     """The name of its error (:mod:`bootstrap.errors`), if its phase is ``failed``."""
+    hint: str = ""
+    """What mends that, as that node says."""
     connection: Connection | None = None
     fell_silent: bool = False
     """Whether it was lost because nothing came from it any more (:attr:`Connection.fell_silent`)."""

@@ -56,7 +56,10 @@ class RollCall:
     on_probed: Callable[[Member, Message], None] = lambda _member, _message: None
     """Called with each member that reports a probe of another node, and its message."""
     members: dict[int, Member] = field(default_factory=dict)
-    _go: bytes = b""
+    gcs: str = ""
+    """GCS's address, once the members may start Ray."""
+    deadline: float | None = None
+    """Until when the head waits for its members' Ray, on the event loop's clock; None for as long as it lasts."""
     _joined: dict[Connection, Member] = field(default_factory=dict)
     _free: int = 1
     """Lowest rank that may be free; all below it are taken."""
@@ -99,11 +102,21 @@ class RollCall:
         fault = f"no port is free for the roll call (tried {', '.join(map(str, ports))})"
         raise UsageError([fault], hint="set --rollcall-port=PORT on all nodes")
 
-    def release(self, gcs_address: str) -> None:
-        """Let every member, including those that join later, start Ray with GCS at this address."""
-        self._go = encode({"t": "go", "gcs": gcs_address})
+    def release(self, gcs_address: str, deadline: float | None = None) -> None:
+        """Let every member, including those that join later, start Ray with GCS at this address.
+
+        :param deadline: becomes :attr:`deadline`, from which each member learns how much time it has.
+        """
+        self.gcs, self.deadline = gcs_address, deadline
+        go = self._go()
         for connection in self._joined:
-            connection.send(self._go)
+            connection.send(go)
+
+    def _go(self) -> bytes:
+        if self.deadline is None:
+            return encode({"t": "go", "gcs": self.gcs})
+        left = max(0.0, self.deadline - asyncio.get_running_loop().time())
+        return encode({"t": "go", "gcs": self.gcs, "milliseconds": int(left * 1000)})
 
     async def deliver(self, verdict: Verdict, timeout: float, *, listen: bool = False) -> None:
         """Send the verdict to every member, and wait until they have left.
@@ -217,8 +230,8 @@ class RollCall:
         offset = self.handshakes.end(connection)
         self._joined[connection] = self.members[rank] = member
         connection.send({"t": "welcome", "rank": rank, "head": me.host})
-        if self._go:
-            connection.send(self._go)
+        if self.gcs:
+            connection.send(self._go())
         if self._verdict:
             connection.send(self._verdict)
         clock = self._clocks.add(member, offset)
@@ -239,7 +252,7 @@ class RollCall:
     def _hear_phase(self, member: Member, message: Message) -> None:
         phase, detail, error = Phase(text(message, "phase")), text(message, "detail"), text(message, "error")[:40]
         if member.phase is not Phase.FAILED:  # which is final
-            member.error = error
+            member.error, member.hint = error, text(message, "hint") if "hint" in message else ""
             self._turn(member, phase, detail)
 
     def _hear_finding(self, member: Member, message: Message) -> None:
@@ -262,8 +275,9 @@ class RollCall:
             member.connection.close("said bye")
 
     def _turn(self, member: Member, phase: Phase, detail: str) -> None:
+        if phase is not member.phase:
+            member.since = asyncio.get_running_loop().time()
         member.phase, member.detail = phase, detail
-        member.since = asyncio.get_running_loop().time()
         self.on_change(member, f"{phase.value}: {detail}" if detail else phase.value)
 
     def _closed(self, connection: Connection, reason: str) -> None:

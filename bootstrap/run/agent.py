@@ -103,7 +103,7 @@ async def the_line(run: Context) -> Verdict:
     identity, notes = await run_in_thread(None, lambda: identify(run.settings, run.host))
     run.lifecycle.identity, run.log.rank = identity, identity.rank
     run.enter(Phase.PREPARING, **{name: getattr(identity, name) for name in _SHOWN})
-    starter = None if run.check_only else await Starter.spawn(run.children, for_starter(run.host))
+    starter = None if run.check_only else await Starter.spawn(run.children, for_starter(run.host), run.oom)
     if starter is not None:
         run.note_processes(run.children.below(starter.child))
     held = await _end_survivors(run)

@@ -8,18 +8,19 @@ from functools import partial
 from pathlib import Path
 
 from bootstrap import preflight, timeouts
-from bootstrap.errors import RayDied, RayStartFailed
+from bootstrap.errors import RayDied, RayStartFailed, with_tracebacks, without_tracebacks
 from bootstrap.files import ownership
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.model import NodeIdentity
 from bootstrap.node.inspection import Node
 from bootstrap.preflight import folders
 from bootstrap.preflight.prepare import Prepared, judge, prepare
-from bootstrap.process import table
 from bootstrap.process.bounded import Call, TimedOut, run_in_thread, wait_for
-from bootstrap.raynode import command, session
+from bootstrap.raynode import command, endings, session
 from bootstrap.raynode.starter import Starter, start
+from bootstrap.raynode.telling import is_telling
 from bootstrap.run.context import Context
+from bootstrap.run.progress import Progress, Report
 
 
 async def prepare_node(run: Context, identity: NodeIdentity) -> Prepared:
@@ -44,23 +45,32 @@ async def start_ray(
     ports: Mapping[str, int],
     gcs: str,
     *,
+    limit: float,
+    report: Report = lambda _how_far: None,
     head: bool = False,
 ) -> None:
     """Start Ray on this node and watch its daemons.
 
     :param ports: from :func:`bootstrap.raynode.ports.choose`.
     :param gcs: GCS's address: the one to join for a worker, its own for the head.
-    :raises RayStartFailed: with the cause, also if Ray does not start within ``--quorum-timeout``.
+    :param limit: seconds for it.
+    :param report: called with how far it is, if it takes long.
+    :raises RayStartFailed: with the cause, also if Ray does not start within ``limit``.
     """
     earlier = await make_ray_dir(run, node, starter.child.pid)
     run.note(ray_dir=str(node.temp_dir), gcs=gcs, earlier_sessions=earlier, starter=starter.child.pid, session="")
-    limit = run.settings.quorum_timeout
+
+    def say(how_far: str) -> None:
+        run.log.say(f"starting Ray takes long: {how_far}")
+        report(how_far)
+
+    progress = Progress(starter, node.temp_dir, say)
     try:
         argv = command.start_argv(node, ports, None if head else gcs)
-        await wait_for(limit, start(starter, argv, env, node.temp_dir, partial(_note_started, run)))
+        look = partial(_note_started, run, progress)
+        await wait_for(limit, start(starter, argv, env, node.temp_dir, look))
     except TimedOut:
-        what = f"`ray start` timed out after {limit:g} s\n{starter.printed()}".rstrip()
-        raise RayStartFailed(what, hint="check for a slow file system; --quorum-timeout waits longer") from None
+        raise _too_slow(starter, limit, progress.describe()) from None
     daemons = session.daemons(run.children.alive())
     if "raylet" not in {daemon.name for daemon in daemons}:
         raise RayStartFailed("`ray start` reported success, but no raylet is running")
@@ -69,13 +79,24 @@ async def start_ray(
         run.children.watch(daemon, partial(_daemon_ended, run, daemon.name, found))
 
 
-def _note_started(run: Context) -> None:
+def _too_slow(starter: Starter, limit: float, how_far: str) -> RayStartFailed:
+    printed = starter.printed()
+    what = f"`ray start` timed out after {limit:.3g} s{f': {how_far}' if how_far else ''}"
+    why = "\n".join(line for line in without_tracebacks(printed).splitlines() if not is_telling(line))
+    hint = endings.remedy_of(f"{how_far}\n{printed}")
+    slow = "check for a slow file system or a busy machine; --quorum-timeout waits longer"
+    return RayStartFailed(f"{what}\n{why}".rstrip(), hint=hint or slow, details=with_tracebacks(printed))
+
+
+def _note_started(run: Context, progress: Progress) -> None:
     """Note the processes that there are by now, and Ray's session: either may outlive its parent within `ray start`."""
     started = run.children.alive()
     run.note_processes(started)
-    found = next(filter(None, map(session.session_of, session.daemons(started))), None)
+    daemons = session.daemons(started)
+    found = next(filter(None, map(session.session_of, daemons)), None)
     if found is not None and str(found) != run.runtime.manifest.session:
         run.note(session=str(found))
+    progress.look(daemons)
 
 
 async def make_ray_dir(run: Context, node: Node, starter: int) -> list[str]:
@@ -126,7 +147,6 @@ def _make_ray_dir(node: Node, runtime: RuntimeDir, starter: int) -> list[str]:
 
 def _daemon_ended(run: Context, name: str, ray_session: Path | None, wait_status: int | None) -> None:
     """Stop the run, with the causes in Ray's logs if they can be read in time."""
-    what = f"Ray's {name} on {run.host.hostname} {table.ending(wait_status)}"
     loop, causes = asyncio.get_running_loop(), []
 
     def read() -> None:
@@ -134,7 +154,9 @@ def _daemon_ended(run: Context, name: str, ray_session: Path | None, wait_status
             causes.extend(session.causes(ray_session))
 
     def stop() -> None:  # the second call changes nothing
-        run.lifecycle.stop(RayDied("\n".join([what, *causes])))
+        how = endings.describe({f"Ray's {name} on {run.host.hostname}": wait_status}, run.oom.since())
+        what = "\n".join([how, *causes])
+        run.lifecycle.stop(RayDied(what, hint=endings.remedy(what)))
 
     def stop_soon() -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed

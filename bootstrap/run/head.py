@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bootstrap import cleanup, timeouts
+from bootstrap import cleanup, preflight, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RayStartFailed, Stopped
 from bootstrap.files.secret import FIX_MISMATCH, Channel, Secret, check_required, generate, load_secret, ray_token
+from bootstrap.launchers.look import how_to_look
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, join_host_port
 from bootstrap.node.address import other_addresses
 from bootstrap.node.inspection import Node
@@ -61,6 +62,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     secret, watch, address = await open_roll_call(
         run, identity, rendezvous, hello, node.secret, settings.head_timeout, authority, ports.responder
     )
+    watch.own_findings = frozenset(preflight.reports(prepared.findings, settings.ignore_check))
     if starter is None:
         return await check_all(run, identity, watch)
     files = await certify_head(run.runtime, hello, authority)
@@ -70,7 +72,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
         return workload.not_started(*fault)  # before the other nodes wait for it
     gcs, dashboard, starter = await start_head_ray(run, node, starter, env)
     await check_still_head(rendezvous, hello, address)
-    watch.roll_call.release(gcs)
+    watch.roll_call.release(gcs, asyncio.get_running_loop().time() + settings.quorum_timeout)
     watch.probes.on_released(gcs)
     gcs_is = f"{gcs}, with TLS," if files else gcs
     run.log.say(f"the Ray head is up at {gcs_is} after {run.seconds:.1f} s; its dashboard comes up at {dashboard}")
@@ -177,7 +179,8 @@ async def start_head_ray(
         ports = ray_ports.choose(run.settings, Role.HEAD, run.host)
         gcs = join_host_port(node.address.ip, ports["gcs_port"])
         try:
-            await bring_up.start_ray(run, node, starter, env, ports, gcs, head=True)
+            limit = run.settings.quorum_timeout
+            await bring_up.start_ray(run, node, starter, env, ports, gcs, limit=limit, head=True)
             break
         except RayStartFailed:
             held, manifest = await shutdown.end_all(run, 0), run.runtime.manifest
@@ -189,7 +192,7 @@ async def start_head_ray(
                 raise
             run.log.warn(f"port {taken[0]} was taken while Ray started; trying again with other ports")
             await starter.end()
-            starter = await Starter.spawn(run.children, environment.for_starter(run.host))
+            starter = await Starter.spawn(run.children, environment.for_starter(run.host), run.oom)
     return gcs, join_host_port(run.settings.dashboard_host, ports["dashboard_port"]), starter
 
 
@@ -203,8 +206,15 @@ async def wait_for_quorum(
     """
     run.enter(Phase.WAITING, gcs=gcs)
     roll_call = watch.roll_call
-    minimum, listens = minimum_nodes(run.settings, identity), describe_address(address)
-    goal = quorum.Goal(identity.run_hash, identity.size, minimum, run.settings, listens)
+    goal = quorum.Goal(
+        identity.run_hash,
+        identity.size,
+        minimum_nodes(run.settings, identity),
+        run.settings,
+        partial(how_to_look, identity.launcher, run.host),
+        describe_address(address),
+        watch.own_findings,
+    )
 
     async def ask() -> Mapping[str, Any]:
         answer = await starter.ask("nodes", address=gcs)

@@ -58,7 +58,8 @@ class IsolationTimer:
         if left > 0:
             self._timer = loop.call_later(left, self._count)
         elif self._last is not None:
-            hint = "check this node's network; --isolation-timeout=off, or a longer time, keeps such a run going"
+            look = "`ip -brief address`, `ip route` and `nft list ruleset` on this node"
+            hint = f"{look}; --isolation-timeout=off, or a longer time, keeps such a run going"
             self._run.lifecycle.stop(RayDied(self._describe(self._last, loop.time()), hint=hint))
 
     def _describe(self, last: Member, now: float) -> str:

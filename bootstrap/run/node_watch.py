@@ -1,9 +1,12 @@
 """The head's watch over the other nodes: what each change means for the run."""
 
 import asyncio
+from collections.abc import Collection
+from functools import partial
 
 from bootstrap import timeouts
 from bootstrap.errors import BootstrapError, RayDied, Refused, remote_error
+from bootstrap.launchers.look import how_to_look
 from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.probe.responder import Responder
 from bootstrap.rollcall.admission import FIX_TLS
@@ -14,6 +17,7 @@ from bootstrap.run.context import Context
 from bootstrap.run.head_probes import HeadProbes
 from bootstrap.run.isolation import IsolationTimer
 from bootstrap.run.late import LateNodes
+from bootstrap.run.notices import AT_ONCE, Together, findings_of
 from bootstrap.settings import Settings
 
 _WAITS = "; the run waits for another node with this rank"
@@ -31,8 +35,11 @@ class NodeWatch:
         self.changed = asyncio.Event()
         """Set whenever a node changes."""
         self.quorum_reached = False
+        self.own_findings: Collection[str] = ()
+        """The head's warnings from its preflight."""
         self._run = run
         self._identity = identity
+        self._look = partial(how_to_look, identity.launcher, run.host)
         self._isolation = IsolationTimer(run, identity.isolation_timeout, roll_call)
         self.roll_call = roll_call
         minimum = minimum_nodes(run.settings, identity)
@@ -44,6 +51,8 @@ class NodeWatch:
         roll_call.on_misfit = self._on_misfit
         self._secrets = dead_end.SecretWatch(identity, roll_call, self._stop_if_all_are_needed)
         roll_call.rejections.on_new = lambda _rejected: self._secrets.check()
+        roll_call.on_finding = self._on_finding
+        self._reports = Together(run.log.warn)
 
     def _is_ending(self) -> bool:
         return self._run.lifecycle.reason is not None or self.roll_call.concluded
@@ -52,7 +61,9 @@ class NodeWatch:
         run = self._run
         self.changed.set()
         run.runtime.set_state_soon(seen=self.roll_call.present + 1)
-        if member.phase is Phase.WAITING:
+        if member.detail and member.phase in (Phase.WAITING, Phase.STARTING_RAY):
+            self._reports.add(member, what)
+        elif member.phase is Phase.WAITING:
             run.log.say(f"rank {member.rank}: {what}{describe_mismatch(self.roll_call, member)}")
             self.probes.on_joined(member)
         elif member.phase.is_loss:
@@ -60,7 +71,9 @@ class NodeWatch:
         if self._is_ending():
             return  # once the run ends, every node leaves
         if member.phase.is_loss and member.phase is not Phase.REFUSED:  # on_refused has logged that
-            run.log.warn(f"{member.name} {what}" + (_WAITS if self._may_be_replaced(member) else ""))
+            lines = [] if self.quorum_reached else findings_of({member.rank: member}, [member.rank], self.own_findings)
+            waits = _WAITS if self._may_be_replaced(member) else ""
+            run.log.warn("\n".join([f"{member.name} {what}{waits}", *lines]))
         if member.phase.is_loss and (reason := self._reason_to_stop(member)):
             # If the whole run is being stopped, a worker may be first: the signal is the reason then, not the loss.
             delay = timeouts.STOPPED_FIRST_S if member.phase in (Phase.LEAVING, Phase.LEFT) else 0
@@ -83,9 +96,13 @@ class NodeWatch:
         if self._all_needed and not self.quorum_reached and not self.roll_call.concluded:
             self._run.lifecycle.stop(reason)
 
+    def _on_finding(self, member: Member, finding: str) -> None:
+        if finding.partition(":")[0] in AT_ONCE:
+            self._reports.add(member, finding)
+
     def begin_workload(self) -> None:
         """Note that the quorum is reached: from now on a lost node ends the run only as the options say."""
-        self.quorum_reached = True
+        self.quorum_reached, self.roll_call.deadline = True, None
         self.probes.finish_soon()
         self._isolation.check()
 
@@ -103,7 +120,7 @@ class NodeWatch:
             tls = member.hello.tls != self.roll_call.me.tls
             return Refused(f"{name}: {member.detail}", hint=FIX_TLS if tls else same)
         if member.phase is Phase.FAILED and member.error != RayDied.name:
-            hint = f"see its own output; without {name} there are too few nodes"
+            hint = member.hint or self._look([member.rank], [member.hello.host])
             return remote_error(member.error, f"{name}: {member.detail}", hint=hint)
         return dead_end.lost_for_good(member, self._identity)
 
@@ -115,6 +132,7 @@ class NodeWatch:
     async def deliver_verdict(self, verdict: Verdict, error: BootstrapError | None) -> None:
         """Send the verdict to all workers, and prepare for those that have yet to connect."""
         self._isolation.cancel()
+        self._reports.flush()
         self.probes.close()
         self.late.decide(error, quorum_reached=self.quorum_reached)
         delivering = self.roll_call.deliver(verdict, timeouts.VERDICT_S, listen=self.late.waits)

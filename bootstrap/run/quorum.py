@@ -5,7 +5,7 @@ roll call only explains a missing rank: its last phase, and since when.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,10 @@ from bootstrap import timeouts
 from bootstrap.errors import QuorumTimeout
 from bootstrap.log import Log
 from bootstrap.process.bounded import TimedOut, wait_for
+from bootstrap.raynode import endings
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
 from bootstrap.rollcall.member import Member
+from bootstrap.run.notices import LateFindings, findings_of
 from bootstrap.settings import Settings
 
 Ask = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -34,8 +36,12 @@ class Goal:
     minimum: int
     settings: Settings
     """The source of ``expect_gpus``, ``quorum_timeout`` and ``last_call``."""
+    look: Callable[[Sequence[int], Sequence[str]], str] = lambda ranks, _hosts: f"look at rank {ranks}"
+    """Returns what to type to look at these ranks, with the names of their hosts as far as they are known."""
     listens: str = ""
     """Where the head's roll call listens, in words, for when no node has reached it."""
+    own_findings: Collection[str] = ()
+    """The head's warnings from its preflight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +89,9 @@ async def wait(goal: Goal, ask: Ask, changed: asyncio.Event, members: Mapping[in
     :raises QuorumTimeout: naming the missing ranks, how far each got, and what to do.
     """
     loop = asyncio.get_running_loop()
-    begin = said_at = loop.time()
+    begin = loop.time()
     enough_since: float | None = None
-    said = ""
+    waiting = _Waiting(goal, members, log, begin)
     while True:
         changed.clear()
         asked = loop.time()
@@ -100,17 +106,38 @@ async def wait(goal: Goal, ask: Ask, changed: asyncio.Event, members: Mapping[in
         if clock - begin >= goal.settings.quorum_timeout:
             fault = f"GCS does not list its nodes: {answer['error']}\n" if "error" in answer else ""
             raise QuorumTimeout(fault + _shortfall(goal, now, members, clock), hint=_remedy(goal, now, members))
-        line = f"{there} of {goal.size or goal.minimum} nodes; {_missing_in_brief(goal, now, members)}"
-        if line != said or clock - said_at >= timeouts.STILL_LOOKING_S:
-            where = f"; {goal.listens}" if not members and clock - begin >= timeouts.NEVER_REACHED_S else ""
-            log.progress(line if line != said else f"{line} after {clock - begin:.0f} s{where}")
-            said, said_at = line, clock
+        waiting.say(now, clock)
         ends = [begin + goal.settings.quorum_timeout, clock + timeouts.ASK_GCS_AGAIN_S]
         if enough_since is not None:
             ends.append(enough_since + goal.settings.last_call)
         await asyncio.wait([changing := asyncio.ensure_future(changed.wait())], timeout=max(0.0, min(ends) - clock))
         changing.cancel()
         await asyncio.sleep(rest)
+
+
+class _Waiting:
+    """Logs which ranks are missing: at each change, after a while with what they say of themselves."""
+
+    def __init__(self, goal: Goal, members: Mapping[int, Member], log: Log, begin: float) -> None:
+        self._goal, self._members, self._log, self._begin = goal, members, log, begin
+        self._said, self._said_at = "", begin
+        self._findings = LateFindings(goal.own_findings)
+
+    def say(self, now: Count, clock: float) -> None:
+        goal, members = self._goal, self._members
+        there = f"{len(now.ready)} of {goal.size or goal.minimum} nodes"
+        line = f"{there}; {_missing_in_brief(goal, now, members)}"
+        if changed := line != self._said:
+            self._log.progress(line)
+        elif again := clock - self._said_at >= timeouts.STILL_LOOKING_S:
+            details = _missing_in_brief(goal, now, members, details=True)
+            waited = clock - self._begin
+            listens = goal.listens if not members and waited >= timeouts.NEVER_REACHED_S else ""
+            self._log.progress("; ".join(filter(None, [there, f"{details} after {waited:.0f} s", listens])))
+        if changed or again:
+            self._said, self._said_at = line, clock
+        for finding in self._findings.new(members, missing(goal, now), clock):
+            self._log.warn(finding)
 
 
 async def _answer(ask: Ask, goal: Goal, begin: float) -> Mapping[str, Any]:
@@ -129,12 +156,13 @@ def missing(goal: Goal, now: Count) -> list[int]:
     return [rank for rank in range(goal.size or goal.minimum) if rank not in now.ready]
 
 
-def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member]) -> str:
+def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member], *, details: bool = False) -> str:
     def how_far(rank: int) -> str:
         if rank in now.underprovisioned:
             return f"{rank} ({now.underprovisioned[rank].gpus:g} of {goal.settings.expect_gpus} GPUs)"
         if rank in members:
-            return f"{rank} ({members[rank].hello.host}: {members[rank].phase.value})"
+            detail = members[rank].detail if details else ""
+            return f"{rank} ({': '.join(filter(None, [members[rank].hello.host, members[rank].phase.value, detail]))})"
         return f"{rank} (not seen)"
 
     ranks = missing(goal, now)
@@ -169,16 +197,25 @@ def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: flo
             lines[position] = (
                 f"rank {rank}: {lacking.ip} has {lacking.gpus:g} GPUs, {goal.settings.expect_gpus} expected"
             )
-    return "\n".join([head, *lines, *([goal.listens] if goal.listens and not members else [])])
+    listens = [goal.listens] if goal.listens and not members else []
+    return "\n".join([head, *lines, *listens, *findings_of(members, ranks, goal.own_findings)])
 
 
 def _remedy(goal: Goal, now: Count, members: Mapping[int, Member]) -> str:
     ranks = missing(goal, now)
     if any(rank in now.underprovisioned for rank in ranks):
         return "run `ray-bootstrap detect` on the nodes that are short of GPUs, or lower --expect-gpus"
-    if all(rank not in members for rank in ranks):
-        return (
-            "the missing ranks never reached this head: see their own output first (`kubectl get pods`, `squeue`);"
-            " if they run, check --head-address, the network policy and --rollcall-port; --min-nodes starts with fewer"
-        )
-    return "see the missing ranks above and their own output; --quorum-timeout waits longer"
+    unseen = [rank for rank in ranks if rank not in members]
+    slow = [rank for rank in ranks if rank in members]
+    known = (members[rank].hint or endings.remedy_of(members[rank].detail) for rank in slow)
+    if cause := next(filter(None, known), ""):
+        return cause
+    if slow:
+        gone = [rank for rank in slow if members[rank].phase.is_loss]
+        look = goal.look(gone or slow, [members[rank].hello.host for rank in gone or slow])
+        return look if gone else f"{look}; --quorum-timeout waits longer"
+    return (
+        f"the missing ranks never reached this head: {goal.look(unseen, [])}; if they run, check there the way to it:"
+        " `getent hosts HEAD`, `ip route get ADDRESS`, `nft list ruleset` (in Kubernetes the NetworkPolicy),"
+        " --head-address and --rollcall-port; --min-nodes starts with fewer"
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bootstrap import cgroup, cleanup, timeouts
-from bootstrap.errors import BootstrapError, retryable
+from bootstrap.errors import BootstrapError, in_brief, retryable, without_tracebacks
 from bootstrap.files import result
 from bootstrap.files.result import Result
 from bootstrap.model import Phase, Role, Verdict
@@ -22,7 +22,7 @@ T = TypeVar("T")
 CHECK = "check"
 """The source of the verdict on a check of all nodes that found nothing."""
 _REASON_LINES = 12
-"""Lines of the head's reason that a worker logs; the head's own output has all of them."""
+"""Lines of the head's reason that a worker logs, the last one always; the head's own output has all of them."""
 
 
 async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
@@ -64,18 +64,19 @@ def make_verdict(lifecycle: Lifecycle, line: asyncio.Task[Verdict]) -> tuple[Ver
         error = failure
     else:
         text = "".join(traceback.format_exception(type(failure), failure, failure.__traceback__))
-        bug = BootstrapError(text, hint="please report this, with the lines above")
-        return Verdict(bug.status, text, bug.name), bug
+        what = f"internal error: {without_tracebacks(text)}"
+        error = BootstrapError(what, hint="please report this, with the traceback above", details=text)
     return Verdict(error.status, error.message, error.name), error
 
 
 def add_oom_kills(run: Context, verdict: Verdict, error: BootstrapError | None, oom: str) -> Verdict:
     """Add ``oom`` to the first line of the reason, which the other nodes and the result get, and log the fix."""
     first, *more = verdict.reason.splitlines() or [""]
-    reason = "\n".join([f"{first}; {oom}", *more])
+    known = cgroup.OOM in verdict.reason  # of a daemon of Ray, whose end is the reason
+    reason = verdict.reason if known else "\n".join([f"{first}; {oom}", *more])
     if error is None:
         run.log.warn(f"{oom}; fix: {cgroup.FIX_OOM}")
-    else:
+    elif not known:
         error.message, error.hint = reason, "; ".join(filter(None, [error.hint, cgroup.FIX_OOM]))
     return dataclasses.replace(verdict, reason=reason)
 
@@ -145,9 +146,11 @@ async def interruptible(run: Context, seconds: float | None, function: Callable[
 def log_error(run: Context, verdict: Verdict, error: BootstrapError | None) -> None:
     """Log the error that ended the run, if any: this node's own, or the head's."""
     if error is not None:
+        if error.details:
+            run.log.say(error.details.rstrip())
         run.log.error(f"{error.message}\nfix: {error.hint}" if error.hint else error.message)
     elif _is_from_head(run, error) and verdict.source not in ("workload", CHECK):
-        run.log.error("the head says: " + "\n".join(verdict.reason.splitlines()[:_REASON_LINES]))
+        run.log.error("the head says: " + in_brief(verdict.reason, _REASON_LINES))
 
 
 def _is_from_head(run: Context, error: BootstrapError | None) -> bool:

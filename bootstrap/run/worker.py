@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from bootstrap import timeouts
-from bootstrap.errors import BootstrapError, HeadNotFound, RayStartFailed, Stopped, UsageError
+from bootstrap import preflight, timeouts
+from bootstrap.errors import BootstrapError, HeadNotFound, RayDied, RayStartFailed, Stopped, UsageError
 from bootstrap.files.secret import Secret, load_secret, ray_token
+from bootstrap.launchers.look import how_to_look
 from bootstrap.model import NodeIdentity, Phase, Role, Verdict
 from bootstrap.node.inspection import Node
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
@@ -25,6 +27,8 @@ from bootstrap.run.bring_up import prepare_node, start_ray
 from bootstrap.run.certification import get_certificate
 from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
+from bootstrap.run.progress import until_released
+from bootstrap.settings import Settings
 
 
 async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, starter: Starter | None) -> Verdict:
@@ -32,6 +36,18 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
 
     :param starter: None in a check of all nodes, which starts no Ray.
     """
+    try:
+        return await _join_and_stay(run, identity, rendezvous, starter)
+    except (HeadNotFound, RayDied) as error:  # RayDied: the head is lost
+        between = "if the head lives, `ip route` and `nft list ruleset` on both nodes"
+        hints = [how_to_look(identity.launcher, run.host, [0]), error.hint or between]
+        error.hint = "; ".join(hints)
+        raise
+
+
+async def _join_and_stay(
+    run: Context, identity: NodeIdentity, rendezvous: Rendezvous, starter: Starter | None
+) -> Verdict:
     try:
         prepared = await prepare_node(run, identity)
     except BootstrapError as unfit:
@@ -44,6 +60,8 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
         membership = await join_roll_call(run, identity, rendezvous, hello, prepared.node.secret, timeout)
     except RunEnded as ended:
         return ended.verdict
+    for finding in preflight.reports(prepared.findings, run.settings.ignore_check):
+        membership.report_finding(finding)
     run.log.say(f"{membership.head} leads this run; waiting until its Ray is up")
     run.log.rank = membership.rank
     run.enter(Phase.WAITING, rank=membership.rank, head=membership.head)
@@ -74,7 +92,7 @@ async def report_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezv
                 timeout, introduce(heads, hello, given, run.settings.heartbeat_timeout, farewell)
             )
             _leave_at_the_end(run, membership)
-        membership.report(Phase.FAILED, why.message, why.name)
+        membership.report(Phase.FAILED, why.message, why.name, why.hint)
 
 
 async def join_roll_call(
@@ -96,7 +114,7 @@ async def join_roll_call(
 def _leave_at_the_end(run: Context, membership: Membership) -> None:
     async def leave(_verdict: Verdict, error: BootstrapError | None) -> None:
         if error is not None and not isinstance(error, Stopped):
-            membership.report(Phase.FAILED, error.message, error.name)
+            membership.report(Phase.FAILED, error.message, error.name, error.hint)
         await membership.leave(error.message if error else "verdict received")
 
     run.lifecycle.tell = leave
@@ -122,19 +140,33 @@ async def join_cluster(
 async def _start_when_released(
     run: Context, node: Node, starter: Starter, env: Mapping[str, str], membership: Membership
 ) -> Mapping[str, str]:
+    def still_waiting(how_far: str) -> None:
+        run.log.say(f"not ready to start Ray: {how_far}")
+        membership.report(Phase.WAITING, how_far)
+
     try:
         if membership.hello.tls:
             files = await get_certificate(run.runtime, node.address.ip, membership.certify)
             env = {**env, **environment.tls(files)}
-        gcs = await asyncio.shield(membership.released)
+        gcs = await until_released(membership.released, starter, still_waiting)
         run.enter(Phase.STARTING_RAY, gcs=gcs)
         membership.report(Phase.STARTING_RAY)
         chosen = ports.choose(run.settings, Role.WORKER, run.host)
-        await start_ray(run, node, starter, env, chosen, gcs)
+        limit = _limit(run.settings, membership.deadline)
+        report = partial(membership.report, Phase.STARTING_RAY)
+        await start_ray(run, node, starter, env, chosen, gcs, limit=limit, report=report)
     except BootstrapError as error:
-        membership.report(Phase.FAILED, error.message, error.name)
+        membership.report(Phase.FAILED, error.message, error.name, error.hint)
         raise
     return env
+
+
+def _limit(settings: Settings, deadline: float | None) -> float:
+    """Return the seconds for ``ray start``, so that its failure reaches the head before the head gives up."""
+    if deadline is None:
+        return settings.quorum_timeout
+    left = deadline - asyncio.get_running_loop().time()
+    return max(0.0, min(settings.quorum_timeout, max(left - timeouts.START_REPORT_S, left * 0.8)))
 
 
 async def stay_until_verdict(
@@ -192,7 +224,7 @@ async def drain(run: Context, identity: NodeIdentity, env: Mapping[str, str]) ->
     run.log.say(f"{run.lifecycle.reason}: draining Ray; {grace:g} s of grace; a second signal ends it")
     address, labels = run.runtime.manifest.gcs, command.run_labels(identity)
     try:
-        starter = await Starter.spawn(run.children, env)
+        starter = await Starter.spawn(run.children, env, run.oom)
         await starter.ready()
         left = int(deadline - clock())
         if left < 1:

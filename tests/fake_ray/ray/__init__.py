@@ -10,4 +10,11 @@ FAKE_RAY
     Words: what goes wrong, see :mod:`ray.scripts.scripts`.
 """
 
+import os
+import time
+from pathlib import Path
+
+while "slow-import" in os.environ.get("FAKE_RAY", "") and not Path(f"{os.environ['FAKE_RAY_RECORD']}.go").exists():
+    time.sleep(0.01)
+
 __version__ = "2.60.0"

@@ -10,6 +10,14 @@ refuse, refuse-first
     fails (the first time) as Ray does, with the cause in a log file;
 mute-refuse
     fails, and prints why;
+no-gcs
+    says that it does not reach GCS, as Ray does, and never returns;
+log-error
+    writes the cause to a log file of its raylet, and never returns;
+traceback
+    fails with an error of Python;
+slow-import
+    is imported only when there is a file with the record's name and ``.go`` at its end;
 dies
     the starting process itself is killed;
 no-raylet
@@ -35,6 +43,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+NO_GCS = "rpc_client.h:153: Failed to connect to GCS at address 127.0.0.9:6379 within 5 seconds."
 CAUSE = "[2026-01-01 00:00:00,000 C 1 1] fake_main.cc:1: Check failed: the port is already in use"
 
 
@@ -97,8 +106,14 @@ def _session(folder: Path, head: bool) -> Path:
 
 
 def _wait_as_told(record: Path, first: bool, session: Path) -> None:
-    words = _words()
-    while "hang" in words:
+    words = set(_words())
+    if "no-gcs" in words:
+        print(f"[2026-01-01 00:00:00,000 W 1 1] {NO_GCS}", file=sys.stderr, flush=True)
+    if "log-error" in words:
+        (session / "logs" / "raylet.out").write_text(f"nothing of interest\n{CAUSE}\n")
+    if "traceback" in words:
+        {}["ray_params"]
+    while words & {"hang", "no-gcs", "log-error"}:
         signal.pause()
     while "gate" in words and not record.with_name(f"{record.name}.go").exists():
         time.sleep(0.01)

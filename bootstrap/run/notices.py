@@ -1,0 +1,86 @@
+"""What the nodes report of themselves, as the head shows it: the same text from many nodes is one line."""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from bootstrap import timeouts
+from bootstrap.model import Phase
+from bootstrap.rollcall.member import Member
+
+AT_ONCE = ("nvml",)
+"""Checks whose findings the head shows as they come: the run may end with 0 although a node lost its GPUs."""
+_NAMED = 6
+"""Ranks that a line names."""
+_FINDINGS = 8
+"""Lines of findings in the table of missing ranks."""
+
+
+class Together:
+    """Logs texts with the nodes that they are about, each text :data:`timeouts.REPORTS_TOGETHER_S` after it came first.
+
+    A text that has been logged waits :data:`timeouts.STILL_LOOKING_S` for more nodes with it.
+    """
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._waiting: dict[str, dict[int, Member]] = {}
+        self._logged: dict[str, set[int]] = {}
+
+    def add(self, member: Member, text: str) -> None:
+        """Log this text for this node, unless that was done before."""
+        if member.rank in self._logged.setdefault(text, set()):
+            return
+        self._logged[text].add(member.rank)
+        if text not in self._waiting:
+            again = len(self._logged[text]) > 1
+            delay = timeouts.STILL_LOOKING_S if again else timeouts.REPORTS_TOGETHER_S
+            asyncio.get_running_loop().call_later(delay, self.flush, text)
+        self._waiting.setdefault(text, {})[member.rank] = member
+
+    def flush(self, *texts: str) -> None:
+        """Log these texts, or all that wait, now."""
+        for text in texts or list(self._waiting):
+            if members := self._waiting.pop(text, None):
+                self._log(f"{who(members)}: {text}")
+
+
+def who(members: Mapping[int, Member]) -> str:
+    """Return the nodes as people know them: ``rank 3 (node-3)``, ``rank 3 (node-3), 4, 7 and 20 more``."""
+    first, *others = sorted(members)
+    named = ", ".join([members[first].name, *map(str, others[: _NAMED - 1])])
+    return named + (f" and {len(others) - _NAMED + 1} more" if len(others) >= _NAMED else "")
+
+
+def findings_of(members: Mapping[int, Member], ranks: Iterable[int], own: Collection[str]) -> list[str]:
+    """Return what these nodes have found wrong with themselves, each text once with its ranks.
+
+    :param own: the head's findings; what it or a node that has joined has found, too, keeps no node from coming.
+    """
+    harmless = set(own).union(*(m.findings for m in members.values() if m.phase is Phase.JOINED))
+    by_text: dict[str, dict[int, Member]] = {}
+    for rank in ranks:
+        for text in members[rank].findings if rank in members else ():
+            if text not in harmless:
+                by_text.setdefault(text, {})[rank] = members[rank]
+    lines = [f"{who(found)}: {text}" for text, found in by_text.items()]
+    more = len(lines) - _FINDINGS
+    return lines if more <= 0 else [*lines[:_FINDINGS], f"and {more} more findings in the output of those nodes"]
+
+
+class LateFindings:
+    """The findings of nodes that do not become ready, each once."""
+
+    def __init__(self, own: Collection[str]) -> None:
+        self._own = own
+        self._shown: set[str] = set()
+
+    def new(self, members: Mapping[int, Member], ranks: Sequence[int], clock: float) -> list[str]:
+        """Return the lines about nodes that have been in one phase for :data:`timeouts.LATE_RANK_S`.
+
+        :param ranks: those that are not ready.
+        :param clock: the event loop's time now.
+        """
+        late = [r for r in ranks if r in members and clock - members[r].since >= timeouts.LATE_RANK_S]
+        lines = [line for line in findings_of(members, late, self._own) if line not in self._shown]
+        self._shown.update(lines)
+        return lines
