@@ -71,14 +71,15 @@ class Trail:
         if head is not None and not self._since:
             left = f"the head announced itself at {head} ({head.source}) and left {now - self._last_time:.0f} s ago"
             return Surroundings("; ".join([left, *whole]), f"{RANK_0}: it has ended, or was stopped")
-        names = sorted({each for each in self._since if not net.is_address(each)})
-        whole += [_resolved(name) for name in names[:_SHOWN]]
+        names = sorted({each for each in self._since if not net.is_address(each)})[:_SHOWN]
+        resolved = survey_names(names)
+        whole += filter(None, [resolved.what])
         if head is not None and head.source:
             since = now - self._since[head.host]
             whole.append(f"{head.host} is the head's address according to {head.source}, for {since:.0f} s so far")
-        return Surroundings("; ".join(whole), self._remedy(names) or found.fix)
+        return Surroundings("; ".join(whole), resolved.fix or self._remedy() or found.fix)
 
-    def _remedy(self, names: Sequence[str]) -> str:
+    def _remedy(self) -> str:
         """Return what to do about the answers of the candidates; empty if there are none."""
         answers = " ".join(self.seen.values())
         where = self._last
@@ -88,14 +89,18 @@ class Trail:
             return ""
         if "no answer" in answers:
             return f"`nc -vz {where.host} {where.port}` on this node; a firewall or a network policy drops packets"
-        if unresolved := [name for name in names if name in answers]:
-            return f"`getent hosts {unresolved[0]}` on this node; --head-address=ADDRESS does without a name server"
         return f"{RANK_0}: no agent of this run listens at {where.host}; --head-address=HOST names the head"
 
 
-def _resolved(name: str) -> str:
-    addresses = net.resolve(name)
-    return f"{name} resolves to {', '.join(addresses)}" if addresses else f"{name} does not resolve"
+def survey_names(names: Sequence[str]) -> Surroundings:
+    """Return what these names of the head resolve to; a remedy only if one does not. It may block."""
+    found = {name: net.resolve(name) for name in names}
+    texts = (
+        f"{name} resolves to {', '.join(its)}" if its else f"{name} does not resolve" for name, its in found.items()
+    )
+    missing = next((name for name, its in found.items() if not its), "")
+    fix = f"`getent hosts {missing}` on this node; --head-address=ADDRESS does without a name server"
+    return Surroundings("; ".join(texts), fix if missing else "")
 
 
 def survey_folder(shared_dir: Path, host: Host, run: Mapping[str, object]) -> Surroundings:

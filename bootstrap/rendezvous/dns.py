@@ -10,6 +10,7 @@ from bootstrap import net
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity
+from bootstrap.rendezvous.around import survey_names
 from bootstrap.rendezvous.protocol import Lookup, Rendezvous
 from bootstrap.rendezvous.static import host_of
 from bootstrap.settings import Settings
@@ -39,7 +40,7 @@ def by_name(names: Sequence[str], ports: Sequence[int], resolve: net.Resolve = n
                 ignored.append(f"{name}: {error.strerror or error}")
         return Lookup([HeadAddress(address, port, f"DNS {name}") for port in ports for address, name in found], ignored)
 
-    return Rendezvous(f"the name {', '.join(names)}", lookup)
+    return Rendezvous(f"the name {', '.join(names)}", lookup, survey=lambda: survey_names(names))
 
 
 def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequence[int]) -> Rendezvous:
