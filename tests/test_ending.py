@@ -274,6 +274,10 @@ def test_four_ways_in_which_a_folder_has_no_head(tmp_path: Path, monkeypatch: py
     found = survey(tmp_path)
     assert "run 'another', attempt 3, whose head started on their-head at 20" in found.what
     assert "--run-id=another" in found.fix
+    leave(tmp_path)
+    found_end = survey(tmp_path)
+    assert f"has this run's record: run {ME.run!r}, attempt 0, whose head ended on head-host at 20" in found_end.what
+    assert "with status 78" in found_end.what
     trail = around.Trail(ME.run, 0.0)
     trail.note([HeadAddress("10.0.0.1", 7, "the record")], (), 1.0)
     trail.note([], (), 2.0)

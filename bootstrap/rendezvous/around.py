@@ -13,7 +13,7 @@ from bootstrap.files import ownership
 from bootstrap.files.mounts import mount_of
 from bootstrap.host import Host
 from bootstrap.model import HeadAddress
-from bootstrap.rendezvous import own_folder
+from bootstrap.rendezvous import ending, own_folder
 from bootstrap.rollcall import wire
 
 _OWN = re.compile(r"ray-bootstrap-([0-9]{1,10})(\.[0-9a-f]{8})?")
@@ -153,17 +153,20 @@ def _records(shared_dir: Path) -> tuple[list[tuple[dict[str, object], str]], lis
 
 
 def _heads(folder: int) -> Iterator[tuple[dict[str, object], str]]:
+    """Yield the valid records of heads, and of ends that were left for nodes that come late."""
     for name in sorted(own_folder.names(folder)):
-        if not (name.startswith("head-") and name.endswith(".json")):
+        if not (name.startswith(("head-", ending.PREFIX)) and name.endswith(".json")):
             continue
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content, _ = own_folder.read(folder, name)
             record = {**content, "t": "the record"}
-            run, host = wire.text(record, "run_id"), wire.text(record, "hostname")
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(content["time"]))
-            attempt = wire.number(record, "attempt")
-            text = f"run {run!r}, attempt {attempt}, whose head started on {host} at {since}"
-            yield {"run_id": run, "attempt": attempt}, text
+            run, attempt = wire.text(record, "run_id"), wire.number(record, "attempt")
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(content["time"]))
+            if name.startswith(ending.PREFIX):
+                what = f"ended on {wire.text(record, 'host')} at {when} with status {wire.number(record, 'status')}"
+            else:
+                what = f"started on {wire.text(record, 'hostname')} at {when}"
+            yield {"run_id": run, "attempt": attempt}, f"run {run!r}, attempt {attempt}, whose head {what}"
 
 
 def _user(uid: int) -> str:

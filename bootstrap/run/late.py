@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from bootstrap import timeouts
 from bootstrap.errors import BootstrapError, QuorumTimeout, Stopped
 from bootstrap.model import NodeIdentity, Verdict
-from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
+from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rendezvous.ending import End
 from bootstrap.rendezvous.protocol import FileRecord
 from bootstrap.rollcall.server import RollCall
 from bootstrap.run.context import Context
+from bootstrap.run.shutdown import interruptible
 
 _SHOWN = 8
 """Maximum number of ranks in a log line."""
@@ -66,7 +67,7 @@ class LateNodes:
         end = End(verdict, run.host.hostname, time.time(), len(missing), missing if self._size else None)
         run.note(owned_files={**run.runtime.manifest.owned_files, **record.end_files(end)})
         try:
-            await run_in_thread(timeouts.SHARED_FOLDER_S, lambda: record.write_end(end))
+            await interruptible(run, timeouts.SHARED_FOLDER_S, lambda: record.write_end(end))
         except (OSError, TimedOut) as fault:
             what = str(fault) or f"its folder timed out after {timeouts.SHARED_FOLDER_S:g} s"
             run.log.warn(f"the record of the end, for {_named(missing)}, could not be written: {what}")
