@@ -16,6 +16,8 @@ _MOST_STRANGERS = 128
 """Such connections from all sources together; the oldest is cut for a new one."""
 _MOST_OPEN = 256
 """Connections in all."""
+_WAITS = 3
+"""Times :data:`timeouts.PROBE_S` that a node of this run may take after its first line."""
 
 
 class Responder:
@@ -124,10 +126,11 @@ class _Conversation(asyncio.Protocol):
         if self.knows_us:
             exchange.check_echo(here.key, self._theirs, self._nonce, line)
             self._echoing = True
-            self._restart_timer()  # the packet test has a time of its own
             return
         self._theirs = exchange.read_ask(here.key, line)
         here.trust(self._source)
+        self._timer.cancel()  # the dialer ends first, and knows why: two waits of its own follow
+        self._timer = asyncio.get_running_loop().call_later(_WAITS * timeouts.PROBE_S, self.cut)
         if self._transport is not None:
             self._transport.write(exchange.answer(here.key, self._theirs, self._nonce, here.rank))
 
@@ -137,10 +140,6 @@ class _Conversation(asyncio.Protocol):
             self.cut()
         else:
             self._transport.write(data)
-
-    def _restart_timer(self) -> None:
-        self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(2 * timeouts.PROBE_S, self.cut)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Forget the connection (asyncio's callback)."""

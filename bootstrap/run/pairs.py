@@ -21,6 +21,8 @@ _LINES = 8
 _MOST_REPORTED = 200
 """Bad pairs that are reported in a run; the rest only count."""
 
+_LOOK = "on both nodes `nft list ruleset`, `iptables -S`, the NetworkPolicy; --probe-port=PORT where few ports are open"
+
 Pair = tuple[int, int]
 """The ranks of the node that probes, and of the one that is probed."""
 Sample = Callable[[Sequence[int], int], Iterable[int]]
@@ -126,6 +128,8 @@ class Pairs:
         if (culprit := self.culprit()) is not None and self._is_news(culprit[0]):
             lines.append(culprit[1])
             findings.append(culprit)
+        elif not any("fix: " in line for line in lines):
+            lines[-1] += f"; fix: {_LOOK}"
         return lines, findings
 
     def _is_news(self, culprit: int) -> bool:
