@@ -375,3 +375,14 @@ def test_a_node_that_fails_with_one_after_the_other_is_named_once() -> None:
         "rank 9 (node-9) is in 4 of 4",
         "rank 9 (node-9) is in 8 of 8",
     ]
+
+
+def test_a_failure_that_was_not_said_yet_stays_while_other_ports_are_planned_and_goes_with_its_node() -> None:
+    pairs = Pairs()
+    pairs.expect(1, Target(2, "10.0.0.2", PROBE, 1))
+    pairs.record(1, Outcome(2, PROBE, "connection refused"))
+    pairs.expect(1, Target(2, "10.0.0.2", NODE_MANAGER, 2))
+    assert len(pairs.report()[0]) == 1
+    pairs.record(1, Outcome(2, NODE_MANAGER, "connection refused"))
+    pairs.expect(1, Target(2, "10.0.0.3", NODE_MANAGER, 2))  # a replacement
+    assert pairs.report() == ([], [])

@@ -25,7 +25,8 @@ async def check_all(run: Context, identity: NodeIdentity, watch: NodeWatch) -> V
     await _all_present(run, identity, watch)
     watch.quorum_reached = True  # the verdict waits for no other node
     probes, ranks = watch.probes, watch.probes.ranks
-    run.log.say(f"all {len(ranks)} nodes are here after {run.seconds:.1f} s; probing")
+    if len(ranks) > 1:
+        run.log.say(f"all {len(ranks)} nodes are here after {run.seconds:.1f} s; probing")
     probes.probe_workers_range()
     with contextlib.suppress(TimedOut):
         await wait_for(timeouts.PROBES_LAST_S, _until(watch, lambda: not probes.pairs.outstanding))
@@ -47,7 +48,8 @@ async def check_all(run: Context, identity: NodeIdentity, watch: NodeWatch) -> V
 
 
 async def _all_present(run: Context, identity: NodeIdentity, watch: NodeWatch) -> None:
-    wanted, limit, probes = minimum_nodes(run.settings, identity), run.settings.quorum_timeout, watch.probes
+    wanted = identity.size or minimum_nodes(run.settings, identity)
+    limit, probes = run.settings.quorum_timeout, watch.probes
     clock = asyncio.get_running_loop().time
     end = clock() + limit
     while True:

@@ -194,9 +194,10 @@ class HeadProbes:
         self.close()
 
     def close(self) -> None:
-        """Stop probing, answering and reporting."""
-        for timer in (self._report, self._last):
-            if timer is not None:
-                timer.cancel()
+        """Stop probing and answering, and report what is left."""
+        if self._report is not None:
+            self.report()
+        if self._last is not None:
+            self._last.cancel()
         self._prober.close()
         self._responder.close()

@@ -75,7 +75,8 @@ class Pairs:
         """Note that the node of this rank will probe the target."""
         key = (rank, target.rank, target.name)
         self.targets[key] = target
-        self.outcomes.pop(key, None)
+        if self.outcomes.pop(key, None) is not None:
+            self._new.pop(key[:2], None)
 
     def record(self, rank: int, outcome: Outcome) -> bool:
         """Take a result from the node of this rank; return whether it is new, and a failure.
@@ -145,7 +146,8 @@ class Pairs:
         first = self.outcomes[pair[0], pair[1], names[0]]
         to, source = targets[0], self.name(pair[0])
         if GCS in names:
-            where = join_host_port(to.ip, self.targets[pair[0], pair[1], GCS].port)
+            to = self.targets[pair[0], pair[1], GCS]
+            where = join_host_port(to.ip, to.port)
             error = self.outcomes[pair[0], pair[1], GCS].error
             look = f"`nft list ruleset` on both, a NetworkPolicy or --gcs-port; from there: nc -vz {to.ip} {to.port}"
             return f"{source} reaches the roll call but not GCS {where} ({error}); fix: {look}"
@@ -272,4 +274,6 @@ def _cell(pairs: Pairs, source: int, to: int) -> str:
         return "ok" if found else "-"
     if failed[0].stalled:
         return "MTU"
-    return next((word for word in ("no answer", "refused", "unreachable") if word in failed[0].error), "failed")
+    return next(
+        (word for word in ("no answer", "no route", "refused", "unreachable") if word in failed[0].error), "failed"
+    )
