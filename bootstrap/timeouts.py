@@ -78,15 +78,16 @@ START_LOOK_AGAIN_S = 0.5
 """Delay between looks for a GCS or raylet that ends while `ray start` runs, which itself takes up to 40 s to notice."""
 READ_LOGS_S = 2.0
 """Limit for reading the cause of a failure in Ray's logs."""
-SLOW_START_S = 3.0
-"""Time for `ray start` before a node reports how far it is, and why."""
-SLOW_IMPORT_S = 10.0
-"""The same for the import of Ray, long from a cold image; each further report comes after twice the time."""
+QUIET_START_S = 3.0
+"""Time for `ray start` before what it prints and logs is read for why it takes so long."""
+SLOW_START_S = 10.0
+"""Time for `ray start`, and for the import of Ray, before a node reports how far it is; of an import, which takes long
+from a cold image, each further report comes after twice the time."""
 READ_LOGS_AGAIN_S = 1.0
 """Delay between looks at what a slow `ray start` has printed and logged."""
 START_REPORT_S = 3.0
 """Time by which a worker's limit of `ray start` ends before the head's wait for the quorum, so that the head hears why;
-a fifth of what is left, if that is less."""
+a fifth of what is left, if that is less. With less than this left, the head gives up first."""
 REPORTS_TOGETHER_S = 1.0
 """Delay before the head logs what a node reports: nodes with the same report share one line."""
 LATE_RANK_S = 15.0

@@ -579,6 +579,40 @@ async def test_the_release_reaches_those_who_wait_and_those_who_come_later() -> 
 
 
 @looped
+async def test_each_is_told_for_how_long_the_head_waits() -> None:
+    async with a_head() as head:
+        clock = asyncio.get_running_loop().time
+        head.call.release("10.0.0.1:6379", clock() + 300)
+        first = await join(head.address, hello(1))
+        await asyncio.wait_for(first.released, PATIENCE)
+        assert first.deadline is not None
+        assert 300 - PATIENCE < first.deadline - clock() <= 300
+        head.call.deadline = None  # the quorum is reached
+        second = await join(head.address, hello(2))
+        await asyncio.wait_for(second.released, PATIENCE)
+        assert second.deadline is None
+        first.close()
+        second.close()
+
+
+@looped
+async def test_the_same_phase_again_changes_its_detail_and_not_since_when() -> None:
+    async with a_head() as head:
+        worker = await join(head.address, hello(1))
+        worker.report(Phase.STARTING_RAY)
+        await head.until(lambda: head.phase(1) is Phase.STARTING_RAY)
+        since = head.call.members[1].since
+        worker.report(Phase.STARTING_RAY, "registering with GCS")
+        await head.until(lambda: head.call.members[1].detail)
+        assert head.call.members[1].since == since
+        worker.report(Phase.FAILED, "no", "ray-start", "mend it")
+        await head.until(lambda: head.phase(1) is Phase.FAILED)
+        assert head.call.members[1].since > since
+        assert head.call.members[1].hint == "mend it"
+        worker.close()
+
+
+@looped
 async def test_the_head_knows_how_far_each_is() -> None:
     async with a_head() as head:
         worker = await join(head.address, hello(1))

@@ -25,8 +25,7 @@ def how_to_look(launcher: str, host: Host, ranks: Sequence[int], hosts: Sequence
     names = _Names((name, value) for name, value in host.env.items() if value)
     names["ranks"] = ",".join(map(str, ranks[:_SHOWN]))
     names["hosts"] = ",".join(hosts[:_SHOWN]) or next(filter(None, map(host.get, row.nodes)), "NODE")
-    if name := _name(row, host):
-        names["name"] = name
+    names["name"] = _name(row, host) or "NAME"
     return row.look.format_map(names)
 
 

@@ -81,7 +81,8 @@ async def start_ray(
 
 def _too_slow(starter: Starter, limit: float, how_far: str) -> RayStartFailed:
     printed = starter.printed()
-    what = f"`ray start` timed out after {limit:.3g} s{f': {how_far}' if how_far else ''}"
+    what = f"`ray start` timed out after {limit:.3g} s, all that --quorum-timeout left for it"
+    what += f": {how_far}" if how_far else ""
     why = "\n".join(line for line in without_tracebacks(printed).splitlines() if not is_telling(line))
     hint = endings.remedy_of(f"{how_far}\n{printed}")
     slow = "check for a slow file system or a busy machine; --quorum-timeout waits longer"

@@ -16,7 +16,7 @@ Report = Callable[[str], None]
 
 
 class Progress:
-    """Reports each change, once the start takes long; a fast one costs nothing and says nothing."""
+    """Reports each change once the start takes long, and at once when Ray says why; a fast start says nothing."""
 
     def __init__(self, starter: Starter, ray_dir: Path, report: Report) -> None:
         self._starter, self._report = starter, report
@@ -32,11 +32,12 @@ class Progress:
         elif any(daemon.name == "raylet" for daemon in daemons):
             self._stage = "registering with GCS"
         else:
-            self._stage = "starting"
-        if now - self._begun < timeouts.SLOW_START_S:
+            self._stage = "no raylet yet"
+        if (took := now - self._begun) < timeouts.QUIET_START_S:
             return
         self._telling.look()
-        if (detail := self.describe()) not in ("", self._reported):
+        slow = took >= timeouts.SLOW_START_S or self._telling.lines
+        if slow and (detail := self.describe()) not in ("", self._reported):
             self._reported = detail
             self._report(detail)
 
@@ -47,9 +48,9 @@ class Progress:
 
 def import_stage(seconds: float) -> str:
     """Return for how long Ray is being imported, in few different texts; empty while that is usual."""
-    if seconds < timeouts.SLOW_IMPORT_S:
+    if seconds < timeouts.SLOW_START_S:
         return ""
-    passed = timeouts.SLOW_IMPORT_S
+    passed = timeouts.SLOW_START_S
     while passed * 2 <= seconds:
         passed *= 2
     return f"importing Ray for {passed:g} s (a cold image, or a slow file system?)"
@@ -67,7 +68,7 @@ async def until_released(released: asyncio.Future[str], starter: Starter, report
             took = time.monotonic() - starter.began
             if (stage := import_stage(took)) not in ("", said):
                 report(said := stage)
-            due = timeouts.SLOW_IMPORT_S
+            due = timeouts.SLOW_START_S
             while due <= took:
                 due *= 2
             await asyncio.wait({importing, released}, timeout=due - took, return_when=asyncio.FIRST_COMPLETED)

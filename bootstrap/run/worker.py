@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -130,11 +131,19 @@ async def join_cluster(
     joining: asyncio.Future[Any] = asyncio.ensure_future(_start_when_released(run, node, starter, env, membership))
     try:
         await asyncio.wait({joining, membership.ended}, return_when=asyncio.FIRST_COMPLETED)
-        return env if membership.ended.done() else dict(await joining)
+        if membership.ended.done() and not _led_to(joining, membership.ended):
+            return env
+        return dict(await joining)
     finally:
         joining.cancel()
         with contextlib.suppress(asyncio.CancelledError, BootstrapError):
             await joining
+
+
+def _led_to(joining: asyncio.Future[Any], ended: asyncio.Future[Verdict]) -> bool:
+    """Return whether this node's own error is why the run ended; the head may answer it within the same moment."""
+    error = joining.exception() if joining.done() and not joining.cancelled() else None
+    return isinstance(error, BootstrapError) and ended.exception() is None and ended.result().source == error.name
 
 
 async def _start_when_released(
@@ -165,8 +174,8 @@ def _limit(settings: Settings, deadline: float | None) -> float:
     """Return the seconds for ``ray start``, so that its failure reaches the head before the head gives up."""
     if deadline is None:
         return settings.quorum_timeout
-    left = deadline - asyncio.get_running_loop().time()
-    return max(0.0, min(settings.quorum_timeout, max(left - timeouts.START_REPORT_S, left * 0.8)))
+    left, reserve = deadline - asyncio.get_running_loop().time(), timeouts.START_REPORT_S
+    return min(settings.quorum_timeout, max(left - reserve, left * 0.8) if left > reserve else math.inf)
 
 
 async def stay_until_verdict(
