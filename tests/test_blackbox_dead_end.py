@@ -87,7 +87,7 @@ def test_fewer_nodes_are_enough_for_a_run_that_one_node_does_not_fit(site: Site)
 @pytest.mark.parametrize(("fault", "killed"), [("early-loss-final", "agent"), ("early-daemon-final", "raylet")])
 def test_a_node_that_slurm_does_not_replace_ends_the_run(site: Site, fault: str, killed: str) -> None:
     nodes = "127.0.0.1,127.0.0.1,127.0.0.1"
-    head, lost = (slurm_task(site, rank, nodes) for rank in range(2))
+    head, lost = (slurm_task(site, rank, nodes, "--late-wait=0") for rank in range(2))
     lost.is_in("joined")
     began = time.monotonic()
     os.kill(getattr(lost, killed), signal.SIGKILL)

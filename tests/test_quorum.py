@@ -187,7 +187,7 @@ SHORTFALLS = [
         [node(0)],
         {},
         ["rank 1: never seen", "no node has reached this head at 10.0.0.1:7"],
-        "check --head-address",
+        "--head-address and --rollcall-port",
     ),
     ({"size": 100, "minimum": 100}, [node(0)], {}, ["1 of 100 nodes", "rank 32: never seen"], "--min-nodes"),
 ]

@@ -23,9 +23,7 @@ from bootstrap.raynode.environment import for_starter
 from bootstrap.raynode.session import Held
 from bootstrap.raynode.starter import Starter
 from bootstrap.run.context import Context
-from bootstrap.run.head import run_head
 from bootstrap.run.shutdown import end_run
-from bootstrap.run.worker import run_worker
 from bootstrap.settings import Settings
 
 _SHOWN = ("run_id", "role", "rank", "size")
@@ -115,8 +113,12 @@ async def the_line(run: Context) -> Verdict:
     meeting = rendezvous.make(run.settings, identity, run.host)
     if meeting.record is not None:
         run.note(owned_dirs=meeting.record.owned_dirs)
-    node_main = run_head if identity.role is Role.HEAD else run_worker
-    return await node_main(run, identity, meeting, starter)
+    # Imported now, beside Ray, whose import the starter has begun: their 40 modules must not delay it.
+    if identity.role is Role.HEAD:
+        from bootstrap.run.head import run_head as run_node  # noqa: PLC0415
+    else:
+        from bootstrap.run.worker import run_worker as run_node  # noqa: PLC0415
+    return await run_node(run, identity, meeting, starter)
 
 
 async def _end_survivors(run: Context) -> Mapping[Path, Held]:

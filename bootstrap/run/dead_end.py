@@ -67,6 +67,8 @@ class SecretWatch:
         """By name; only names that resolved."""
         self._resolve_after = 0.0
         self._resolving = False
+        self.shut_out = False
+        """Whether each missing node was refused for its secret."""
 
     def check(self) -> None:
         """Decide again; call it before the quorum, when a peer was rejected or a node has joined."""
@@ -81,6 +83,7 @@ class SecretWatch:
             self._resolve(unknown)
             return
         if all_shut_out(missing, peers, {rank: self._addresses[self._hosts[rank]] for rank in missing}):
+            self.shut_out = True
             self._stop(self._error(missing))
 
     def _error(self, missing: Sequence[int]) -> Refused:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bootstrap import cleanup, preflight, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RayStartFailed, Stopped
-from bootstrap.files.secret import FIX_MISMATCH, Channel, Secret, check_required, generate, load_secret, ray_token
+from bootstrap.files.secret import Channel, Secret, check_required, generate, load_secret, ray_token
 from bootstrap.launchers.look import how_to_look
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, join_host_port
 from bootstrap.node.address import other_addresses
@@ -25,7 +25,6 @@ from bootstrap.rendezvous import Rendezvous, rollcall_ports, with_secret_record
 from bootstrap.rendezvous.other_heads import check_no_other_head, check_still_head
 from bootstrap.rollcall import credential
 from bootstrap.rollcall.hello import Hello
-from bootstrap.rollcall.rejections import Rejections, Standing
 from bootstrap.rollcall.server import RollCall
 from bootstrap.run import bring_up, own_probes, quorum, shutdown, workload
 from bootstrap.run.certification import certify_head, make_authority
@@ -38,8 +37,6 @@ from bootstrap.settings import fixed_ports
 if TYPE_CHECKING:
     from bootstrap.files.authority import Authority
 
-_REJECTED_SHOWN = 5
-"""Maximum number of rejected connections in the message of a time-out."""
 _START_TRIES = 3
 """Attempts to start the head's Ray, in case another program takes a port after we choose it and before Ray binds it."""
 
@@ -212,7 +209,7 @@ async def wait_for_quorum(
         minimum_nodes(run.settings, identity),
         run.settings,
         partial(how_to_look, identity.launcher, run.host),
-        describe_address(address),
+        quorum.describe_address(address),
         watch.own_findings,
     )
 
@@ -229,37 +226,12 @@ async def wait_for_quorum(
             run.log.say("\n".join(["so far:", *quorum.table(roll_call.members, ranks, clock)]))
         raise
     except QuorumTimeout as error:
-        raise _with_rejected(error, roll_call.rejections, asyncio.get_running_loop().time()) from None
+        raise quorum.with_rejected(error, roll_call.rejections, asyncio.get_running_loop().time()) from None
     watch.begin_workload()
     await starter.end()
     nodes = "1 node" if len(ready.ready) == 1 else f"{len(ready.ready)} nodes"
     run.log.say(f"quorum reached: {nodes} after {run.seconds:.1f} s")
     return ready
-
-
-def describe_address(address: HeadAddress) -> str:
-    """Return where the roll call listens, and at which other addresses it may be reached."""
-    others = ", ".join(address.others)
-    more = f"; its other addresses: {others} (--node-ip, --interface)" if others else ""
-    return f"no node has reached this head, whose roll call listens at {address}{more}"
-
-
-def _with_rejected(error: QuorumTimeout, rejections: Rejections, now: float) -> QuorumTimeout:
-    """Return the error extended by the rejected connections: those that are most likely this run's, then others.
-
-    :param now: the event loop's time.
-    """
-    if not (groups := rejections.ranked):
-        return error
-    lines = ["rejected:", *(group.line(now) for group in groups[:_REJECTED_SHOWN])]
-    if len(groups) > _REJECTED_SHOWN:
-        lines.append(f"and {len(groups) - _REJECTED_SHOWN} more peers or causes")
-    hint = error.hint
-    if any(group.kind == "secret" for group in groups):
-        hint = FIX_MISMATCH
-    elif any(group.standing < Standing.UNPROVED for group in groups):
-        hint = f"first check whether the rejected connections are this run's; then {error.hint}"
-    return QuorumTimeout("\n".join([error.message, *lines]), hint=hint)
 
 
 async def wait_for_dashboard(run: Context, address: str) -> None:

@@ -12,6 +12,7 @@ from bootstrap.model import NodeIdentity, Verdict
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rendezvous.ending import End
 from bootstrap.rendezvous.protocol import FileRecord
+from bootstrap.rollcall.rejections import Standing
 from bootstrap.rollcall.server import RollCall
 from bootstrap.run.context import Context
 from bootstrap.run.shutdown import interruptible
@@ -38,6 +39,7 @@ class LateNodes:
         self.look_for_record = False
         """Whether they look for a record, and so not for an address alone."""
         self._record: FileRecord | None = None
+        self._shut_out = False
         self.waits = False
         """Whether :meth:`wait` will wait."""
 
@@ -49,20 +51,28 @@ class LateNodes:
         """Return the ranks that have never been members; where nodes have no numbers, as many as have not come."""
         return [rank for rank in range(1, self._expected + 1) if rank not in self._roll_call.members]
 
-    def decide(self, error: BootstrapError | None, *, quorum_reached: bool) -> None:
+    def outstanding(self) -> int:
+        """Return how many nodes have yet to hear of the end; those that were refused have heard why, and ended."""
+        groups = self._roll_call.rejections.ranked
+        refused = {group.peer for group in groups if group.standing is Standing.PROVED and group.kind == "identity"}
+        return 0 if self._shut_out else max(0, len(self.missing()) - len(refused))
+
+    def decide(self, error: BootstrapError | None, *, quorum_reached: bool, shut_out: bool) -> None:
         """Decide whether to wait; call it once the run has ended.
 
         :param error: what ended it, if an error of ray-bootstrap did.
+        :param shut_out: whether each missing node was refused for its secret.
         """
+        self._shut_out = shut_out
         # Not after a quorum time-out: the missing nodes have had their time. Not where they look for a record: without
         # this head's, which goes now, they would neither look for its address nor know its secret.
         early = not (quorum_reached or isinstance(error, QuorumTimeout) or self.look_for_record)
-        self.waits = early and bool(self.missing()) and self._roll_call.listening and self._seconds() > 0
+        self.waits = early and self.outstanding() > 0 and self._roll_call.listening and self._seconds() > 0
 
     async def write_record(self, verdict: Verdict) -> None:
         """Leave the record of the end, if there is a folder for it and a node that may read it."""
         run, record, missing = self._run, self._record, self.missing()
-        if record is None or not missing:
+        if record is None or not self.outstanding():
             return
         end = End(verdict, run.host.hostname, time.time(), len(missing), missing if self._size else None)
         run.note(owned_files={**run.runtime.manifest.owned_files, **record.end_files(end)})
@@ -106,7 +116,7 @@ class LateNodes:
         self._run.log.say(f"{outcome}, after {took:.1f} s")
 
     async def _until_told(self) -> None:
-        await self._roll_call.until(lambda: not self.missing())
+        await self._roll_call.until(lambda: not self.outstanding())
         with contextlib.suppress(TimedOut):
             await wait_for(timeouts.VERDICT_S, self._roll_call.until(lambda: not self._roll_call.present))
 

@@ -134,7 +134,7 @@ class NodeWatch:
         self._isolation.cancel()
         self._reports.flush()
         self.probes.close()
-        self.late.decide(error, quorum_reached=self.quorum_reached)
+        self.late.decide(error, quorum_reached=self.quorum_reached, shut_out=self._secrets.shut_out)
         delivering = self.roll_call.deliver(verdict, timeouts.VERDICT_S, listen=self.late.waits)
         try:
             await asyncio.gather(delivering, self.late.write_record(verdict))

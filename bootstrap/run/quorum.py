@@ -11,11 +11,14 @@ from typing import Any
 
 from bootstrap import timeouts
 from bootstrap.errors import QuorumTimeout
+from bootstrap.files.secret import FIX_MISMATCH
 from bootstrap.log import Log
+from bootstrap.model import HeadAddress
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.raynode import endings
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
 from bootstrap.rollcall.member import Member
+from bootstrap.rollcall.rejections import Rejections, Standing
 from bootstrap.run.notices import LateFindings, findings_of
 from bootstrap.settings import Settings
 
@@ -24,6 +27,8 @@ _MANY_NODES, _REST = 100, 4
 """With more nodes, pause between queries for that many times as long as the last one took: GCS's table is long then."""
 _SHOWN_IN_BRIEF, _SHOWN = 8, 32
 """Maximum number of missing ranks in a log line, and in the final error."""
+_REJECTED_SHOWN = 5
+"""Maximum number of rejected connections in the message of a time-out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,3 +224,28 @@ def _remedy(goal: Goal, now: Count, members: Mapping[int, Member]) -> str:
         " `getent hosts HEAD`, `ip route get ADDRESS`, `nft list ruleset` (in Kubernetes the NetworkPolicy),"
         " --head-address and --rollcall-port; --min-nodes starts with fewer"
     )
+
+
+def describe_address(address: HeadAddress) -> str:
+    """Return where the roll call listens, and at which other addresses it may be reached."""
+    others = ", ".join(address.others)
+    more = f"; its other addresses: {others} (--node-ip, --interface)" if others else ""
+    return f"no node has reached this head, whose roll call listens at {address}{more}"
+
+
+def with_rejected(error: QuorumTimeout, rejections: Rejections, now: float) -> QuorumTimeout:
+    """Return the error extended by the rejected connections: those that are most likely this run's, then others.
+
+    :param now: the event loop's time.
+    """
+    if not (groups := rejections.ranked):
+        return error
+    lines = ["rejected:", *(group.line(now) for group in groups[:_REJECTED_SHOWN])]
+    if len(groups) > _REJECTED_SHOWN:
+        lines.append(f"and {len(groups) - _REJECTED_SHOWN} more peers or causes")
+    hint = error.hint
+    if any(group.kind == "secret" for group in groups):
+        hint = FIX_MISMATCH
+    elif any(group.standing < Standing.UNPROVED for group in groups):
+        hint = f"first check whether the rejected connections are this run's; then {error.hint}"
+    return QuorumTimeout("\n".join([error.message, *lines]), hint=hint)
