@@ -97,6 +97,8 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "nft": Requirement(_program("nft"), "apt-get install nftables"),
     "nsenter": Requirement(_program("nsenter"), "apt-get install util-linux"),
     "setpriv": Requirement(_program("setpriv"), "apt-get install util-linux"),
+    "ethtool": Requirement(_program("ethtool"), "apt-get install ethtool"),
+    "faketime": Requirement(_program("faketime"), "apt-get install faketime"),
     "namespaces": Requirement(_namespaces_and_bridge, "in a container: docker run --privileged"),
     "cc": Requirement(_program("cc"), "a C compiler: apt-get install gcc libc6-dev"),
     "munge": Requirement(_program("munged"), "apt-get install munge"),

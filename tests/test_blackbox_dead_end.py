@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,7 @@ LONG = "--quorum-timeout=300"
 UNTIL_TOLD = ["sh", "-c", "while ! test -e ../go; do sleep 0.02; done"]
 
 
-def slurm_task(site: Site, rank: int, nodes: str, *, secret: str | None = None) -> Node:
+def slurm_task(site: Site, rank: int, nodes: str, *, secret: str | None = None, more: Sequence[str] = ()) -> Node:
     """One task of an srun step on these nodes, which a shell with three nodes has started."""
     env = {
         "SLURM_JOB_ID": "42",
@@ -30,7 +31,7 @@ def slurm_task(site: Site, rank: int, nodes: str, *, secret: str | None = None) 
         "SLURM_STEP_NODELIST": nodes,
         "RAY_BOOTSTRAP_SECRET": secret or "correct horse battery staple",
     }
-    return site.run(LONG, "--", "true", env=env)
+    return site.run(LONG, *more, "--", "true", env=env)
 
 
 def test_two_living_nodes_with_one_rank_end_the_run_on_all(site: Site) -> None:
@@ -87,7 +88,7 @@ def test_fewer_nodes_are_enough_for_a_run_that_one_node_does_not_fit(site: Site)
 @pytest.mark.parametrize(("fault", "killed"), [("early-loss-final", "agent"), ("early-daemon-final", "raylet")])
 def test_a_node_that_slurm_does_not_replace_ends_the_run(site: Site, fault: str, killed: str) -> None:
     nodes = "127.0.0.1,127.0.0.1,127.0.0.1"
-    head, lost = (slurm_task(site, rank, nodes, "--late-wait=0") for rank in range(2))
+    head, lost = (slurm_task(site, rank, nodes, more=["--late-wait=0"]) for rank in range(2))
     lost.is_in("joined")
     began = time.monotonic()
     os.kill(getattr(lost, killed), signal.SIGKILL)
