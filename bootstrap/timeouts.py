@@ -90,6 +90,8 @@ START_REPORT_S = 3.0
 a fifth of what is left, if that is less. With less than this left, the head gives up first."""
 REPORTS_TOGETHER_S = 1.0
 """Delay before the head logs what a node reports: nodes with the same report share one line."""
+UNSEEN_S = 60.0
+"""Time after which the head says how to look at the nodes that have not come to its roll call."""
 LATE_RANK_S = 15.0
 """Time in one phase after which the head shows what a node that it waits for has found wrong with itself."""
 DASHBOARD_LOOK_AGAIN_S = 0.05

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -209,3 +210,50 @@ def test_the_timeout_names_who_is_missing(
         assert len(error.value.message.splitlines()) <= 33
 
     during([nodes], body)
+
+
+def test_after_a_minute_it_says_once_how_to_look_at_who_has_never_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeouts, "UNSEEN_S", 0.1)
+    monkeypatch.setattr(timeouts, "ASK_GCS_AGAIN_S", 0.02)
+
+    async def body(cluster: Cluster) -> None:
+        with pytest.raises(QuorumTimeout):
+            await cluster.wait(goal(size=3, timeout=0.4), {1: member(1, Phase.WAITING, 0.0)})
+        assert cluster.logged.getvalue().count("rank 2 never seen after 0 s: look at rank [2]\n") == 1
+
+    during([[node(0)]], body)
+
+
+def test_a_finding_is_shown_once_beside_a_rank_that_is_late_unless_a_node_that_joined_has_it_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(timeouts, "LATE_RANK_S", 0.1)
+    monkeypatch.setattr(timeouts, "ASK_GCS_AGAIN_S", 0.02)
+    members = {rank: member(rank, phase, 0.0) for rank, phase in ((1, Phase.JOINED), (2, Phase.STARTING_RAY))}
+    members[3] = member(3, Phase.STARTING_RAY, 0.0)
+    members[1].findings = ["nofile: few"]
+    members[2].findings = members[3].findings = ["nofile: few", "secret: open", "temp-dir-disk: full; fix: df"]
+
+    async def body(cluster: Cluster) -> None:
+        wanted = goal(size=4, minimum=4, timeout=0.4)
+        with pytest.raises(QuorumTimeout) as error:
+            await cluster.wait(dataclasses.replace(wanted, own_findings=["secret: open"]), members)
+        line = "rank 2 (host2), 3: temp-dir-disk: full; fix: df\n"
+        assert cluster.logged.getvalue().count(line) == 1
+        assert f"{error.value.message}\n".endswith(line)
+        assert "nofile" not in cluster.logged.getvalue() + error.value.message
+        assert "secret" not in cluster.logged.getvalue() + error.value.message
+
+    during([[node(0), node(1)]], body)
+
+
+def test_waiting_is_no_remedy_for_a_node_that_is_gone() -> None:
+    members = {1: member(1, Phase.LEFT, 0.0, "Ray's raylet on host1 was killed by SIGKILL")}
+
+    async def body(cluster: Cluster) -> None:
+        with pytest.raises(QuorumTimeout) as error:
+            await cluster.wait(goal(), members)
+        assert "journalctl -k" in error.value.hint
+        assert "waits longer" not in error.value.hint
+
+    during([[node(0)]], body)

@@ -9,6 +9,7 @@ from bootstrap.errors import BootstrapError, RayDied, Refused, remote_error
 from bootstrap.launchers.look import how_to_look
 from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.probe.responder import Responder
+from bootstrap.raynode import endings
 from bootstrap.rollcall.admission import FIX_TLS
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.server import RollCall
@@ -112,7 +113,8 @@ class NodeWatch:
         if self.quorum_reached:
             if self._run.settings.on_node_loss != "fail" or member.phase is Phase.REFUSED:
                 return None
-            return RayDied(f"--on-node-loss=fail, and {name} was lost during the workload: {member.detail}")
+            hint = endings.remedy_of(member.detail) or self._look([member.rank], [member.hello.host])
+            return RayDied(f"--on-node-loss=fail, and {name} was lost during the workload: {member.detail}", hint=hint)
         if not self._all_needed:
             return None
         if member.phase is Phase.REFUSED:

@@ -127,6 +127,7 @@ class _Waiting:
         self._goal, self._members, self._log, self._begin = goal, members, log, begin
         self._said, self._said_at = "", begin
         self._findings = LateFindings(goal.own_findings)
+        self._looked = False
 
     def say(self, now: Count, clock: float) -> None:
         goal, members = self._goal, self._members
@@ -141,6 +142,12 @@ class _Waiting:
             self._log.progress("; ".join(filter(None, [there, f"{details} after {waited:.0f} s", listens])))
         if changed or again:
             self._said, self._said_at = line, clock
+        if clock - self._begin >= timeouts.UNSEEN_S and not self._looked:
+            self._looked = True
+            if unseen := [rank for rank in missing(goal, now) if rank not in members]:
+                self._log.warn(
+                    f"rank {_listed(unseen)} never seen after {clock - self._begin:.0f} s: {goal.look(unseen, [])}"
+                )
         for finding in self._findings.new(members, missing(goal, now), clock):
             self._log.warn(finding)
 
@@ -159,6 +166,11 @@ async def _answer(ask: Ask, goal: Goal, begin: float) -> Mapping[str, Any]:
 def missing(goal: Goal, now: Count) -> list[int]:
     """Return the ranks that are not ready; if the run's size is unknown, only those below the minimum."""
     return [rank for rank in range(goal.size or goal.minimum) if rank not in now.ready]
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    more = f" and {len(ranks) - _SHOWN_IN_BRIEF} more" if len(ranks) > _SHOWN_IN_BRIEF else ""
+    return ", ".join(map(str, ranks[:_SHOWN_IN_BRIEF])) + more
 
 
 def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member], *, details: bool = False) -> str:
