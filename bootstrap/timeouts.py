@@ -80,7 +80,7 @@ READ_LOGS_S = 2.0
 """Limit for reading the cause of a failure in Ray's logs."""
 QUIET_START_S = 3.0
 """Time for `ray start` before what it prints and logs is read for why it takes so long."""
-SLOW_START_S = 10.0
+SLOW_START_S = 8.0
 """Time for `ray start`, and for the import of Ray, before a node reports how far it is; of an import, which takes long
 from a cold image, each further report comes after twice the time."""
 READ_LOGS_AGAIN_S = 1.0

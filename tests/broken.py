@@ -83,7 +83,7 @@ def worker_behind_a_firewall(lab: Lab) -> None:
 @broken(
     "the head's firewall drops GCS's port",
     r"rank 1 .{0,400}?not GCS 10\.77\.\d+\.1:6399",
-    (75, 75),
+    (69, 69),
 )
 def gcs_port_dropped(lab: Lab) -> None:
     lab.drop(0, 'iifname "eth0" tcp dport 6399')
@@ -93,7 +93,7 @@ def gcs_port_dropped(lab: Lab) -> None:
 @broken(
     "the head's firewall resets connections to GCS's port",
     r"rank 1 .{0,400}?not GCS 10\.77\.\d+\.1:6399.{0,200}?refused",
-    (75, 75),
+    (69, 69),
 )
 def gcs_port_reset(lab: Lab) -> None:
     lab.drop(0, 'iifname "eth0" tcp dport 6399 reject with tcp reset')
@@ -150,22 +150,26 @@ def roll_call_port_dropped(lab: Lab) -> None:
 
 @broken(
     "rank 1 was given an address that no interface of it has",
-    r"rank 1 at 192\.168\.50\.2.{0,200}?10\.77\.\d+\.2",
-    (75, 75),
+    r"rank 1 .{0,100}?192\.168\.50\.2.{0,200}?10\.77\.\d+\.2",
+    (0, 76),
+    finish=True,
+    why="Ray registers any address, so the workload starts; then rank 1's raylet ends: its own agents do not reach it",
 )
 def wrong_node_ip(lab: Lab) -> None:
     node = Special(["--node-ip=192.168.50.2", "--ignore-check=node-address"])
-    lab.start("--quorum-timeout=15s", special={1: node})
+    lab.start(special={1: node})
 
 
 @broken(
     "every node claims the address of its own container bridge",
-    r"172\.17\.0\.1",
-    (75, 75),
+    r"rank 1 .{0,60}?172\.17\.0\.1.{0,100}?own address",
+    (69, 69),
 )
 def everyone_claims_the_bridge(lab: Lab) -> None:
+    bridge = "ip link add br9 type veth peer name br8; ip addr add 172.17.0.1/16 dev br9"
+    bridge += "; ip link set br9 up; ip link set br8 up"
     for rank in (0, 1):
-        lab.fault(rank, "sh", "-c", "ip link add br9 type dummy; ip addr add 172.17.0.1/16 dev br9; ip link set br9 up")
+        lab.fault(rank, "sh", "-c", bridge)
     lab.start(
         "--interface=br9", "--quorum-timeout=15s", meeting=[f"--head-address={lab.hosts[0].ip}", "--rendezvous=static"]
     )
@@ -173,11 +177,12 @@ def everyone_claims_the_bridge(lab: Lab) -> None:
 
 @broken(
     "the head announces an address of an interface that the workers have no route to",
-    r"rank 1 .{0,400}?10\.99\.0\.1",
-    (75, 75),
+    r"rank 1 .{0,100}?reaches the head only at 10\.77\.\d+\.1, not at its node address 10\.99\.0\.1",
+    (69, 69),
 )
 def head_announces_another_network(lab: Lab) -> None:
-    lab.fault(0, "sh", "-c", "ip link add ib9 type dummy; ip addr add 10.99.0.1/24 dev ib9; ip link set ib9 up")
+    other = "ip link add ib9 type veth peer name ib8; ip addr add 10.99.0.1/24 dev ib9"
+    lab.fault(0, "sh", "-c", f"{other}; ip link set ib9 up; ip link set ib8 up")
     lab.fault(1, "ip", "route", "add", "unreachable", "10.99.0.0/24")
     lab.start("--quorum-timeout=15s", special={0: Special(["--interface=ib9"])})
 
@@ -240,7 +245,7 @@ def gpu_is_lost_that_was_given(lab: Lab) -> None:
     lab.start(special={1: Special(env={**lab.nvml("init 15\n"), "CUDA_VISIBLE_DEVICES": "0"})})
 
 
-@broken("rank 1 has 1 GPU, 2 are expected", r"rank 1 .{0,400}?1 GPU", (78, 78))
+@broken("rank 1 has 1 GPU, 2 are expected", r"rank 1 .{0,400}?2 GPUs are expected .{0,30}?1 found", (78, 78))
 def too_few_gpus(lab: Lab) -> None:
     import nvml
 
@@ -260,9 +265,9 @@ def few_files(lab: Lab) -> None:
     lab.start(special={1: Special(before=["prlimit", "--nofile=100:100"])})
 
 
-@broken("the address space of rank 1's processes is limited to 4 GB", r"rank 1 .{0,400}?address", (78, 78))
+@broken("the address space of rank 1's processes is limited to 1.2 GB", r"rank 1 .{0,400}?address", (78, 78))
 def little_address_space(lab: Lab) -> None:
-    lab.start(special={1: Special(before=["prlimit", "--as=4000000000:4000000000"])})
+    lab.start(special={1: Special(before=["prlimit", "--as=1200000000:1200000000"])})
 
 
 @broken("the disk with rank 1's /tmp is full", r"rank 1 .{0,400}?(full|[Nn]o space|free)", (78, 78))
@@ -277,7 +282,7 @@ def long_host_name(lab: Lab) -> None:
     lab.start()
 
 
-@broken("Ray is not installed on rank 1", r"rank 1 .{0,400}?(Ray|ray)", (78, 78))
+@broken("Ray cannot be imported on rank 1", r"rank 1 .{0,100}?Ray cannot be imported: ImportError", (69, 69))
 def no_ray(lab: Lab) -> None:
     path = lab.hosts.shared / "broken"
     (path / "ray").mkdir(parents=True)
@@ -285,7 +290,7 @@ def no_ray(lab: Lab) -> None:
     lab.start(special={1: Special(env={"PYTHONPATH": "/shared/broken"})})
 
 
-@broken("the import of Ray takes a minute on rank 1 (a cold image)", r"rank 1 .{0,400}?import", (75, 75))
+@broken("the import of Ray takes a minute on rank 1 (a cold image)", r"rank 1 .{0,400}?importing Ray for 8 s", (69, 69))
 def cold_image(lab: Lab) -> None:
     path = lab.hosts.shared / "cold"
     path.mkdir()
@@ -396,7 +401,8 @@ def no_shared_folder(lab: Lab) -> None:
     why="a record of another user's is not believed",
 )
 def other_user(lab: Lab) -> None:
-    as_daemon = ["setpriv", "--reuid=1", "--regid=1", "--clear-groups", "env", "HOME=/tmp"]
+    see = [f"--{kind}-caps=+dac_read_search" for kind in ("inh", "ambient")]  # root's Python, wherever it is
+    as_daemon = ["setpriv", "--reuid=1", "--regid=1", "--clear-groups", *see, "env", "HOME=/tmp"]
     lab.start(TIMEOUT, "--head-timeout=8s", special={1: Special(before=as_daemon)})
 
 
@@ -479,9 +485,10 @@ def gcs_killed(lab: Lab) -> None:
 def agent_stopped(lab: Lab) -> None:
     lab.start("--heartbeat-timeout=3s", "--quorum-timeout=12s", ranks=(0, 1))
     lab.says(1, "joined ")
-    for process in lab.hosts[1].pids():
-        if " -m bootstrap " in process.cmdline:
-            os.kill(process.pid, signal.SIGSTOP)
+    stopped = [process.pid for process in lab.hosts[1].pids() if " -m bootstrap " in process.cmdline]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    lab.mend = lambda: [os.kill(pid, signal.SIGCONT) for pid in stopped]
     lab.broken_now()
 
 
@@ -506,7 +513,7 @@ def ray_start_fails(lab: Lab) -> None:
 
 
 @broken(
-    "the head is unfit (64 open files), and rank 1 comes 3 s later",
+    "the head may open 100 files, and rank 1 comes 3 s later",
     r"open files",
     (78, 78),
 )
@@ -523,7 +530,7 @@ def head_unfit_worker_late(lab: Lab) -> None:
 )
 def no_workload_worker_late(lab: Lab) -> None:
     lab.start(ranks=(0,), meeting=[f"--head-address={lab.hosts[0].ip}", "--late-wait=20s", "--", "no-such-program"])
-    lab.says(0, "no-such-program")
+    lab.says(0, "this head stays for up to")
     lab.start(ranks=(1,), meeting=[f"--head-address={lab.hosts[0].ip}"])
 
 
@@ -536,8 +543,8 @@ def render(measured: dict[str, dict[str, object]]) -> str:
         statuses = ", ".join(map(str, row.statuses))
         lines.append(f"| [{row.what}](#{name}) | {after} | {statuses} | {row.why} |")
     for name, row in BROKEN.items():
-        said = "\n".join(map(str, measured[name]["lines"]))  # type: ignore[call-overload]
-        lines += ["", f"### {name}", "", f"{row.what[0].upper()}{row.what[1:]}.", "", "```", said, "```"]
+        said = "\n".join(clean(measured[name]["lines"]))  # type: ignore[arg-type]
+        lines += ["", f"### {name}", "", f"{row.what[0].upper()}{row.what[1:]}.", "", "```text", said, "```"]
     return "\n".join(lines)
 
 
@@ -552,10 +559,17 @@ def table_in(text: str) -> str:
     return text.partition(BEGIN)[2].partition(END)[0].strip()
 
 
-def clean(line: str) -> str:
-    """Return a line of the head without what differs from run to run."""
-    line = re.sub(r"^\d+-\d+-\d+T?[ \d:.,]*Z? ?", "", line)
-    return re.sub(r"ray-bootstrap\.[0-9a-f]{8}", "ray-bootstrap.0a1b2c3d", line)
+def clean(lines: Sequence[str]) -> list[str]:
+    """Return the head's lines without the time of day, and without what differs from run to run or between machines."""
+    kept = [line.removeprefix("ray-bootstrap ") for line in lines if "warning: nofile:" not in line]
+    for pattern, instead in (
+        (r"^\d\d:\d\d:\d\d ", ""),
+        (r"ray-bootstrap\.[0-9a-f]{8}", "ray-bootstrap.0a1b2c3d"),
+        (r"session_[0-9_-]+", "session_2026-11-22_12-00-00_000000_71"),
+        (r"10\.77\.\d+\.", "10.77.0."),
+    ):
+        kept = [re.sub(pattern, instead, line) for line in kept]
+    return kept
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from bootstrap.model import NodeIdentity, Phase, Role
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.rejections import Rejections, Standing
 from bootstrap.run.dead_end import SecretWatch, all_shut_out, lost_for_good, misnumbered
-from bootstrap.run.head import _with_rejected
+from bootstrap.run.quorum import with_rejected
 
 SOURCES = {"rank": "SLURM_NODEID", "size": "SLURM_STEP_NUM_NODES"}
 SLURM = NodeIdentity("slurm", Role.HEAD, 0, 3, "r", sources=SOURCES, replaces_nodes=False, hosts=("n0", "n1", "n2"))
@@ -110,7 +110,7 @@ def test_the_time_out_lists_who_was_rejected(groups: list[tuple[str, Standing]],
     rejections = Rejections(lambda _who: None)
     for n, (kind, standing) in enumerate(groups):
         rejections.add(b"", f"10.0.0.{n}", "cause", standing, 0.0, kind)
-    error = _with_rejected(QuorumTimeout("1 of 2 nodes", hint="see"), rejections, 3.0)
+    error = with_rejected(QuorumTimeout("1 of 2 nodes", hint="see"), rejections, 3.0)
     assert error.hint.startswith(hint)
     lines = [f"10.0.0.{n}: cause (3 s ago)" for n in range(len(groups))]
     assert error.message.splitlines() == ["1 of 2 nodes", *(["rejected:", *lines] if lines else [])]

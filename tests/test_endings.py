@@ -74,7 +74,7 @@ def test_of_what_ray_says_each_line_counts_once_and_the_first_three_do(
 ) -> None:
     monkeypatch.setattr("bootstrap.timeouts.READ_LOGS_AGAIN_S", 0.0)
     said: list[str] = []
-    starter: Any = SimpleNamespace(printed=lambda lines: "\n".join(said))
+    starter: Any = SimpleNamespace(printed=lambda: "\n".join(said))
     found = Telling(starter, tmp_path)
     found._since -= 1  # the clock of a file system is behind by up to a tick
 

@@ -24,6 +24,8 @@ from bootstrap.process.table import zombies
 from bootstrap.raynode import endings
 from bootstrap.raynode.session import causes_since, daemons
 
+_PRINTED, _SHOWN = 200, 20
+"""Lines of Ray's output that are read after a failure, where a traceback is seen whole, and those that are shown."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -90,16 +92,19 @@ class Starter:
         if line:
             return dict(json.loads(line))
         await self.child.exited
-        printed = self.printed()
         how = endings.describe({"the process that starts Ray": self.child.wait_status}, self.oom.since())
-        what = f"{how}\n{without_tracebacks(printed)}".rstrip()
-        raise RayStartFailed(what, hint=endings.remedy(what), details=with_tracebacks(printed))
+        what = "\n".join([how, *self.said()])
+        raise RayStartFailed(what, hint=endings.remedy(what), details=with_tracebacks(self.printed()))
 
-    def printed(self, lines: int = 20) -> str:
-        """Return the last ``lines`` lines that Ray printed."""
+    def said(self) -> list[str]:
+        """Return the last lines that Ray printed, with the line of the error in the place of each traceback."""
+        return without_tracebacks(self.printed()).splitlines()[-_SHOWN:]
+
+    def printed(self) -> str:
+        """Return the last lines that Ray printed."""
         size = os.fstat(self.output).st_size
         text = os.pread(self.output, 64 * 1024, max(0, size - 64 * 1024)).decode(errors="replace")
-        return "\n".join(_COLOUR.sub("", text).splitlines()[-lines:])
+        return "\n".join(_COLOUR.sub("", text).splitlines()[-_PRINTED:])
 
     async def end(self) -> None:
         """End the process to free its 65 MB; Ray's daemons become the agent's children."""
@@ -141,6 +146,7 @@ async def start(
 def _failure(starter: Starter, ended: Mapping[str, int | None], error: str, cause: Sequence[str]) -> RayStartFailed:
     oom, printed = starter.oom.since() if ended else "", starter.printed()
     how = "; ".join(filter(None, [endings.describe(ended, oom) if ended else "", error]))
-    why = "\n".join(line for line in cause or without_tracebacks(printed).splitlines() if line != error)
-    what = f"`ray start` failed: {how}\n{why}".rstrip()
+    if not cause and (ended or error.startswith("SystemExit")):  # any other error says why
+        cause = starter.said()
+    what = "\n".join([f"`ray start` failed: {how}", *(line for line in cause if line != error)])
     return RayStartFailed(what, hint=endings.remedy(what), details=with_tracebacks(printed))

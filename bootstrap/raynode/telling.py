@@ -43,7 +43,7 @@ class Telling:
             self._call = Call(self._read)
 
     def _read(self) -> list[str]:
-        printed = [line.strip() for line in self._starter.printed(lines=200).splitlines()]
+        printed = [line.strip() for line in self._starter.printed().splitlines()]
         return [*filter(is_telling, printed), *causes_since(self._ray_dir, self._since)]
 
     def _add(self, found: list[str]) -> None:

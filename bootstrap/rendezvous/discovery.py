@@ -114,7 +114,7 @@ def _warn_of_other_address(membership: Membership, head: HeadAddress, log: Log) 
         f" fix: --node-ip={head.host}, or --interface= with its name, on the head; or a route to {head.instead_of}"
     )
     log.warn(what)
-    membership.report_finding(what)
+    membership.report_finding(f"head-address: {what}")
 
 
 async def _unless_ended(

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bootstrap import preflight, timeouts
-from bootstrap.errors import RayDied, RayStartFailed, with_tracebacks, without_tracebacks
+from bootstrap.errors import RayDied, RayStartFailed, with_tracebacks
 from bootstrap.files import ownership
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.model import NodeIdentity
@@ -83,7 +83,7 @@ def _too_slow(starter: Starter, limit: float, how_far: str) -> RayStartFailed:
     printed = starter.printed()
     what = f"`ray start` timed out after {limit:.3g} s, all that --quorum-timeout left for it"
     what += f": {how_far}" if how_far else ""
-    why = "\n".join(line for line in without_tracebacks(printed).splitlines() if not is_telling(line))
+    why = "\n".join(line for line in starter.said() if not is_telling(line))
     hint = endings.remedy_of(f"{how_far}\n{printed}")
     slow = "check for a slow file system or a busy machine; --quorum-timeout waits longer"
     return RayStartFailed(f"{what}\n{why}".rstrip(), hint=hint or slow, details=with_tracebacks(printed))

@@ -75,6 +75,7 @@ class HeadProbes:
         if self._over or self._stopping():
             return
         if member.phase is Phase.FAILED:
+            self.pairs.suspect(member.rank)
             self.report()  # what was found about it may be why
         for ranks in (self._joined, self._registered):
             if member.rank in ranks:

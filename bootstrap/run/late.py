@@ -39,7 +39,7 @@ class LateNodes:
         self.look_for_record = False
         """Whether they look for a record, and so not for an address alone."""
         self._record: FileRecord | None = None
-        self._shut_out = False
+        self._shut_out, self._why = False, ""
         self.waits = False
         """Whether :meth:`wait` will wait."""
 
@@ -57,13 +57,14 @@ class LateNodes:
         refused = {group.peer for group in groups if group.standing is Standing.PROVED and group.kind == "identity"}
         return 0 if self._shut_out else max(0, len(self.missing()) - len(refused))
 
-    def decide(self, error: BootstrapError | None, *, quorum_reached: bool, shut_out: bool) -> None:
+    def decide(self, verdict: Verdict, error: BootstrapError | None, *, quorum_reached: bool, shut_out: bool) -> None:
         """Decide whether to wait; call it once the run has ended.
 
         :param error: what ended it, if an error of ray-bootstrap did.
         :param shut_out: whether each missing node was refused for its secret.
         """
         self._shut_out = shut_out
+        self._why = "" if error is not None else f"{verdict.reason}; "  # an error has been logged by then
         # Not after a quorum time-out: the missing nodes have had their time. Not where they look for a record: without
         # this head's, which goes now, they would neither look for its address nor know its secret.
         early = not (quorum_reached or isinstance(error, QuorumTimeout) or self.look_for_record)
@@ -100,8 +101,8 @@ class LateNodes:
             return
         have, they = ("has", "it") if len(missing) == 1 else ("have", "them")
         self._run.log.say(
-            f"{_named(missing)} {have} not come: this head stays for up to {seconds:.0f} s to tell {they} how the run"
-            " ended; Ctrl-C or SIGTERM ends that, --late-wait=0 does without"
+            f"{self._why}{_named(missing)} {have} not come: this head stays for up to {seconds:.0f} s to tell {they}"
+            " how the run ended; Ctrl-C or SIGTERM ends that, --late-wait=0 does without"
         )
         begin = asyncio.get_running_loop().time()
         coming = asyncio.ensure_future(self._until_told())

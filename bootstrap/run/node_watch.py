@@ -68,6 +68,7 @@ class NodeWatch:
             run.log.say(f"rank {member.rank}: {what}{describe_mismatch(self.roll_call, member)}")
             self.probes.on_joined(member)
         elif member.phase.is_loss:
+            self._reports.forget(member)
             self.probes.on_lost(member)
         if self._is_ending():
             return  # once the run ends, every node leaves
@@ -136,7 +137,7 @@ class NodeWatch:
         self._isolation.cancel()
         self._reports.flush()
         self.probes.close()
-        self.late.decide(error, quorum_reached=self.quorum_reached, shut_out=self._secrets.shut_out)
+        self.late.decide(verdict, error, quorum_reached=self.quorum_reached, shut_out=self._secrets.shut_out)
         delivering = self.roll_call.deliver(verdict, timeouts.VERDICT_S, listen=self.late.waits)
         try:
             await asyncio.gather(delivering, self.late.write_record(verdict))

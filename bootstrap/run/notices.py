@@ -7,8 +7,9 @@ from bootstrap import timeouts
 from bootstrap.model import Phase
 from bootstrap.rollcall.member import Member
 
-AT_ONCE = ("nvml",)
-"""Checks whose findings the head shows as they come: the run may end with 0 although a node lost its GPUs."""
+AT_ONCE = ("nvml", "head-address")
+"""How the findings begin that the head shows as they come: a node that has lost its GPUs may join, and the run end with
+0; one that reaches the head only at another address than Ray's does not join."""
 _NAMED = 6
 """Ranks that a line names."""
 _FINDINGS = 8
@@ -37,11 +38,21 @@ class Together:
             asyncio.get_running_loop().call_later(delay, self.flush, text)
         self._waiting.setdefault(text, {})[member.rank] = member
 
+    def forget(self, member: Member) -> None:
+        """Do not log what waits about this node: it has come to an end that says more."""
+        for members in self._waiting.values():
+            members.pop(member.rank, None)
+
     def flush(self, *texts: str) -> None:
         """Log these texts, or all that wait, now."""
         for text in texts or list(self._waiting):
             if members := self._waiting.pop(text, None):
-                self._log(f"{who(members)}: {text}")
+                self._log(_about(members, text))
+
+
+def _about(members: Mapping[int, Member], text: str) -> str:
+    named = who(members)
+    return text if text.startswith(named) else f"{named}: {text}"
 
 
 def who(members: Mapping[int, Member]) -> str:
@@ -62,7 +73,7 @@ def findings_of(members: Mapping[int, Member], ranks: Iterable[int], own: Collec
         for text in members[rank].findings if rank in members else ():
             if text not in harmless:
                 by_text.setdefault(text, {})[rank] = members[rank]
-    lines = [f"{who(found)}: {text}" for text, found in by_text.items()]
+    lines = [_about(found, text) for text, found in by_text.items()]
     more = len(lines) - _FINDINGS
     return lines if more <= 0 else [*lines[:_FINDINGS], f"and {more} more findings in the output of those nodes"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bootstrap.model import join_host_port
 from bootstrap.probe.dialer import describe
-from bootstrap.probe.messages import GCS, Outcome, Target
+from bootstrap.probe.messages import GCS, PROBE, Outcome, Target
 
 ALL_PAIRS = 32
 """With up to that many nodes each probes each; with more, the one that joined before it and :data:`MORE` others."""
@@ -91,6 +91,15 @@ class Pairs:
             self._new.setdefault((rank, outcome.rank), []).append(outcome.name)
         return bool(outcome.error)
 
+    def suspect(self, rank: int) -> None:
+        """Count the head's unanswered probe of a node that has failed, if its connection comes from another address.
+
+        A probe has seconds to be answered; Ray, which announces the same address, may fail before.
+        """
+        place, key = self.places.get(rank), (0, rank, PROBE)
+        if place is not None and place.source and key in self.targets and key not in self.outcomes:
+            self.record(0, Outcome(rank, PROBE, "no answer so far"))
+
     def give_up(self, rank: int) -> None:
         """Forget what the node of this rank, which is lost, has still to probe or to answer."""
         for key in [key for key in self.targets if key not in self.outcomes and rank in key[:2]]:
@@ -150,6 +159,10 @@ class Pairs:
             where = join_host_port(to.ip, to.port)
             error = self.outcomes[pair[0], pair[1], GCS].error
             look = f"`nft list ruleset` on both, a NetworkPolicy or --gcs-port; from there: nc -vz {to.ip} {to.port}"
+            if "own address" in error:
+                look = "--node-ip=ADDRESS or --interface=NAME on all nodes, with one that no two nodes share"
+            elif "no route" in error or "unreachable" in error:
+                look = f"`ip route get {to.ip}` there; or --node-ip=ADDRESS or --interface=NAME on the head"
             return f"{source} reaches the roll call but not GCS {where} ({error}); fix: {look}"
         if first.stalled:
             look = f"`ip link` on both shows the MTU, `ping -M do -s 1472 {to.ip}` what gets through"
