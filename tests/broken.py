@@ -45,6 +45,8 @@ class Broken:
     """Why the statuses differ, if they do."""
     finish: bool = False
     """Whether the cluster works all the same, so that the workload's end ends the run."""
+    needs: tuple[str, ...] = ()
+    """Of tests/requirements.py, besides what all of them need."""
 
 
 BROKEN: dict[str, Broken] = {}
@@ -128,6 +130,7 @@ def two_workers_apart(lab: Lab) -> None:
     r"rank 1 .{0,400}?MTU",
     (0, 0),
     finish=True,
+    needs=("ethtool",),
 )
 def mtu_black_hole(lab: Lab) -> None:
     for rank in (0, 1):  # or the kernel makes large packets of small ones before nft sees them
@@ -221,6 +224,7 @@ def cable_pulled(lab: Lab) -> None:
     r"rank 1 .{0,400}?GPU is lost",
     (0, 0),
     finish=True,
+    needs=("cc",),
 )
 def gpu_is_lost(lab: Lab) -> None:
     lab.start(special={1: Special(env=lab.nvml("init 15\n"))})
@@ -231,6 +235,7 @@ def gpu_is_lost(lab: Lab) -> None:
     r"rank 1 .{0,400}?[Dd]river/library version mismatch",
     (0, 0),
     finish=True,
+    needs=("cc",),
 )
 def driver_mismatch(lab: Lab) -> None:
     lab.start(special={1: Special(env=lab.nvml("init 18\n"))})
@@ -240,12 +245,15 @@ def driver_mismatch(lab: Lab) -> None:
     "NVML fails on rank 1, which was given a GPU",
     r"rank 1 .{0,400}?GPU is lost",
     (78, 78),
+    needs=("cc",),
 )
 def gpu_is_lost_that_was_given(lab: Lab) -> None:
     lab.start(special={1: Special(env={**lab.nvml("init 15\n"), "CUDA_VISIBLE_DEVICES": "0"})})
 
 
-@broken("rank 1 has 1 GPU, 2 are expected", r"rank 1 .{0,400}?2 GPUs are expected .{0,30}?1 found", (78, 78))
+@broken(
+    "rank 1 has 1 GPU, 2 are expected", r"rank 1 .{0,400}?2 GPUs are expected .{0,30}?1 found", (78, 78), needs=("cc",)
+)
 def too_few_gpus(lab: Lab) -> None:
     import nvml
 
@@ -368,7 +376,13 @@ def tls_on_one_side(lab: Lab) -> None:
     lab.start(special=given)
 
 
-@broken("rank 1's clock is 90 s ahead", r"rank 1\b.{0,200}?clock .{0,200}?\+(89|90|91) s", (0, 0), finish=True)
+@broken(
+    "rank 1's clock is 90 s ahead",
+    r"rank 1\b.{0,200}?clock .{0,200}?\+(89|90|91) s",
+    (0, 0),
+    finish=True,
+    needs=("faketime",),
+)
 def clock_ahead(lab: Lab) -> None:
     folder = lab.hosts.shared / "clock"
     folder.mkdir()
@@ -447,6 +461,7 @@ def name_server_hangs(lab: Lab) -> None:
     "munged is not running on rank 1 (Slurm)",
     r"10\.77\.\d+\.2.{0,200}?secret",
     (77, 77),
+    needs=("munge",),
 )
 def no_munged(lab: Lab) -> None:
     lab.munged(0)
@@ -496,6 +511,7 @@ def agent_stopped(lab: Lab) -> None:
     "the OOM killer ends a process of rank 1's Ray while it starts",
     r"rank 1 .{0,300}?OOM killer",
     (69, 69),
+    needs=("memory-controller",),
 )
 def out_of_memory(lab: Lab) -> None:
     group = memory_group()

@@ -17,8 +17,8 @@ LIMIT_S = 30.0
 
 @pytest.mark.hosts
 @pytest.mark.ray
-@pytest.mark.requires("nft", "faketime", "ethtool")
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.requires("nft")
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.requires(*row.needs)) for n, row in BROKEN.items()])
 def test_the_head_names_the_culprit(name, make_hosts, tmp_path):
     row = BROKEN[name]
     hosts = make_hosts(row.nodes, hosts_file="right", dns={})
