@@ -111,7 +111,8 @@ CTRL_C_AGAIN_S = 0.1
 DAEMON_OR_SIGNAL_S = 0.1
 """Delay before the end of a Ray daemon stops the run: a signal to all processes may be about to reach the agent."""
 STOPPED_FIRST_S = 5.0
-"""Delay before the loss of a stopped worker stops the run: the head may be about to be stopped, too (scancel)."""
+"""Delay before the loss of a stopped worker stops the run: the head may be about to be stopped, too (scancel). Also
+for a worker to come again whose welcome came too late for it."""
 DRAIN_RESERVE_S = 1.0
 """Part of ``--grace`` that Ray's drain may not use, to send bye to the head and to end all processes."""
 DRAIN_START_S = 2.0

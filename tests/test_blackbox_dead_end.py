@@ -119,3 +119,36 @@ def test_other_secrets_on_all_missing_nodes_that_slurm_names_end_the_run(site: S
     check("secrets-differ-named", there=wrong.wait(), elsewhere=[head.wait(), worker.wait()])
     assert "rank 2 (127.0.0.1): the secret there is not the head's; no other node is missing" in head.verdict["reason"]
     assert "set the same RAY_BOOTSTRAP_SECRET" in head.verdict["hint"]
+
+
+def test_a_node_whose_welcome_comes_too_late_may_try_again(site: Site) -> None:
+    """A head that was stopped in the middle of a handshake reads the hello of a node that has given up since."""
+    site.shorten(CANDIDATE_S=1)
+    with (site.folder / "sitecustomize.py").open("a") as file:
+        file.write(STOPPED_BEFORE_THE_HELLO)
+    head, worker = (slurm_task(site, rank, "127.0.0.1,127.0.0.2") for rank in range(2))
+    head.appears("stopped")
+    worker.is_in("searching")
+    time.sleep(2)  # the worker gives up after one
+    os.kill(int((head.folder / "stopped").read_text()), signal.SIGCONT)
+    assert [head.wait(), worker.wait()] == [0, 0]
+    assert "rank 1 (" in head.err
+    assert ") lost: " in head.err
+
+
+STOPPED_BEFORE_THE_HELLO = """
+import os, pathlib, signal
+from bootstrap.rollcall.handshake import Handshakes
+
+send = Handshakes._send
+
+
+def stop_once(*arguments):
+    send(*arguments)
+    if not (stopped := pathlib.Path("stopped")).exists():
+        stopped.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+Handshakes._send = stop_once
+"""

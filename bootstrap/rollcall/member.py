@@ -29,6 +29,8 @@ class Member:
     connection: Connection | None = None
     fell_silent: bool = False
     """Whether it was lost because nothing came from it any more (:attr:`Connection.fell_silent`)."""
+    unconfirmed: bool = False
+    """Whether it was lost before it said anything after its welcome, which came too late for it: it tries again."""
 
     @property
     def name(self) -> str:

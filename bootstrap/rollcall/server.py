@@ -291,4 +291,5 @@ class RollCall:
         self._left.set()
         if member.phase not in (Phase.LEFT, Phase.FAILED):
             member.fell_silent = connection.fell_silent
+            member.unconfirmed = member.phase is Phase.WAITING and connection.last_heard <= member.since
             self._turn(member, Phase.LOST, reason)

@@ -78,16 +78,19 @@ class NodeWatch:
             run.log.warn("\n".join([f"{member.name} {what}{waits}", *lines]))
         if member.phase.is_loss and (reason := self._reason_to_stop(member)):
             # If the whole run is being stopped, a worker may be first: the signal is the reason then, not the loss.
-            delay = timeouts.STOPPED_FIRST_S if member.phase in (Phase.LEAVING, Phase.LEFT) else 0
-            asyncio.get_running_loop().call_later(delay, self._stop_unless_begun, reason, self.quorum_reached)
+            # And a node whose welcome came too late for it is on its way.
+            patient = member.phase in (Phase.LEAVING, Phase.LEFT) or member.unconfirmed
+            delay, begun = timeouts.STOPPED_FIRST_S if patient else 0, self.quorum_reached
+            asyncio.get_running_loop().call_later(delay, self._stop_unless_settled, reason, begun, member)
         elif self.quorum_reached:
             self._isolation.check()
         else:
             self._secrets.check()
 
-    def _stop_unless_begun(self, reason: BootstrapError, begun: bool) -> None:
-        """Stop the run, unless its workload has begun since: then other options decide."""
-        if self.quorum_reached is begun:
+    def _stop_unless_settled(self, reason: BootstrapError, begun: bool, member: Member) -> None:
+        """Stop the run, unless its workload has begun since (then other options decide), or the node is back."""
+        back = member.unconfirmed and self.roll_call.members.get(member.rank) is not member
+        if self.quorum_reached is begun and not back:
             self._run.lifecycle.stop(reason)
 
     def _on_misfit(self, what: str) -> None:
