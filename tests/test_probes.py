@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from rollcall_peers import SECRET, free_port, looped
+from rollcall_peers import PATIENCE, SECRET, free_port, looped
 
 from bootstrap import timeouts
 from bootstrap.probe import exchange, messages
@@ -386,3 +386,14 @@ def test_a_failure_that_was_not_said_yet_stays_while_other_ports_are_planned_and
     pairs.record(1, Outcome(2, NODE_MANAGER, "connection refused"))
     pairs.expect(1, Target(2, "10.0.0.3", NODE_MANAGER, 2))  # a replacement
     assert pairs.report() == ([], [])
+
+
+@pytest.mark.parametrize("ip", ["ü" * 80, "a\0b", "..", ""])
+@looped
+async def test_an_address_that_is_none_is_a_failure_and_no_exception(ip: str) -> None:
+    """A hello may claim anything."""
+    outcomes: list[Outcome] = []
+    prober = Prober(KEY, 0, outcomes.append)
+    prober.begin([Target(1, ip, PROBE, 9)])
+    await asyncio.wait([*prober._tasks], timeout=PATIENCE)
+    assert [bool(outcome.error) for outcome in outcomes] == [True]

@@ -64,7 +64,7 @@ async def probe(target: Target, key: bytes, rank: int) -> Outcome:
         reader, writer = await wait_for(limit, asyncio.open_connection(target.ip, target.port))
     except TimedOut:
         return Outcome(target.rank, target.name, f"no answer in {limit:g} s")
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: the node has claimed a name that is none
         return Outcome(target.rank, target.name, _reason(error) + _own_address(target.ip))
     try:
         if target.name not in ANSWERED:
@@ -143,7 +143,7 @@ def _reason(error: Exception) -> str:
 
 def _own_address(ip: str) -> str:
     """Return a remark if this node itself holds ``ip``, as with a bridge that has one address on every node."""
-    own = not net.is_loopback(ip) and net.source_address(ip) == ip
+    own = net.is_address(ip) and not net.is_loopback(ip) and net.source_address(ip) == ip
     return f"; {ip} is this node's own address, too" if own else ""
 
 
