@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -397,3 +398,27 @@ async def test_an_address_that_is_none_is_a_failure_and_no_exception(ip: str) ->
     prober.begin([Target(1, ip, PROBE, 9)])
     await asyncio.wait([*prober._tasks], timeout=PATIENCE)
     assert [bool(outcome.error) for outcome in outcomes] == [True]
+
+
+@looped
+async def test_a_dialer_that_was_stopped_meanwhile_probes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time-outs are over when it goes on, and the answers lie in its sockets."""
+    monkeypatch.setattr(timeouts, "PROBE_S", 0.2)
+    outcomes: list[Outcome] = []
+    with a_responder() as port:
+        prober = Prober(KEY, 1, outcomes.append)
+        prober.begin([target(port)])
+        await asyncio.sleep(0)  # it connects
+        time.sleep(1.0)  # noqa: ASYNC251 (as SIGSTOP does)
+        await asyncio.wait([*prober._tasks], timeout=PATIENCE)
+    assert [outcome.error for outcome in outcomes] == [""]
+
+
+def test_a_node_whose_kernel_alone_answers_is_not_blamed_on_the_network() -> None:
+    pairs = Pairs({rank: Place(f"node-{rank}", f"10.0.0.{rank}") for rank in range(3)})
+    for rank in (0, 1):
+        pairs.expect(rank, target(7400))
+        pairs.record(rank, Outcome(2, PROBE, "it accepts the connection and says nothing in 5 s"))
+    lines, _ = pairs.report()
+    assert "rank 2 (node-2) is in 2 of 2 bad pairs, as the one whose agent does not answer" in lines[-1]
+    assert "nft" not in lines[-1]

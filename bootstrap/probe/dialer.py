@@ -21,6 +21,10 @@ AT_ONCE = 4
 _MIN_RTT = 148
 """Offset of tcpi_min_rtt in struct tcp_info (include/uapi/linux/tcp.h), in microseconds; Linux 4.6."""
 _CHUNK = 64 * 1024
+_LATE_S = 0.5
+"""How late a time-out of :data:`timeouts.PROBE_S` may come in a process that runs."""
+SILENT = "it accepts the connection and says nothing"
+"""What a probe meets where the kernel answers, and the agent does not."""
 
 
 class Prober:
@@ -49,8 +53,14 @@ class Prober:
             task.cancel()
 
     async def _probe(self, target: Target) -> None:
+        clock = asyncio.get_running_loop().time
         async with self._turns:
+            begun = clock()
             outcome = await probe(target, self._key, self._rank)
+            if outcome.error and clock() - begun > timeouts.PROBE_S + _LATE_S:
+                # This process may have been stopped meanwhile; then its time-outs, and those of the other end, say
+                # nothing about the way between them.
+                outcome = await probe(target, self._key, self._rank)
         self._on_outcome(outcome)
 
 
@@ -87,7 +97,7 @@ async def _converse(
         line = await wait_for(limit, reader.readuntil(b"\n"))
         theirs, there = exchange.read_answer(key, mine, line)
     except TimedOut:
-        return failed(f"it accepts the connection and says nothing in {limit:g} s")
+        return failed(f"{SILENT} in {limit:g} s")
     except (OSError, ValueError, EOFError, asyncio.LimitOverrunError):
         return failed("another program, or a node of another run, answers there")
     round_trip = _round_trip(writer) or round((loop.time() - begun) * 1e6)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bootstrap.model import join_host_port
-from bootstrap.probe.dialer import describe
+from bootstrap.probe.dialer import SILENT, describe
 from bootstrap.probe.messages import GCS, PROBE, Outcome, Target
 
 ALL_PAIRS = 32
@@ -185,16 +185,24 @@ class Pairs:
         (rank, most), *others = counts.most_common(2)
         if others and others[0][1] == most:
             return None
+        where = self.places[rank].host if rank in self.places else f"rank {rank}"
+        if all(self._is_silent(pair) for pair in bad if pair[1] == rank) and any(pair[1] == rank for pair in bad):
+            how = "as the one whose agent does not answer, although its kernel does: stopped, or starved of CPU"
+            look = f"on {where}: `ps -eo pid,stat,wchan:20,args`, where T is stopped, and /proc/pressure/cpu"
+            return rank, f"{self.name(rank)} is in {most} of {len(bad)} bad pairs, {how}; fix: look {look}"
         if all(pair[1] == rank for pair in bad if rank in pair):
             how, chain = "as the one that is not reached: what is sent to it gets lost", "INPUT"
         elif all(pair[0] == rank for pair in bad if rank in pair):
             how, chain = "as the one that does not reach: what it sends gets lost", "OUTPUT"
         else:
             how, chain = "in both directions", ""
-        where = self.places[rank].host if rank in self.places else f"rank {rank}"
         iptables = f"`iptables -S {chain}`".replace(" `", "`") if chain else "`iptables -S`"
         look = f"on {where}: `nft list ruleset`, {iptables}, `ip -brief address` (--interface), its NetworkPolicy"
         return rank, f"{self.name(rank)} is in {most} of {len(bad)} bad pairs, {how}; fix: look {look}"
+
+    def _is_silent(self, pair: Pair) -> bool:
+        errors = [outcome.error for (*both, _), outcome in self.outcomes.items() if tuple(both) == pair]
+        return all(error.startswith(SILENT) for error in errors if error)
 
     def slow(self) -> list[str]:
         """Return a line for each node whose throughput or round trip is far off the others' median."""
