@@ -1,6 +1,7 @@
 """What the nodes report of themselves, as the head shows it: the same text from many nodes is one line."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from bootstrap import timeouts
@@ -14,6 +15,10 @@ _NAMED = 6
 """Ranks that a line names."""
 _FINDINGS = 8
 """Lines of findings in the table of missing ranks."""
+_OF_ONE = 32
+"""Texts of one node that are logged: in an open run anyone who knows its id may be a node."""
+_LENGTH = 1000
+"""Characters of a text that are logged."""
 
 
 class Together:
@@ -26,11 +31,14 @@ class Together:
         self._log = log
         self._waiting: dict[str, dict[int, Member]] = {}
         self._logged: dict[str, set[int]] = {}
+        self._count: Counter[int] = Counter()
 
     def add(self, member: Member, text: str) -> None:
-        """Log this text for this node, unless that was done before."""
-        if member.rank in self._logged.setdefault(text, set()):
+        """Log this text for this node, unless that was done before, or it has said enough."""
+        text = text[:_LENGTH]
+        if self._count[member.rank] >= _OF_ONE or member.rank in self._logged.setdefault(text, set()):
             return
+        self._count[member.rank] += 1
         self._logged[text].add(member.rank)
         if text not in self._waiting:
             again = len(self._logged[text]) > 1
