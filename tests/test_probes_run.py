@@ -113,3 +113,20 @@ def test_a_check_that_loses_a_node_does_not_pass(site: Site) -> None:
     assert [node.wait() for node in (*nodes, mute)] == [78, 78, 137]
     assert "rank 2 (" in nodes[0].err
     assert "was lost during the check" in nodes[0].err
+
+
+def test_a_check_that_misses_a_node_shows_the_connections_that_were_rejected(site: Site) -> None:
+    nodes = [
+        check(site, rank, 2, "--quorum-timeout=3", RAY_BOOTSTRAP_SECRET=f"the secret of rank {rank}")
+        for rank in range(2)
+    ]
+    assert [node.wait() for node in nodes] == [75, 77]
+    error = nodes[0].err.rpartition("error: ")[2]
+    assert "1 of 2 nodes after 3 s\n    rank 1: never seen\n    rejected:\n" in error
+    assert "fix: set the same RAY_BOOTSTRAP_SECRET" in error
+
+
+def test_a_worker_waits_for_the_check_and_not_for_ray(site: Site) -> None:
+    nodes = [check(site, rank, 2) for rank in range(2)]
+    assert [node.wait() for node in nodes] == [0, 0]
+    assert "waiting until the check of all nodes ends" in nodes[1].err

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from bootstrap import timeouts
 from bootstrap.errors import PreflightFailed, QuorumTimeout
+from bootstrap.launchers.look import how_to_look
 from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.run import quorum
@@ -18,7 +19,8 @@ from bootstrap.run.shutdown import CHECK
 async def check_all(run: Context, identity: NodeIdentity, watch: NodeWatch) -> Verdict:
     """Return the verdict on a check that found nothing.
 
-    :raises QuorumTimeout: if nodes are missing after ``--quorum-timeout``, with their ranks.
+    :raises QuorumTimeout: if nodes are missing after ``--quorum-timeout``, with their ranks and the rejected
+        connections.
     :raises PreflightFailed: if a pair of nodes does not reach each other, or a node is lost.
     """
     run.enter(Phase.WAITING)
@@ -62,8 +64,9 @@ async def _all_present(run: Context, identity: NodeIdentity, watch: NodeWatch) -
         lines = quorum.table(watch.roll_call.members, missing, clock())
         there = f"{len(probes.ranks)} of {wanted} nodes"
         if clock() >= end:
-            hint = "see the missing ranks' own output first; --quorum-timeout waits longer"
-            raise QuorumTimeout("\n".join([f"{there} after {limit:g} s", *lines]), hint=hint)
+            hint = f"{how_to_look(identity.launcher, run.host, missing)}; --quorum-timeout waits longer"
+            error = QuorumTimeout("\n".join([f"{there} after {limit:g} s", *lines]), hint=hint)
+            raise quorum.with_rejected(error, watch.roll_call.rejections, clock())
         run.log.say("\n".join([there, *lines]))
 
 

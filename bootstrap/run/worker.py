@@ -63,7 +63,8 @@ async def _join_and_stay(
         return ended.verdict
     for finding in preflight.reports(prepared.findings, run.settings.ignore_check):
         membership.report_finding(finding)
-    run.log.say(f"{membership.head} leads this run; waiting until its Ray is up")
+    what = "its Ray is up" if starter is not None else "the check of all nodes ends"
+    run.log.say(f"{membership.head} leads this run; waiting until {what}")
     run.log.rank = membership.rank
     run.enter(Phase.WAITING, rank=membership.rank, head=membership.head)
     identity = dataclasses.replace(identity, rank=membership.rank)
