@@ -29,7 +29,7 @@ def statuses(*nodes: Node) -> list[int]:
 def test_a_head_that_ends_early_stays_until_the_last_node_has_heard(site: Site) -> None:
     head, early = (site.rank(rank, 3, "--late-wait=10m", workload=NO_PROGRAM) for rank in range(2))
     assert early.wait() == 127
-    head.says("this head stays for up to 600 s")
+    head.says("'/no/such/program' is not found on PATH; rank", "this head stays for up to 600 s")
     assert head.verdict["status"] == 127  # the result is there, and so is the cause
     late = site.rank(2, 3)
     there, elsewhere = head.wait(), late.wait()

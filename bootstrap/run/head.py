@@ -126,7 +126,7 @@ async def open_roll_call(
     await check_still_head(rendezvous, hello, address)
     rendezvous = with_secret_record(rendezvous, secret, identity, run.host)
     await announce(run, rendezvous, address, secret.value if secret.is_in_record else None, timeout)
-    watch.late.leave_record(rendezvous.record or rendezvous.secret_record)
+    watch.late.record = rendezvous.record or rendezvous.secret_record
     run.log.say(f"the roll call is open at {address} (rendezvous {identity.rendezvous})")
     return secret, watch, address
 

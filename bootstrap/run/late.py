@@ -38,14 +38,13 @@ class LateNodes:
         self._expected = expected
         self.look_for_record = False
         """Whether they look for a record, and so not for an address alone."""
-        self._record: FileRecord | None = None
-        self._shut_out, self._why = False, ""
+        self.record: FileRecord | None = None
+        """Where this head has announced itself, and leaves the record of the end; None if nowhere."""
+        self._reason = ""
+        """How the run ended, if no error did, which the log would have."""
+        self._shut_out = False
         self.waits = False
         """Whether :meth:`wait` will wait."""
-
-    def leave_record(self, record: FileRecord | None) -> None:
-        """Leave a record of the end where this head has announced itself, instead of waiting."""
-        self._record = record
 
     def missing(self) -> Sequence[int]:
         """Return the ranks that have never been members; where nodes have no numbers, as many as have not come."""
@@ -60,11 +59,12 @@ class LateNodes:
     def decide(self, verdict: Verdict, error: BootstrapError | None, *, quorum_reached: bool, shut_out: bool) -> None:
         """Decide whether to wait; call it once the run has ended.
 
+        :param verdict: how it ended.
         :param error: what ended it, if an error of ray-bootstrap did.
         :param shut_out: whether each missing node was refused for its secret.
         """
         self._shut_out = shut_out
-        self._why = "" if error is not None else f"{verdict.reason}; "  # an error has been logged by then
+        self._reason = "" if error else f"{verdict.reason}; "
         # Not after a quorum time-out: the missing nodes have had their time. Not where they look for a record: without
         # this head's, which goes now, they would neither look for its address nor know its secret.
         early = not (quorum_reached or isinstance(error, QuorumTimeout) or self.look_for_record)
@@ -72,7 +72,7 @@ class LateNodes:
 
     async def write_record(self, verdict: Verdict) -> None:
         """Leave the record of the end, if there is a folder for it and a node that may read it."""
-        run, record, missing = self._run, self._record, self.missing()
+        run, record, missing = self._run, self.record, self.missing()
         if record is None or not self.outstanding():
             return
         end = End(verdict, run.host.hostname, time.time(), len(missing), missing if self._size else None)
@@ -101,11 +101,11 @@ class LateNodes:
             return
         have, they = ("has", "it") if len(missing) == 1 else ("have", "them")
         self._run.log.say(
-            f"{self._why}{_named(missing)} {have} not come: this head stays for up to {seconds:.0f} s to tell {they}"
+            f"{self._reason}{_named(missing)} {have} not come: this head stays for up to {seconds:.0f} s to tell {they}"
             " how the run ended; Ctrl-C or SIGTERM ends that, --late-wait=0 does without"
         )
         begin = asyncio.get_running_loop().time()
-        coming = asyncio.ensure_future(self._until_told())
+        coming = asyncio.ensure_future(self._until_heard())
         hurry = asyncio.ensure_future(self._run.lifecycle.hurry.wait())
         with contextlib.suppress(TimedOut):
             await wait_for(seconds, asyncio.wait({coming, hurry}, return_when=asyncio.FIRST_COMPLETED))
@@ -116,7 +116,7 @@ class LateNodes:
         outcome = f"{_named(still)} did not come" if still else "all nodes have heard how the run ended"
         self._run.log.say(f"{outcome}, after {took:.1f} s")
 
-    async def _until_told(self) -> None:
+    async def _until_heard(self) -> None:
         await self._roll_call.until(lambda: not self.outstanding())
         with contextlib.suppress(TimedOut):
             await wait_for(timeouts.VERDICT_S, self._roll_call.until(lambda: not self._roll_call.present))
