@@ -83,7 +83,7 @@ def node_address(
 def other_addresses(ip: str, table: Sequence[Interface] | None = None) -> tuple[str, ...]:
     """Return the addresses besides ``ip`` at which other nodes may reach this one: no loopback, bridge or link-local.
 
-    None if ``ip`` is a loopback address: then all nodes are on this machine.
+    There are none if ``ip`` is a loopback address: then all nodes are on this machine.
     """
     if not is_address(ip) or ipaddress.ip_address(ip).is_loopback:
         return ()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from bootstrap import net, timeouts
 from bootstrap.model import join_host_port
 from bootstrap.probe import exchange
-from bootstrap.probe.messages import ANSWERED, Outcome, Target
+from bootstrap.probe.messages import ANSWERED, PORTS, Outcome, Target
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rollcall import auth
 
@@ -158,12 +158,5 @@ def _own_address(ip: str) -> str:
 
 
 def describe(target: Target) -> str:
-    """Return the target's address and which port that is."""
-    words = {
-        "probe": "its probe port",
-        "worker": "a port of its workers' range",
-        "node-manager": "its node manager",
-        "object-manager": "its object manager",
-        "gcs": "GCS",
-    }
-    return f"{join_host_port(target.ip, target.port)} ({words[target.name]})"
+    """Return the target's address, and which port that is."""
+    return f"{join_host_port(target.ip, target.port)} ({PORTS[target.name]})"

@@ -8,7 +8,14 @@ from bootstrap.rollcall.wire import MAX_NAME, Message, number, text
 PROBE, WORKER, NODE_MANAGER, OBJECT_MANAGER, GCS = "probe", "worker", "node-manager", "object-manager", "gcs"
 ANSWERED = (PROBE, WORKER)
 """Ports on which an agent answers. On the others, which are Ray's, a connection is all that is tried."""
-PORTS = (PROBE, WORKER, NODE_MANAGER, OBJECT_MANAGER, GCS)
+PORTS: Mapping[str, str] = {
+    PROBE: "its probe port",
+    WORKER: "a port of its workers' range",
+    NODE_MANAGER: "its node manager",
+    OBJECT_MANAGER: "its object manager",
+    GCS: "GCS",
+}
+"""What each port is called in a finding."""
 _PER_MESSAGE = 32
 _MOST_BITS = 1 << 50
 
@@ -60,7 +67,7 @@ def parse_probed(message: Message) -> Outcome:
 
 
 def peers(targets: Sequence[Target]) -> Iterator[Message]:
-    """Return the messages that name these targets."""
+    """Yield the messages that name these targets."""
     for start in range(0, len(targets), _PER_MESSAGE):
         some = targets[start : start + _PER_MESSAGE]
         rows = [{"rank": t.rank, "ip": t.ip, "port": t.name, "number": t.port, "echo": t.echo} for t in some]

@@ -1,4 +1,4 @@
-"""The hello: a node's description of itself, which the head compares with its own."""
+"""The hello: what a node says of itself when it joins, and how the head reads it."""
 
 import dataclasses
 from dataclasses import dataclass

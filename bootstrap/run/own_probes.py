@@ -48,7 +48,13 @@ def bind(settings: Settings, host: Host, identity: NodeIdentity, log: Log) -> Pr
         ports.probe = ports.responder.bind(asked)
     except OSError as error:
         which = f"--probe-port={settings.probe_port}" if settings.probe_port else "the probe port"
-        log.warn(f"{which} cannot be bound ({os.strerror(error.errno or 0)}): the other nodes cannot probe this one")
+        why, port = os.strerror(error.errno or 0), settings.probe_port
+        look = (
+            f"`ss -ltnp sport = :{port}` shows which process has it; another --probe-port, or none"
+            if port
+            else "`ss -ltn`"
+        )
+        log.warn(f"{which} cannot be bound ({why}): the other nodes cannot probe this one; fix: {look}")
         return ports
     span = ray_ports.workers(settings, host)
     if len(span) >= _FEWEST_WORKER_PORTS:
@@ -102,5 +108,7 @@ class WorkerProbes:
 
     def _report(self, outcome: Outcome) -> None:
         if outcome.name == GCS and outcome.error:
-            self._log.warn(f"GCS {self._membership.released.result()} cannot be reached from here: {outcome.error}")
+            gcs = self._membership.released.result()
+            look = "`ip route get` and `nft list ruleset` here, `nft list ruleset` on the head, a NetworkPolicy"
+            self._log.warn(f"this node does not reach GCS {gcs}: {outcome.error}; fix: {look}")
         self._membership.report_probe(outcome.message())

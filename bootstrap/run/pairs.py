@@ -196,8 +196,8 @@ class Pairs:
             how, chain = "as the one that does not reach: what it sends gets lost", "OUTPUT"
         else:
             how, chain = "in both directions", ""
-        iptables = f"`iptables -S {chain}`".replace(" `", "`") if chain else "`iptables -S`"
-        look = f"on {where}: `nft list ruleset`, {iptables}, `ip -brief address` (--interface), its NetworkPolicy"
+        iptables = f"iptables -S {chain}".rstrip()
+        look = f"on {where}: `nft list ruleset`, `{iptables}`, `ip -brief address` (--interface), its NetworkPolicy"
         return rank, f"{self.name(rank)} is in {most} of {len(bad)} bad pairs, {how}; fix: look {look}"
 
     def _is_silent(self, pair: Pair) -> bool:
@@ -211,13 +211,13 @@ class Pairs:
         for rank, rate in rates.items():
             usual = median(other for each, other in rates.items() if each != rank)
             if len(rates) > _FEWEST and rate < usual / _TIMES and rate < _SLOW_RATE:
-                lines.append(
-                    f"{self.name(rank)} is slow: {_mbit(rate)} with other nodes, whose median is {_mbit(usual)}"
-                )
+                what = f"{self.name(rank)} is slow: {_mbit(rate)} with other nodes, whose median is {_mbit(usual)}"
+                lines.append(f"{what}; fix: there `ip -s link` shows errors and drops, `ethtool` the link's speed")
         for rank, trip in trips.items():
             usual = median(other for each, other in trips.items() if each != rank)
             if len(trips) > _FEWEST and trip > usual * _TIMES and trip > _SLOW_TRIP:
-                lines.append(f"{self.name(rank)} is far: {_ms(trip)} to other nodes, whose median is {_ms(usual)}")
+                what = f"{self.name(rank)} is far: {_ms(trip)} to other nodes, whose median is {_ms(usual)}"
+                lines.append(f"{what}; fix: there `traceroute` to another node shows the way; start all in one place")
         return lines
 
     def _medians(self, measure: Callable[[Outcome], int]) -> Mapping[int, float]:
