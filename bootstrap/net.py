@@ -1,6 +1,7 @@
 """Names, addresses and interfaces of this machine, from the kernel and the resolver."""
 
 import ipaddress
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,12 @@ def resolve(name: str, timeout: float = timeouts.RESOLVE_S) -> tuple[str, ...]:
     except (TimedOut, OSError, UnicodeError):
         return ()
     return tuple(dict.fromkeys(address.partition("%")[0] for address in found))
+
+
+def reason(error: Exception) -> str:
+    """Return why a connection failed, without the number and the address that asyncio adds: ``connection refused``."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number).lower() if number is not None and number > 0 else str(error)
 
 
 def is_address(text: str) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import fcntl
-import os
 import socket
 import struct
 import termios
@@ -75,7 +74,7 @@ async def probe(target: Target, key: bytes, rank: int) -> Outcome:
     except TimedOut:
         return Outcome(target.rank, target.name, f"no answer in {limit:g} s")
     except (OSError, ValueError) as error:  # ValueError: the node has claimed a name that is none
-        return Outcome(target.rank, target.name, _reason(error) + _own_address(target.ip))
+        return Outcome(target.rank, target.name, net.reason(error) + _own_address(target.ip))
     try:
         if target.name not in ANSWERED:
             return Outcome(target.rank, target.name)
@@ -116,7 +115,7 @@ async def _converse(
         what = f"small packets come through, large ones get lost on the way {lost}: {came[0]} of {exchange.PAYLOAD}"
         return failed(f"{what} bytes were echoed in {limit:g} s", stalled=True)
     except (OSError, EOFError) as error:
-        return failed(f"the connection broke after {came[0]} of {exchange.PAYLOAD} bytes: {_reason(error)}")
+        return failed(f"the connection broke after {came[0]} of {exchange.PAYLOAD} bytes: {net.reason(error)}")
     rate = round(2 * 8 * exchange.PAYLOAD / max(loop.time() - begun, 1e-6))
     return Outcome(target.rank, target.name, round_trip=round_trip, rate=rate)
 
@@ -144,11 +143,6 @@ def _unacknowledged(writer: asyncio.StreamWriter) -> int:
         answer = fcntl.ioctl(writer.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
         return int(struct.unpack("=i", answer)[0]) + writer.transport.get_write_buffer_size()
     return 0
-
-
-def _reason(error: Exception) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number).lower() if number is not None and number > 0 else str(error)
 
 
 def _own_address(ip: str) -> str:

@@ -76,7 +76,7 @@ class Trail:
         whole += filter(None, [resolved.what])
         if head is not None and head.source:
             since = now - self._since[head.host]
-            whole.append(f"{head.host} is the head's address according to {head.source}, for {since:.0f} s so far")
+            whole.append(f"{head.source} has named {head.host} as the head for {since:.0f} s")
         return Surroundings("; ".join(whole), resolved.fix or self._remedy() or found.fix)
 
     def _remedy(self) -> str:

@@ -121,7 +121,7 @@ class Membership:
             except TimedOut:
                 failure = OSError(f"no answer from {address} within {timeout / len(addresses):g} s")
             except OSError as error:
-                failure = error
+                failure = OSError(net.reason(error) + (f" at {address}" if named else ""))
         raise failure
 
     def _line(self) -> Connection:
