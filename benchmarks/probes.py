@@ -36,7 +36,7 @@ ME = Hello("benchmark", 0, 0, None, "head", "127.0.0.1", "0", "0", "0", 1, 0, ""
 
 
 def answer(pipe: Pipe) -> None:
-    """Answer until told; send the port first, the CPU time last."""
+    """Answer until the other end says so; send the port first, the CPU time last."""
 
     async def main() -> None:
         responder = Responder()

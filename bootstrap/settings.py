@@ -95,7 +95,7 @@ class Settings:
     dashboard_wait: float = _option(parsers.duration, 0.0, "How long the workload's start waits for the dashboard, which answers a few seconds after Ray [default: 0s]", group=_WHEN, metavar="TIME")
     heartbeat_timeout: float = _option(parsers.duration_from(1), 10.0, "Silence after which a node counts as lost [default: 10s]", group=_WHEN, metavar="TIME")
     isolation_timeout: float | None = _option(parsers.duration_or_off(1), None, "How long a head goes on without any worker after the last one fell silent, before the run ends (76); off: to the end [default: 60s where the launcher starts a lost run anew, else off]", group=_WHEN, metavar="TIME|off")
-    late_wait: float = _option(parsers.duration, 60.0, "How long a head that ended before all nodes came stays to tell the others why, its Ray gone; at most --grace after SIGTERM, not after Ctrl-C, nor with a shared folder; 0: not at all [default: 60s]", group=_WHEN, metavar="TIME")
+    late_wait: float = _option(parsers.duration, 60.0, "How long a head that ends early stays to tell nodes that come late why, its Ray gone; at most --grace after SIGTERM; not after --quorum-timeout or Ctrl-C, nor with a shared folder; 0: not at all [default: 60s]", group=_WHEN, metavar="TIME")
     grace: float = _option(parsers.duration, 20.0, "Time between SIGTERM and SIGKILL for the workload; keep it below the platform's [default: 20s]", group=_WHEN, metavar="TIME")
 
     on_node_loss: str = _option(parsers.choice("warn", "fail"), "warn", "What to do if a worker is lost while the workload runs", group=_HOW, metavar="warn|fail")
