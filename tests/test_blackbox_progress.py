@@ -81,7 +81,7 @@ def test_of_a_traceback_every_node_gets_the_error_and_only_its_own_the_rest(site
         assert "`ray start` failed: KeyError: 'ray_params'" in node.verdict["reason"]
         assert "Traceback" not in node.verdict["reason"]
         assert ("Traceback" in node.err) is (node is nodes[rank])
-        assert node.err.index("KeyError") < len(node.err)
+        assert "KeyError" in node.err
 
 
 def test_a_bug_of_ours_is_one_line_elsewhere_and_a_traceback_here(site: Site) -> None:
@@ -145,7 +145,7 @@ def test_nvml_s_error_is_on_the_head_at_once_and_once(site: Site, description: s
     head.says(f"nvml: {text}")
     (head.folder / "record.go").touch()
     assert [node.wait() for node in site.nodes] == [0, 0, 0]
-    assert head.err.count("rank 1 (") >= 1
+    assert 1 <= head.err.count(f"nvml: {text}") <= 2  # the second node's may come too late for the first line
 
 
 @pytest.mark.requires("cc")
