@@ -68,8 +68,6 @@ PROBES_LAST_S = 30.0
 
 # Before the workload starts
 
-NEVER_REACHED_S = 60.0
-"""Time after which a head that no node has reached says where it listens."""
 ASK_GCS_AGAIN_S = 1.0
 """Delay between queries to GCS while no node reports that it has joined."""
 RAY_DIR_S = 10.0
@@ -91,7 +89,7 @@ a fifth of what is left, if that is less. With less than this left, the head giv
 REPORTS_TOGETHER_S = 1.0
 """Delay before the head logs what a node reports: nodes with the same report share one line."""
 UNSEEN_S = 60.0
-"""Time after which the head says how to look at the nodes that have not come to its roll call."""
+"""Time after which the head says how to look at the nodes that have not come, and where it listens if none has."""
 LATE_RANK_S = 15.0
 """Time in one phase after which the head shows what a node that it waits for has found wrong with itself."""
 DASHBOARD_LOOK_AGAIN_S = 0.05

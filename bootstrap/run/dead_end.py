@@ -13,9 +13,7 @@ from bootstrap.process.bounded import Call
 from bootstrap.rollcall.admission import FIX_IDENTITY
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.server import RollCall
-
-_SHOWN = 8
-"""Maximum number of ranks in a message."""
+from bootstrap.run.notices import listed
 
 
 def misnumbered(what: str, identity: NodeIdentity) -> IdentityError:
@@ -87,9 +85,7 @@ class SecretWatch:
             self._stop(self._error(missing))
 
     def _error(self, missing: Sequence[int]) -> Refused:
-        shown = [f"{rank} ({self._hosts[rank]})" for rank in missing[:_SHOWN]]
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        who = f"rank {', '.join(shown)}{more}"
+        who = f"rank {listed([f'{rank} ({self._hosts[rank]})' for rank in missing])}"
         return Refused(f"{who}: the secret there is not the head's; no other node is missing", hint=FIX_MISMATCH)
 
     def _resolve(self, names: Collection[str]) -> None:
@@ -111,11 +107,11 @@ class SecretWatch:
             if found:
                 self.check()
 
-        def tell() -> None:
+        def decide() -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(resolved)
 
-        Call(resolve, tell)
+        Call(resolve, decide)
 
 
 def _plain(address: str) -> str:

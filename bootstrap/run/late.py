@@ -15,10 +15,8 @@ from bootstrap.rendezvous.protocol import FileRecord
 from bootstrap.rollcall.rejections import Standing
 from bootstrap.rollcall.server import RollCall
 from bootstrap.run.context import Context
+from bootstrap.run.notices import listed
 from bootstrap.run.shutdown import interruptible
-
-_SHOWN = 8
-"""Maximum number of ranks in a log line."""
 
 
 class LateNodes:
@@ -124,6 +122,4 @@ class LateNodes:
 
 def _named(ranks: Sequence[int]) -> str:
     """Return the ranks as people write them: ``rank 3``, ``ranks 2, 3 and 12 more``."""
-    shown = ", ".join(map(str, ranks[:_SHOWN]))
-    more = f" and {len(ranks) - _SHOWN} more" if len(ranks) > _SHOWN else ""
-    return f"rank{'s' if len(ranks) > 1 else ''} {shown}{more}"
+    return f"rank{'s' if len(ranks) > 1 else ''} {listed(ranks)}"

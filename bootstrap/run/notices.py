@@ -12,13 +12,21 @@ AT_ONCE = ("nvml", "head-address")
 """How the findings begin that the head shows as they come: a node that has lost its GPUs may join, and the run end with
 0; one that reaches the head only at another address than Ray's does not join."""
 _NAMED = 6
-"""Ranks that a line names."""
+"""Ranks with the same report that a line names."""
+_LISTED = 8
+"""Maximum number of ranks in a message."""
 _FINDINGS = 8
 """Lines of findings in the table of missing ranks."""
 _OF_ONE = 32
 """Texts of one node that are logged: in an open run anyone who knows its id may be a node."""
 _LENGTH = 1000
 """Characters of a text that are logged."""
+
+
+def listed(items: Sequence[object]) -> str:
+    """Return ranks, or what is said of each, in a row: ``1, 2``; of many the first ones, ``and 12 more``."""
+    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return ", ".join(map(str, items[:_LISTED])) + more
 
 
 class Together:

@@ -19,14 +19,14 @@ from bootstrap.raynode import endings
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.rejections import Rejections, Standing
-from bootstrap.run.notices import LateFindings, findings_of
+from bootstrap.run.notices import LateFindings, findings_of, listed
 from bootstrap.settings import Settings
 
 Ask = Callable[[], Awaitable[Mapping[str, Any]]]
 _MANY_NODES, _REST = 100, 4
 """With more nodes, pause between queries for that many times as long as the last one took: GCS's table is long then."""
-_SHOWN_IN_BRIEF, _SHOWN = 8, 32
-"""Maximum number of missing ranks in a log line, and in the final error."""
+_SHOWN = 32
+"""Maximum number of missing ranks in the final error."""
 _REJECTED_SHOWN = 5
 """Maximum number of rejected connections in the message of a time-out."""
 
@@ -138,7 +138,7 @@ class _Waiting:
         elif again := clock - self._said_at >= timeouts.STILL_LOOKING_S:
             details = _missing_in_brief(goal, now, members, details=True)
             waited = clock - self._begin
-            listens = goal.listens if not members and waited >= timeouts.NEVER_REACHED_S else ""
+            listens = goal.listens if not members and waited >= timeouts.UNSEEN_S else ""
             self._log.progress("; ".join(filter(None, [there, f"{details} after {waited:.0f} s", listens])))
         if changed or again:
             self._said, self._said_at = line, clock
@@ -146,7 +146,7 @@ class _Waiting:
             self._looked = True
             if unseen := [rank for rank in missing(goal, now) if rank not in members]:
                 self._log.warn(
-                    f"rank {_listed(unseen)} never seen after {clock - self._begin:.0f} s: {goal.look(unseen, [])}"
+                    f"rank {listed(unseen)} never seen after {clock - self._begin:.0f} s: {goal.look(unseen, [])}"
                 )
         for finding in self._findings.new(members, missing(goal, now), clock):
             self._log.warn(finding)
@@ -168,11 +168,6 @@ def missing(goal: Goal, now: Count) -> list[int]:
     return [rank for rank in range(goal.size or goal.minimum) if rank not in now.ready]
 
 
-def _listed(ranks: Sequence[int]) -> str:
-    more = f" and {len(ranks) - _SHOWN_IN_BRIEF} more" if len(ranks) > _SHOWN_IN_BRIEF else ""
-    return ", ".join(map(str, ranks[:_SHOWN_IN_BRIEF])) + more
-
-
 def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member], *, details: bool = False) -> str:
     def how_far(rank: int) -> str:
         if rank in now.underprovisioned:
@@ -182,9 +177,7 @@ def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member], *, 
             return f"{rank} ({': '.join(filter(None, [members[rank].hello.host, members[rank].phase.value, detail]))})"
         return f"{rank} (not seen)"
 
-    ranks = missing(goal, now)
-    more = f" and {len(ranks) - _SHOWN_IN_BRIEF} more" if len(ranks) > _SHOWN_IN_BRIEF else ""
-    return "waiting for rank " + ", ".join(how_far(rank) for rank in ranks[:_SHOWN_IN_BRIEF]) + more
+    return f"waiting for rank {listed([how_far(rank) for rank in missing(goal, now)])}"
 
 
 def table(members: Mapping[int, Member], ranks: Sequence[int], clock: float) -> list[str]:
