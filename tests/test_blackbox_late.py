@@ -190,6 +190,7 @@ def test_a_worker_in_vain_says_what_is_in_the_folder_instead(site: Site) -> None
     worker = site.run(*shared, "--rank=1", "--head-timeout=4")
     worker.says("still looking for the head after ", "has no run's record", "fix: ", "findmnt -T")
     assert worker.wait() == 68
+    assert worker.verdict["hint"].startswith("look at the terminal or the log of the command on rank 0; it has not")
     env = {"RAY_BOOTSTRAP_RUN_ID": f"{site.run_id}-other", "FAKE_RAY_CLUSTER": str(site.folder / "home")}
     other = site.run(*shared, "--rank=0", env=env)
     other.says("the roll call is open")

@@ -219,7 +219,7 @@ def test_after_a_minute_it_says_once_how_to_look_at_who_has_never_come(monkeypat
     async def body(cluster: Cluster) -> None:
         with pytest.raises(QuorumTimeout):
             await cluster.wait(goal(size=3, timeout=0.4), {1: member(1, Phase.WAITING, 0.0)})
-        assert cluster.logged.getvalue().count("rank 2 never seen after 0 s: look at rank [2]\n") == 1
+        assert cluster.logged.getvalue().count("rank 2 never seen after 0 s; fix: look at rank [2]\n") == 1
 
     during([[node(0)]], body)
 

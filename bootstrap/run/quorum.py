@@ -145,9 +145,8 @@ class _Waiting:
         if clock - self._begin >= timeouts.UNSEEN_S and not self._looked:
             self._looked = True
             if unseen := [rank for rank in missing(goal, now) if rank not in members]:
-                self._log.warn(
-                    f"rank {listed(unseen)} never seen after {clock - self._begin:.0f} s: {goal.look(unseen, [])}"
-                )
+                what = f"rank {listed(unseen)} never seen after {clock - self._begin:.0f} s"
+                self._log.warn(f"{what}; fix: {goal.look(unseen, [])}")
         for finding in self._findings.new(members, missing(goal, now), clock):
             self._log.warn(finding)
 

@@ -18,6 +18,7 @@ from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.raynode import command, environment, ports
 from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous, by_launcher, with_secret_record
+from bootstrap.rendezvous.around import RANK_0
 from bootstrap.rendezvous.discovery import find_head, introduce
 from bootstrap.rendezvous.ending import RunEnded
 from bootstrap.rollcall.client import Membership
@@ -41,8 +42,8 @@ async def run_worker(run: Context, identity: NodeIdentity, rendezvous: Rendezvou
         return await _join_and_stay(run, identity, rendezvous, starter)
     except (HeadNotFound, RayDied) as error:  # RayDied: the head is lost
         between = "if the head lives, `ip route` and `nft list ruleset` on both nodes"
-        hints = [how_to_look(identity.launcher, run.host, [0]), error.hint or between]
-        error.hint = "; ".join(hints)
+        look, more = how_to_look(identity.launcher, run.host, [0]), error.hint or between
+        error.hint = f"{look}; {more.removeprefix(RANK_0).lstrip(':; ')}"  # which says the same in general
         raise
 
 
