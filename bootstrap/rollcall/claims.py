@@ -69,9 +69,11 @@ class Claims:
         self._timer, now = None, asyncio.get_running_loop().time()
         for newcomer, claim in list(self._claims.items()):
             line = claim.holder.connection
-            if line is None or not line.open:
+            if line is None:
                 self.forget(newcomer)
                 self.admit(newcomer, claim.hello)
+            elif not line.open:
+                continue  # the loss of the holder comes first, or it would count as that of the newcomer
             elif claim.holder.phase.is_loss:
                 continue  # it is alive, but drains or is about to say bye: Kubernetes replaces pods that terminate
             elif claim.pinged is None:
