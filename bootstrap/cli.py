@@ -124,6 +124,13 @@ def _main(argv: list[str]) -> int:
         flags, switches, found = _parse(command, ours)
     if "on_all" in switches and command != "check":
         found.append("--run goes with check: ray-bootstrap check --run")
+    if "on_all" in switches and command == "check":
+        given = (("--json", "as_json" in switches), ("a workload", bool(workload)))
+        found += [
+            f"check --run with {what}: it prints a table, and runs nothing; leave {what} out"
+            for what, is_given in given
+            if is_given
+        ]
     if flags is None:
         return 0
     if not sys.platform.startswith("linux"):

@@ -17,7 +17,8 @@ from bootstrap.probe import exchange, messages
 from bootstrap.probe.dialer import Prober, probe
 from bootstrap.probe.messages import GCS, NODE_MANAGER, PROBE, Outcome, Target
 from bootstrap.probe.responder import Responder
-from bootstrap.run.pairs import ALL_PAIRS, MORE, Pairs, Place, matrix, plan
+from bootstrap.run.check_all import matrix
+from bootstrap.run.pairs import ALL_PAIRS, MORE, Pairs, Place, plan
 
 RUN = "run/7 of ü"
 KEY = exchange.make_key(SECRET, RUN, 0)

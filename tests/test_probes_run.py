@@ -95,6 +95,13 @@ def test_the_switch_goes_with_check_alone(site: Site) -> None:
     assert "--run goes with check: ray-bootstrap check --run" in node.err
 
 
+@pytest.mark.parametrize("args", [["--json"], ["--", "true"]])
+def test_a_check_of_all_nodes_takes_neither_json_nor_a_workload(site: Site, args: list[str]) -> None:
+    node = site.run("check", "--run", *args)
+    assert node.wait() == 64
+    assert "it prints a table, and runs nothing; leave " in node.err
+
+
 def test_a_check_says_whom_it_waits_for(site: Site) -> None:
     site.shorten(STILL_LOOKING_S=0.5)
     head = check(site, 0, 2, "--quorum-timeout=60")

@@ -6,8 +6,8 @@ from bootstrap.model import Phase
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.wire import Connection
 
-MOST_FINDINGS = 16
-"""Findings that the head keeps of each node."""
+MOST_FINDINGS, LONGEST_FINDING = 16, 1000
+"""Findings that the head keeps of each node, and the characters that it keeps of one."""
 
 
 @dataclass(slots=True)

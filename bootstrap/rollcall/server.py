@@ -19,7 +19,7 @@ from bootstrap.rollcall.clock import Clocks
 from bootstrap.rollcall.handshake import Handshakes
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.listener import Listener
-from bootstrap.rollcall.member import MOST_FINDINGS, Member
+from bootstrap.rollcall.member import LONGEST_FINDING, MOST_FINDINGS, Member
 from bootstrap.rollcall.rejections import Rejections
 from bootstrap.rollcall.stall import StallDetector
 from bootstrap.rollcall.wire import Connection, Message, encode, text
@@ -256,7 +256,8 @@ class RollCall:
             self._turn(member, phase, detail)
 
     def _hear_finding(self, member: Member, message: Message) -> None:
-        if len(member.findings) < MOST_FINDINGS and (finding := text(message, "text")) not in member.findings:
+        finding = text(message, "text")[:LONGEST_FINDING]
+        if len(member.findings) < MOST_FINDINGS and finding not in member.findings:
             member.findings.append(finding)
             self.on_finding(member, finding)
 

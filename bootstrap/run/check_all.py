@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 from bootstrap import timeouts
 from bootstrap.errors import PreflightFailed, QuorumTimeout
@@ -12,8 +13,11 @@ from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.run import quorum
 from bootstrap.run.context import Context
 from bootstrap.run.node_watch import NodeWatch, minimum_nodes
-from bootstrap.run.pairs import matrix
+from bootstrap.run.pairs import Pairs
 from bootstrap.run.shutdown import CHECK
+
+_WHOLE = 16
+"""Nodes up to which the matrix has a row for each."""
 
 
 async def check_all(run: Context, identity: NodeIdentity, watch: NodeWatch) -> Verdict:
@@ -75,3 +79,38 @@ async def _until(watch: NodeWatch, condition: Callable[[], bool]) -> None:
     while not condition():
         changed.clear()
         await changed.wait()
+
+
+def matrix(pairs: Pairs, ranks: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of a table: a row for each node that probes, a column for each that is probed.
+
+    With more than :data:`_WHOLE` nodes, a line for each bad pair instead.
+    """
+    if len(ranks) > _WHOLE:
+        for source, to in sorted(pairs.bad):
+            yield f"{pairs.name(source)} -> {pairs.name(to)}: {_cell(pairs, source, to)}"
+        return
+    rows = [["from \\ to", *map(str, ranks)]]
+    rows += [[_row_name(pairs, source), *(_cell(pairs, source, to) for to in ranks)] for source in ranks]
+    widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _row_name(pairs: Pairs, rank: int) -> str:
+    place = pairs.places.get(rank)
+    return f"{rank} {place.host}" if place else str(rank)
+
+
+def _cell(pairs: Pairs, source: int, to: int) -> str:
+    if source == to:
+        return "."
+    found = [outcome for (a, b, _), outcome in pairs.outcomes.items() if (a, b) == (source, to)]
+    failed = [outcome for outcome in found if outcome.error]
+    if not failed:
+        return "ok" if found else "-"
+    if failed[0].stalled:
+        return "MTU"
+    return next(
+        (word for word in ("no answer", "no route", "refused", "unreachable") if word in failed[0].error), "failed"
+    )

@@ -154,6 +154,8 @@ class HeadProbes:
         self._take(0, outcome)
 
     def _take(self, rank: int, outcome: Outcome) -> None:
+        if self._over:
+            return  # its target may have stopped answering by then
         if self.pairs.record(rank, outcome) and self._report is None:
             loop = asyncio.get_running_loop()
             self._report = loop.call_later(timeouts.PROBE_COLLECT_S, self.report)

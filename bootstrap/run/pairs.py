@@ -3,10 +3,9 @@
 Pure: :mod:`bootstrap.run.head_probes` sends the plan to the nodes and logs the words.
 """
 
-import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bootstrap.model import join_host_port
@@ -102,8 +101,9 @@ class Pairs:
 
     def give_up(self, rank: int) -> None:
         """Forget what the node of this rank, which is lost, has still to probe or to answer."""
-        for key in [key for key in self.targets if key not in self.outcomes and rank in key[:2]]:
-            del self.targets[key]
+        if self.outstanding:  # in a large run each look at all of them takes milliseconds
+            for key in [key for key in self.targets if key not in self.outcomes and rank in key[:2]]:
+                del self.targets[key]
         self._new = {pair: names for pair, names in self._new.items() if rank not in pair}
 
     @property
@@ -259,42 +259,3 @@ def _mbit(rate: float) -> str:
 
 def _ms(microseconds: float) -> str:
     return f"{microseconds / 1000:.3g} ms"
-
-
-_WHOLE = 16
-"""Nodes up to which the matrix has a row for each."""
-
-
-def matrix(pairs: Pairs, ranks: Sequence[int]) -> Iterator[str]:
-    """Yield the lines of a table: a row for each node that probes, a column for each that is probed.
-
-    With more than :data:`_WHOLE` nodes, a line for each bad pair instead.
-    """
-    if len(ranks) > _WHOLE:
-        for source, to in sorted(pairs.bad):
-            yield f"{pairs.name(source)} -> {pairs.name(to)}: {_cell(pairs, source, to)}"
-        return
-    rows = [["from \\ to", *map(str, ranks)]]
-    rows += [[_row_name(pairs, source), *(_cell(pairs, source, to) for to in ranks)] for source in ranks]
-    widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _row_name(pairs: Pairs, rank: int) -> str:
-    place = pairs.places.get(rank)
-    return f"{rank} {place.host}" if place else str(rank)
-
-
-def _cell(pairs: Pairs, source: int, to: int) -> str:
-    if source == to:
-        return "."
-    found = [outcome for (a, b, _), outcome in pairs.outcomes.items() if (a, b) == (source, to)]
-    failed = [outcome for outcome in found if outcome.error]
-    if not failed:
-        return "ok" if found else "-"
-    if failed[0].stalled:
-        return "MTU"
-    return next(
-        (word for word in ("no answer", "no route", "refused", "unreachable") if word in failed[0].error), "failed"
-    )
