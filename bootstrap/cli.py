@@ -10,7 +10,7 @@ import resource
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import click
@@ -109,6 +109,17 @@ def main(argv: Sequence[str]) -> int:
         return INTERNAL_STATUS
 
 
+def _misplaced(command: str, switches: Collection[str], workload: Sequence[str]) -> Iterator[str]:
+    """Yield a fault for each use of ``--run`` that cannot work."""
+    if "on_all" not in switches:
+        return
+    if command != "check":
+        yield "--run goes with check: ray-bootstrap check --run"
+    for what, is_given in (("--json", "as_json" in switches), ("a workload", bool(workload))):
+        if command == "check" and is_given:
+            yield f"check --run with {what}: it prints a table, and runs nothing; leave {what} out"
+
+
 def _main(argv: list[str]) -> int:
     command = argv.pop(0) if argv and argv[0] in _COMMANDS else "run"
     ours, workload = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
@@ -122,15 +133,7 @@ def _main(argv: list[str]) -> int:
         ours = ["--help"]
     with _printed():
         flags, switches, found = _parse(command, ours)
-    if "on_all" in switches and command != "check":
-        found.append("--run goes with check: ray-bootstrap check --run")
-    if "on_all" in switches and command == "check":
-        given = (("--json", "as_json" in switches), ("a workload", bool(workload)))
-        found += [
-            f"check --run with {what}: it prints a table, and runs nothing; leave {what} out"
-            for what, is_given in given
-            if is_given
-        ]
+    found += _misplaced(command, switches, workload)
     if flags is None:
         return 0
     if not sys.platform.startswith("linux"):
