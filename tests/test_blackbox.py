@@ -106,7 +106,7 @@ def test_what_the_workload_finds_in_its_environment(site: Site) -> None:
 
 def test_how_ray_is_started_on_a_head(site: Site) -> None:
     args = ["--num-cpus=3", "--num-gpus=2", "--memory=2Gi", "--object-store-memory=100Mi", "--resources", '{"disk": 2}']
-    args += ["--labels=zone=a", "--gcs-port=6391", "--dashboard-port=8391", "--ray-client-server-port=10391"]
+    args += ["--labels=zone=a", "--gcs-port=6392", "--dashboard-port=8391", "--ray-client-server-port=10391"]
     args += ["--dashboard-agent-listen-port=30391", "--metrics-export-port=30392", "--dashboard-agent-grpc-port=30393"]
     args += ["--runtime-env-agent-port=30394", "--min-worker-port=20000", "--max-worker-port=20999"]
     args += ["--ray-start-arg=--verbose", "--ignore-check=gpus"]
@@ -117,7 +117,7 @@ def test_how_ray_is_started_on_a_head(site: Site) -> None:
     assert label.endswith(",zone=a")
     assert [argument for argument in node.argv if argument != label] == [
         "--head",
-        "--port=6391",
+        "--port=6392",
         "--node-ip-address=127.0.0.1",
         f"--temp-dir={node.temp_dir}",
         "--num-cpus=3",
@@ -413,8 +413,8 @@ def test_the_logs_are_copied(site: Site) -> None:
 
 
 def test_without_a_workload_the_cluster_stays_until_it_is_stopped(site: Site) -> None:
-    node = site.run("--gcs-port=6391")
-    node.says("no workload was given: the cluster stays until it is stopped; to use it: RAY_ADDRESS=127.0.0.1:6391")
+    node = site.run("--gcs-port=6393")
+    node.says("no workload was given: the cluster stays until it is stopped; to use it: RAY_ADDRESS=127.0.0.1:6393")
     node.send(signal.SIGTERM)
     assert node.wait() == 143
     assert (node.verdict["source"], node.verdict["retryable"]) == ("stopped", True)

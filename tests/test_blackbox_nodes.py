@@ -47,11 +47,12 @@ def test_a_workload_that_is_not_there_is_told_before_ray_starts(site: Site) -> N
 
 
 def test_how_ray_is_started_on_a_worker(site: Site) -> None:
-    ports = ["--gcs-port=6391", "--dashboard-port=8391", "--object-manager-port=8076", "--node-manager-port=8077"]
-    head, worker = site.several(2, *ports)
+    for_head = ["--gcs-port=6394", "--dashboard-port=8394"]
+    head = site.rank(0, 2, *for_head)
+    worker = site.rank(1, 2, *for_head, "--object-manager-port=8076", "--node-manager-port=8077")
     assert statuses(head, worker) == [0, 0]
-    assert {"--head", "--port=6391", "--dashboard-port=8391"} <= set(head.argv)
-    assert worker.argv[0] == "--address=127.0.0.1:6391"
+    assert {"--head", "--port=6394", "--dashboard-port=8394"} <= set(head.argv)
+    assert worker.argv[0] == "--address=127.0.0.1:6394"
     assert {"--node-ip-address=127.0.0.2", "--object-manager-port=8076", "--node-manager-port=8077"} <= set(worker.argv)
     assert [word for word in worker.argv if word.startswith(("--port", "--dashboard-port", "--dashboard-host"))] == []
     (labels,) = [word for word in worker.argv if word.startswith("--labels=")]
