@@ -269,7 +269,7 @@ def test_a_worker_is_killed_after_the_quorum(make_hosts):
     agents.kill_at_once(1, "supervisor", "standby", "agent")
     head, worker = agents.wait()
     check("worker-all-three-fail", there=worker, elsewhere=[head])
-    assert "rank 1 (node-1)" in agents.err(0).splitlines()[-2]
+    assert "rank 1 (node-1) was lost" in "".join(agents.err(0).splitlines()[-3:])
     left = hosts[1].leftovers()
     assert [p for p in left if "raylet" in p.cmdline]
     again = start(hosts[1:], workload=["true"], run="next")
