@@ -59,10 +59,10 @@ class Clocks:
         alike = [each for each in self._offsets.values() if abs(each.seconds - offset.seconds) <= CLOCK_TOLERANCE]
         if len(alike) >= _ALIKE and 2 * len(alike) > len(self._offsets) + 1:  # the head's is one of them, too
             return self._blame_head(alike)
-        finding = f"its clock differs by {offset} from the head's: `timedatectl` on both shows which is wrong"
+        finding = f"its clock differs by {offset} from the head's; fix: `timedatectl` on both shows which is wrong"
         member.findings.append(finding)
         self._accused.append((member, finding))
-        return f"its clock differs by {offset}"
+        return finding
 
     def _blame_head(self, alike: list[Offset]) -> str:
         for member, finding in self._accused:
