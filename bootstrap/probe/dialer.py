@@ -15,7 +15,7 @@ from bootstrap.probe.messages import ANSWERED, PORTS, Outcome, Target
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rollcall import auth
 
-AT_ONCE = 4
+_AT_ONCE = 4
 """Probes that a node has under way at the same time."""
 _MIN_RTT = 148
 """Offset of tcpi_min_rtt in struct tcp_info (include/uapi/linux/tcp.h), in microseconds; Linux 4.6."""
@@ -34,7 +34,7 @@ class Prober:
     :param on_outcome: called with each result.
     """
 
-    def __init__(self, key: bytes, rank: int, on_outcome: Callable[[Outcome], None], at_once: int = AT_ONCE) -> None:
+    def __init__(self, key: bytes, rank: int, on_outcome: Callable[[Outcome], None], at_once: int = _AT_ONCE) -> None:
         self._key, self._rank, self._on_outcome = key, rank, on_outcome
         self._turns = asyncio.Semaphore(at_once)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from bootstrap.files.manifest import FileDigests
@@ -42,8 +43,11 @@ class FileRecord(Protocol):
     def end_files(self, end: End) -> FileDigests:
         """Return the files that :meth:`write_end` makes and that do not stay, so that a dead agent's can be removed."""
 
-    def write_end(self, end: End) -> None:
-        """Publish how the run ended, for nodes that come later. :raises OSError: if it cannot be written."""
+    def write_end(self, end: End) -> Path | None:
+        """Publish how the run ended, for nodes that come later; return where, or None if another head is there now.
+
+        :raises OSError: if it cannot be written.
+        """
 
     def take(self, end: End) -> None:
         """Note that this node has believed it: the last one removes it. :raises OSError: if that is not possible."""

@@ -207,8 +207,8 @@ class SharedFolder:
         content = digest(ending.encode(end, self.run_id, self.attempt, self._nonce))
         return {f"{folder}/.{self.end_name}.{self._nonce}": content for folder in self.owned_dirs}
 
-    def write_end(self, end: End) -> None:
-        """Write the record of the end beside this head's record, unless another head has replaced that.
+    def write_end(self, end: End) -> Path | None:
+        """Write the record of the end beside this head's, unless another head has replaced that; return its path.
 
         :raises OSError: if it cannot be written.
         """
@@ -216,6 +216,8 @@ class SharedFolder:
         with self._own_folder() as (path, folder):
             if self._read(path, folder)[1] == self._nonce:
                 own_folder.replace(folder, self.end_name, text, f".{self.end_name}.{self._nonce}")
+                return path / self.end_name
+        return None
 
     def take(self, end: End) -> None:
         """Note that this node has believed the record of the end. :raises OSError: if that is not possible."""

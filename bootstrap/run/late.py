@@ -76,7 +76,8 @@ class LateNodes:
         end = End(verdict, run.host.hostname, time.time(), len(missing), missing if self._size else None)
         run.note(owned_files={**run.runtime.manifest.owned_files, **record.end_files(end)})
         try:
-            await interruptible(run, timeouts.SHARED_FOLDER_S, lambda: record.write_end(end))
+            if path := await interruptible(run, timeouts.SHARED_FOLDER_S, lambda: record.write_end(end)):
+                run.log.say(f"{_named(missing)} may come yet: {path} says how the run ended")
         except (OSError, TimedOut) as fault:
             what = str(fault) or f"its folder timed out after {timeouts.SHARED_FOLDER_S:g} s"
             run.log.warn(f"the record of the end, for {_named(missing)}, could not be written: {what}")

@@ -18,7 +18,7 @@ from bootstrap.run.context import Context
 from bootstrap.run.head_probes import HeadProbes
 from bootstrap.run.isolation import IsolationTimer
 from bootstrap.run.late import LateNodes
-from bootstrap.run.notices import AT_ONCE, Together, findings_of
+from bootstrap.run.notices import AT_ONCE, GroupedReports, findings_of
 from bootstrap.settings import Settings
 
 _WAITS = "; the run waits for another node with this rank"
@@ -53,7 +53,7 @@ class NodeWatch:
         self._secrets = dead_end.SecretWatch(identity, roll_call, self._stop_if_all_are_needed)
         roll_call.rejections.on_new = lambda _rejected: self._secrets.check()
         roll_call.on_finding = self._on_finding
-        self._reports = Together(run.log.warn)
+        self._reports = GroupedReports(run.log.warn)
 
     def _is_ending(self) -> bool:
         return self._run.lifecycle.reason is not None or self.roll_call.concluded

@@ -29,7 +29,7 @@ def listed(items: Sequence[object]) -> str:
     return ", ".join(map(str, items[:_LISTED])) + more
 
 
-class Together:
+class GroupedReports:
     """Logs texts with the nodes that they are about, each text :data:`timeouts.REPORTS_TOGETHER_S` after it came first.
 
     A text that has been logged waits :data:`timeouts.STILL_LOOKING_S` for more nodes with it.
