@@ -583,6 +583,7 @@ def clean(lines: Sequence[str]) -> list[str]:
         (r"ray-bootstrap\.[0-9a-f]{8}", "ray-bootstrap.0a1b2c3d"),
         (r"session_[0-9_-]+", "session_2026-11-22_12-00-00_000000_71"),
         (r"10\.77\.\d+\.", "10.77.0."),
+        (r"/\S+/ray-bootstrap-test-\d+", "/job"),
     ):
         kept = [re.sub(pattern, instead, line) for line in kept]
     return kept

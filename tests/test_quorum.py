@@ -184,10 +184,10 @@ SHORTFALLS = [
         "lower --expect-gpus",
     ),
     (
-        {"listens": "no node has reached this head at 10.0.0.1:7"},
+        {"listens": "no node has joined this head at 10.0.0.1:7"},
         [node(0)],
         {},
-        ["rank 1: never seen", "no node has reached this head at 10.0.0.1:7"],
+        ["rank 1: never seen", "no node has joined this head at 10.0.0.1:7"],
         "--head-address and --rollcall-port",
     ),
     ({"size": 100, "minimum": 100}, [node(0)], {}, ["1 of 100 nodes", "rank 32: never seen"], "--min-nodes"),

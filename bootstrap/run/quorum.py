@@ -234,7 +234,7 @@ def describe_address(address: HeadAddress) -> str:
     """Return where the roll call listens, and at which other addresses it may be reached."""
     others = ", ".join(address.others)
     more = f"; its other addresses: {others} (--node-ip, --interface)" if others else ""
-    return f"no node has reached this head, whose roll call listens at {address}{more}"
+    return f"no node has joined this head, whose roll call listens at {address}{more}"
 
 
 def with_rejected(error: QuorumTimeout, rejections: Rejections, now: float) -> QuorumTimeout:
@@ -250,6 +250,8 @@ def with_rejected(error: QuorumTimeout, rejections: Rejections, now: float) -> Q
     hint = error.hint
     if any(group.kind == "secret" for group in groups):
         hint = FIX_MISMATCH
+    elif groups[0].kind == "unfit":
+        hint = f"mend what {groups[0].peer} says of itself, if that is a node of this run"
     elif any(group.standing < Standing.UNPROVED for group in groups):
         hint = f"first check whether the rejected connections are this run's; then {error.hint}"
     return QuorumTimeout("\n".join([error.message, *lines]), hint=hint)
