@@ -61,6 +61,8 @@ CERTIFICATE_S = 30.0
 PROBE_S = 5.0
 """Limit for a probe to connect and be answered, and again for its packet test: TCP repeats a lost SYN after 1 and
 3 s."""
+PROBE_LATE_S = 0.5
+"""How late the end of a probe may come in a process that was not suspended meanwhile."""
 PROBE_COLLECT_S = 1.0
 """Delay between a failed probe and the lines about it: one broken node makes many fail."""
 PROBES_LAST_S = 30.0

@@ -136,3 +136,22 @@ async def test_who_waits_for_a_rank_says_nothing_else() -> None:
         newcomer.send(claim)
         assert await newcomer.gone()
         assert (head.misfits, head.phase(1)) == ([], Phase.WAITING)
+
+
+@looped
+async def test_a_newcomer_comes_after_the_loss_of_a_holder_whose_connection_is_closing() -> None:
+    """Else the loss would look like the newcomer's own, and end a run whose launcher replaces no node."""
+    async with a_head() as head, a_peer(head.port) as holder, a_peer(head.port) as newcomer:
+        await holder.enrol(hello(1))
+        await newcomer.agree()
+        (waiting,) = head.call.handshakes._pending
+        line = head.call.members[1].connection
+        assert line is not None
+        line.close("its machine is gone")  # asyncio reports that in a later turn of its loop
+        head.call._admit(waiting, hello(1, **OTHER))
+        assert (await newcomer.hear())["t"] == "welcome"
+        assert [news.partition(" (")[0] for news in head.news] == [
+            "1: host-1",
+            "1: lost: its machine is gone",
+            "1: other",
+        ]

@@ -20,8 +20,6 @@ _AT_ONCE = 4
 _MIN_RTT = 148
 """Offset of tcpi_min_rtt in struct tcp_info (include/uapi/linux/tcp.h), in microseconds; Linux 4.6."""
 _CHUNK = 64 * 1024
-_LATE_S = 0.5
-"""How late a time-out of :data:`timeouts.PROBE_S` may come in a process that runs."""
 SILENT = "it accepts the connection and says nothing"
 """What a probe meets where the kernel answers, and the agent does not."""
 
@@ -56,7 +54,7 @@ class Prober:
         async with self._turns:
             begun = clock()
             outcome = await probe(target, self._key, self._rank)
-            if outcome.error and clock() - begun > timeouts.PROBE_S + _LATE_S:
+            if outcome.error and clock() - begun > timeouts.PROBE_S + timeouts.PROBE_LATE_S:
                 # This process may have been stopped meanwhile; then its time-outs, and those of the other end, say
                 # nothing about the way between them.
                 outcome = await probe(target, self._key, self._rank)

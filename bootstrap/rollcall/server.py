@@ -217,7 +217,8 @@ class RollCall:
             self.handshakes.refuse(connection, "identity", error.message)
             return
         # With the verdict, a rank matters no more; each node of the run is to hear it.
-        if not self._verdict and (holder := self.members.get(rank)) is not None and holder.connected:
+        # A holder whose connection is closing has yet to be reported as lost: that comes first.
+        if not self._verdict and (holder := self.members.get(rank)) is not None and holder.connection is not None:
             self._claims.hold(connection, hello, holder)
             return
         versions, tls = version_clash(me, hello, any_python_patch=self.any_python_patch), tls_clash(me, hello)
