@@ -6,14 +6,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bootstrap import net, timeouts
+from bootstrap import timeouts
 from bootstrap.errors import RayDied, Refused
 from bootstrap.files.certificates import Issued
 from bootstrap.files.secret import Secret
 from bootstrap.model import HeadAddress, Phase, Verdict
-from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
+from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rollcall import auth, credential, wire
 from bootstrap.rollcall.auth import Authenticator
+from bootstrap.rollcall.dial import dial
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.refusal import NotThisHead, mismatch, refusal
 from bootstrap.rollcall.stall import StallDetector
@@ -50,6 +51,8 @@ class Membership:
     deadline: float | None = None
     """Until when the head waits for this node's Ray, on the event loop's clock; None for as long as the run lasts."""
     released: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    quorum: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """Done once the head has reached its quorum, after which its workload starts."""
     ended: asyncio.Future[Verdict] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _challenged: asyncio.Future[_Challenge] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _welcomed: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -67,6 +70,7 @@ class Membership:
         self.on_peers = self.early_peers.append
         self._hear_kind: Mapping[str, Callable[[Connection, Message], None]] = {
             "go": self._hear_go,
+            "quorum": self._hear_quorum,
             "certificate": self._hear_certificate,
             "ping": lambda connection, _message: connection.send(wire.BEAT),
             "peers": lambda _connection, message: self.on_peers(message),
@@ -102,30 +106,9 @@ class Membership:
             raise
 
     async def _greet(self, head: HeadAddress, timeout: float) -> None:
-        self._connection = await self._connect(head, timeout)
+        self._connection = await dial(head, timeout, lambda: Connection(self._hear, self._hear_bad_mac, self._closed))
         self._connection.send({"t": "hail", "v": auth.VERSION, "nonce": self._nonce})
         await self._challenged
-
-    async def _connect(self, head: HeadAddress, timeout: float) -> Connection:
-        """Connect to the first address that answers.
-
-        :raises OSError, UnicodeError: the error of the last address if none answers, or that of the look-up.
-        """
-        named = not net.is_address(head.host)
-        addresses = await run_in_thread(timeout, lambda: net.look_up(head.host)) if named else [head.host]
-        loop, failure = asyncio.get_running_loop(), OSError(f"{head.host} has no address")
-        for address in addresses:  # each gets an equal share of the time, since one may drop packets
-            try:
-                connecting = loop.create_connection(self._line, address, head.port)
-                return (await wait_for(timeout / len(addresses), connecting))[1]
-            except TimedOut:
-                failure = OSError(f"no answer from {address} within {timeout / len(addresses):g} s")
-            except OSError as error:
-                failure = OSError(net.reason(error) + (f" at {address}" if named else ""))
-        raise failure
-
-    def _line(self) -> Connection:
-        return Connection(self._hear, self._hear_bad_mac, self._closed)
 
     async def _enrol(self) -> None:
         await self._agree(await self._challenged)
@@ -205,7 +188,7 @@ class Membership:
         if self._connection is not None:
             self._connection.cut("left")
         waiting: tuple[asyncio.Future[Any], ...] = (self._challenged, self._welcomed, self._certified)
-        for future in (*waiting, self.released, self.ended):
+        for future in (*waiting, self.released, self.quorum, self.ended):
             if not future.done():
                 future.cancel()
             elif not future.cancelled():
@@ -248,6 +231,10 @@ class Membership:
             if "milliseconds" in message:
                 self.deadline = asyncio.get_running_loop().time() + wire.number(message, "milliseconds") / 1000
             self.released.set_result(gcs)
+
+    def _hear_quorum(self, _connection: Connection, _message: Message) -> None:
+        if not self.quorum.done():
+            self.quorum.set_result(None)
 
     def _hear_certificate(self, connection: Connection, message: Message) -> None:
         if connection.authenticator is None:

@@ -60,13 +60,14 @@ class RollCall:
     """GCS's address, once the members may start Ray."""
     deadline: float | None = None
     """Until when the head waits for its members' Ray, on the event loop's clock; None for as long as it lasts."""
+    concluded: bool = False  # whether the verdict has been sent
     _joined: dict[Connection, Member] = field(default_factory=dict)
     _free: int = 1
     """Lowest rank that may be free; all below it are taken."""
     _scan: int = 0
     _listener: Listener | None = None
     _timer: asyncio.TimerHandle | None = None
-    _verdict: bytes = b""
+    _announced: list[Callable[[], bytes]] = field(default_factory=list)
     _left: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -108,15 +109,25 @@ class RollCall:
         :param deadline: becomes :attr:`deadline`, from which each member learns how much time it has.
         """
         self.gcs, self.deadline = gcs_address, deadline
-        go = self._go()
+        self._announce(self._go)
+
+    def reach_quorum(self) -> None:
+        """Tell every member, including those that join later, that the cluster is complete."""
+        self.deadline = None
+        self._announce(lambda: encode({"t": "quorum"}))
+
+    def _announce(self, make: Callable[[], bytes]) -> None:
+        """Send a message to every member, and to each that joins later."""
+        self._announced.append(make)
+        message = make()
         for connection in self._joined:
-            connection.send(go)
+            connection.send(message)
 
     def _go(self) -> bytes:
-        if self.deadline is None:
-            return encode({"t": "go", "gcs": self.gcs})
-        left = max(0.0, self.deadline - asyncio.get_running_loop().time())
-        return encode({"t": "go", "gcs": self.gcs, "milliseconds": int(left * 1000)})
+        go: dict[str, str | int] = {"t": "go", "gcs": self.gcs}
+        if self.deadline is not None:
+            go["milliseconds"] = int(max(0.0, self.deadline - asyncio.get_running_loop().time()) * 1000)
+        return encode(go)
 
     async def deliver(self, verdict: Verdict, timeout: float, *, listen: bool = False) -> None:
         """Send the verdict to every member, and wait until they have left.
@@ -124,11 +135,10 @@ class RollCall:
         :param timeout: seconds to wait at most.
         :param listen: whether to go on listening: nodes that join later get the verdict, too.
         """
-        self._verdict = encode({"t": "verdict", **asdict(verdict)})
+        self.concluded = True
         if not listen and self._listener is not None:
             self._listener.close()
-        for connection in self._joined:
-            connection.send(self._verdict)
+        self._announce(lambda: encode({"t": "verdict", **asdict(verdict)}))
         self._claims.admit_all()
         with contextlib.suppress(TimedOut):
             await wait_for(timeout, self.until(lambda: not self._joined))
@@ -154,11 +164,6 @@ class RollCall:
     def listening(self) -> bool:
         """Return whether nodes can still join."""
         return self._listener is not None and self._listener.port is not None
-
-    @property
-    def concluded(self) -> bool:
-        """Return whether the verdict has been sent."""
-        return bool(self._verdict)
 
     def close(self) -> None:
         """Stop listening and cut the remaining connections."""
@@ -195,9 +200,9 @@ class RollCall:
 
     def _hear(self, connection: Connection, message: Message) -> None:
         if (member := self._joined.get(connection)) is not None:
-            if (hear := self._hear_kind.get(message["t"])) is None:
+            if message["t"] not in self._hear_kind:
                 raise ValueError(f"unknown message {message['t']!r}")
-            hear(member, message)
+            self._hear_kind[message["t"]](member, message)
         elif connection in self._claims:
             raise ValueError(f"{message['t'][:40]!r} before the welcome")
         elif (hello := self.handshakes.hear(connection, message)) is not None:
@@ -218,7 +223,7 @@ class RollCall:
             return
         # With the verdict, a rank matters no more; each node of the run is to hear it.
         # A holder whose connection is closing has yet to be reported as lost: that comes first.
-        if not self._verdict and (holder := self.members.get(rank)) is not None and holder.connection is not None:
+        if not self.concluded and (holder := self.members.get(rank)) is not None and holder.connection is not None:
             self._claims.hold(connection, hello, holder)
             return
         versions, tls = version_clash(me, hello, any_python_patch=self.any_python_patch), tls_clash(me, hello)
@@ -231,10 +236,8 @@ class RollCall:
         offset = self.handshakes.end(connection)
         self._joined[connection] = self.members[rank] = member
         connection.send({"t": "welcome", "rank": rank, "head": me.host})
-        if self.gcs:
-            connection.send(self._go())
-        if self._verdict:
-            connection.send(self._verdict)
+        for make in self._announced:
+            connection.send(make())
         clock = self._clocks.add(member, offset)
         self.on_change(member, f"{hello.host} ({hello.ip}) connected" + (f"; {clock}" if clock else ""))
 

@@ -107,7 +107,8 @@ class NodeWatch:
 
     def begin_workload(self) -> None:
         """Note that the quorum is reached: from now on a lost node ends the run only as the options say."""
-        self.quorum_reached, self.roll_call.deadline = True, None
+        self.quorum_reached = True
+        self.roll_call.reach_quorum()
         self.probes.finish_soon()
         self._isolation.check()
 
