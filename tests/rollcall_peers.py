@@ -221,7 +221,7 @@ class Peer:
             pass
         return True
 
-    async def hail(self, nonce: str = "0" * 32, version: Any = 3) -> dict[str, Any]:
+    async def hail(self, nonce: str = "0" * 32, version: Any = 4) -> dict[str, Any]:
         self.send({"t": "hail", "v": version, "nonce": nonce})
         return await self.hear()
 
