@@ -73,7 +73,7 @@ def test_a_mac_is_as_documented() -> None:
         assert signed == documented.sign(line)
         assert theirs.verify(signed.rstrip(b"\n")) == line.rstrip(b"\n")
     first = auth.Authenticator(SECRET, "worker", worker + head, "r", 3).sign(b'{"t":"beat"}\n')
-    assert first == b'{"t":"beat"} 1341df13c0b8100abd3cf1a1d9ea248a\n'
+    assert first == b'{"t":"beat"} 584e19948c93d56d241d437e2fc49123\n'
 
 
 @pytest.mark.parametrize("change", ["again", "skipped", "reflected", "changed", "another run", "another nonce", "none"])
@@ -344,24 +344,24 @@ async def test_a_rank_taken_over_in_the_moment_of_its_release_stays_with_the_new
 # --------------------------------------------------------------------------------------------- agreement before Ray
 
 
-def speak_protocol_4(monkeypatch: pytest.MonkeyPatch) -> None:
+def speak_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has workers, but not the head, speak another version of the protocol."""
-    monkeypatch.setattr(client, "auth", SimpleNamespace(**{**vars(auth), "VERSION": 4}))
+    monkeypatch.setattr(client, "auth", SimpleNamespace(**{**vars(auth), "VERSION": 5}))
 
 
 @looped
 async def test_another_protocol_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_head() as head:
-        speak_protocol_4(monkeypatch)
-        with pytest.raises(Refused, match=r"protocol 4 on 127\.0\.0\.1, 3 on head-host"):
+        speak_another_protocol(monkeypatch)
+        with pytest.raises(Refused, match=r"protocol 5 on 127\.0\.0\.1, 4 on head-host"):
             await join(head.address, hello())
-        assert head.call.rejected == ["127.0.0.1: protocol 4 on 127.0.0.1, 3 on head-host (0 s ago)"]
+        assert head.call.rejected == ["127.0.0.1: protocol 5 on 127.0.0.1, 4 on head-host (0 s ago)"]
 
 
 @looped
 async def test_another_protocol_of_another_run_is_just_not_this_head(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_head() as head:
-        speak_protocol_4(monkeypatch)
+        speak_another_protocol(monkeypatch)
         with pytest.raises(NotThisHead):
             await join(head.address, hello(run="other"))
 
