@@ -56,6 +56,8 @@ bench: .venv/test.stamp ## every figure of benchmarks/README.md but the roll cal
 	$(BENCH) ready --nodes 2 --rounds 5 --only ray-bootstrap "ray-bootstrap, TLS" --save $(RESULTS)/tls.json
 	$(BENCH) traffic --nodes 2 --rounds 5 --only ray-bootstrap "ray-bootstrap, TLS" --save $(RESULTS)/tls.json
 	$(BENCH) idle --nodes 2 --rounds 1 --only ray-bootstrap "ray-bootstrap, TLS" --save $(RESULTS)/tls.json
+	$(BIN)/python benchmarks/end.py slurm --nodes 4 --rounds 3
+	$(BIN)/python benchmarks/end.py pods --nodes 4 --rounds 3
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/plot.py
 
