@@ -10,7 +10,7 @@ from hosts import Host
 from kubelet import NAMESPACE, UID, Object, Pod
 
 CRDS = {"JobSet", "LeaderWorkerSet", "RayCluster", "RayService"}
-"""Their own schemas come with their controllers; what they hold of Kubernetes' own kinds is validated."""
+"""Kinds of other projects: validated as a whole by :mod:`custom_kinds`, and what they hold of Kubernetes' own kinds."""
 
 
 def native(thing: dict[str, Any]) -> Iterator[dict[str, Any]]:

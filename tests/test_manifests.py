@@ -10,9 +10,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import custom_kinds
 import kubelet
 import pytest
-from controllers import native, templates
+from controllers import CRDS, native, templates
 from entrypoint import ENTRYPOINT
 from kubelet import REPOSITORY
 
@@ -54,6 +55,8 @@ def test_every_object_is_valid(folder: str, version: str) -> None:
 
     assert pods(folder)
     for thing in rendered(folder):
+        if thing["kind"] in CRDS:
+            custom_kinds.validate(thing)
         for part in native(thing):
             assert kubernetes_validate.validate(part, version, strict=True) == version
 
