@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 CRDS = Path(__file__).parent / "crds"
-_OURS = frozenset(
-    {"x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource"}
-)
+_KNOWN = {"int-or-string", "preserve-unknown-fields", "embedded-resource", "list-type", "list-map-keys", "map-type"}
+_KNOWN |= {"validations"}
 
 
 class Invalid(Exception):
@@ -55,11 +54,10 @@ def validate(thing: dict[str, Any]) -> None:
 
 def _closed(schema: dict[str, Any], *, root: bool = False) -> dict[str, Any]:
     """The structural schema as a JSON Schema that permits named fields only."""
-    if unknown := [key for key in schema if key.startswith("x-kubernetes-e") and key not in _OURS]:
+    if unknown := {key for key in schema if key.startswith("x-")} - {f"x-kubernetes-{name}" for name in _KNOWN}:
         raise ValueError(f"{unknown} is not modelled")
-    kept = {
-        key: value for key, value in schema.items() if not key.startswith("x-") and key not in ("default", "format")
-    }
+    left_out = ("default", "format")
+    kept = {key: value for key, value in schema.items() if not key.startswith("x-") and key not in left_out}
     fields = {name: _closed(field) for name, field in schema.get("properties", {}).items()}
     if root or schema.get("x-kubernetes-embedded-resource"):
         fields |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
@@ -99,7 +97,7 @@ def _repeated(schema: dict[str, Any], value: Any, where: str) -> Iterator[str]:
 
 
 def not_evaluated(thing: dict[str, Any]) -> set[str]:
-    """The rules in CEL that the API server evaluates when it creates the object; those about ``oldSelf`` need an old one."""
+    """The rules in CEL that the API server evaluates when it creates the object; those on ``oldSelf`` are for updates."""
     schema = schemas()[thing["apiVersion"], thing["kind"]]
     return {rule for rule in _rules(schema, thing) if "oldSelf" not in rule}
 

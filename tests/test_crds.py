@@ -1,4 +1,4 @@
-"""What validates k8s/'s objects of other projects' kinds finds what the API server would refuse (test_manifests uses it)."""
+"""What validates k8s/'s objects of other projects' kinds, in test_manifests, finds what the API server would refuse."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_misspelt_field_is_found_at_any_depth(kind: str, path: str, field: str
     thing = copy.deepcopy(rendered(kind))
     custom_kinds.validate(thing)
     at(thing, path)[field] = {}
-    with pytest.raises(Invalid, match=rf"'{field}' was unexpected|{field}"):
+    with pytest.raises(Invalid, match=f"'{field}' was unexpected"):
         custom_kinds.validate(thing)
 
 
