@@ -97,7 +97,7 @@ def _repeated(schema: dict[str, Any], value: Any, where: str) -> Iterator[str]:
 
 
 def not_evaluated(thing: dict[str, Any]) -> set[str]:
-    """The rules in CEL that the API server evaluates when it creates the object; those on ``oldSelf`` are for updates."""
+    """The rules in CEL that the API server evaluates when it creates the object; those on ``oldSelf`` are not."""
     schema = schemas()[thing["apiVersion"], thing["kind"]]
     return {rule for rule in _rules(schema, thing) if "oldSelf" not in rule}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
 import hashlib
@@ -9,6 +10,7 @@ import json
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from bootstrap.rendezvous.own_folder import RECORD_MAX
 from bootstrap.rendezvous.shared_dir import SharedFolder
 from bootstrap.rendezvous.slurm import first
 from bootstrap.rendezvous.slurm import hosts as slurm_hosts
+from bootstrap.run.late import keep_fresh
 from bootstrap.settings import Settings, options
 
 HEAD = "127.0.0.1"
@@ -345,6 +348,46 @@ def test_a_record_is_private_and_whole_and_says_whose_it_is(tmp_path: Path, secr
     always = {"host", "port", "run_id", "attempt", "hostname", "time", "nonce"}
     assert set(content) == (always if secret is None else always | {"secret"})
     assert content.get("secret") == secret
+
+
+def test_the_next_head_removes_what_killed_heads_left_and_no_living_heads_record(tmp_path: Path) -> None:
+    killed, living = folder(tmp_path, "killed"), folder(tmp_path, "living")
+    for head in (killed, living):
+        head.announce(FIRST, SECRET.encode())
+    halfway = killed.folder / f".{killed.name}.0123456789abcdef"  # killed before the rename
+    halfway.write_text(SECRET)
+    theirs = killed.folder / "notes"
+    theirs.write_text("not ours")
+    before = time.time() - timeouts.RECORD_KEPT_S - 60
+    for path in (record(killed), halfway, record(living), theirs):
+        os.utime(path, (before, before))
+    living.refresh()
+    folder(tmp_path).announce(SECOND, None)
+    assert {path.name for path in killed.folder.iterdir()} == {folder(tmp_path).name, living.name, "notes"}
+    assert living.lookup().secret == SECRET.encode()
+
+
+def test_a_head_renews_its_record_as_long_as_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeouts, "RECORD_REFRESH_S", 0.01)
+    head, renewed = folder(tmp_path), []
+
+    class Record:
+        """The folder that a file server has lost for a while."""
+
+        def refresh(self) -> None:
+            head.refresh()
+            renewed.append(None)
+
+    async def live() -> None:
+        keep_fresh(Record())  # type: ignore[arg-type]
+        while len(renewed) < 2:
+            await asyncio.sleep(0.01)
+        head.announce(FIRST, None)
+        os.utime(record(head), (0, 0))
+        while record(head).stat().st_mtime < 1:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(live(), 30))
 
 
 def test_a_secret_that_is_made_fits_into_the_record(tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bootstrap import timeouts
 from bootstrap.files import ownership
 
 RECORD_MAX = 64 * 1024
 """Bytes; a record has some 400."""
+HEAD = "head-"
+"""How the names of heads' records begin; those of temporary files have a dot before it."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -99,3 +102,18 @@ def read(folder: int, name: str) -> tuple[dict[str, Any], int]:
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
     return content, stat.S_IMODE(status.st_mode)
+
+
+def sweep(folder: int, own: str) -> None:
+    """Remove the heads' records, with their secrets, that are :data:`timeouts.RECORD_KEPT_S` older than ``own``.
+
+    Their agents were all killed, and no next run on that node could clean up, as with a pod. The file server's clock
+    tells: ``own`` has just been written.
+    """
+    now = os.stat(own, dir_fd=folder, follow_symlinks=False).st_mtime
+    for name in names(folder):
+        if name.lstrip(".").startswith(HEAD):
+            with contextlib.suppress(OSError):
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and now - status.st_mtime > timeouts.RECORD_KEPT_S:
+                    os.unlink(name, dir_fd=folder)

@@ -40,6 +40,9 @@ class FileRecord(Protocol):
         :raises UsageError: if the record cannot be written.
         """
 
+    def refresh(self) -> None:
+        """Show this user's other heads that this one lives; without that they remove an old record. It may block."""
+
     def end_files(self, end: End) -> FileDigests:
         """Return the files that :meth:`write_end` makes and that do not stay, so that a dead agent's can be removed."""
 

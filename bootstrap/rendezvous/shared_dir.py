@@ -4,7 +4,7 @@ A record is a small JSON file with mode 0600, written atomically (temporary name
 hash of the run id, since a run id is free text. It holds the head's address and, if the head generated one, the run's
 secret. Several runs and several users may share the folder: each user's records are in a folder that only he can open.
 If another user has taken its name, the head makes one with a random ending, and the workers look through all that
-belong to this user.
+belong to this user. A head that lives renews its record's time; what a killed one leaves, the user's next head removes.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class SharedFolder:
     def __post_init__(self) -> None:
         self.folder = self.shared_dir / f"ray-bootstrap-{os.geteuid()}"
         self.spare = self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(4)}")
-        self.name = f"head-{self.run_hash}-{self.attempt}.json"
+        self.name = f"{own_folder.HEAD}{self.run_hash}-{self.attempt}.json"
         self.end_name = ending.name_for(self.run_hash, self.attempt)
         self._key = {"run_id": self.run_id, "attempt": self.attempt}
         self.owned_dirs: Sequence[str] = (str(self.folder), str(self.spare))
@@ -80,6 +80,7 @@ class SharedFolder:
                     own_folder.replace(folder, self.name, text, self._temporary)
                     faults = self._read(path, folder)[0].ignored
                     ending.purge(folder, self.end_name)
+                    own_folder.sweep(folder, self.name)
                 break
             except OSError as error:
                 # Another run's clean-up may have removed the folder while it was still empty.
@@ -88,6 +89,13 @@ class SharedFolder:
         if faults:
             hint = "use a folder that keeps file modes; or --secret-file=FILE, RAY_AUTH_TOKEN, --auth=off"
             raise UsageError([f"workers would reject the record {fault}" for fault in faults], hint=hint)
+
+    def refresh(self) -> None:
+        """Renew the time of the record, so that this user's other heads leave it in place."""
+        for path in self.owned_dirs:
+            with contextlib.suppress(OSError), own_folder.own(path) as folder:
+                if folder is not None:
+                    os.utime(self.name, dir_fd=folder, follow_symlinks=False)
 
     def lookup(self) -> Lookup:
         """Return the address and the secret in this run's record, if there is a valid one.

@@ -31,6 +31,7 @@ from bootstrap.run.certification import certify_head, make_authority
 from bootstrap.run.check_all import check_all
 from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
+from bootstrap.run.late import keep_fresh
 from bootstrap.run.node_watch import NodeWatch, minimum_nodes
 from bootstrap.settings import fixed_ports
 
@@ -127,6 +128,8 @@ async def open_roll_call(
     rendezvous = with_secret_record(rendezvous, secret, identity, run.host)
     await announce(run, rendezvous, address, secret.value if secret.is_in_record else None, timeout)
     watch.late.record = rendezvous.record or rendezvous.secret_record
+    if watch.late.record is not None:
+        keep_fresh(watch.late.record)
     run.log.say(f"the roll call is open at {address} (rendezvous {identity.rendezvous})")
     return secret, watch, address
 
