@@ -1,4 +1,7 @@
-"""What the controllers of Job, JobSet and LeaderWorkerSet make of their objects: pods, and an end."""
+"""What the controllers of Job, JobSet and LeaderWorkerSet make of their objects: pods.
+
+What becomes of a Job whose pods end: :mod:`job_controller`.
+"""
 
 from __future__ import annotations
 
@@ -105,31 +108,3 @@ def headless(name: str, labels: Mapping[str, str]) -> Object:
     """The Service that the controllers of JobSet and LeaderWorkerSet make."""
     spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": dict(labels)}
     return {"kind": "Service", "metadata": {"name": name}, "spec": spec}
-
-
-def outcome(job: Object, statuses: Sequence[int], disrupted: Sequence[int] = ()) -> str:
-    """What the Job becomes when its pods have ended so: Complete, PodFailurePolicy, BackoffLimitExceeded or Retry.
-
-    :param disrupted: ranks of the pods with the condition DisruptionTarget.
-    """
-    counted = 0
-    for rank, status in enumerate(statuses):
-        if status == 0 and rank not in disrupted:
-            continue
-        action = _action(job["spec"]["podFailurePolicy"]["rules"], status, rank in disrupted)
-        if action == "FailJob":
-            return "PodFailurePolicy"
-        counted += action == "Count"
-    if counted > job["spec"]["backoffLimit"]:
-        return "BackoffLimitExceeded"
-    return "Retry" if any(statuses) or disrupted else "Complete"
-
-
-def _action(rules: Sequence[Object], status: int, disrupted: bool) -> str:
-    """Of the first rule that matches; https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy"""
-    for rule in rules:
-        conditions = {c["type"] for c in rule.get("onPodConditions", ()) if c["status"] == "True"}
-        codes = rule.get("onExitCodes")
-        if (disrupted and "DisruptionTarget" in conditions) or (codes and status in codes["values"]):
-            return str(rule["action"])
-    return "Count"

@@ -61,7 +61,7 @@ class Job:
         self.created: list[tuple[float, int]] = []
         """When a pod of which index was made."""
         self.reason: str | None = None
-        """Why the Job ends: the reason of its condition FailureTarget, then Failed; of success "Complete"."""
+        """Why the Job has failed, as in its condition FailureTarget; "Complete" or "SuccessPolicy" if it has not."""
         self._started = 0.0
         self._since_success, self._last_failure = 0, 0.0
         self._recorded: set[int] = set()
@@ -157,7 +157,12 @@ class Job:
             return "MaxFailedIndexesExceeded"
         if failed and len(failed) + len(succeeded) >= self.spec["completions"]:
             return "FailedIndexes"
+        if any(set(_indexes(rule["succeededIndexes"])) <= set(succeeded) for rule in self._success_rules()):
+            return "SuccessPolicy"  # matchSuccessPolicy (success_policy.go): the Job is Complete
         return "Complete" if len(succeeded) >= self.spec["completions"] and not self.running else None
+
+    def _success_rules(self) -> Sequence[Object]:
+        return self.spec.get("successPolicy", {}).get("rules", ())
 
     def _action(self, pod: Pod) -> str | None:
         """Of the first rule that matches (``matchPodFailurePolicy``, pod_failure_policy.go); None: it counts."""
@@ -218,6 +223,23 @@ class Job:
         return Pod(index, before[-1].failures + counted, before[-1].ignored + (not counted))
 
 
+def _indexes(text: str) -> list[int]:
+    """Of "0,2-4"."""
+    pairs = [part.split("-") for part in text.split(",")]
+    return [index for pair in pairs for index in range(int(pair[0]), int(pair[-1]) + 1)]
+
+
 def _back_off(failures: int) -> float:
     """``getRemainingTimeForFailuresCount``, seconds from the last failure."""
     return 0.0 if failures == 0 else min(BACK_OFF_S * 2 ** (failures - 1), MOST_BACK_OFF_S)
+
+
+def outcome(job: Object, statuses: Sequence[int], disrupted: Collection[int] = ()) -> str:
+    """What a Job becomes when its first pods have ended so, at once: the reason of its end, or "Retry".
+
+    :param statuses: by rank.
+    :param disrupted: ranks of the pods with the condition DisruptionTarget.
+    """
+    its = Job(job)
+    its.end(dict(enumerate(statuses)), disrupted)
+    return its.reason or "Retry"

@@ -13,6 +13,7 @@ import kubelet
 import pytest
 from cluster import Agents
 from faults import check
+from job_controller import outcome
 from kubelet import Image
 
 pytestmark = [
@@ -68,7 +69,7 @@ def test_the_job_as_it_is_completes(pods, path):
     _, agents, hosts = pods(objects)
     assert agents.wait() == [0, 0]
     assert "PASS: 2 nodes" in agents.out(0)
-    assert controllers.outcome(kubelet.only(objects, "Job"), [0, 0]) == "Complete"
+    assert outcome(kubelet.only(objects, "Job"), [0, 0]) == "Complete"
     for rank in (0, 1):
         message = kubelet.termination_message(agents, rank)
         assert (message["status"], message["source"], message["rank"]) == (0, "workload", rank)
@@ -79,7 +80,7 @@ def test_the_job_as_it_is_completes(pods, path):
 @pytest.mark.parametrize(
     ("args", "env", "status", "becomes"),
     [
-        (["sh", "-c", "exit 3"], {}, 3, "BackoffLimitExceeded"),
+        (["sh", "-c", "exit 3"], {}, 3, "FailedIndexes"),
         (["no-such-program"], {}, 127, "PodFailurePolicy"),
         (None, {"RAY_BOOTSTRAP_NODES": "two"}, 64, "PodFailurePolicy"),
         (None, {"RAY_BOOTSTRAP_AUTH": "required"}, 64, "PodFailurePolicy"),
@@ -89,7 +90,7 @@ def test_a_failure_is_every_pods_and_the_jobs(pods, args, env, status, becomes):
     objects = changed(kubelet.render("k8s/base"), args, **env)
     _, agents, _ = pods(objects)
     assert agents.wait() == [status, status]
-    assert controllers.outcome(kubelet.only(objects, "Job"), [status, status]) == becomes
+    assert outcome(kubelet.only(objects, "Job"), [status, status]) == becomes
 
 
 @pytest.mark.parametrize("path", ["k8s/base", "k8s/overlays/ports"])
@@ -107,7 +108,7 @@ def test_the_pods_use_the_ports_of_the_network_policy_and_a_stop_is_no_failure(p
     agents.signal(0, signal.SIGTERM)
     grace = job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert agents.wait(seconds=grace) == [143, 143]
-    assert controllers.outcome(job, [143, 143], disrupted=[0]) == "Retry"
+    assert outcome(job, [143, 143], disrupted=[0]) == "Retry"
     assert secret not in agents.err(0) + agents.err(1)
 
 
@@ -119,9 +120,9 @@ def test_a_lost_head_fails_the_try_and_the_next_one_runs(pods):
     agents.signal(0, signal.SIGKILL)
     first, *others = agents.wait()
     check("pid-1", there=first, elsewhere=others)
-    assert controllers.outcome(job, [137, 76]) == "BackoffLimitExceeded"
-    job["spec"]["backoffLimit"] = job["spec"]["completions"]
-    assert controllers.outcome(job, [137, 76]) == "Retry"
+    assert outcome(job, [137, 76]) == "FailedIndexes"
+    job["spec"] |= {"backoffLimitPerIndex": 1, "maxFailedIndexes": 0}  # as components/retry
+    assert outcome(job, [137, 76]) == "Retry"
     for rank in (1, 0):  # the worker before its head, under the same run id
         kubelet.replace(objects, made, rank, hosts, IMAGE, agents)
     agents.prints(0, "up")
