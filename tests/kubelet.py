@@ -35,6 +35,15 @@ def render(path: str | Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(result.stdout))
 
 
+def with_components(tmp_path: Path, folder: str, *components: str) -> list[dict[str, Any]]:
+    """The objects of a folder with these of k8s/components added, as in a kustomization of one's own."""
+    here = tmp_path.resolve()
+    paths = (folder, *(f"k8s/components/{name}" for name in components))
+    its, *added = (os.path.relpath(REPOSITORY / path, here) for path in paths)
+    (here / "kustomization.yaml").write_text(f"resources: [{its}]\ncomponents: [{', '.join(added)}]\n")
+    return render(here)
+
+
 def only(objects: Sequence[Object], kind: str) -> Any:
     """The one object of this kind."""
     (found,) = (o for o in objects if o["kind"] == kind)

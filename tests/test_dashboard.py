@@ -11,7 +11,7 @@ from cluster import Agents, nothing_left, start
 pytestmark = [pytest.mark.hosts, pytest.mark.ray, pytest.mark.timeout(200)]
 
 USE = """
-import os, time, urllib.request
+import os, time, urllib.error, urllib.request
 import ray
 begun = time.monotonic()
 token = open(os.environ["RAY_AUTH_TOKEN_PATH"]).read().strip()
@@ -30,6 +30,22 @@ def answer(url):
 url = "http://" + ray.init(log_to_driver=False, logging_level="error").dashboard_url
 answer(url + "/api/version")
 print("dashboard", url, f"after {time.monotonic() - begun:.1f} s", flush=True)
+
+def ask(path, method="GET", **headers):
+    request = urllib.request.Request(url + path, headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return reply.status, reply.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers
+
+# As a browser: the page itself, what asks for the token, and then its cookie.
+page, _ = ask("/")
+closed, _ = ask("/api/version")
+wrong, _ = ask("/api/authenticate", "POST", Authorization="Bearer wrong")
+login, headers = ask("/api/authenticate", "POST", Authorization=f"Bearer {token}")
+opened, _ = ask("/api/version", Cookie=headers["Set-Cookie"].partition(";")[0])
+print("browser", page, closed, wrong, login, opened, flush=True)
 
 from ray.job_submission import JobSubmissionClient
 client = JobSubmissionClient(url)
@@ -81,9 +97,10 @@ print("agents answer", flush=True)
 
 def used(agents: Agents) -> str:
     """Its dashboard's URL, from what a run of USE wrote."""
-    dashboard, job, metrics = agents.out(0).splitlines()
+    dashboard, browser, job, metrics = agents.out(0).splitlines()
     _, url, _, seconds, _ = dashboard.split()
     assert float(seconds) < 30
+    assert browser == "browser 200 401 403 200 200"
     assert job == "job SUCCEEDED"
     assert metrics == "metrics"
     return url

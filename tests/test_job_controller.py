@@ -12,7 +12,7 @@ import pytest
 from controllers import native
 from job_controller import Job
 from kubelet import REPOSITORY
-from test_manifests import beyond_repair, rendered, with_components
+from test_manifests import beyond_repair, rendered
 
 pytestmark = [pytest.mark.requires("kubectl")]
 NODES = 3
@@ -54,7 +54,7 @@ def table() -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The Jobs of the two shapes, with three pods."""
-    tried = with_components(tmp_path_factory.mktemp("retry"), "k8s/base", "retry")
+    tried = kubelet.with_components(tmp_path_factory.mktemp("retry"), "k8s/base", "retry")
     made = {KEEP_RUNNING: rendered("k8s/base"), RETRY: tried}
     jobs = {name: kubelet.only(objects, "Job") for name, objects in made.items()}
     for job in jobs.values():
@@ -203,7 +203,7 @@ def test_the_heads_machine_is_lost(shapes: Mapping[str, Any]) -> None:
 
 
 def test_with_fewer_nodes_an_unfit_one_costs_its_own_rank(tmp_path: Path, shapes: Mapping[str, Any]) -> None:
-    its = kubelet.only(with_components(tmp_path, "k8s/base", "min-nodes"), "Job")
+    its = kubelet.only(kubelet.with_components(tmp_path, "k8s/base", "min-nodes"), "Job")
     its["spec"] |= {"completions": NODES, "parallelism": NODES}
     job = Job(its)
     job.end({2: 78})

@@ -16,8 +16,9 @@ import pytest
 from controllers import CRDS, native, templates
 from entrypoint import ENTRYPOINT
 from kubelet import REPOSITORY
+from pod_security import violations
 
-from bootstrap import errors, settings
+from bootstrap import errors, settings, timeouts
 
 pytestmark = [pytest.mark.requires("kubectl", "kubernetes-validate")]
 FOLDERS = sorted(
@@ -26,8 +27,10 @@ FOLDERS = sorted(
     if "kind: Kustomization" in path.read_text()
 )
 OF_JOBS = [folder for folder in FOLDERS if "kuberay" not in folder and "leaderworkerset" not in folder]
+PLAIN_JOBS = [folder for folder in OF_JOBS if "jobset" not in folder]
+COMPONENTS = sorted(path.name for path in REPOSITORY.glob("k8s/components/*"))
 VERSIONS = ("1.29", "1.37")
-"""Of Kubernetes: the oldest whose schema is right about podFailurePolicy, and the newest that the library has."""
+"""Of Kubernetes: the oldest that the docs promise, and the newest that the library has."""
 UNPRIVILEGED_ROOT = {"k8s/overlays/efa", "k8s/overlays/rdma"}
 
 _rendered: dict[str, list[dict[str, Any]]] = {}
@@ -40,16 +43,6 @@ def rendered(folder: str) -> list[dict[str, Any]]:
     return copy.deepcopy(_rendered[folder])
 
 
-def with_components(tmp_path: Path, folder: str, *components: str) -> list[dict[str, Any]]:
-    """The objects of a folder with these of k8s/components added, as in a kustomization of one's own."""
-    here = tmp_path.resolve()
-    its, *added = (
-        os.path.relpath(REPOSITORY / path, here) for path in (folder, *map("k8s/components/{}".format, components))
-    )
-    (here / "kustomization.yaml").write_text(f"resources: [{its}]\ncomponents: [{', '.join(added)}]\n")
-    return kubelet.render(here)
-
-
 def pods(folder: str) -> list[dict[str, Any]]:
     return [template["spec"] for thing in rendered(folder) for template in templates(thing)]
 
@@ -58,17 +51,21 @@ def jobs(folder: str) -> list[dict[str, Any]]:
     return [part for thing in rendered(folder) for part in native(thing) if part["kind"] == "Job"]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_every_object_is_valid(folder: str, version: str) -> None:
+def check_validity(objects: list[dict[str, Any]], version: str = VERSIONS[0]) -> None:
     import kubernetes_validate
 
-    assert pods(folder)
-    for thing in rendered(folder):
+    for thing in objects:
         if thing["kind"] in CRDS:
             custom_kinds.validate(thing)
         for part in native(thing):
             assert kubernetes_validate.validate(part, version, strict=True) == version
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_object_is_valid(folder: str, version: str) -> None:
+    assert pods(folder)
+    check_validity(rendered(folder), version)
 
 
 @pytest.mark.parametrize("kind", ["Job", "PodTemplate"])
@@ -85,7 +82,8 @@ def test_the_validation_finds_a_misspelt_field(kind: str) -> None:
 
 def test_there_is_an_overlay_for_everything_that_the_docs_promise() -> None:
     text = (REPOSITORY / "docs/kubernetes.md").read_text()
-    assert [folder for folder in FOLDERS if f"`{folder}`" not in text] == []
+    promised = set(re.findall(r"`(k8s/[a-z/-]+)`", text))
+    assert promised == {*FOLDERS, *(f"k8s/components/{name}" for name in COMPONENTS)}
 
 
 def beyond_repair() -> set[int]:
@@ -158,12 +156,16 @@ def test_pods_may_do_no_more_than_they_must(folder: str) -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_object_store_is_in_memory_and_fits(folder: str) -> None:
     for pod in pods(folder):
-        its = kubelet.container(pod)
-        mounts = {mount["mountPath"]: mount["name"] for mount in its["volumeMounts"]}
-        (volume,) = (volume for volume in pod["volumes"] if volume["name"] == mounts["/dev/shm"])
-        assert volume["emptyDir"]["medium"] == "Memory"
-        size, limit = volume["emptyDir"]["sizeLimit"], its["resources"]["limits"]["memory"]
-        assert int(size.removesuffix("Gi")) <= int(limit.removesuffix("Gi")) / 2
+        check_object_store(pod)
+
+
+def check_object_store(pod: dict[str, Any]) -> None:
+    its = kubelet.container(pod)
+    mounts = {mount["mountPath"]: mount["name"] for mount in its["volumeMounts"]}
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == mounts["/dev/shm"])
+    assert volume["emptyDir"]["medium"] == "Memory"
+    size, limit = volume["emptyDir"]["sizeLimit"], its["resources"]["limits"]["memory"]
+    assert int(size.removesuffix("Gi")) <= int(limit.removesuffix("Gi")) / 2
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -220,27 +222,57 @@ def test_the_pods_of_other_controllers_are_those_of_the_base(folder: str, differ
     assert pod == base
 
 
-@pytest.mark.parametrize("folder", ["k8s/base", "k8s/overlays/shared-fs"])
-def test_a_run_of_ones_own_as_in_the_docs(tmp_path: Path, folder: str) -> None:
+def sample(tmp_path: Path, folder: str) -> list[dict[str, Any]]:
+    """The objects of the kustomization in the docs, over this folder in the place of the base."""
     text = (REPOSITORY / "docs/kubernetes.md").read_text()
-    example = text.partition("```yaml\n")[2].partition("```")[0]
-    theirs = re.sub(r"https://\S+", os.path.relpath(REPOSITORY / folder, tmp_path.resolve()), example)
+    example = text.partition("```yaml\n")[2].partition("```")[0].replace("//k8s/base?", f"//{folder}?")
+    here = os.path.relpath(REPOSITORY, tmp_path.resolve())
+    theirs = re.sub(r"https://HOST/ray-bootstrap//(\S+)\?ref=TAG", rf"{here}/\1", example)
     (tmp_path / "kustomization.yaml").write_text(theirs)
-    objects = kubelet.render(tmp_path)
+    return kubelet.render(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["k8s/base", "k8s/overlays/gpu", "k8s/overlays/shared-fs"])
+def test_a_run_of_ones_own_as_in_the_docs(tmp_path: Path, folder: str) -> None:
+    objects = sample(tmp_path, folder)
+    check_validity(objects)
     job = kubelet.only(objects, "Job")
-    its = kubelet.container(job["spec"]["template"]["spec"])
+    pod = job["spec"]["template"]["spec"]
+    its = kubelet.container(pod)
+    assert violations(pod) == []
     assert (its["image"], its["args"]) == ("REGISTRY/train:7", ["--", "python", "train.py"])
     assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (4, 4)
-    assert next(entry for entry in its["env"] if entry["name"] == "RAY_BOOTSTRAP_NODES")["value"] == "4"
+    assert (job["spec"]["backoffLimitPerIndex"], job["spec"]["maxFailedIndexes"]) == (3, 0)
+    env = {entry["name"]: entry.get("value") for entry in its["env"]}
+    assert (env["RAY_BOOTSTRAP_NODES"], env["RAY_BOOTSTRAP_LOG_DIR"]) == ("4", "/logs")
+    check_object_store(pod)
+    (spread,) = pod["topologySpreadConstraints"]
     service, policy = kubelet.only(objects, "Service"), kubelet.only(objects, "NetworkPolicy")
     template = kubelet.only(objects, "Job")["spec"]["template"]
     assert template["spec"]["subdomain"] == service["metadata"]["name"] == "alice-ray"
-    for selector in (service["spec"]["selector"], policy["spec"]["podSelector"]["matchLabels"]):
+    selectors = [service["spec"]["selector"], policy["spec"]["podSelector"]["matchLabels"]]
+    for selector in (*selectors, spread["labelSelector"]["matchLabels"]):
         assert selector["app.kubernetes.io/instance"] == "alice"
         assert selector.items() <= template["metadata"]["labels"].items()
     assert policy["spec"]["ingress"][0]["from"][0]["podSelector"] == policy["spec"]["podSelector"]
-    reference = kubelet.container(template["spec"])["envFrom"][0]["configMapRef"]["name"]
+    reference = its["envFrom"][0]["configMapRef"]["name"]
     assert reference == kubelet.only(objects, "ConfigMap")["metadata"]["name"]
+    claims = [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
+    assert sorted(claims) == sorted(o["metadata"]["name"] for o in objects if o["kind"] == "PersistentVolumeClaim")
+
+
+@pytest.mark.parametrize("folder", PLAIN_JOBS)
+def test_the_components_fit_to_every_job_and_to_each_other(tmp_path: Path, folder: str) -> None:
+    objects = kubelet.with_components(tmp_path, folder, *COMPONENTS)
+    check_validity(objects)
+    spec = kubelet.only(objects, "Job")["spec"]
+    assert (spec["backoffLimitPerIndex"], spec["maxFailedIndexes"]) == (3, 0)
+    assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["Ignore", "Ignore", "FailIndex"]
+    assert set(spec["podFailurePolicy"]["rules"][2]["onExitCodes"]["values"]) == beyond_repair()
+    pod = spec["template"]["spec"]
+    asked = settings.load({}, {e["name"]: e["value"] for e in kubelet.container(pod)["env"] if "value" in e})
+    assert (asked.min_nodes, asked.log_dir) == (1, "/logs")
+    assert pod["terminationGracePeriodSeconds"] >= asked.grace + timeouts.COPY_LOGS_S + 20
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import signal
 from ipaddress import ip_address
 from pathlib import Path
@@ -63,9 +64,9 @@ def pods(make_hosts):
     return start
 
 
-@pytest.mark.parametrize("path", ["k8s/base", "k8s/overlays/shared-fs"])
-def test_the_job_as_it_is_completes(pods, path):
-    objects = kubelet.render(path)
+@pytest.mark.parametrize(("path", "components"), [("k8s/base", ["logs"]), ("k8s/overlays/shared-fs", [])])
+def test_the_job_as_it_is_completes(pods, tmp_path, path, components):
+    objects = kubelet.with_components(tmp_path, path, *components)
     _, agents, hosts = pods(objects)
     assert agents.wait() == [0, 0]
     assert "PASS: 2 nodes" in agents.out(0)
@@ -74,7 +75,9 @@ def test_the_job_as_it_is_completes(pods, path):
         message = kubelet.termination_message(agents, rank)
         assert (message["status"], message["source"], message["rank"]) == (0, "workload", rank)
         assert message["run_id"] == kubelet.UID
-    assert [path for path in hosts.shared.rglob("*") if path.is_file()] == []
+    left = [path.relative_to(hosts.shared).parts for path in hosts.shared.rglob("*") if path.is_file()]
+    assert {parts[1] for parts in left} == ({"rank-0", "rank-1"} if "logs" in components else set())
+    assert bool(components) is any(parts[-1] == "raylet.out" for parts in left)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +108,8 @@ def test_the_pods_use_the_ports_of_the_network_policy_and_a_stop_is_no_failure(p
     for rank, phase in enumerate(("running", "joined")):
         status = kubelet.execute(agents, rank, [*IMAGE.entrypoint, "status"], IMAGE.env)
         assert status.startswith(f"{phase} for ")
+    token = kubelet.execute(agents, 0, ["sh", "-c", "cat /tmp/ray-bootstrap.*/token"], IMAGE.env)
+    assert re.fullmatch("[0-9a-f]{64}", token)  # for the dashboard
     agents.signal(0, signal.SIGTERM)
     grace = job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert agents.wait(seconds=grace) == [143, 143]
@@ -186,13 +191,14 @@ def test_the_pods_of_a_leaderworkerset_stay_until_they_are_stopped(make_hosts):
     assert agents.wait() == [143, 143]
 
 
-def test_a_worker_pod_that_was_replaced_joins_again(pods):
+def test_a_worker_pod_that_was_preempted_or_has_crashed_is_replaced_and_joins(pods):
     objects = changed(kubelet.render("k8s/base"), ["sh", "-c", "echo up; exec sleep 600"])
     made, agents, hosts = pods(objects)
     agents.prints(0, "up")
-    agents.signal(1, signal.SIGTERM)
-    assert agents.wait([1]) == [143]
-    kubelet.replace(objects, made, 1, hosts, IMAGE, agents)
-    agents.says(1, "joined")
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        agents.signal(1, signum)
+        assert agents.wait([1])[0] in (128 + signum, -signum)  # a kubelet shows both as 128 + signum
+        kubelet.replace(objects, made, 1, hosts, IMAGE, agents)
+        agents.says(1, "joined")
     agents.signal(0, signal.SIGTERM)
     assert agents.wait() == [143, 143]
