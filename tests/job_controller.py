@@ -37,8 +37,8 @@ class Pod:
 
     @property
     def failed(self) -> bool:
-        """Phase Failed. A disrupted pod is deleted, which is a failure whatever its status (``isPodFailed``)."""
-        return self.status is not None and (self.status != 0 or self.disrupted)
+        """Phase Failed. With a podFailurePolicy, that a pod is being deleted is none yet (``isPodFailed``)."""
+        return self.status not in (None, 0)
 
     @property
     def active(self) -> bool:
@@ -124,7 +124,7 @@ class Job:
     @property
     def succeeded_indexes(self) -> list[int]:
         """``status.completedIndexes``."""
-        return sorted({pod.index for pod in self.pods if pod.status == 0 and not pod.failed})
+        return sorted({pod.index for pod in self.pods if pod.status == 0})
 
     # The controller (syncJob, job_controller.go)
 

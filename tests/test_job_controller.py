@@ -114,6 +114,15 @@ def test_a_workers_crash_leaves_the_head_and_its_logs(shapes: Mapping[str, Any])
     assert (job.reason, job.deleted, job.succeeded_indexes) == ("FailedIndexes", [], [0, 2])
 
 
+def test_a_preempted_head_is_not_enough_once_a_rank_has_failed(shapes: Mapping[str, Any]) -> None:
+    job = Job(shapes[KEEP_RUNNING])
+    job.end({1: 137})
+    job.end({0: 143, 2: 143}, disrupted=[0])
+    assert (job.wait(), job.running) == (10, [0, 2])
+    job.end({0: 75, 2: 75})
+    assert job.reason == "PodFailurePolicy"
+
+
 def test_backoff_limit_would_delete_the_head_for_it(shapes: Mapping[str, Any]) -> None:
     """As a real 1.32 did, 2-3 s later."""
     job = Job(as_with(shapes[KEEP_RUNNING], backoffLimit=0))
