@@ -36,7 +36,7 @@ class Phase(str, Enum):
     RUNNING = "running"
     """The head runs the workload."""
     LEAVING = "leaving"
-    """A worker was stopped and Ray drains it, within ``--grace``."""
+    """A worker was stopped alone and Ray drains it, within ``--grace``."""
     ENDING = "ending"
     """The verdict is known; everything is shut down."""
     LEFT = "left"

@@ -118,10 +118,16 @@ DAEMON_OR_SIGNAL_S = 0.1
 STOPPED_FIRST_S = 5.0
 """Delay before the loss of a stopped worker stops the run: the head may be about to be stopped, too (scancel). Also
 for a worker to come again whose welcome came too late for it."""
+STOPPED_ANSWER_S = 1.0
+"""Limit for the head to say whether it is stopping, too, before a stopped worker drains."""
+STOPPED_TOO_S = 0.7
+"""Delay before the head lets a stopped worker drain, as its own signal may be on the way: the rest of
+:data:`STOPPED_ANSWER_S` is for the network and a busy machine."""
 DRAIN_RESERVE_S = 1.0
 """Part of ``--grace`` that Ray's drain may not use, to send bye to the head and to end all processes."""
 DRAIN_START_S = 2.0
-"""Minimum time to start a drain, which imports Ray; with a ``--grace`` too short for it, the node is not drained."""
+"""Minimum time to start a drain, which imports Ray; with a ``--grace`` too short for it, and for the head's answer, the
+node is not drained."""
 
 HOLDER_PING_S = 0.1
 """Delay before the holder of a rank that a second node claims is pinged: what it sent before it died arrives earlier.

@@ -156,12 +156,19 @@ _SIGNALS = {
         SIGNAL,
     ),
     "stop-worker": Fault(
-        "the same to a worker", "its agent, which drains Ray there", "`--grace` for the tasks there", SIGNAL, WORKLOAD
+        "the same to a worker alone",
+        "its agent, which asks the head (0.7 s), then drains Ray there",
+        "`--grace` for the tasks there",
+        SIGNAL,
+        WORKLOAD,
+    ),
+    "stop-worker-head-hangs": Fault(
+        "the same to a worker whose head does not answer", "the same, after 1 s", "the same", SIGNAL, WORKLOAD
     ),
     "stop-worker-fail": Fault(FAIL, "the same; the head, by a message", "the same; the head after 5 s", SIGNAL, 76),
     "stop-all": Fault(
-        "the same to all nodes, within 5 s",
-        "every agent; the workers stay until the workload has ended",
+        "the same to all nodes, to the head 0.7 s after the first worker at most",
+        "every agent; the workers stay, and take new tasks, until the workload has ended",
         "`--grace`",
         SIGNAL,
         SIGNAL,

@@ -259,10 +259,48 @@ def test_a_signal_to_all_agents_leaves_the_workload_its_cluster(site: Site) -> N
     for node in reversed(nodes):
         node.send(TERM)
     nodes[0].says("saving", where="out")
-    nodes[2].is_in("leaving")
+    for worker in nodes[1:]:
+        worker.says("the head is stopping, too: this node stays for its workload, 3600 s at most")
+        worker.is_in("joined")
     (site.folder / "go").touch()
     assert [node.wait() for node in nodes] == [143, 143, 143]
     assert nodes[0].out == "up\nsaving\nsaved\n"
+    assert not list(site.folder.glob("*/record.drain"))
+    assert "leaving" not in nodes[0].err
+
+
+@pytest.mark.parametrize("how", ["grace", "signal", "raylet"])
+def test_a_worker_that_stays_for_the_head_leaves_before_it(site: Site, how: str) -> None:
+    head = site.rank(0, 2, "--grace=1h", workload=SAVES)
+    worker = site.rank(1, 2, "--grace=2" if how == "grace" else "--grace=1h", workload=SAVES)
+    head.says("up", where="out")
+    worker.is_in("joined")
+    head.send(TERM)
+    head.says("saving", where="out")
+    worker.send(TERM)
+    worker.says("the head is stopping, too: this node stays for its workload")
+    if how == "signal":
+        worker.send(INT)
+    elif how == "raylet":
+        os.kill(worker.raylet, KILL)
+    assert worker.wait() == 143
+    (site.folder / "go").touch()
+    assert head.wait() == 143
+    assert head.out == "up\nsaving\nsaved\n"
+
+
+def test_a_worker_whose_head_does_not_answer_drains(site: Site) -> None:
+    head, worker = site.several(2, workload=UNTIL_TOLD)
+    head.says("up", where="out")
+    worker.is_in("joined")
+    os.kill(head.agent, STOP)
+    worker.send(TERM)
+    worker.appears("record.drain")
+    os.kill(head.agent, CONT)
+    there = worker.wait()
+    head.says("rank 1 (", "leaving: stopped by SIGTERM")
+    (site.folder / "go").touch()
+    check("stop-worker-head-hangs", there=there, elsewhere=[head.wait()], signum=TERM, workload=0)
 
 
 @pytest.mark.parametrize("how", ["grace", "signal"])
@@ -286,7 +324,7 @@ def test_a_grace_that_is_too_short_to_drain_says_so(site: Site) -> None:
     worker.is_in("joined")
     worker.send(TERM)
     assert worker.wait() == 143
-    assert "--grace=0.5 is too short to drain Ray, so tasks here are killed; fix: --grace=3 or more" in worker.err
+    assert "--grace=0.5 is too short to drain Ray, so tasks here are killed; fix: --grace=4 or more" in worker.err
     assert not (worker.folder / "record.drain").exists()
     head.send(TERM)
     assert head.wait() == 143

@@ -200,17 +200,44 @@ def test_a_preempted_workers_task_ends_before_its_node_leaves(make_hosts):
     nothing_left(hosts)
 
 
+SAVES_LATE = """
+import signal, sys, time, ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+ray.init(log_to_driver=False, logging_level="error")
+
+@ray.remote(num_cpus=1)
+def where():
+    return ray.get_runtime_context().get_node_id()
+
+def save(signum, frame):
+    time.sleep(4)  # as long as a drained node that is idle would be gone
+    group = placement_group([{"CPU": 1}] * 2, strategy="STRICT_SPREAD")
+    ray.get(group.ready(), timeout=10)
+    parts = [PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index) for index in range(2)]
+    print("saved on", len({*ray.get([where.options(scheduling_strategy=p).remote() for p in parts], timeout=10)}))
+    remove_placement_group(group)
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, save)
+print("up", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+
+
 def test_all_are_told_to_stop(make_hosts):
-    """What scancel, a time limit and a deleted Job do: the head's workload has its grace all the same."""
+    """What scancel, a time limit and a deleted Job do: the program saves by new work on all nodes, within its grace."""
     hosts = make_hosts(2)
-    slow = "trap 'sleep 2; echo saved; exit 0' TERM; echo up; while :; do sleep 0.1; done"
-    agents = start(hosts, "--shared-dir=/shared", workload=["bash", "-c", slow])
+    agents = start(hosts, "--shared-dir=/shared", workload=[sys.executable, "-c", SAVES_LATE])
     agents.prints(0, "up")
-    agents.signal(1, signal.SIGTERM)
+    agents.signal(1, signal.SIGTERM)  # first: the head does not know yet that it will be stopped, too
+    time.sleep(0.2)
     agents.signal(0, signal.SIGTERM)
     first, *others = agents.wait()
     check("stop-all", there=first, elsewhere=others, signum=signal.SIGTERM)
-    assert agents.out(0).splitlines() == ["up", "saved"]
+    assert agents.out(0).splitlines() == ["up", "saved on 2"]
+    assert "leaving" not in agents.err(0)
     nothing_left(hosts)
 
 

@@ -37,6 +37,7 @@ from bootstrap.model import HeadAddress, Phase, Verdict
 from bootstrap.rollcall import auth, client, handshake, listener, server, wire
 from bootstrap.rollcall.admission import MOST_NODES, misfit, rank_for
 from bootstrap.rollcall.client import Membership
+from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.refusal import NotThisHead
 
 DONE = Verdict(7, "the workload said 7", "workload")
@@ -625,6 +626,44 @@ async def test_the_head_knows_how_far_each_is() -> None:
         await worker.leave("Ray did not start")
         await head.until(lambda: not head.call.members[1].connected)
         assert head.phase(1) is Phase.FAILED
+
+
+@pytest.mark.parametrize("stay", [True, False])
+@looped
+async def test_a_stopped_worker_asks_once_whether_to_stay(stay: bool) -> None:
+    async with a_head(SECRET) as head, a_wire(head.port) as between:
+        asked: list[int] = []
+
+        def answer(member: Member) -> None:
+            asked.append(member.rank)
+            head.call.answer_stopped(member, stay=stay)
+
+        head.call.on_stopped = answer
+        worker = await join(between.address, hello(1), SECRET)
+        worker.report(Phase.JOINED)
+        for _ in range(3):
+            worker.report_stopped()
+        assert await asyncio.wait_for(worker.stays, PATIENCE) is stay
+        await worker.leave("stopped by SIGTERM")
+        assert asked == [1]
+        assert head.news[1:2] == ["1: joined"]  # to ask is no change: it is no loss
+        assert [m for m in between.messages("head") if m["t"] in ("stay", "drain")] == [
+            {"t": "stay" if stay else "drain"}
+        ]
+        assert {"t": "stopped"} in between.messages("worker")
+
+
+@looped
+async def test_an_answer_to_a_worker_that_has_gone_meanwhile_is_dropped() -> None:
+    async with a_head() as head:
+        asked: list[Member] = []
+        head.call.on_stopped = asked.append
+        worker = await join(head.address, hello(1))
+        worker.report_stopped()
+        await worker.leave("stopped by SIGTERM")
+        await head.until(lambda: not head.call.present)
+        head.call.answer_stopped(asked[0], stay=True)
+        assert worker.stays.cancelled()
 
 
 @looped

@@ -53,6 +53,8 @@ class Membership:
     released: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     quorum: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """Done once the head has reached its quorum, after which its workload starts."""
+    stays: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """The head's answer to :meth:`report_stopped`: whether it is stopping, too, so that this node is to stay."""
     ended: asyncio.Future[Verdict] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _challenged: asyncio.Future[_Challenge] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _welcomed: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -72,6 +74,8 @@ class Membership:
             "go": self._hear_go,
             "quorum": self._hear_quorum,
             "certificate": self._hear_certificate,
+            "stay": self._hear_answer,
+            "drain": self._hear_answer,
             "ping": lambda connection, _message: connection.send(wire.BEAT),
             "peers": lambda _connection, message: self.on_peers(message),
             "verdict": self._hear_verdict,
@@ -173,6 +177,11 @@ class Membership:
         if self._connection is not None:
             self._connection.send(outcome)
 
+    def report_stopped(self) -> None:
+        """Report that a signal stops this node; the head answers within a second (:attr:`stays`), unless it hangs."""
+        if self._connection is not None:
+            self._connection.send({"t": "stopped"})
+
     async def leave(self, reason: str) -> None:
         """Send bye with the reason, so that the head does not report a lost connection, and close the connection."""
         if self._connection is not None and self._connection.open:
@@ -188,7 +197,7 @@ class Membership:
         if self._connection is not None:
             self._connection.cut("left")
         waiting: tuple[asyncio.Future[Any], ...] = (self._challenged, self._welcomed, self._certified)
-        for future in (*waiting, self.released, self.quorum, self.ended):
+        for future in (*waiting, self.released, self.quorum, self.stays, self.ended):
             if not future.done():
                 future.cancel()
             elif not future.cancelled():
@@ -235,6 +244,10 @@ class Membership:
     def _hear_quorum(self, _connection: Connection, _message: Message) -> None:
         if not self.quorum.done():
             self.quorum.set_result(None)
+
+    def _hear_answer(self, _connection: Connection, message: Message) -> None:
+        if not self.stays.done():
+            self.stays.set_result(message["t"] == "stay")
 
     def _hear_certificate(self, connection: Connection, message: Message) -> None:
         if connection.authenticator is None:

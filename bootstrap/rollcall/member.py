@@ -27,6 +27,8 @@ class Member:
     hint: str = ""
     """What mends that, as that node says."""
     connection: Connection | None = None
+    stopped: bool = False
+    """Whether it has reported that a signal stops it, and asks whether to stay."""
     fell_silent: bool = False
     """Whether it was lost because nothing came from it any more (:attr:`Connection.fell_silent`)."""
     unconfirmed: bool = False

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -12,20 +11,16 @@ from bootstrap.files.certificates import Issued
 from bootstrap.files.secret import Secret
 from bootstrap.model import Phase, Verdict
 from bootstrap.process.bounded import TimedOut, wait_for
-from bootstrap.rollcall import wire
 from bootstrap.rollcall.admission import claimed_twice, misfit, other_run, rank_for, tls_clash, version_clash
 from bootstrap.rollcall.claims import Claims
 from bootstrap.rollcall.clock import Clocks
 from bootstrap.rollcall.handshake import Handshakes
+from bootstrap.rollcall.heartbeat import Heartbeat
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.listener import Listener
 from bootstrap.rollcall.member import LONGEST_FINDING, MOST_FINDINGS, Member
 from bootstrap.rollcall.rejections import Rejections
-from bootstrap.rollcall.stall import StallDetector
 from bootstrap.rollcall.wire import Connection, Message, encode, text
-
-_SCANS = 4
-"""Scans per heartbeat: each checks all connections for silence and sends a share of the heartbeats, to avoid bursts."""
 
 
 @dataclass
@@ -55,6 +50,8 @@ class RollCall:
     """Called with each member that reports a finding for the first time, and the finding."""
     on_probed: Callable[[Member, Message], None] = lambda _member, _message: None
     """Called with each member that reports a probe of another node, and its message."""
+    on_stopped: Callable[[Member], None] = lambda _member: None
+    """Called once with each member that was stopped by a signal; :meth:`answer_stopped` answers it."""
     members: dict[int, Member] = field(default_factory=dict)
     gcs: str = ""
     """GCS's address, once the members may start Ray."""
@@ -64,9 +61,7 @@ class RollCall:
     _joined: dict[Connection, Member] = field(default_factory=dict)
     _free: int = 1
     """Lowest rank that may be free; all below it are taken."""
-    _scan: int = 0
     _listener: Listener | None = None
-    _timer: asyncio.TimerHandle | None = None
     _announced: list[Callable[[], bytes]] = field(default_factory=list)
     _left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -74,13 +69,13 @@ class RollCall:
         self.rejections = Rejections(self._report)
         self.handshakes = Handshakes(self.me, self.secret, self.heartbeat_timeout, self.rejections)
         self._claims, self._clocks = Claims(self._admit, self._conflict), Clocks()
-        self._interval = self.heartbeat_timeout / wire.BEATS / _SCANS
-        self.stalls = StallDetector(self._interval, self.heartbeat_timeout)
+        self.heartbeat = Heartbeat(self.heartbeat_timeout, self._joined, self.handshakes.cut_slow)
         self._hear_kind: Mapping[str, Callable[[Member, Message], None]] = {
             "phase": self._hear_phase,
             "finding": self._hear_finding,
             "probed": self._hear_probed,
             "request": self._hear_request,
+            "stopped": self._hear_stopped,
             "bye": self._hear_bye,
         }
 
@@ -98,7 +93,7 @@ class RollCall:
                     raise
                 continue
             self._listener = listener
-            self._tick()
+            self.heartbeat.start()
             return chosen
         fault = f"no port is free for the roll call (tried {', '.join(map(str, ports))})"
         raise UsageError([fault], hint="set --rollcall-port=PORT on all nodes")
@@ -143,6 +138,11 @@ class RollCall:
         with contextlib.suppress(TimedOut):
             await wait_for(timeout, self.until(lambda: not self._joined))
 
+    def answer_stopped(self, member: Member, *, stay: bool) -> None:
+        """Tell a member that was stopped by a signal to stay, since the run ends, or to drain Ray and leave."""
+        if member.connection is not None:
+            member.connection.send({"t": "stay" if stay else "drain"})
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition``, which is asked now and whenever a member has left, returns True."""
         while not condition():
@@ -167,29 +167,13 @@ class RollCall:
 
     def close(self) -> None:
         """Stop listening and cut the remaining connections."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self.heartbeat.stop()
         if self._listener is not None:
             self._listener.close()
         self._claims.close()
         self.handshakes.close()
         for connection in [*self._joined]:
             connection.cut("the roll call is over")
-
-    def _tick(self) -> None:
-        """Send heartbeats and cut silent connections; one timer serves all connections."""
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._interval, self._tick)
-        self._scan = (self._scan + 1) % _SCANS
-        silent_since = loop.time() - self.heartbeat_timeout
-        if self.stalls.check() > silent_since:
-            silent_since = -math.inf  # no peer has had its time-out yet
-        for connection, member in list(self._joined.items()):
-            if connection.last_heard < silent_since:
-                connection.cut(f"silent for {self.heartbeat_timeout:g} s", silent=True)
-            elif member.rank % _SCANS == self._scan:
-                connection.send(wire.BEAT)
-        self.handshakes.cut_slow(silent_since)
 
     def _report(self, who: str) -> None:
         self.on_refused(who)  # which may be set later
@@ -272,6 +256,11 @@ class RollCall:
         if self.certify is not None and member.connection is not None:
             issued = self.certify(text(message, "pem"), member.hello.ip, member.hello.host)
             member.connection.send({"t": "certificate", **asdict(issued)})
+
+    def _hear_stopped(self, member: Member, _message: Message) -> None:
+        if not member.stopped:
+            member.stopped = True
+            self.on_stopped(member)
 
     def _hear_bye(self, member: Member, message: Message) -> None:
         if member.phase is not Phase.FAILED:  # keep the reason of the failure

@@ -54,7 +54,7 @@ class IsolationTimer:
     def _count(self) -> None:
         loop = asyncio.get_running_loop()
         # While this node itself was stopped, no worker could connect. This may run before the roll call's own tick.
-        left = max(self._since, self._roll_call.stalls.check()) + self._timeout - loop.time()
+        left = max(self._since, self._roll_call.heartbeat.stalls.check()) + self._timeout - loop.time()
         if left > 0:
             self._timer = loop.call_later(left, self._count)
         elif self._last is not None:

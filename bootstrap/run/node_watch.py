@@ -53,6 +53,7 @@ class NodeWatch:
         self._secrets = dead_end.SecretWatch(identity, roll_call, self._stop_if_all_are_needed)
         roll_call.rejections.on_new = lambda _rejected: self._secrets.check()
         roll_call.on_finding = self._on_finding
+        roll_call.on_stopped = self._on_stopped
         self._reports = GroupedReports(run.log.warn)
 
     def _is_ending(self) -> bool:
@@ -104,6 +105,14 @@ class NodeWatch:
     def _on_finding(self, member: Member, finding: str) -> None:
         if finding.partition(":")[0] in AT_ONCE:
             self._reports.add(member, finding)
+
+    def _on_stopped(self, member: Member) -> None:
+        """Answer a stopped worker: at once if the run ends, else in a moment, since whoever ends it stops all nodes."""
+
+        def answer() -> None:
+            self.roll_call.answer_stopped(member, stay=self._is_ending())
+
+        asyncio.get_running_loop().call_later(0 if self._is_ending() else timeouts.STOPPED_TOO_S, answer)
 
     def begin_workload(self) -> None:
         """Note that the quorum is reached: from now on a lost node ends the run only as the options say."""

@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 from bootstrap import preflight, timeouts
-from bootstrap.errors import BootstrapError, HeadNotFound, RayDied, RayStartFailed, Stopped, UsageError
+from bootstrap.errors import BootstrapError, HeadNotFound, RayDied, Stopped, UsageError
 from bootstrap.files.secret import Secret, load_secret, ray_token
 from bootstrap.launchers.look import how_to_look
 from bootstrap.model import NodeIdentity, Phase, Role, Verdict
 from bootstrap.node.inspection import Node
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
-from bootstrap.raynode import command, environment, ports
+from bootstrap.raynode import environment, ports
 from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous, by_launcher, with_secret_record
 from bootstrap.rendezvous.around import RANK_0
@@ -29,6 +29,7 @@ from bootstrap.run.bring_up import prepare_node, start_ray
 from bootstrap.run.certification import get_certificate
 from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
+from bootstrap.run.leaving import leave_in_peace
 from bootstrap.run.progress import until_released
 from bootstrap.settings import Settings
 
@@ -202,46 +203,3 @@ async def stay_until_verdict(
         if membership.ended.done():
             return await membership.ended  # the workload ended while we were leaving
         raise
-
-
-async def leave_in_peace(run: Context, identity: NodeIdentity, env: Mapping[str, str], membership: Membership) -> None:
-    """Let the tasks on this node finish after it is stopped while the workload runs.
-
-    Return when Ray has drained this node (at once if it is idle), when the head has a verdict (it may have been stopped
-    too, and its workload may need this node for a checkpoint), after ``--grace``, or on a second signal.
-    """
-    grace, lifecycle = run.settings.grace, run.lifecycle
-    draining = asyncio.ensure_future(drain(run, identity, env))
-    membership.report(Phase.LEAVING, str(lifecycle.reason))
-    run.enter(Phase.LEAVING)
-    flags = (lifecycle.force_stop, lifecycle.daemon_exited)
-    events: list[asyncio.Future[Any]] = [asyncio.ensure_future(flag.wait()) for flag in flags]
-    await asyncio.wait({*events, membership.ended}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-    for task in (*events, draining):
-        task.cancel()
-
-
-async def drain(run: Context, identity: NodeIdentity, env: Mapping[str, str]) -> None:
-    """Have Ray drain this node; keep enough of the grace to send bye to the head and to end all processes."""
-    clock, grace = asyncio.get_running_loop().time, run.settings.grace
-    deadline = clock() + grace - timeouts.DRAIN_RESERVE_S
-    least = timeouts.DRAIN_RESERVE_S + timeouts.DRAIN_START_S
-    if grace < least:
-        run.log.warn(
-            f"{run.lifecycle.reason}: --grace={grace:g} is too short to drain Ray, so tasks here are killed;"
-            f" fix: --grace={least:g} or more"
-        )
-        return
-    run.log.say(f"{run.lifecycle.reason}: draining Ray; {grace:g} s of grace; a second signal ends it")
-    address, labels = run.runtime.manifest.gcs, command.run_labels(identity)
-    try:
-        starter = await Starter.spawn(run.children, env, run.oom)
-        await starter.ready()
-        left = int(deadline - clock())
-        if left < 1:
-            raise RayStartFailed(f"importing Ray took the {grace:g} s of grace")
-        answer = await starter.ask("drain", address=address, labels=labels, seconds=left)
-    except RayStartFailed as error:
-        answer = {"error": error.message}
-    if "error" in answer:
-        run.log.warn(f"Ray did not drain this node: {answer['error']}")
