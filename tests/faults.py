@@ -176,6 +176,13 @@ _SIGNALS = {
     "stop-again": Fault(
         "a second signal to the head", "its agent, which kills the workload", "at once", SIGNAL, SIGNAL
     ),
+    "user-signal-to-all": Fault(
+        "SIGUSR1 or SIGUSR2 to every process of a node (Slurm with proctrack/linuxproc or pgid)",
+        "the workload; Ray's daemons ignore it, tasks without a handler end",
+        "at once",
+        WORKLOAD,
+        WORKLOAD,
+    ),
     "stop-pid-1-early": Fault(
         "SIGTERM to PID 1 of a container of the image, soon after exec",
         "its agent: the entrypoint has blocked the signal before Python starts",

@@ -241,6 +241,75 @@ def test_all_are_told_to_stop(make_hosts):
     nothing_left(hosts)
 
 
+TO_ALL = """
+import os, signal, subprocess, time, ray
+
+def heard(signum, frame):
+    os.write(1, b"heard\\n")  # it comes more than once, also while it runs
+
+signal.signal(signal.SIGUSR1, heard)
+ray.init(log_to_driver=False, logging_level="error")
+
+@ray.remote
+def ignored():
+    status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True).stdout
+    mask = int(status.partition("SigIgn:")[2].split()[0], 16)
+    of_python = [n for n in signal.valid_signals() if signal.getsignal(n) is signal.SIG_IGN]
+    return [n for n in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2) if n in of_python or mask >> n - 1 & 1]
+
+@ray.remote
+def endless():
+    while True:
+        time.sleep(0.1)
+
+print("ignored by tasks:", *ray.get(ignored.remote()), flush=True)
+while not os.path.exists("/shared/go"):
+    time.sleep(0.1)
+print("ignored by tasks:", *ray.get(ignored.remote()), flush=True)
+ray.wait([task := endless.remote()], timeout=1)
+ray.cancel(task)
+try:
+    ray.get(task, timeout=20)
+except ray.exceptions.TaskCancelledError:
+    print("cancelled", flush=True)
+"""
+
+
+def running(host, *names: str) -> list[int]:
+    """The process ids of these programs of Ray's, as soon as all of them run."""
+
+    def found() -> list[int]:
+        words = [(p.pid, word) for p in host.pids() for word in p.cmdline.split(" ")[:3]]
+        pids = [next((pid for pid, word in words if word.endswith(name)), 0) for name in names]
+        return pids if all(pids) else []
+
+    pids: list[int] = wait_for(found, timeout=60, what=" and ".join(names))
+    return pids
+
+
+def test_a_signal_for_the_program_to_every_process_ends_no_daemon(make_hosts):
+    """As from Slurm with ProctrackType=proctrack/linuxproc or pgid; and a task finds the signals as without us."""
+    hosts = make_hosts(2)
+    agents = start(hosts, "--shared-dir=/shared", workload=[sys.executable, "-c", TO_ALL])
+    agents.prints(0, "ignored by tasks:")
+    everywhere = ("/raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    daemons = [*running(hosts[0], *everywhere, "/gcs_server", "/dashboard.py", "/log_monitor.py")]
+    daemons += running(hosts[1], *everywhere)
+    for process in [process for host in hosts for process in host.leftovers()]:
+        os.kill(process.pid, signal.SIGUSR1)
+    for pid in daemons:
+        os.kill(pid, signal.SIGUSR2)
+    agents.prints(0, "heard")
+    time.sleep(1)  # what would end has ended
+    assert {p.pid for host in hosts for p in host.pids()}.issuperset(daemons)
+    hosts.shared.joinpath("go").touch()
+    first, *others = agents.wait()
+    check("user-signal-to-all", there=first, elsewhere=others, workload=0)
+    hosts.shared.joinpath("go").unlink()
+    assert [line for line in agents.out(0).splitlines() if line != "heard"] == [*["ignored by tasks:"] * 2, "cancelled"]
+    nothing_left(hosts)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_ray_that_cannot_start_tells_its_own_cause_on_every_node(make_hosts, rank):
     hosts = make_hosts(2)

@@ -18,12 +18,12 @@ import importlib
 import json
 import os
 import platform
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+from bootstrap.raynode import dispositions
 from bootstrap.raynode.prefill import announce
 
 _INHERITED = frozenset(os.environ)
@@ -34,7 +34,7 @@ def main() -> None:
     """Serve commands until end of file."""
     answers = os.fdopen(int(sys.argv[1]), "w", buffering=1, encoding="utf-8")
     os.set_inheritable(answers.fileno(), False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    dispositions.ignore()
 
     def answer(message: dict[str, Any]) -> None:
         answers.write(json.dumps(message) + "\n")
@@ -80,6 +80,7 @@ def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
         raylet.Config.initialize("")  # RAY_AUTH_MODE was read at import; authentication_token_setup.py does the same
         raylet.AuthenticationTokenLoader.instance().reset_cache()
         announce()
+        dispositions.restore_in_workers()
         scripts = importlib.import_module("ray.scripts.scripts")
         scripts.start.main(args=argv, prog_name="ray start", standalone_mode=False)
     except BaseException as error:  # noqa: BLE001 (click's Abort and sys.exit included: every way not to start)

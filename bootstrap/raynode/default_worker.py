@@ -1,0 +1,32 @@
+"""What Ray starts as a Python worker: it gives back the signals that Ray's daemons ignore, then is Ray's own program.
+
+Tasks and actors, and what they start, find these signals as they do without ray-bootstrap. Without SIGINT, which Ray
+raises in a worker, ``ray.cancel`` interrupts no task; SIGUSR1 and SIGUSR2 are the program's.
+
+The raylet starts this file, with whatever Python a runtime environment names, so it imports nothing of ours; named like
+Ray's, it is found by whoever looks for that. :mod:`bootstrap.raynode.dispositions` names it to the raylet.
+"""
+
+import importlib.util
+import signal
+import sys
+from pathlib import Path
+
+
+def _rays_own() -> Path:
+    ray = importlib.util.find_spec("ray")
+    if ray is None or not ray.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'ray'", name="ray")
+    return Path(ray.submodule_search_locations[0], "_private", "workers", Path(__file__).name)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+    if sys.path and sys.path[0] == str(Path(__file__).parent):  # where user code would find our modules
+        del sys.path[0]
+    # As if Python had been started with it; the `spawn` of multiprocessing starts what __file__ and argv name.
+    __file__ = sys.argv[0] = str(_rays_own())
+    sys.path.insert(0, str(Path(__file__).parent))
+    exec(compile(Path(__file__).read_bytes(), __file__, "exec"))  # noqa: S102 (Ray's own program)
