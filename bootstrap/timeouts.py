@@ -12,6 +12,8 @@ IDENTIFY_S = 60.0
 """Limit for identifying this node: some launchers give a name to resolve, and libc's resolver gives up earlier."""
 PREPARE_S = 60.0
 """Limit for the inspection, /etc/hosts and the checks: NVML is slow with many GPUs and no persistence daemon."""
+SCONTROL_S = 3.0
+"""Limit for slurmctld to say how much memory this node gives; it answers within some 10 ms."""
 RESOLVE_S = 2.0
 """Limit for a name server to answer, where the answer is optional."""
 HOSTS_FILE_LOCK_S = 5.0

@@ -98,7 +98,10 @@ HALF_SET = [
     ({"SKYPILOT_NODE_RANK": "0"}, ["SKYPILOT_NUM_NODES not set", "SKYPILOT_NODE_RANK='0'"]),
     ({"OMPI_COMM_WORLD_SIZE": "2"}, ["OMPI_COMM_WORLD_RANK not set", "OMPI_COMM_WORLD_SIZE='2'"]),
     ({"GROUP_RANK": "1"}, ["GROUP_WORLD_SIZE", "GROUP_RANK='1'"]),
-    ({"SLURM_JOB_ID": "7", "SLURM_NODEID": "0"}, ["SLURM_STEP_ID is not set", "srun --ntasks-per-node=1"]),
+    (
+        {"SLURM_JOB_ID": "7", "SLURM_NODEID": "0"},
+        ["SLURM_STEP_ID is not set", "srun --ntasks=$SLURM_JOB_NUM_NODES --ntasks-per-node=1"],
+    ),
     ({"LWS_WORKER_INDEX": "2", "LWS_GROUP_SIZE": "2"}, ["LWS_WORKER_INDEX='2' with LWS_GROUP_SIZE='2'"]),
     ({"LWS_WORKER_INDEX": "one", "LWS_GROUP_SIZE": "2"}, ["LWS_WORKER_INDEX='one'"]),
     ({"RAY_BOOTSTRAP_NODES": "2"}, ["--rank"]),

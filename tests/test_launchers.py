@@ -19,6 +19,7 @@ from bootstrap.settings import Settings
 
 NAMES = [row.name for row in LAUNCHERS]
 
+SRUN = "srun --ntasks=$SLURM_JOB_NUM_NODES --ntasks-per-node=1 ray-bootstrap"
 SLURM = {
     "SLURM_JOB_ID": "42",
     "SLURM_STEP_ID": "0",
@@ -26,6 +27,8 @@ SLURM = {
     "SLURM_LOCALID": "0",
     "SLURM_JOB_NUM_NODES": "4",
     "SLURM_STEP_NUM_NODES": "3",
+    "SLURM_STEP_NUM_TASKS": "3",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x3)",
     "SLURM_JOB_NODELIST": "gpu[001-004]",
     "SLURM_STEP_NODELIST": "gpu[002-004]",
 }
@@ -252,9 +255,17 @@ def test_a_jobsets_coordinator_is_the_head_if_the_manifest_names_it(tmp_path: Pa
 
 
 ERRORS = [  # environment, options, what the message quotes, what the hint says
-    (BATCH, {}, ("SLURM_JOB_ID='42'", "SLURM_STEP_ID is not set"), "srun --ntasks-per-node=1"),
-    (SLURM | {"SLURM_STEP_ID": "4294967290"}, {}, ("interactive",), "srun --ntasks-per-node=1"),
-    (SLURM | {"SLURM_LOCALID": "1"}, {}, ("SLURM_LOCALID=1",), "srun --ntasks-per-node=1"),
+    (BATCH, {}, ("SLURM_JOB_ID='42'", "SLURM_STEP_ID is not set"), SRUN),
+    (SLURM | {"SLURM_STEP_ID": "4294967290"}, {}, ("interactive",), SRUN),
+    (SLURM | {"SLURM_LOCALID": "1"}, {}, ("SLURM_LOCALID=1",), SRUN),
+    # The first task of a node, too: as of `sbatch --ntasks-per-node=2`, and of `srun --ntasks=4` on three nodes.
+    (
+        SLURM | {"SLURM_STEP_NUM_TASKS": "6", "SLURM_STEP_TASKS_PER_NODE": "2(x3)"},
+        {},
+        ("SLURM_STEP_NUM_TASKS=6 on SLURM_STEP_NUM_NODES=3 (tasks on each node: 2(x3))",),
+        SRUN,
+    ),
+    (SLURM | {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "2,1(x2)"}, {}, ("2,1(x2)",), SRUN),
     (SLURM | {"SLURM_STEP_NODELIST": "gpu[2-1]"}, {}, ("SLURM_STEP_NODELIST", "2-1"), "--head-address"),
     (SLURM | {"SLURM_NODEID": ""}, {}, ("SLURM_NODEID", "SLURM_STEP_NUM_NODES='3'"), "--rank"),
     (SLURM | {"SLURM_NODEID": "three"}, {}, ("SLURM_NODEID='three'",), "--rank"),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bootstrap import timeouts
 from bootstrap.errors import PreflightFailed
 from bootstrap.host import Host
 from bootstrap.model import Gpu, Resources
@@ -19,6 +20,10 @@ from bootstrap.settings import Settings
 
 GIB = 1 << 30
 STEP = {"SLURM_STEP_ID": "0"}
+SLURM_GROUP, SLURM_SCOPE = (
+    "/slurm/uid_7/job_42/step_0/task_0",
+    "/system.slice/slurmstepd.scope/job_42/step_0/user/task_0",
+)
 POD = "/kubepods/burstable/pod1/c1"
 
 
@@ -189,11 +194,91 @@ def test_the_option_goes_before_what_was_found(tmp_path: Path) -> None:
             f"SLURM_MEM_PER_CPU=2048 MiB × 64 (MemTotal: {256 * GIB})",
         ),
         ({}, {"SLURM_MEM_PER_NODE": "1024"}, 256 * GIB, "MemTotal"),
+        # ConstrainRAMSpace=yes: the limit is the job's and the step's, and the task's own group has none.
+        (
+            v1(
+                SLURM_GROUP,
+                {
+                    f"/memory{SLURM_GROUP}/memory.limit_in_bytes": "9223372036854771712\n",
+                    "/memory/slurm/uid_7/job_42/step_0/memory.limit_in_bytes": f"{GIB}\n",
+                    "/memory/slurm/uid_7/job_42/memory.limit_in_bytes": f"{2 * GIB}\n",
+                },
+            ),
+            {**STEP, "SLURM_JOB_ID": "42"},
+            GIB,
+            (
+                "cgroup v1 memory.limit_in_bytes of /slurm/uid_7/job_42/step_0"
+                f" (cgroup v1 memory.limit_in_bytes of /slurm/uid_7/job_42: {2 * GIB}; MemTotal: {256 * GIB})"
+            ),
+        ),
+        (
+            v2(
+                SLURM_SCOPE,
+                {
+                    f"{SLURM_SCOPE}/memory.max": "max\n",
+                    "/system.slice/slurmstepd.scope/job_42/step_0/memory.max": f"{GIB}\n",
+                },
+            ),
+            {**STEP, "SLURM_JOB_ID": "42"},
+            GIB,
+            f"cgroup v2 memory.max of /system.slice/slurmstepd.scope/job_42/step_0 (MemTotal: {256 * GIB})",
+        ),
     ],
 )
 def test_memory(tmp_path: Path, files: dict[str, str], env: dict[str, str], memory: int, source: str) -> None:
     found = measure(tmp_path, files, env)
     assert (found.memory, found.sources["memory"]) == (memory, source)
+
+
+JOB = (
+    "JobId=42 JobName=m.sh UserId=me(7) NodeList=n[0-2] BatchHost=n0 NumNodes=3 NumCPUs=4 TRES=cpu=4,mem=1200M,node=3"
+    " JOB_GRES=(null)   Nodes=n0 CPU_IDs=0-1 Mem=600 GRES=   Nodes=n[1-2] CPU_IDs=0 Mem=300 GRES= MinCPUsNode=1"
+)
+"""What ``scontrol --details --oneliner show job`` says of `srun --nodes=3 --ntasks=4 --mem-per-cpu=300M`, shortened."""
+DIRECT = {"SLURM_JOB_ID": "42", "SLURM_STEP_ID": "0", "SLURMD_NODENAME": "n0"}
+ASKED = "`scontrol --details show job 42`"
+
+
+@pytest.mark.parametrize(
+    ("script", "env", "memory", "source"),
+    [
+        (f"echo '{JOB}'", {}, 600 << 20, f"{ASKED}: Mem=600 MiB (MemTotal: {256 * GIB})"),
+        (f"echo '{JOB}'", {"SLURMD_NODENAME": "n1"}, 300 << 20, f"{ASKED}: Mem=300 MiB (MemTotal: {256 * GIB})"),
+        (f"echo '{JOB.replace('Mem=600', 'Mem=0')}'", {}, 300 << 20, f"{ASKED}: Mem=300 MiB (MemTotal: {256 * GIB})"),
+        ("echo JobId=42 Nodes=n0 CPU_IDs=0 Mem=0 GRES=", {}, 256 * GIB, f"MemTotal; {ASKED}: no memory"),
+        (
+            "echo 'slurm_load_jobs error: down' >&2; exit 1",
+            {},
+            256 * GIB,
+            f"MemTotal; {ASKED}: slurm_load_jobs error: down",
+        ),
+        ("exec sleep 60", {}, 256 * GIB, f"MemTotal; {ASKED}: no answer within 0.5 s"),
+        ("echo asked >&2", {"SLURM_MEM_PER_NODE": "0"}, 256 * GIB, "MemTotal"),
+        (
+            "echo asked >&2",
+            {"SLURM_MEM_PER_CPU": "16", "SLURM_CPUS_ON_NODE": "2"},
+            32 << 20,
+            f"SLURM_MEM_PER_CPU=16 MiB × 2 (MemTotal: {256 * GIB})",
+        ),
+        ("echo asked >&2", {"SLURM_STEP_ID": ""}, 256 * GIB, "MemTotal"),
+    ],
+)
+def test_memory_of_a_step_whose_variables_do_not_say_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, env: dict[str, str], memory: int, source: str
+) -> None:
+    monkeypatch.setattr(timeouts, "SCONTROL_S", 0.5)
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\n{script}\n")
+    scontrol.chmod(0o755)
+    found = measure(tmp_path, env={**DIRECT, "PATH": f"{scontrol.parent}:/usr/bin:/bin", **env})
+    assert (found.memory, found.sources["memory"]) == (memory, source)
+
+
+def test_memory_of_a_step_without_scontrol(tmp_path: Path) -> None:
+    found = measure(tmp_path, env={**DIRECT, "PATH": str(tmp_path)})
+    assert found.memory == 256 * GIB
+    assert found.sources["memory"].startswith("MemTotal; neither SLURM_MEM_PER_NODE nor SLURM_MEM_PER_CPU is set")
 
 
 def test_memory_for_ray_is_not_the_machines(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_without_srun_it_is_refused(slurm):
     job = slurm.submit("--nodes=2", "--mem=900M", str(script))
     ended = slurm.wait(job)
     assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "65:0"), slurm.output(job)
-    assert "srun --ntasks-per-node=1 ray-bootstrap" in slurm.output(job)
+    assert "srun --ntasks=$SLURM_JOB_NUM_NODES --ntasks-per-node=1 ray-bootstrap" in slurm.output(job)
     slurm.nothing_left()
 
 

@@ -100,9 +100,10 @@ def slurm_step(_found: Facts, context: Context) -> Facts:
     """Derive the head, which is the first host of the step, and the names of all its nodes.
 
     A batch script and an salloc shell are not srun tasks, but they have SLURM_NODEID=0 and SLURM_JOB_NUM_NODES and so
-    look like rank 0.
+    look like rank 0. A step with more tasks than nodes is refused as a whole: if only the surplus ones were, they would
+    fail the job, with their status, after its program has run to its end.
 
-    :raises IdentityError: if this process is not a task of srun, or the node list is malformed.
+    :raises IdentityError: if this process is not a task of srun, if a node has several, or the node list is malformed.
     """
     get = context.host.get
     step = get("SLURM_STEP_ID") or get("SLURM_STEPID")
@@ -110,7 +111,14 @@ def slurm_step(_found: Facts, context: Context) -> Facts:
         where = f"SLURM_STEP_ID={step} is {_NO_TASKS[step]}" if step else "SLURM_STEP_ID is not set"
         raise IdentityError(
             f"SLURM_JOB_ID={get('SLURM_JOB_ID')!r}, but this process is not a task of srun: {where}",
-            hint="srun --ntasks-per-node=1 ray-bootstrap ...   (--launcher=local for this machine alone)",
+            hint=f"{slurm.ONE_TASK}   (--launcher=local for this machine alone)",
+        )
+    tasks, nodes = get("SLURM_STEP_NUM_TASKS"), get("SLURM_STEP_NUM_NODES")
+    if tasks and nodes and tasks != nodes:
+        spread = get("SLURM_STEP_TASKS_PER_NODE") or "?"
+        what = f"SLURM_STEP_NUM_TASKS={tasks} on SLURM_STEP_NUM_NODES={nodes}"
+        raise IdentityError(
+            f"{what} (tasks on each node: {spread}): expected one task on each node", hint=slurm.ONE_TASK
         )
     nodelist, name = slurm.nodelist(context.host)
     hosts: Facts = {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from bootstrap.host import Host
 from bootstrap.launchers import derived
 from bootstrap.launchers.derived import Context, Facts
+from bootstrap.rendezvous import slurm
 from bootstrap.settings import Settings
 
 Names = tuple[str, ...]
@@ -194,7 +195,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         requeues=True,
         replaces_nodes=False,
         derive=derived.slurm_step,
-        local_hint="srun --ntasks-per-node=1 ray-bootstrap ...",
+        local_hint=slurm.ONE_TASK,
         look="squeue -j {SLURM_JOB_ID} --steps; scontrol show node '{hosts}'; srun's output (--label) of task {ranks}",
         nodes=("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"),
     ),

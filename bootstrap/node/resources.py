@@ -11,7 +11,7 @@ from bootstrap import cgroup
 from bootstrap.errors import PreflightFailed
 from bootstrap.host import Host
 from bootstrap.model import Gpu, Resources
-from bootstrap.node import gpus
+from bootstrap.node import gpus, slurm
 from bootstrap.settings import Settings
 
 Grant = tuple[int, str]
@@ -20,6 +20,7 @@ Find = Callable[[Host, "int | None"], gpus.GpuReport]
 
 _SLURM_COUNTS = re.compile(r"([0-9]+)(?:\(x([0-9]+)\))?")
 _MIB = 1024 * 1024
+_SLURM_MEMORY = ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU")
 
 
 def affinity() -> int:
@@ -116,24 +117,45 @@ def _slurm_cpus(host: Host) -> Iterator[Grant]:
 
 
 def _memory_grants(host: Host, allowed: Callable[[], int]) -> Iterator[Grant]:
+    total, source = _memory_of_machine(host)
+    limits = [(usage.limit, usage.source) for usage in cgroup.usages(host, "memory")]
+    given = [*limits, *_slurm_memory(host, allowed)]
+    if _in_step(host) and not _memory_is_known(host, limits):
+        mib, said = slurm.ask_for_memory(host)
+        if mib:
+            given.append((mib * _MIB, said))
+        else:
+            source = f"{source}; {said}"
+    yield total, source
+    yield from given
+
+
+def _memory_of_machine(host: Host) -> Grant:
     total = re.search(r"^MemTotal:\s*([0-9]+) kB", host.read("/proc/meminfo") or "", re.MULTILINE)
     if total is not None:
-        yield int(total[1]) * 1024, "MemTotal"
-    else:
-        import psutil  # noqa: PLC0415 (25 ms, and only without /proc)
+        return int(total[1]) * 1024, "MemTotal"
+    import psutil  # noqa: PLC0415 (25 ms, and only without /proc)
 
-        yield psutil.virtual_memory().total, "psutil"
-    for usage in cgroup.usages(host, "memory"):
-        yield usage.limit, usage.source
+    return psutil.virtual_memory().total, "psutil"
+
+
+def _slurm_memory(host: Host, allowed: Callable[[], int]) -> Iterator[Grant]:
+    """Yield what Slurm's variables say; only in a step, as elsewhere they may be another node's."""
     if not _in_step(host):
         return
-    per_node, per_cpu = host.get("SLURM_MEM_PER_NODE") or "", host.get("SLURM_MEM_PER_CPU") or ""
+    per_node, per_cpu = (host.get(name) or "" for name in _SLURM_MEMORY)
     if per_node.isdecimal() and int(per_node):  # 0: all of the node's memory
         yield int(per_node) * _MIB, f"SLURM_MEM_PER_NODE={per_node} MiB"
     elif per_cpu.isdecimal() and int(per_cpu):
         on_node = host.get("SLURM_CPUS_ON_NODE") or ""
         cpus = int(on_node) if on_node.isdecimal() and int(on_node) else allowed()
         yield int(per_cpu) * cpus * _MIB, f"SLURM_MEM_PER_CPU={per_cpu} MiB × {cpus}"
+
+
+def _memory_is_known(host: Host, limits: Sequence[Grant]) -> bool:
+    """Return whether a variable, or a limit of the job's own control group (``job_<id>``), says what the node gives."""
+    group = f"/job_{host.get('SLURM_JOB_ID')}"
+    return any(map(host.get, _SLURM_MEMORY)) or any(f"{group}/" in f"{source}/" for _, source in limits)
 
 
 def _in_step(host: Host) -> bool:

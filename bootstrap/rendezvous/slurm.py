@@ -16,6 +16,9 @@ from bootstrap.rendezvous.protocol import Rendezvous
 from bootstrap.rendezvous.static import at
 from bootstrap.settings import Settings
 
+ONE_TASK = "srun --ntasks=$SLURM_JOB_NUM_NODES --ntasks-per-node=1 ray-bootstrap ..."
+"""What starts one task on each node of an allocation. Where that was made with more tasks a node, srun takes their
+number from SLURM_NTASKS and ignores ``--ntasks-per-node=1`` by itself, with a warning."""
 NODELISTS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST")
 _NAME = re.compile(r"(?:[^\[\],\s]|\[[^\[\]]*\])+")
 _SEPARATOR = re.compile(r"[,\s]+")
@@ -84,7 +87,7 @@ def make(_settings: Settings, _identity: NodeIdentity, host: Host, ports: Sequen
     if not text:
         raise IdentityError(
             f"--rendezvous=slurm: neither {' nor '.join(NODELISTS)} is set",
-            hint="start it with srun --ntasks-per-node=1, or give --head-address=HOST",
+            hint=f"{ONE_TASK}, or give --head-address=HOST",
         )
     try:
         return at((first(text),), ports, source)
