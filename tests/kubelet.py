@@ -207,6 +207,8 @@ def _environment(objects: Sequence[Object], pod: Pod, secrets: Mapping[str, Any]
 def _value(source: Object, pod: Pod, maps: Mapping[str, Any], secrets: Mapping[str, Any]) -> str | None:
     if "fieldRef" in source:
         return _field(source["fieldRef"]["fieldPath"], pod)
+    if "resourceFieldRef" in source:
+        return resource_field(source["resourceFieldRef"], container(pod.spec))
     (kind, ref), *_ = source.items()
     known = secrets if kind == "secretKeyRef" else maps
     if ref["name"] not in known and ref.get("optional"):
@@ -221,6 +223,22 @@ def _field(path: str, pod: Pod) -> str:
         return table.get(match[2], "")
     fields = {"status.podIP": pod.host.ip, "status.hostIP": pod.host.ip, "spec.nodeName": pod.host.name}
     return {**fields, "metadata.name": pod.name, "metadata.namespace": NAMESPACE, "metadata.uid": UID}[path]
+
+
+def resource_field(ref: Object, its: Object) -> str:
+    """A container's CPUs by the downward API, rounded up to the divisor (ExtractContainerResourceValue in
+    pkg/api/v1/resource/helpers.go); without a limit that is what the machine has, without a request 0."""
+    which, name = ref["resource"].split(".")
+    assert name == "cpu"
+    resources = its.get("resources", {})
+    limit = resources.get("limits", {}).get("cpu")
+    given = limit if which == "limits" else resources.get("requests", {}).get("cpu", limit)
+    amount = _milli(given or (str(os.cpu_count()) if which == "limits" else "0"))
+    return str(-(-amount // _milli(ref.get("divisor", "1"))))
+
+
+def _milli(quantity: str) -> int:
+    return int(quantity[:-1]) if quantity.endswith("m") else int(float(quantity) * 1000)
 
 
 def _volumes(spec: Object, its: Object, hosts: Hosts, folder: Path) -> list[list[str]]:

@@ -19,6 +19,7 @@ from kubelet import REPOSITORY
 from pod_security import violations
 
 from bootstrap import errors, settings, timeouts
+from bootstrap.node.resources import CPU_REQUEST
 
 pytestmark = [pytest.mark.requires("kubectl", "kubernetes-validate")]
 FOLDERS = sorted(
@@ -309,6 +310,17 @@ def test_efa_has_what_elastic_fabric_needs() -> None:
     assert {"name": "shared", "persistentVolumeClaim": {"claimName": "fsx-pvc"}} in pod["volumes"]
     assert {"name": "RAY_BOOTSTRAP_SHARED_DIR", "value": "/shared"} in its["env"]
     assert "envFrom" not in its  # ports of the machine, some of them taken
+
+
+@pytest.mark.parametrize("folder", [folder for folder in FOLDERS if "kuberay" not in folder])
+def test_ray_offers_what_the_pod_requests_where_it_has_no_limit(folder: str) -> None:
+    """KubeRay's operator passes --num-cpus itself, from limits.cpu or else requests.cpu (setMissingRayStartParams)."""
+    for pod in pods(folder):
+        its = kubelet.container(pod)
+        (entry,) = (entry for entry in its["env"] if entry["name"] == CPU_REQUEST)
+        said = kubelet.resource_field(entry["valueFrom"]["resourceFieldRef"], its)
+        assert int(said) == int(its["resources"]["requests"]["cpu"]) * 1000
+        assert "cpu" not in its["resources"]["limits"]
 
 
 def clusters() -> list[dict[str, Any]]:

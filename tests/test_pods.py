@@ -35,7 +35,7 @@ def where():
     time.sleep(0.5)
     return ray.get_runtime_context().get_node_id(), bytes(300_000)
 refs = [where.remote() for _ in range(6)]
-print("nodes", len({ray.get(ref)[0] for ref in refs}), flush=True)
+print("nodes", len({ray.get(ref)[0] for ref in refs}), "CPUs", int(ray.cluster_resources()["CPU"]), flush=True)
 time.sleep(600)
 """
 
@@ -101,7 +101,7 @@ def test_the_pods_use_the_ports_of_the_network_policy_and_a_stop_is_no_failure(p
     objects = changed(kubelet.render(path), ["python", "-c", ON_EVERY_NODE])
     job, secret = kubelet.only(objects, "Job"), "a" * 64
     made, agents, _ = pods(objects, secrets={"ray-bootstrap": {"secret": secret}})
-    agents.prints(0, "nodes 2")
+    agents.prints(0, "nodes 2 CPUs 2")  # as the pods request, however many the machine has
     for pod in made:
         found = unlisted(pod, made, objects)
         assert found == [], found

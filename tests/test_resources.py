@@ -25,6 +25,7 @@ SLURM_GROUP, SLURM_SCOPE = (
     "/system.slice/slurmstepd.scope/job_42/step_0/user/task_0",
 )
 POD = "/kubepods/burstable/pod1/c1"
+REQUEST = ", as there is no limit (POD_CPU_REQUEST_MILLI)"
 
 
 def measure(
@@ -106,6 +107,36 @@ def v1(group: str, files: Mapping[str, str]) -> dict[str, str]:
             "cgroup v1 cpu.cfs_quota_us 200000/50000 of / (affinity: 64)",
         ),
         (v1("/", {"/cpu/cpu.cfs_quota_us": "-1\n", "/cpu/cpu.cfs_period_us": "100000\n"}), {}, 64, "affinity"),
+        # Kubernetes' request counts where there is no limit, in whole CPUs; 0 is no request.
+        (
+            v2("/", {"/cpu.max": "max 100000\n"}),
+            {"POD_CPU_REQUEST_MILLI": "2000"},
+            2,
+            f"requests.cpu 2000m{REQUEST} (affinity: 64)",
+        ),
+        ({}, {"POD_CPU_REQUEST_MILLI": "500"}, 1, f"requests.cpu 500m{REQUEST} (affinity: 64)"),
+        ({}, {"POD_CPU_REQUEST_MILLI": "1500"}, 1, f"requests.cpu 1500m{REQUEST} (affinity: 64)"),
+        ({}, {"POD_CPU_REQUEST_MILLI": "0"}, 64, "affinity"),
+        ({}, {"POD_CPU_REQUEST_MILLI": "2.5"}, 64, "affinity"),
+        (
+            v2("/", {"/cpu.max": "400000 100000\n"}),
+            {"POD_CPU_REQUEST_MILLI": "1000"},
+            4,
+            "cgroup v2 cpu.max 400000/100000 of / (affinity: 64)",
+        ),
+        (
+            v1("/", {"/cpu/cpu.cfs_quota_us": "-1\n", "/cpu/cpu.cfs_period_us": "100000\n"}),
+            {"POD_CPU_REQUEST_MILLI": "3000"},
+            3,
+            f"requests.cpu 3000m{REQUEST} (affinity: 64)",
+        ),
+        # A set of CPUs is what the machine has for all pods without a set of their own: the request still counts.
+        (
+            v2("/", {"/cpuset.cpus.effective": "2-63\n"}),
+            {"POD_CPU_REQUEST_MILLI": "1000"},
+            1,
+            f"requests.cpu 1000m{REQUEST} (cgroup v2 cpuset.cpus.effective 2-63 of /: 62; affinity: 64)",
+        ),
         (v1("/d", {"/cpuset/d/cpuset.cpus": "4-5\n"}), {}, 2, "cgroup v1 cpuset.cpus 4-5 of /d (affinity: 64)"),
         # A hybrid machine: v1 controllers, and v2 beside them without any.
         (

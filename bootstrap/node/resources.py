@@ -18,6 +18,10 @@ Grant = tuple[int, str]
 """An amount, and its source."""
 Find = Callable[[Host, "int | None"], gpus.GpuReport]
 
+CPU_REQUEST = "POD_CPU_REQUEST_MILLI"
+"""Variable with the container's ``requests.cpu`` in thousandths of a CPU, by the downward API with ``divisor: 1m`` (with
+the default divisor the kubelet rounds 1500m up to 2); ``0`` where the container requests none. ``limits.cpu`` is of no
+use: without a limit it is what the machine has (https://kubernetes.io/docs/concepts/workloads/pods/downward-api/)."""
 _SLURM_COUNTS = re.compile(r"([0-9]+)(?:\(x([0-9]+)\))?")
 _MIB = 1024 * 1024
 _SLURM_MEMORY = ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU")
@@ -84,6 +88,16 @@ def _minimum(grants: Sequence[Grant]) -> Grant:
 
 def _cpu_grants(host: Host) -> Iterator[Grant]:
     """Yield each limit in whole CPUs, at least one: a quota of 1.5 would run two threads at three quarters of speed."""
+    quotas = list(_cpu_quotas(host))
+    yield from quotas or _cpu_request(host)
+    for name, v2 in (("cpuset.cpus.effective", True), ("cpuset.cpus", False)):
+        for path, text in cgroup.values(host, "cpuset", name, v2=v2):
+            if count := cpu_list(text):
+                yield count, f"cgroup v{2 if v2 else 1} {name} {text} of {path}"
+    yield from _slurm_cpus(host)
+
+
+def _cpu_quotas(host: Host) -> Iterator[Grant]:
     for path, text in cgroup.values(host, "cpu", "cpu.max", v2=True):
         quota, _, period = text.partition(" ")
         if quota.isdecimal() and period.isdecimal() and int(period):
@@ -93,11 +107,13 @@ def _cpu_grants(host: Host) -> Iterator[Grant]:
         period = periods.get(path, "")
         if quota.isdecimal() and period.isdecimal() and int(period):  # -1: no limit
             yield max(1, int(quota) // int(period)), f"cgroup v1 cpu.cfs_quota_us {quota}/{period} of {path}"
-    for name, v2 in (("cpuset.cpus.effective", True), ("cpuset.cpus", False)):
-        for path, text in cgroup.values(host, "cpuset", name, v2=v2):
-            if count := cpu_list(text):
-                yield count, f"cgroup v{2 if v2 else 1} {name} {text} of {path}"
-    yield from _slurm_cpus(host)
+
+
+def _cpu_request(host: Host) -> Iterator[Grant]:
+    """Yield what the scheduler of Kubernetes has set aside for this container: only without a limit, which is more."""
+    value = host.get(CPU_REQUEST) or ""
+    if value.isdecimal() and int(value):
+        yield max(1, int(value) // 1000), f"requests.cpu {value}m, as there is no limit ({CPU_REQUEST})"
 
 
 def _slurm_cpus(host: Host) -> Iterator[Grant]:
