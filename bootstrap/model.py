@@ -50,8 +50,8 @@ class Phase(str, Enum):
 
     @property
     def is_ready(self) -> bool:
-        """Return whether ``ray-bootstrap status`` reports this node as ready."""
-        return self in (Phase.JOINED, Phase.RUNNING)
+        """Return whether Ray runs on this node, and stays: it is ready if the head has also reached its quorum."""
+        return self in (Phase.JOINED, Phase.WAITING_FOR_DASHBOARD, Phase.RUNNING)
 
     @property
     def is_loss(self) -> bool:

@@ -60,6 +60,7 @@ class Settings:
     shared_dir: str | None = _option(parsers.text, None, "Folder that all nodes see; implies --rendezvous=file", group=_WHERE, metavar="DIR")
     rollcall_port: int | None = _option(parsers.port, None, "TCP port for the agents' connections to the head [default: derived from the run id, 20000-29999]", group=_WHERE, metavar="PORT")
     probe_port: int | None = _option(parsers.port, None, "TCP port on which the agents probe each other while the cluster comes up [default: any free one]", group=_WHERE, metavar="PORT")
+    ready_port: int | None = _option(parsers.port, None, "TCP port that is open while this node's Ray runs and the cluster stands, from the quorum to the end: for a readiness probe [default: none]", group=_WHERE, metavar="PORT")
     node_ip: str | None = _option(parsers.ip_address, None, "Address at which the other nodes reach this one [default: POD_IP, or that of the route to the head]", group=_WHERE, metavar="ADDRESS")
     interface: str | None = _option(parsers.text, None, "Take the node's address from this interface, in NCCL_SOCKET_IFNAME's syntax [default: NCCL_SOCKET_IFNAME, or GLOO_SOCKET_IFNAME]", group=_WHERE, metavar="NAME")
     hosts: str = _option(parsers.choice("auto", "require", "off"), "auto", "Make this node's name resolve to its address in /etc/hosts", group=_WHERE, metavar="auto|require|off")

@@ -1,6 +1,6 @@
 """Pods of rendered manifests as hosts of :mod:`hosts`: what a kubelet and a cluster's DNS do with them.
 
-Not here: cgroups, the seccomp profile, probes, and that a NetworkPolicy is enforced.
+Not here: cgroups, the seccomp profile, and that a NetworkPolicy is enforced.
 """
 
 from __future__ import annotations
@@ -115,6 +115,14 @@ def execute(agents: Agents, rank: int, argv: Sequence[str], env: Mapping[str, st
     enter = ["nsenter", "-t", str(its), "--mount", "--uts", "--ipc", "--net", "--pid", "--setgid=100", "--setuid=1000"]
     result = subprocess.run([*enter, *argv], env=dict(env), capture_output=True, text=True, timeout=60, check=False)
     return "" if result.returncode else result.stdout
+
+
+def is_ready(pod: Pod) -> bool:
+    """What the readiness probe of a pod finds now; the kubelet asks from the machine, here that is the pod's host."""
+    port = container(pod.spec)["readinessProbe"]["tcpSocket"]["port"]
+    connect = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).close()"
+    enter = ["nsenter", "-t", str(pod.host.init), "--net", sys.executable, "-c", connect, pod.host.ip, str(port)]
+    return subprocess.run(enter, capture_output=True, timeout=30, check=False).returncode == 0
 
 
 def _names(objects: Sequence[Object], pods: Sequence[Pod]) -> dict[str, str]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import nvml
 import pytest
+from namespaces import wait_for
+from rollcall_peers import free_port
 from stubs import RESOLVER_THAT_HANGS, nvml_that_hangs, preloaded
 
 if TYPE_CHECKING:
@@ -241,6 +243,55 @@ def test_status_follows_a_run(site: Site) -> None:
     head.send(signal.SIGTERM)
     assert (head.wait(), worker.wait()) == (143, 143)
     assert site.run("status", *mine).wait() == 1
+
+
+def connects(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_a_node_is_ready_when_the_cluster_stands(site: Site) -> None:
+    mine, ports = f"--run-id={site.run_id}", [free_port(), free_port()]
+    head = site.rank(0, 3, f"--ready-port={ports[0]}", workload=["sh", "-c", "echo up; exec sleep 600"])
+    worker = site.rank(1, 3, f"--ready-port={ports[1]}")
+    worker.is_in("joined")  # Ray runs here, but one node is missing
+    status = site.run("status", mine)
+    assert status.wait() == 2
+    assert "joined for" in status.out
+    assert status.out.count("not ready") == 2
+    assert list(map(connects, ports)) == [False, False]
+    last = site.rank(2, 3)
+    head.says("up", where="out")
+    wait_for(lambda: all(map(connects, ports)), what="open ports")
+    # Of strangers, too, who hold nothing: more than any backlog, each closed by us.
+    held = [socket.create_connection(("127.0.0.1", ports[0]), 5) for _ in range(300)]
+    assert {stranger.recv(1) for stranger in held} == {b""}
+    for stranger in held:
+        stranger.close()
+    last.is_in("joined")
+    status = site.run("status", mine)
+    assert status.wait() == 0
+    assert status.out.count("the cluster stands") == 3
+    worker.send(signal.SIGTERM)
+    worker.is_in("leaving")  # the fake Ray is never drained
+    assert list(map(connects, ports)) == [True, False]
+    head.send(signal.SIGTERM)
+    assert [node.wait() for node in (head, worker, last)] == [143, 143, 143]
+    assert list(map(connects, ports)) == [False, False]
+
+
+def test_a_ready_port_that_another_program_has(site: Site) -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        unfit = site.run(f"--ready-port={port}", "--", "true")
+        assert unfit.wait() == 78
+        assert f"--ready-port={port} is held by pid {os.getpid()} (" in unfit.err
+        warned = site.run(f"--ready-port={port}", "--ignore-check=ports", "--", "true")
+        assert warned.wait() == 0
+        assert f"warning: --ready-port={port} cannot be opened (Address already in use): a readiness" in warned.err
 
 
 @pytest.mark.parametrize("where", ["--log-format=json", "RAY_BOOTSTRAP_LOG_FORMAT"])

@@ -133,7 +133,7 @@ def test_the_agent_understands_what_the_pods_tell_it(folder: str) -> None:
         asked = settings.load({}, env)  # raises if a value is not understood
         assert pod["terminationGracePeriodSeconds"] >= asked.grace + 20
         if "readinessProbe" in its:
-            assert its["readinessProbe"]["tcpSocket"]["port"] == asked.node_manager_port
+            assert its["readinessProbe"]["tcpSocket"]["port"] == asked.ready_port
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

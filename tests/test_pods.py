@@ -16,6 +16,7 @@ from cluster import Agents
 from faults import check
 from job_controller import outcome
 from kubelet import Image
+from namespaces import wait_for
 
 pytestmark = [
     pytest.mark.hosts,
@@ -195,10 +196,13 @@ def test_a_worker_pod_that_was_preempted_or_has_crashed_is_replaced_and_joins(po
     objects = changed(kubelet.render("k8s/base"), ["sh", "-c", "echo up; exec sleep 600"])
     made, agents, hosts = pods(objects)
     agents.prints(0, "up")
+    wait_for(lambda: all(map(kubelet.is_ready, made)), what="ready pods")
     for signum in (signal.SIGTERM, signal.SIGKILL):
         agents.signal(1, signum)
         assert agents.wait([1])[0] in (128 + signum, -signum)  # a kubelet shows both as 128 + signum
+        assert list(map(kubelet.is_ready, made)) == [True, False]
         kubelet.replace(objects, made, 1, hosts, IMAGE, agents)
         agents.says(1, "joined")
+        wait_for(lambda: kubelet.is_ready(made[1]), what="a ready pod")
     agents.signal(0, signal.SIGTERM)
     assert agents.wait() == [143, 143]

@@ -35,7 +35,9 @@ def opened(**facts: Any) -> RuntimeDir:
     """That of an agent in this process, which holds its lock for as long as the tests run."""
     made = runtime_dir.make()
     assert made.fault == ""
-    made.set_state(**{"pid": os.getpid(), "pid_namespace": runtime_dir.pid_namespace(), "phase": "running", **facts})
+    made.set_state(
+        **{"pid": os.getpid(), "pid_namespace": runtime_dir.pid_namespace(), "phase": "running", "ready": True, **facts}
+    )
     return made
 
 
@@ -199,10 +201,10 @@ def test_a_damaged_state_file_is_passed_over(parent: Path, content: Any) -> None
     assert len(runtime_dir.running()) == 1
 
 
-@pytest.mark.parametrize(("phase", "ready"), [("running", 0), ("joined", 0), ("waiting", 2), (["running"], 2)])
-def test_ready_or_not(parent: Path, phase: object, ready: int) -> None:
-    opened(phase=phase)
-    assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), False) == ready
+@pytest.mark.parametrize(("ready", "status"), [(True, 0), (False, 2), (None, 2), (["ready"], 2)])
+def test_ready_or_not(parent: Path, ready: object, status: int) -> None:
+    opened(ready=ready)
+    assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), False) == status
 
 
 def test_since_is_the_time_of_the_last_phase(parent: Path) -> None:

@@ -14,7 +14,7 @@ from bootstrap.errors import BootstrapError
 from bootstrap.files import runtime_dir
 from bootstrap.files.secret import Channel, check_required, uses_tls
 from bootstrap.host import Host
-from bootstrap.model import NodeIdentity, Phase, Role
+from bootstrap.model import NodeIdentity, Role
 from bootstrap.node.inspection import Node
 from bootstrap.preflight.prepare import identify, inspect_only, prepare
 from bootstrap.process.bounded import TimedOut, run_bounded
@@ -25,7 +25,6 @@ from bootstrap.settings import Settings
 _IDENTITY = ("launcher", "role", "rank", "size", "run_id", "attempt", "rendezvous")
 NOT_RUNNING, NOT_READY = 1, 2
 """Exit statuses of ``status`` other than 0."""
-_READY = [phase.value for phase in Phase if phase.is_ready]
 RAY_DIR = runtime_dir.PARENT / f"{runtime_dir.PREFIX}XXXXXXXX" / runtime_dir.RAY
 """Stands for the folder with a random name that a run creates."""
 
@@ -118,8 +117,8 @@ def check(settings: Settings, host: Host, as_json: bool) -> int:
 def status(settings: Settings, _host: Host, as_json: bool) -> int:
     """Print what this user's agents on this machine are doing.
 
-    :returns: 0 if one (of ``--run-id``, if given) is ready; :data:`NOT_READY` if none is; :data:`NOT_RUNNING` if there
-        is none at all.
+    :returns: 0 if one (of ``--run-id``, if given) is ready, which means that its Ray runs and the cluster stands;
+        :data:`NOT_READY` if none is; :data:`NOT_RUNNING` if there is none at all.
     """
     found = [state for state in runtime_dir.running() if settings.run_id in (None, state.get("run_id"))]
     if as_json:
@@ -128,13 +127,15 @@ def status(settings: Settings, _host: Host, as_json: bool) -> int:
         seconds = time.time() - state["since"]
         head = state.get("gcs") or state.get("head") or "-"
         connected = f" {state['seen']} of {state.get('size') or '?'} nodes connected," if "seen" in state else ""
+        ready = "the cluster stands" if state.get("ready") is True else "not ready"
         print(
             f"{state.get('phase', '?')} for {seconds:.0f} s: {state.get('role', '?')}, rank {state.get('rank', '?')}"
-            f" of {state.get('size') or '?'}, run {state.get('run_id')!r}, head {head},{connected} pid {state['pid']}"
+            f" of {state.get('size') or '?'}, run {state.get('run_id')!r}, head {head},{connected} {ready},"
+            f" pid {state['pid']}"
         )
         if "use" in state:
             print(f"  export {state['use']}")
     if not found:
         print("this user has no agent running on this machine", file=sys.stderr)
         return NOT_RUNNING
-    return 0 if any(state.get("phase") in _READY for state in found) else NOT_READY
+    return 0 if any(state.get("ready") is True for state in found) else NOT_READY

@@ -17,6 +17,7 @@ from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.process import table
 from bootstrap.process.children import Children
 from bootstrap.process.table import Process
+from bootstrap.run.readiness import Readiness
 from bootstrap.settings import Settings
 
 Tell = Callable[[Verdict, "BootstrapError | None"], Awaitable[None]]
@@ -115,6 +116,7 @@ class Context:
     check_only: bool = False
     """Whether the run is a check of all nodes: no Ray, no workload."""
     begun: float = field(default_factory=time.monotonic)
+    readiness: Readiness = field(default_factory=Readiness)
 
     @property
     def seconds(self) -> float:
@@ -123,7 +125,16 @@ class Context:
 
     def enter(self, phase: Phase, **facts: object) -> None:
         """Write this node's phase, with other ``facts``, to the state file for ``ray-bootstrap status``."""
-        self.runtime.set_state(phase=phase.value, **facts)
+        self.readiness.phase = phase
+        self._set_state(phase=phase.value, **facts)
+
+    def cluster_stands(self) -> None:
+        """Note that the head has reached its quorum; this node is ready as soon as its own Ray is in the cluster."""
+        self.readiness.cluster_stands = True
+        self._set_state()
+
+    def _set_state(self, **facts: object) -> None:
+        self.runtime.set_state(ready=self.readiness.update(self.settings.ready_port, self.log), **facts)
 
     def note_processes(self, processes: Iterable[Process]) -> None:
         """Add processes to the manifest, in case all that could end them is killed."""

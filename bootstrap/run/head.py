@@ -231,6 +231,7 @@ async def wait_for_quorum(
     except QuorumTimeout as error:
         raise quorum.with_rejected(error, roll_call.rejections, asyncio.get_running_loop().time()) from None
     watch.begin_workload()
+    run.cluster_stands()
     await starter.end()
     nodes = "1 node" if len(ready.ready) == 1 else f"{len(ready.ready)} nodes"
     run.log.say(f"quorum reached: {nodes} after {run.seconds:.1f} s")

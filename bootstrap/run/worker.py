@@ -69,6 +69,7 @@ async def _join_and_stay(
     run.log.say(f"{membership.head} leads this run; waiting until {what}")
     run.log.rank = membership.rank
     run.enter(Phase.WAITING, rank=membership.rank, head=membership.head)
+    membership.quorum.add_done_callback(partial(_on_quorum, run))
     identity = dataclasses.replace(identity, rank=membership.rank)
     node = dataclasses.replace(prepared.node, identity=identity)
     token = ray_token(membership.secret, identity.run_id, run.runtime)
@@ -78,6 +79,11 @@ async def _join_and_stay(
             return await asyncio.shield(membership.ended)
         env = await join_cluster(run, node, starter, env, membership)
         return await stay_until_verdict(run, identity, starter, env, membership)
+
+
+def _on_quorum(run: Context, quorum: "asyncio.Future[None]") -> None:
+    if not quorum.cancelled():  # by the end of the membership
+        run.cluster_stands()
 
 
 async def report_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, why: BootstrapError) -> None:
