@@ -37,6 +37,11 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "run the preflight checks only; with --run on all nodes, and probe how they reach each other",
     ),
     "status": ("reports", "status", "print what this node's agent is doing; exit with status 0 if it is ready"),
+    "exec": (
+        "within",
+        "execute",
+        "run the command after --, or a shell, with the variables to use this user's run here",
+    ),
     "kuberay": ("kuberay", "hand_over", "in a KubeRay pod: check this node, then hand over to KubeRay"),
 }
 """Name → module in :mod:`bootstrap.commands`, function, meaning."""
@@ -123,7 +128,8 @@ def _misplaced(command: str, switches: Collection[str], workload: Sequence[str])
 def _main(argv: list[str]) -> int:
     command = argv.pop(0) if argv and argv[0] in _COMMANDS else "run"
     ours, workload = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    no_workload = ["no workload after --; omit -- for a cluster that stays up"]
+    omitted = "a shell" if command == "exec" else "a cluster that stays up"
+    no_workload = [f"no {'command' if command == 'exec' else 'workload'} after --; omit -- for {omitted}"]
     faults = no_workload if "--" in argv and not workload else []
     if "--version" in ours:
         with _printed():
@@ -257,6 +263,8 @@ def _left_over(arguments: Sequence[str], options: click.Command, command: str, o
 
 def _instead(ours: list[str], at: int, command: str) -> str:
     meant = difflib.get_close_matches(ours[at], _COMMANDS, n=1, cutoff=0.75)
+    if command == "exec":
+        return f"put the command after --: {shlex.join(['ray-bootstrap', command, *ours[:at], '--', *ours[at:]])}"
     if command != "run":
         return f"{command} takes options only"
     if meant:

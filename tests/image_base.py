@@ -17,7 +17,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-TOOLS = ("sh", "env", "cat", "ls", "mkdir", "rm", "sleep", "true", "uname")
+TOOLS = ("sh", "bash", "env", "grep", "cat", "ls", "mkdir", "rm", "sleep", "true", "uname")
 PYTHON = Path("/opt/python")
 ETC = {
     "passwd": "root:x:0:0:root:/root:/bin/sh\nray:x:1000:100:ray:/home/ray:/bin/sh\n",

@@ -109,12 +109,15 @@ def replace(
     agents.ended.pop(index, None)
 
 
-def execute(agents: Agents, rank: int, argv: Sequence[str], env: Mapping[str, str]) -> str:
-    """What ``kubectl exec`` in the container of this rank prints; the empty text if it fails."""
+def execute(agents: Agents, rank: int, *argv: str) -> str:
+    """What ``kubectl exec`` in the container of this rank prints, with the container's environment."""
     its = agents.processes[rank].pid
-    enter = ["nsenter", "-t", str(its), "--mount", "--uts", "--ipc", "--net", "--pid", "--setgid=100", "--setuid=1000"]
-    result = subprocess.run([*enter, *argv], env=dict(env), capture_output=True, text=True, timeout=60, check=False)
-    return "" if result.returncode else result.stdout
+    pairs = (pair.partition("=") for pair in Path(f"/proc/{its}/environ").read_text().split("\0") if pair)
+    env = {name: value for name, _, value in pairs if name != "RAY_BOOTSTRAP_SIGNALS"}  # which the entrypoint sets
+    enter = ["nsenter", "-t", str(its), "--root", "--mount", "--uts", "--ipc", "--net", "--pid"]
+    enter += ["--setgid=100", "--setuid=1000"]
+    result = subprocess.run([*enter, *argv], env=env, capture_output=True, text=True, timeout=60, check=False)
+    return result.stdout if result.returncode == 0 else f"exit status {result.returncode}: {result.stderr}"
 
 
 def is_ready(pod: Pod) -> bool:

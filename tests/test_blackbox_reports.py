@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -243,6 +244,61 @@ def test_status_follows_a_run(site: Site) -> None:
     head.send(signal.SIGTERM)
     assert (head.wait(), worker.wait()) == (143, 143)
     assert site.run("status", *mine).wait() == 1
+
+
+def test_exec_gives_a_command_the_variables_of_the_run(site: Site) -> None:
+    mine = f"--run-id={site.run_id}"
+    none = site.run("exec", mine, "--", "true")
+    assert none.wait() == 68
+    assert f"this user has no run '{site.run_id}' on this machine" in none.err
+    worker = site.rank(1, 2)
+    worker.is_in("searching")
+    early = site.run("exec", mine, "--", "true")
+    assert early.wait() == 68
+    assert f"Ray of run '{site.run_id}' is not up on this node yet: searching" in early.err
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 143
+    head = site.rank(0, 2, "--late-wait=0", env={"RAY_BOOTSTRAP_SECRET": "s" * 32})
+    head.is_in("waiting")  # for a worker, but its own Ray is up
+    script = "echo $RAY_ADDRESS; cat $RAY_AUTH_TOKEN_PATH; grep SigIgn /proc/self/status; exit 7"
+    inside = site.run("exec", mine, "--", "sh", "-c", script)
+    assert inside.wait() == 7
+    gcs, rest = inside.out.splitlines()[0], inside.out.splitlines()[1]
+    head.says(f"the Ray head is up at {gcs} after")
+    assert re.fullmatch(r"[0-9a-f]{64}SigIgn:\t0000000000000000", rest)
+    shell = site.run("exec", mine, env={"SHELL": "/usr/bin/env"})
+    assert shell.wait() == 0
+    assert f"RAY_ADDRESS={gcs}\n" in shell.out
+    missing = site.run("exec", mine, "--", "no-such-program")
+    assert missing.wait() == 127
+    assert missing.err == "ray-bootstrap: 'no-such-program' cannot be executed: No such file or directory\n"
+    unmarked = site.run("exec", "ray", "status")
+    assert unmarked.wait() == 64
+    assert "put the command after --: ray-bootstrap exec -- ray status" in unmarked.err
+    other = site.run("--run-id=other", "--", "sh", "-c", "echo up; exec sleep 600")
+    other.says("up", where="out")
+    several = site.run("exec", "--", "true", env=NO_RUN_ID)
+    assert several.wait() == 64
+    assert [run for run in ("other", site.run_id) if repr(run) not in several.err] == []
+    for node in (head, other):
+        node.send(signal.SIGTERM)
+        assert node.wait() == 143
+
+
+def test_check_knows_its_own_run(site: Site) -> None:
+    ports = [f"--gcs-port={free_port()}", f"--rollcall-port={(taken := free_port())}"]
+    head = site.rank(0, 2, *ports, "--min-nodes=1", "--last-call=0", workload=["sh", "-c", "echo up; exec sleep 600"])
+    head.says("up", where="out")
+    check = site.run("check", *ports)
+    assert check.wait() == 0, check.err
+    assert (
+        f"warning  ports          --rollcall-port={taken} is held by this user's run '{site.run_id}', pid" in check.out
+    )
+    beside = site.run(*ports, "--", "true")  # another run here would not get them
+    assert beside.wait() == 78
+    assert f"held by this user's run '{site.run_id}', pid" in beside.err
+    head.send(signal.SIGTERM)
+    assert head.wait() == 143
 
 
 def connects(port: int) -> bool:

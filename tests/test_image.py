@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -109,10 +110,23 @@ def test_the_image_forms_a_cluster_as_the_pods_of_the_base(store: Store, context
     env = dict(entry.split("=", 1) for entry in made["Env"])
     image = kubelet.Image(entrypoint=made["Entrypoint"], env=env, root=str(root), files={})
     objects = kubelet.render("k8s/base")
+    its = kubelet.container(kubelet.only(objects, "Job")["spec"]["template"]["spec"])
+    its["args"] = [
+        "--",
+        "sh",
+        "-c",
+        f"{shlex.join(its['args'][1:])}; status=$?; mkfifo /tmp/go; read x < /tmp/go; exit $status",
+    ]
     hosts = make_hosts(2, dns={})
     agents = kubelet.start(objects, controllers.job_pods(kubelet.only(objects, "Job"), hosts), hosts, image)
+    agents.prints(0, "PASS: 2 nodes")
+    for rank in (0, 1):  # a shell finds the run; one in the workload is left alone
+        said = kubelet.execute(
+            agents, rank, "bash", "-ic", "echo $RAY_ADDRESS; RAY_ADDRESS=x bash -ic 'echo $RAY_ADDRESS'"
+        )
+        assert said == f"{hosts[0].ip}:6379\nx\n"
+    assert kubelet.execute(agents, 0, "sh", "-c", "echo > /tmp/go") == ""
     assert agents.wait() == [0, 0]
-    assert "PASS: 2 nodes" in agents.out(0)
     assert kubelet.termination_message(agents, 1)["status"] == 0
 
 

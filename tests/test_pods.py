@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import signal
+import sys
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ def where():
 refs = [where.remote() for _ in range(6)]
 print("nodes", len({ray.get(ref)[0] for ref in refs}), "CPUs", int(ray.cluster_resources()["CPU"]), flush=True)
 time.sleep(600)
+"""
+
+
+AGENT = (sys.executable, "-m", "bootstrap")
+COUNT_NODES = """
+import ray
+ray.init(log_to_driver=False, logging_level="error")
+print("nodes", len(ray.nodes()))
 """
 
 
@@ -107,10 +116,14 @@ def test_the_pods_use_the_ports_of_the_network_policy_and_a_stop_is_no_failure(p
         found = unlisted(pod, made, objects)
         assert found == [], found
     for rank, phase in enumerate(("running", "joined")):
-        status = kubelet.execute(agents, rank, [*IMAGE.entrypoint, "status"], IMAGE.env)
-        assert status.startswith(f"{phase} for ")
-    token = kubelet.execute(agents, 0, ["sh", "-c", "cat /tmp/ray-bootstrap.*/token"], IMAGE.env)
+        assert kubelet.execute(agents, rank, *AGENT, "status").startswith(f"{phase} for ")
+    token = kubelet.execute(agents, 0, "sh", "-c", "cat /tmp/ray-bootstrap.*/token")
     assert re.fullmatch("[0-9a-f]{64}", token)  # for the dashboard
+    if path == "k8s/base":
+        assert kubelet.execute(agents, 1, *AGENT, "exec", "--", "python", "-c", COUNT_NODES) == "nodes 2\n"
+        assert "0.0/2.0 CPU" in kubelet.execute(agents, 0, *AGENT, "exec", "--", "ray", "status")
+        assert "warning  ports" in (checked := kubelet.execute(agents, 0, *AGENT, "check"))  # and status 0
+        assert f"held by this user's run {kubelet.UID!r}, pid " in checked
     agents.signal(0, signal.SIGTERM)
     grace = job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert agents.wait(seconds=grace) == [143, 143]

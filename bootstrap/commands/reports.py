@@ -23,6 +23,8 @@ from bootstrap.raynode.ports import choose
 from bootstrap.settings import Settings
 
 _IDENTITY = ("launcher", "role", "rank", "size", "run_id", "attempt", "rendezvous")
+_USED_BY_RUNS = ("memory", "shm", "nproc", "pids", "temp-dir-disk")
+"""Checks that look at how much of something is still free here."""
 NOT_RUNNING, NOT_READY = 1, 2
 """Exit statuses of ``status`` other than 0."""
 RAY_DIR = runtime_dir.PARENT / f"{runtime_dir.PREFIX}XXXXXXXX" / runtime_dir.RAY
@@ -103,7 +105,7 @@ def check(settings: Settings, host: Host, as_json: bool) -> int:
     """Print all preflight checks and their findings. :raises PreflightFailed: if one is fatal and not ignored."""
     identity, _ = identify(settings, host)
     prepared = prepare(settings, host, identity, RAY_DIR, repair=False)
-    findings = prepared.findings
+    findings = [_excused(finding) for finding in prepared.findings] if runtime_dir.running() else prepared.findings
     check_required(prepared.node.secret, settings)
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
@@ -112,6 +114,14 @@ def check(settings: Settings, host: Host, as_json: bool) -> int:
             print(line)
     preflight.judge(findings, settings.ignore_check)
     return 0
+
+
+def _excused(finding: preflight.Finding) -> preflight.Finding:
+    """Return a finding as a warning if a run of this user that is up here is why: this node was fit for that one."""
+    if finding.check in _USED_BY_RUNS:
+        message = f"{finding.message}; a run of this user, which is up here, has its share in that"
+        return dataclasses.replace(finding, message=message, fatal=False)
+    return dataclasses.replace(finding, fatal=finding.fatal and not finding.own_run)
 
 
 def status(settings: Settings, _host: Host, as_json: bool) -> int:

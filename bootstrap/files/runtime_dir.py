@@ -19,7 +19,7 @@ from typing import Any
 from bootstrap import timeouts
 from bootstrap.files import ownership
 from bootstrap.files.manifest import Manifest
-from bootstrap.process.table import pid_namespace
+from bootstrap.process.table import pid_namespace, read_process
 
 PARENT = Path("/tmp")  # noqa: S108 (we make each folder in it, mode 0700, under a random name)
 PREFIX = "ray-bootstrap."
@@ -146,6 +146,17 @@ def running() -> list[Mapping[str, Any]]:
     """Return the states of this user's live agents in this container, newest first."""
     live = (_read_state(path) for path, fd in _own_folders() if not _locks(fd, fcntl.LOCK_SH))
     return sorted(filter(None, live), key=lambda state: -state["since"])
+
+
+def run_of(pid: int) -> str | None:
+    """Return the id of the run of this user to which a process belongs: that of an agent, or one below it."""
+    agents = {state["pid"]: str(state.get("run_id")) for state in running()} if pid else {}
+    while agents and pid not in agents:
+        process = read_process(pid)
+        if process is None:
+            return None
+        pid = process.ppid
+    return agents.get(pid)
 
 
 @contextlib.contextmanager

@@ -19,9 +19,11 @@ Grant = tuple[int, str]
 Find = Callable[[Host, "int | None"], gpus.GpuReport]
 
 CPU_REQUEST = "POD_CPU_REQUEST_MILLI"
-"""Variable with the container's ``requests.cpu`` in thousandths of a CPU, by the downward API with ``divisor: 1m``: with
-the default divisor the kubelet rounds 1500m up to 2. It is 0 where the container requests none. ``limits.cpu`` is of no
-use: without a limit it is what the machine has (https://kubernetes.io/docs/concepts/workloads/pods/downward-api)."""
+"""Variable with the container's ``requests.cpu`` in thousandths of a CPU, by the downward API with ``divisor: 1m``.
+
+With the default divisor the kubelet rounds 1500m up to 2. It is 0 where the container requests none. ``limits.cpu`` is
+of no use: without a limit it is what the machine has
+(https://kubernetes.io/docs/concepts/workloads/pods/downward-api)."""
 _SLURM_COUNTS = re.compile(r"([0-9]+)(?:\(x([0-9]+)\))?")
 _MIB = 1024 * 1024
 _SLURM_MEMORY = ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU")

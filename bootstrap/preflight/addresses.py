@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterator
 
 from bootstrap import net
+from bootstrap.files.runtime_dir import run_of
 from bootstrap.files.secret import uses_tls
 from bootstrap.model import Role
 from bootstrap.node import hosts_file
@@ -27,11 +28,13 @@ def ports(node: Node) -> Iterator[Finding]:
     taken = {name: port for name, port in chosen.items() if not ray_ports.is_free(port)}
     held = _holders(set(taken.values())) if taken else {}
     for name, port in taken.items():
-        who = held.get(port, "another process (hidden from this user)")
-        if port not in held and port < 1024:
+        pid, who = held.get(port, (0, "another process (hidden from this user)"))
+        if not pid and port < 1024:
             who += ", or needs root, as every port below 1024 does"
         remedy = f"{flag(name)}=PORT with a free one, or stop that process; ss -ltnp 'sport = :{port}' shows it"
-        yield Finding("ports", f"{flag(name)}={port} is held by {who}", remedy)
+        if own := run_of(pid):
+            who, remedy = f"this user's run {own!r}, {who}", f"for another run beside it: {flag(name)}=PORT"
+        yield Finding("ports", f"{flag(name)}={port} is held by {who}", remedy, own_run=bool(own))
     yield from _ephemeral(node, chosen)
 
 
@@ -41,15 +44,18 @@ def _chosen(node: Node) -> dict[str, int]:
     return {name: port for name, port in fixed_ports(node.settings).items() if name not in head_only}
 
 
-def _holders(wanted: Collection[int]) -> dict[int, str]:
-    """Return which processes hold these TCP ports, as far as this user may see; listeners go before connections."""
+def _holders(wanted: Collection[int]) -> dict[int, tuple[int, str]]:
+    """Return which processes hold these TCP ports, as far as this user may see; listeners go before connections.
+
+    :returns: for each such port the process id, and who that is, as text for people.
+    """
     import psutil  # noqa: PLC0415 (25 ms, and only if a port is taken)
 
-    held: dict[int, str] = {}
+    held: dict[int, tuple[int, str]] = {}
     for entry in sorted(psutil.net_connections("tcp"), key=lambda entry: entry.status != psutil.CONN_LISTEN):
         port = entry.laddr.port if entry.laddr else 0
         if port in wanted and entry.pid and port not in held:
-            held[port] = _process(entry.pid)
+            held[port] = entry.pid, _process(entry.pid)
     return held
 
 

@@ -20,6 +20,8 @@ class Finding:
     """What to type."""
     fatal: bool = True
     """False for a warning: the run may still work."""
+    own_run: bool = False
+    """Whether a run of this user that is up here is the cause: another run beside it would fail, this one does not."""
 
 
 @dataclass(frozen=True, slots=True)

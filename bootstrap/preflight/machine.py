@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from bootstrap import cgroup
 from bootstrap.errors import PreflightFailed
+from bootstrap.files.runtime_dir import run_of
 from bootstrap.files.secret import Channel
 from bootstrap.host import Host
 from bootstrap.model import Role
@@ -205,6 +206,11 @@ def gpu_health(node: Node) -> Iterator[Finding]:
         yield from _signs(gpu, lost_is_fatal=asked == "auto")
 
 
+def _holder(pid: int) -> str:
+    own = run_of(pid)
+    return f"pid {pid}" + (f" of this user's run {own!r}" if own else "")
+
+
 _REPLACE: Mapping[str, str] = {
     "lost": "drain the node; nvidia-smi --gpu-reset, or reboot it; dmesg | grep Xid says why",
     "reset": "with nothing running on it: nvidia-smi --gpu-reset -i {index}; or reboot the node",
@@ -229,6 +235,6 @@ def _signs(gpu: GpuHealth, *, lost_is_fatal: bool) -> Iterator[Finding]:
         yield Finding("gpu-health", message, reset, fatal=False)
     if gpu.processes:
         # Not fatal: it may be MPS, a monitor or a GPU that is shared on purpose.
-        held = ", ".join(f"pid {pid}" + (f" ({size(used)})" if used else "") for pid, used in gpu.processes)
+        held = ", ".join(_holder(pid) + (f" ({size(used)})" if used else "") for pid, used in gpu.processes)
         remedy = f"stop them (nvidia-smi -i {gpu.index} shows them), or leave the GPU out of {nvidia.VISIBLE}"
         yield Finding("gpu-health", f"{who} is in use by other processes: {held}", remedy, fatal=False)

@@ -15,6 +15,7 @@ RAY_ADDRESS, RAY_BOOTSTRAP_*            the cluster (docs/workload.md)          
 ======================================  =========================================  ==================
 """
 
+import shlex
 from collections.abc import Mapping
 
 from bootstrap.files.certificates import TlsFiles
@@ -74,7 +75,8 @@ _FOR_SHELLS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", *_TLS)
 
 def for_shell(env: Mapping[str, str], gcs_address: str) -> str:
     """Return what another shell of this user on this node must set to use the cluster, as it is typed."""
-    return " ".join([f"RAY_ADDRESS={gcs_address}", *(f"{name}={env[name]}" for name in _FOR_SHELLS if name in env)])
+    variables = {"RAY_ADDRESS": gcs_address, **{name: env[name] for name in _FOR_SHELLS if name in env}}
+    return " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
 
 
 def for_workload(env: Mapping[str, str], run_id: str, gcs_address: str, nodes: int, gpus: float) -> dict[str, str]:

@@ -69,6 +69,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     if fault := workload.find_fault(settings.workload, env):
         return workload.not_started(*fault)  # before the other nodes wait for it
     gcs, dashboard, starter = await start_head_ray(run, node, starter, env)
+    run.enter(Phase.WAITING, gcs=gcs, use=environment.for_shell(env, gcs))
     await check_still_head(rendezvous, hello, address)
     watch.roll_call.release(gcs, asyncio.get_running_loop().time() + settings.quorum_timeout)
     watch.probes.on_released(gcs)
@@ -77,7 +78,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     ready = await wait_for_quorum(run, identity, watch, starter, gcs, address)
     if settings.dashboard_wait:
         await wait_for_dashboard(run, dashboard)
-    run.enter(Phase.RUNNING, nodes=len(ready.ready), use=environment.for_shell(env, gcs))
+    run.enter(Phase.RUNNING, nodes=len(ready.ready))
     if not settings.workload:
         await stay_without_workload(run, env, gcs)
     return await run_workload(run, environment.for_workload(env, identity.run_id, gcs, len(ready.ready), ready.gpus))
@@ -204,7 +205,6 @@ async def wait_for_quorum(
     :param address: where the roll call is open.
     :raises QuorumTimeout: with the missing nodes and the rejected connections.
     """
-    run.enter(Phase.WAITING, gcs=gcs)
     roll_call = watch.roll_call
     goal = quorum.Goal(
         identity.run_hash,
