@@ -101,6 +101,13 @@ _PROCESSES = {
         WORKLOAD,
         WORKLOAD,
     ),
+    "task-oom": Fault(
+        "the kernel's OOM killer ends a task, or a process that it started",
+        "Ray, if it is a task; the last line and the result of that node, and of the head, name the OOM killer",
+        "at the end",
+        WORKLOAD,
+        WORKLOAD,
+    ),
 }
 
 _LINKS = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from requirements import MEMORY_LIMITS, memory_group
 
 from bootstrap import cgroup
 from bootstrap.host import Host
+from bootstrap.run.shutdown import _knows
 
 if TYPE_CHECKING:
     from agents import Site
@@ -134,6 +137,36 @@ def test_a_workload_that_the_kernel_ends(site: Site, group: Path) -> None:
         assert f"{reason}, after " in node.err.splitlines()[-1]
         assert node.verdict["reason"] == reason
     assert f"warning: {ended}; fix: more memory" in head.err
+
+
+@pytest.mark.requires("linux", "root", "memory-controller")
+@pytest.mark.parametrize("rank", [0, 1], ids=["head", "worker"])
+def test_a_process_of_a_task_that_the_kernel_ends(site: Site, group: Path, rank: int) -> None:
+    """The workload returns 0 all the same; a worker's kill stands on the head, too, whose output is the run's."""
+    workload = ["sh", "-c", "echo up; while ! test -e ../go; do sleep 0.1; done"]
+    nodes = [
+        site.rank(r, 2, *FIT_ENOUGH, workload=workload, before=inside(group) if r == rank else ()) for r in range(2)
+    ]
+    nodes[0].says("up", where="out")
+    task = [*inside(group), sys.executable, "-c", "taken = []\nwhile True: taken.append(bytes(1 << 20) + b'x')"]
+    assert subprocess.run(task, check=False, timeout=60).returncode == -signal.SIGKILL
+    (site.folder / "go").touch()
+    for node in nodes:
+        node.wait()
+    check("task-oom", there=nodes[rank].wait(), elsewhere=[nodes[1 - rank].wait()], workload=0)
+    ended = f"{WHO} 1 process in the cgroup of {nodes[0].verdict['host']} (memory limit: 256 MiB)"
+    for node in nodes:
+        assert node.verdict["status"] == 0
+        assert node.verdict["reason"] == f"the workload ended with status 0; {ended}"
+        assert f"the workload ended with status 0; {ended}, after " in node.err.splitlines()[-1]
+        assert node.err.count(f"warning: {ended}; fix: more memory") == (node is nodes[0] or rank == 1)
+
+
+def test_the_reason_names_each_nodes_oom_kills_once() -> None:
+    reason = f"Ray's raylet ended; {WHO} 1 process in the cgroup of node-10 (memory limit: 9 MiB)"
+    assert _knows(reason, f"{WHO} 2 processes in the cgroup of node-10 (memory limit: 9 MiB)")
+    assert not _knows(reason, f"{WHO} 1 process in the cgroup of node-1")
+    assert not _knows(reason, f"{WHO} 1 process in the cgroup of node-10.local")
 
 
 @pytest.mark.requires("linux", "root", "memory-controller")

@@ -56,6 +56,8 @@ class Membership:
     stays: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """The head's answer to :meth:`report_stopped`: whether it is stopping, too, so that this node is to stay."""
     ended: asyncio.Future[Verdict] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    last_finding: Callable[[], str] = lambda: ""
+    """Called before this node says bye; the head hears what it returns, unless it is empty, as a finding."""
     _challenged: asyncio.Future[_Challenge] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _welcomed: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _certified: asyncio.Future[Issued] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -185,10 +187,15 @@ class Membership:
     async def leave(self, reason: str) -> None:
         """Send bye with the reason, so that the head does not report a lost connection, and close the connection."""
         if self._connection is not None and self._connection.open:
-            self._connection.send({"t": "bye", "reason": reason})
+            self._say_bye(self._connection, reason)
             self._connection.close(reason)
             await asyncio.wait([self.ended], timeout=timeouts.LEAVE_S)
         self.close()
+
+    def _say_bye(self, connection: Connection, reason: str) -> None:
+        if finding := self.last_finding():
+            self.report_finding(finding)
+        connection.send({"t": "bye", "reason": reason})
 
     def close(self) -> None:
         """Cut the connection, if there is one."""
@@ -278,7 +285,7 @@ class Membership:
         verdict = Verdict(
             wire.number(message, "status") & 255, wire.text(message, "reason"), wire.text(message, "source")
         )
-        connection.send({"t": "bye", "reason": "verdict received"})
+        self._say_bye(connection, "verdict received")
         if not self.ended.done():
             self.ended.set_result(verdict)
 

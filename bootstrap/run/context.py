@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bootstrap import timeouts
@@ -55,6 +55,8 @@ class Lifecycle:
         self.on_signal: Callable[[int], None] | None = None
         """Passes a signal that does not stop the run on to the workload, once there is one."""
         self.tell: Tell = _tell_none
+        self.oom_elsewhere: Sequence[str] = ()
+        """What the kernel's OOM killer has done on other nodes, as they said when they left; on the head only."""
         self.warned_of_manifest = False
         self.linger: Linger = _no_linger
         self.hurry = asyncio.Event()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Collection
 from functools import partial
 
-from bootstrap import timeouts
+from bootstrap import cgroup, timeouts
 from bootstrap.errors import BootstrapError, RayDied, Refused, remote_error
 from bootstrap.launchers.look import how_to_look
 from bootstrap.model import NodeIdentity, Phase, Verdict
@@ -21,6 +21,8 @@ from bootstrap.run.late import LateNodes
 from bootstrap.run.notices import AT_ONCE, GroupedReports, findings_of
 from bootstrap.settings import Settings
 
+_OOM_NODES = 4
+"""Nodes whose OOM kills are named at the end."""
 _WAITS = "; the run waits for another node with this rank"
 
 
@@ -155,6 +157,7 @@ class NodeWatch:
         try:
             await asyncio.gather(delivering, self.late.write_record(verdict))
         finally:
+            self._run.lifecycle.oom_elsewhere = oom_kills_of(self.roll_call)
             if not self.late.waits:
                 self.roll_call.close()
 
@@ -164,6 +167,14 @@ class NodeWatch:
             await self.late.wait()
         finally:
             self.roll_call.close()
+
+
+def oom_kills_of(roll_call: RollCall) -> list[str]:
+    """Return what the nodes have said, when they left, of the OOM killer; of many nodes how many more there are."""
+    members = (roll_call.members[rank] for rank in sorted(roll_call.members))
+    said = [finding for member in members for finding in member.findings if finding.startswith(cgroup.OOM)]
+    more = len(said) - _OOM_NODES
+    return said if more <= 0 else [*said[:_OOM_NODES], f"and processes on {more} more nodes"]
 
 
 def describe_mismatch(roll_call: RollCall, member: Member) -> str:

@@ -2,8 +2,9 @@
 
 import asyncio
 import dataclasses
+import re
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,8 +32,8 @@ async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
     The status is the verdict's: a later failure is only a warning, and does not stop the remaining steps.
     """
     verdict, error = make_verdict(run.lifecycle, line)
-    if oom := run.oom.since():
-        verdict = add_oom_kills(run, verdict, error, oom)
+    oom_here = [oom] if (oom := run.oom.since()) else []
+    verdict = add_oom_kills(run, verdict, error, oom_here)
     run.enter(Phase.ENDING, status=verdict.status)
     forced = run.lifecycle.force_stop.is_set()
     _, held, _ = await asyncio.gather(
@@ -40,6 +41,8 @@ async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
         best_effort(run, "ending all processes", end_all(run, 0 if forced else timeouts.RAY_GRACE_S)),
         run_in_thread(None, lambda: join_abandoned(0 if forced else timeouts.ABANDONED_CALLS_S)),
     )
+    oom_elsewhere = run.lifecycle.oom_elsewhere
+    verdict = add_oom_kills(run, verdict, error, oom_elsewhere)
     run.runtime.close()  # `status` no longer shows this node, so no phase can follow
     logs = await copy_logs(run, await remove_files(run, held or Held()))
     log_error(run, verdict, error)
@@ -50,7 +53,7 @@ async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
         run.log.warn(fault)
     # Only now, with the cause logged and nothing left here but the roll call: it may take a minute.
     await best_effort(run, "waiting for late nodes", run.lifecycle.linger())
-    log_result(run, verdict, error, logs, oom)
+    log_result(run, verdict, error, logs, "; ".join([*oom_here, *oom_elsewhere]))
     return verdict.status
 
 
@@ -69,16 +72,25 @@ def make_verdict(lifecycle: Lifecycle, line: asyncio.Task[Verdict]) -> tuple[Ver
     return Verdict(error.status, error.message, error.name), error
 
 
-def add_oom_kills(run: Context, verdict: Verdict, error: BootstrapError | None, oom: str) -> Verdict:
-    """Add ``oom`` to the first line of the reason, which the other nodes and the result get, and log the fix."""
+def add_oom_kills(run: Context, verdict: Verdict, error: BootstrapError | None, kills: Sequence[str]) -> Verdict:
+    """Add ``kills`` to the first line of the reason, and log the fix; the status stays what it is.
+
+    The other nodes and the result get the reason. It may have them already, of a daemon of Ray whose end it is.
+    """
+    new = [text for text in kills if not _knows(verdict.reason, text)]
     first, *more = verdict.reason.splitlines() or [""]
-    known = cgroup.OOM in verdict.reason  # of a daemon of Ray, whose end is the reason
-    reason = verdict.reason if known else "\n".join([f"{first}; {oom}", *more])
-    if error is None:
-        run.log.warn(f"{oom}; fix: {cgroup.FIX_OOM}")
-    elif not known:
+    reason = "\n".join(["; ".join([first, *new]), *more])
+    if error is not None and new:
         error.message, error.hint = reason, "; ".join(filter(None, [error.hint, cgroup.FIX_OOM]))
+    elif kills and error is None:
+        run.log.warn(f"{'; '.join(kills)}; fix: {cgroup.FIX_OOM}")
     return dataclasses.replace(verdict, reason=reason)
+
+
+def _knows(reason: str, kills: str) -> bool:
+    """Return whether the reason names the OOM killer for the same node; it may have ended more processes since."""
+    _, here, node = kills.partition(" (")[0].partition(" in the cgroup of ")
+    return re.search(re.escape(here + node) + r"(?![\w.-])", reason) is not None if here else kills in reason
 
 
 async def end_all(run: Context, grace: float) -> Held:

@@ -127,7 +127,7 @@ def _leave_at_the_end(run: Context, membership: Membership) -> None:
             membership.report(Phase.FAILED, error.message, error.name, error.hint)
         await membership.leave(error.message if error else "verdict received")
 
-    run.lifecycle.tell = leave
+    run.lifecycle.tell, membership.last_finding = leave, run.oom.since
 
 
 async def join_cluster(
