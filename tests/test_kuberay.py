@@ -121,7 +121,7 @@ def test_the_pods_of_a_raycluster(make_hosts) -> None:
     count = "import ray; ray.init('127.0.0.1:6379', log_to_driver=False); print(ray.cluster_resources())"
 
     def resources() -> dict[str, float]:
-        told = kubelet.execute(agents, 0, [sys.executable, "-c", count], image.env)
+        told = kubelet.execute(agents, 0, sys.executable, "-c", count)
         return {**ast.literal_eval(told)} if "a product" in told else {}
 
     told = wait_for(resources, timeout=90)
