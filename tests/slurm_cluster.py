@@ -169,8 +169,11 @@ class Slurm:
 
 
 @contextlib.contextmanager
-def slurm_on_hosts(base: Path, visible: Iterable[str], nodes: int = 4) -> Iterator[Slurm]:
-    """Starts the hosts and a Slurm on them; ends with everything gone."""
+def slurm_on_hosts(base: Path, visible: Iterable[str], nodes: int = 4, conf: str = "") -> Iterator[Slurm]:
+    """Starts the hosts and a Slurm on them; ends with everything gone.
+
+    ``conf`` are further lines of slurm.conf; of a setting that is there twice Slurm takes the last.
+    """
     folder = base / "slurm"
     (folder / "jobs").mkdir(parents=True)
     (folder / "plugstack.conf").touch()
@@ -182,7 +185,7 @@ def slurm_on_hosts(base: Path, visible: Iterable[str], nodes: int = 4) -> Iterat
                 host.run(["sh", "-c", _PREPARE, str(folder), f"{mine}/{host.name}"])
             slurm = Slurm(hosts, folder)
             name_the_hosts(slurm)
-            _start(slurm)
+            _start(slurm, conf)
             yield slurm
     finally:
         subprocess.run(["unshare", "--mount", "sh", "-c", _FORGET, str(folder), mine], check=False, capture_output=True)
@@ -197,10 +200,11 @@ def name_the_hosts(slurm: Slurm, own: Mapping[int, str] | None = None) -> None:
         (host.base / "hosts").write_text("\n".join(["127.0.0.1 localhost", *mine, *others, ""]))
 
 
-def _start(slurm: Slurm) -> None:
+def _start(slurm: Slurm, more: str) -> None:
     lines = [f"NodeName={n.name} NodeAddr={n.ip} CPUs={CPUS} RealMemory={MEMORY} State=UNKNOWN" for n in slurm.nodes]
     conf = slurm.folder / "slurm.conf"
-    conf.write_text(_CONF.format(controller=slurm.controller, folder=slurm.folder, nodes="\n".join(lines)))
+    text = _CONF.format(controller=slurm.controller, folder=slurm.folder, nodes="\n".join(lines))
+    conf.write_text(f"{text}{more}\n")
     (slurm.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\n")
     files = [f"--{name}=/run/munge/{name}" for name in ("pid-file", "log-file", "seed-file")]
     for host in slurm.hosts:
