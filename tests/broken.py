@@ -577,7 +577,7 @@ def table_in(text: str) -> str:
 
 def clean(lines: Sequence[str]) -> list[str]:
     """Return the head's lines without the time of day, and without what differs from run to run or between machines."""
-    kept = [line.removeprefix("ray-bootstrap ") for line in lines if "warning: nofile:" not in line]
+    kept = [line.removeprefix("ray-bootstrap ") for line in lines if not re.search("warning: .*nofile: ", line)]
     for pattern, instead in (
         (r"^\d\d:\d\d:\d\d ", ""),
         (r"ray-bootstrap\.[0-9a-f]{8}", "ray-bootstrap.0a1b2c3d"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,4 +167,16 @@ def test_a_warning_of_a_node_is_on_the_head_only_if_that_node_does_not_come(site
     assert joined.process.poll() is None
     assert [node.wait() for node in site.nodes[::-1]] == [69, 69, 69]
     assert head.err.count("mpi-variables") == head.err.count(finding) == 2  # while it waits, and when it has failed
-    assert "nofile" not in head.err.partition("roll call is open")[2]  # the head has that, too
+
+
+def test_what_is_alike_on_all_nodes_is_said_once_and_by_the_head(site: Site) -> None:
+    """Under Slurm all nodes write to one file, which had this line a thousand times."""
+    few = ["prlimit", "--nofile=15000:15000"]
+    nodes = [site.rank(r, 4, workload=["sleep", "2"], before=few) for r in range(3)]
+    other = site.rank(3, 4, before=["prlimit", "--nofile=12000:12000"])
+    assert [node.wait() for node in (*nodes, other)] == [0] * 4
+    head, *workers = nodes
+    assert head.err.count("warning: nofile: the hard limit of open files is 15000; Ray asks for 65536; fix:") == 1
+    assert re.search(r"warning: rank [12] \(.+\), [12]: nofile: as on this node$", head.err, re.MULTILINE)
+    assert re.search(r"warning: rank 3 \(.+\): nofile: the hard limit of open files is 12000; Ray", head.err)
+    assert [worker.err for worker in (*workers, other) if "nofile" in worker.err] == []

@@ -6,7 +6,7 @@ import pytest
 
 from bootstrap.host import Host
 from bootstrap.launchers import LAUNCHERS
-from bootstrap.launchers.look import how_to_look
+from bootstrap.launchers.look import how_to_look, how_to_reach
 
 JOB = "batch.kubernetes.io/job-name=train"
 
@@ -62,6 +62,13 @@ def test_the_commands(
 ) -> None:
     line = how_to_look(launcher, Host(env, hostname), ranks, hosts)
     assert [text for text in texts if text not in line] == []
+
+
+def test_only_slurms_users_are_shown_a_tunnel_to_the_dashboard() -> None:
+    host = Host({"SLURMD_NODENAME": "gpu-7"}, "gpu-7.example")
+    named = "127.0.0.1:61793 (from elsewhere: ssh -L 8265:localhost:61793 gpu-7)"
+    assert how_to_reach("slurm", host, "127.0.0.1:61793") == named
+    assert how_to_reach("kubernetes", host, "127.0.0.1:61793") == "127.0.0.1:61793"
 
 
 @pytest.mark.parametrize("row", LAUNCHERS, ids=lambda row: row.name)

@@ -1,4 +1,4 @@
-"""How to look at the other nodes of a run: what to type, with this run's names where the launcher gives them."""
+"""How to look at a run's nodes and dashboard: what to type, with this run's names where the launcher gives them."""
 
 import re
 from collections.abc import Sequence
@@ -21,12 +21,26 @@ def how_to_look(launcher: str, host: Host, ranks: Sequence[int], hosts: Sequence
     :param launcher: the name of a row of the launchers' table.
     :param hosts: the names of the nodes, where they are known.
     """
-    row = next((row for row in LAUNCHERS if row.name == launcher), Launcher(launcher))
-    names = _Names((name, value) for name, value in host.env.items() if value)
+    row, names = _row(launcher), _names(host)
     names["ranks"] = ",".join(map(str, ranks[:_SHOWN]))
     names["hosts"] = ",".join(hosts[:_SHOWN]) or next(filter(None, map(host.get, row.nodes)), "NODE")
     names["name"] = _name(row, host) or "NAME"
     return row.look.format_map(names)
+
+
+def how_to_reach(launcher: str, host: Host, address: str) -> str:
+    """Return the address of a server on this node, and for some launchers what to type elsewhere to reach it."""
+    names = _Names(_names(host), port=address.rpartition(":")[2])
+    command = _row(launcher).tunnel.format_map(names)
+    return f"{address} (from elsewhere: {command})" if command else address
+
+
+def _row(launcher: str) -> Launcher:
+    return next((row for row in LAUNCHERS if row.name == launcher), Launcher(launcher))
+
+
+def _names(host: Host) -> _Names:
+    return _Names((name, value) for name, value in host.env.items() if value)
 
 
 def _name(row: Launcher, host: Host) -> str:

@@ -61,6 +61,8 @@ class Launcher:
     in (:func:`bootstrap.launchers.look.how_to_look`)."""
     name_in: tuple[str, str] | None = None
     """The variable, or "" for the pod's name, and the pattern in which the group is ``{name}``."""
+    tunnel: str = ""
+    """What to type elsewhere for a connection to ``{port}`` on this node's loopback address; filled in likewise."""
     nodes: Names = ()
     """Variables with the nodes of the run, for ``{hosts}`` of nodes that were never seen."""
 
@@ -197,6 +199,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         derive=derived.slurm_step,
         local_hint=slurm.ONE_TASK,
         look="squeue -j {SLURM_JOB_ID} --steps; scontrol show node '{hosts}'; srun's output (--label) of task {ranks}",
+        tunnel="ssh -L 8265:localhost:{port} {SLURMD_NODENAME}",
         nodes=("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"),
     ),
     Launcher(

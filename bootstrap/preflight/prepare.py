@@ -1,7 +1,7 @@
 """The first steps of every command, each with a time limit: who is this node, what has it, is it fit?"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -64,9 +64,10 @@ def prepare(settings: Settings, host: Host, identity: NodeIdentity, ray_dir: Pat
     return _in_time(timeouts.PREPARE_S, work, _hangs())
 
 
-def judge(prepared: Prepared, log: Log) -> None:
+def judge(prepared: Prepared, log: Log, unsaid: Collection[str] = ()) -> None:
     """Log what was repaired and what is not as it should be.
 
+    :param unsaid: the checks whose warnings another node logs.
     :raises PreflightFailed: with all that makes this node unfit.
     """
     outcome, ignored = prepared.hosts, prepared.node.settings.ignore_check
@@ -75,7 +76,8 @@ def judge(prepared: Prepared, log: Log) -> None:
     if outcome.note:
         log.warn(outcome.note)
     for finding in preflight.reports(prepared.findings, ignored):
-        log.warn(finding)
+        if finding.partition(":")[0] not in unsaid:
+            log.warn(finding)
     preflight.judge(prepared.findings, ignored)
 
 

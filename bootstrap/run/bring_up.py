@@ -11,7 +11,7 @@ from bootstrap import preflight, timeouts
 from bootstrap.errors import RayDied, RayStartFailed, with_tracebacks
 from bootstrap.files import ownership
 from bootstrap.files.runtime_dir import RuntimeDir
-from bootstrap.model import NodeIdentity
+from bootstrap.model import NodeIdentity, Role
 from bootstrap.node.inspection import Node
 from bootstrap.preflight import folders
 from bootstrap.preflight.prepare import Prepared, judge, prepare
@@ -20,6 +20,7 @@ from bootstrap.raynode import command, endings, session
 from bootstrap.raynode.starter import Starter, start
 from bootstrap.raynode.telling import is_telling
 from bootstrap.run.context import Context
+from bootstrap.run.notices import FROM_HEAD
 from bootstrap.run.progress import Progress, Report
 
 
@@ -29,7 +30,7 @@ async def prepare_node(run: Context, identity: NodeIdentity) -> Prepared:
     :raises BootstrapError: saying why the node is unfit.
     """
     prepared = await run_in_thread(None, lambda: prepare(run.settings, run.host, identity, run.runtime.ray_dir))
-    judge(prepared, run.log)
+    judge(prepared, run.log, FROM_HEAD if identity.role is Role.WORKER else ())
     node = prepared.node
     gpus = f", {node.resources.num_gpus} GPUs" if node.resources.num_gpus else ""
     source = node.address.sources.get("ip", "?")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bootstrap import cleanup, preflight, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RayStartFailed, Stopped
 from bootstrap.files.secret import Channel, Secret, check_required, generate, load_secret, ray_token
-from bootstrap.launchers.look import how_to_look
+from bootstrap.launchers.look import how_to_look, how_to_reach
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, join_host_port
 from bootstrap.node.address import other_addresses
 from bootstrap.node.inspection import Node
@@ -73,8 +73,8 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     await check_still_head(rendezvous, hello, address)
     watch.roll_call.release(gcs, asyncio.get_running_loop().time() + settings.quorum_timeout)
     watch.probes.on_released(gcs)
-    gcs_is = f"{gcs}, with TLS," if files else gcs
-    run.log.say(f"the Ray head is up at {gcs_is} after {run.seconds:.1f} s; its dashboard comes up at {dashboard}")
+    gcs_is, web = f"{gcs}, with TLS," if files else gcs, how_to_reach(identity.launcher, run.host, dashboard)
+    run.log.say(f"the Ray head is up at {gcs_is} after {run.seconds:.1f} s; its dashboard comes up at {web}")
     ready = await wait_for_quorum(run, identity, watch, starter, gcs, address)
     if settings.dashboard_wait:
         await wait_for_dashboard(run, dashboard)

@@ -18,7 +18,7 @@ from bootstrap.run.context import Context
 from bootstrap.run.head_probes import HeadProbes
 from bootstrap.run.isolation import IsolationTimer
 from bootstrap.run.late import LateNodes
-from bootstrap.run.notices import AT_ONCE, GroupedReports, findings_of
+from bootstrap.run.notices import AT_ONCE, FROM_HEAD, GroupedReports, findings_of
 from bootstrap.settings import Settings
 
 _OOM_NODES = 4
@@ -105,7 +105,10 @@ class NodeWatch:
             self._run.lifecycle.stop(reason)
 
     def _on_finding(self, member: Member, finding: str) -> None:
-        if finding.partition(":")[0] in AT_ONCE:
+        check = finding.partition(":")[0]
+        if check in FROM_HEAD and finding in self.own_findings:
+            self._reports.add(member, f"{check}: as on this node")
+        elif check in (*AT_ONCE, *FROM_HEAD):
             self._reports.add(member, finding)
 
     def _on_stopped(self, member: Member) -> None:
