@@ -8,7 +8,10 @@ sites), which goes with it. This machine's own Slurm and munge, if it has them, 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
+import stat
 import subprocess
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +36,15 @@ mount -t cgroup -o freezer rb-freezer /sys/fs/cgroup/freezer
 mkdir -p "/sys/fs/cgroup/freezer/$1"
 mount --bind "/sys/fs/cgroup/freezer/$1" /sys/fs/cgroup/freezer
 """
+_OPEN = """
+set -e
+closed=$0 n=0
+for folder; do n=$((n + 1)); mkdir "/run/open-$n"; mount --rbind "$folder" "/run/open-$n"; done
+mount -t tmpfs -o mode=755 rb-open "$closed"
+n=0
+for folder; do n=$((n + 1)); mkdir -p "$folder"; mount --rbind "/run/open-$n" "$folder"; done
+"""
+"""Puts an empty folder in the place of one that other users may not enter, with only these of its folders in it."""
 _FORGET = """
 mkdir "$0/freezer" && mount -t cgroup -o freezer rb-freezer "$0/freezer"
 find "$0/freezer/$1" -depth -type d -exec rmdir {} +
@@ -93,7 +105,12 @@ class Slurm:
 
     def run(self, *argv: str, env: Mapping[str, str] | None = None) -> str:
         """One of Slurm's commands, on the controller; its standard output."""
-        return self.controller.run(argv, env={"SLURM_CONF": f"{self.folder}/slurm.conf", **(env or {})}).stdout
+        return self.controller.run(argv, env={**self.env, **(env or {})}).stdout
+
+    @property
+    def env(self) -> dict[str, str]:
+        """With it Slurm's commands find their configuration."""
+        return {"SLURM_CONF": f"{self.folder}/slurm.conf"}
 
     def submit(self, *argv: str, env: Mapping[str, str] | None = None) -> str:
         """``sbatch`` with these words; the job's number."""
@@ -155,6 +172,38 @@ class Slurm:
         pids, _ = self.before[host.name]
         return [p.cmdline for p in host.leftovers() if p.pid not in pids]
 
+    def crash(self, host: Host) -> None:
+        """Kills all that runs on this host for jobs, and stops its slurmd until ``repair``."""
+        for process in host.leftovers():
+            if process.pid not in self.before[host.name][0]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+            elif process.cmdline.startswith("slurmd "):
+                os.kill(process.pid, signal.SIGSTOP)
+
+    def repair(self, host: Host) -> None:
+        """Lets slurmd on this host continue, and waits until all nodes can take jobs."""
+        for process in host.leftovers():
+            if process.cmdline.startswith("slurmd "):
+                os.kill(process.pid, signal.SIGCONT)
+        self.wait_until_idle()
+
+    def wait_until_idle(self) -> None:
+        """Waits until all nodes are up, and without a job."""
+        idle = ["idle"] * len(self.nodes)
+        try:
+            wait_for(lambda: _states(self) == idle, timeout=60, what="slurmd idle on all nodes")
+        except TimeoutError as error:
+            logs = "\n".join(f"--- {title}\n{text}" for title, text in self.transcripts())
+            raise RuntimeError(f"{error}: {_states(self)}\n{logs}") from None
+
+    def empty(self) -> None:
+        """Ends all jobs and removes their output."""
+        self.run("scancel", "--user=root")
+        wait_for(lambda: not self.run("squeue", "--noheader"), timeout=60, what="an empty queue")
+        for file in (self.folder / "jobs").iterdir():
+            file.unlink()
+
     def _more(self) -> list[object]:
         left = {host.name: (self.processes(host), host.sockets() - self.before[host.name][1]) for host in self.hosts}
         return [(name, *more) for name, more in left.items() if any(more)]
@@ -177,18 +226,35 @@ def slurm_on_hosts(base: Path, visible: Iterable[str], nodes: int = 4, conf: str
     folder = base / "slurm"
     (folder / "jobs").mkdir(parents=True)
     (folder / "plugstack.conf").touch()
+    (folder / "munge.key").touch(mode=0o600)
     (folder / "munge.key").write_bytes(uuid.uuid4().bytes * 8)
+    base.chmod(0o755)
+    (folder / "jobs").chmod(0o1777)  # for all users, as a scratch folder is
+    visible = [*visible, str(base)]
     mine = f"rb-{uuid.uuid4().hex}"
     try:
-        with make_hosts(nodes + 1, base=base / "hosts", visible=[*visible, str(base)]) as hosts:
+        with make_hosts(nodes + 1, base=base / "hosts", visible=visible) as hosts:
             for host in hosts:
                 host.run(["sh", "-c", _PREPARE, str(folder), f"{mine}/{host.name}"])
+                _open_to_all(host, visible)
             slurm = Slurm(hosts, folder)
             name_the_hosts(slurm)
             _start(slurm, conf)
             yield slurm
     finally:
         subprocess.run(["unshare", "--mount", "sh", "-c", _FORGET, str(folder), mine], check=False, capture_output=True)
+
+
+def _open_to_all(host: Host, folders: Iterable[str]) -> None:
+    """Lets every user of a host reach these folders: an interpreter may lie below /root."""
+    below: dict[str, list[str]] = {}
+    for folder in sorted({form for path in folders if Path(path).is_dir() for form in (path, os.path.realpath(path))}):
+        closed = (str(p) for p in reversed(Path(folder).parents) if not p.stat().st_mode & stat.S_IXOTH)
+        # A host has a /tmp and a /run of its own, where all are open.
+        if (first := next(closed, None)) and not first.startswith(("/tmp/", "/run/")):
+            below.setdefault(first, []).append(folder)
+    for closed_folder, needed in below.items():
+        host.run(["sh", "-c", _OPEN, closed_folder, *needed])
 
 
 def name_the_hosts(slurm: Slurm, own: Mapping[int, str] | None = None) -> None:
@@ -214,12 +280,7 @@ def _start(slurm: Slurm, more: str) -> None:
     slurm.controller.popen(["slurmctld", "-D", "-i", "-f", str(conf)])
     for host in slurm.nodes:
         host.popen(["slurmd", "-D", "-f", str(conf)])
-    idle = ["idle"] * len(slurm.nodes)
-    try:
-        wait_for(lambda: _states(slurm) == idle, timeout=60, what="slurmd idle on all nodes")
-    except TimeoutError as error:
-        logs = "\n".join(f"--- {title}\n{text}" for title, text in slurm.transcripts())
-        raise RuntimeError(f"{error}: {_states(slurm)}\n{logs}") from None
+    slurm.wait_until_idle()
     for host in slurm.hosts:
         slurm.before[host.name] = (frozenset(p.pid for p in host.leftovers()), host.sockets())
 

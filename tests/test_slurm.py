@@ -82,10 +82,7 @@ def whole_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 def slurm(whole_slurm: Slurm) -> Iterator[Slurm]:
     """The Slurm, without a job before the test and after it."""
     yield whole_slurm
-    whole_slurm.run("scancel", "--user=root")
-    wait_for(lambda: not whole_slurm.run("squeue", "--noheader"), timeout=60, what="an empty queue")
-    for file in (whole_slurm.folder / "jobs").iterdir():
-        file.unlink()
+    whole_slurm.empty()
     name_the_hosts(whole_slurm)
 
 
