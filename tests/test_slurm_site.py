@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,19 +188,44 @@ def test_limits_of_time_and_failures_of_nodes(slurm):
 
 def test_preemption_with_and_without_a_grace_time(slurm):
     """A job that ends within its partition's GraceTime has ended by itself; even PreemptMode=REQUEUE lets it go."""
-    cancelled = submit(slurm, "--partition=cancel", "--nodelist=node-[0-1]")
+    part = ("--nodelist=node-[0-1]", "--cpus-per-task=1", "--mem=900M")
+    cancelled = submit(slurm, "--partition=cancel", *part)
+    not_queued = submit(slurm, *part)  # the script says --no-requeue, and the partition PreemptMode=REQUEUE
     patient = submit(slurm, "--partition=patient", "--nodelist=node-[2-3]", "--requeue")
-    slurm.prints(cancelled, "attempt 0")
-    slurm.prints(patient, "attempt 0")
+    for job in (cancelled, not_queued, patient):
+        slurm.prints(job, "attempt 0")
     urgent = ("--partition=urgent", "--nodes=4", "--exclusive", "--mem=3G")
     other = slurm.submit(*urgent, "--output=%x-%j.out", "--wrap", "srun hostname")
     assert ended(slurm, other) == ("COMPLETED", "0:0")
-    assert slurm.job(cancelled)["JobState"] == "PREEMPTED"
+    assert [slurm.job(job)["JobState"] for job in (cancelled, not_queued)] == ["PREEMPTED"] * 2
     assert ended(slurm, patient) == ("FAILED", "143:0")
     assert slurm.job(patient)["PreemptTime"] != "None"
-    for job in (cancelled, patient):
+    for job in (cancelled, not_queued, patient):
         assert slurm.output(job).count("saved at SIGTERM") == 1, slurm.output(job)
         assert slurm.output(job).count(STOPPED) == 2
+    slurm.nothing_left()
+
+
+def test_a_job_is_queued_again_by_the_lines_of_the_docs(slurm):
+    """Its program says so by its status, or it was preempted and has ended within the GraceTime."""
+    (lines,) = re.findall(r"  ```sh\n(.*?)  ```\n", (REPOSITORY / "docs" / "slurm.md").read_text(), re.DOTALL)
+    text = Path(SCRIPT).read_text()
+    assert text.endswith('done\nwait "$step"\n')
+    script = slurm.folder / "requeues.sbatch"
+    script.write_text(text.removesuffix('wait "$step"\n') + textwrap.dedent(lines))
+    options = ("--requeue", "--mem=900M", "--cpus-per-task=1", str(script))
+    jobs = []
+    for part, nodes, status in (("main", "node-[0-1]", 99), ("patient", "node-[2-3]", 0)):
+        where = (f"--partition={part}", f"--nodelist={nodes}")
+        jobs.append(slurm.submit(*where, *options, *program(slurm, part, status), env=environment(slurm)))
+        slurm.prints(jobs[-1], "attempt 0")
+    let_end(slurm, "main")
+    slurm.wait(jobs[0], "PENDING")
+    urgent = slurm.submit("--partition=urgent", "--nodelist=node-[2-3]", "--nodes=2", "--exclusive", "--wrap=srun true")
+    assert ended(slurm, urgent) == ("COMPLETED", "0:0")
+    slurm.wait(jobs[1], "PENDING")
+    for job in jobs:
+        assert slurm.job(job)["Restarts"] == "1"
     slurm.nothing_left()
 
 
