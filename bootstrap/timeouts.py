@@ -33,6 +33,9 @@ FIRST_LOOK_AGAIN_S = 0.05
 """Delay between the first two looks for the head; it doubles up to :data:`LOOK_AGAIN_S`."""
 LOOK_AGAIN_S = 0.25
 """Maximum delay between looks for the head in runs of up to 250 nodes; larger runs look 1 000 times a second in all."""
+PUBLISHED_S = 3.0
+"""Time for a headless Service to publish all pods of a run before a worker asks for the head's name anyway: a resolver
+may repeat for 30 s that the name does not exist. Kubernetes publishes a pod 1 to 2 s after its start."""
 OTHER_FOLDERS_S = 10.0
 """Delay between looks for the head's record in other folders than the usual one, to which a neighbour may force it."""
 STILL_LOOKING_S = 30.0

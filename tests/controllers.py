@@ -84,7 +84,8 @@ def jobset_pods(jobset: Object, hosts: Sequence[Host], restarts: int = 0) -> lis
     pod = f"{name}-{head['replicatedJob']}-{head['jobIndex']}-{head['podIndex']}"
     labels["coordinator"] = f"{pod}.{subdomain}"
     own = {f"jobset.sigs.k8s.io/{key}": value for key, value in labels.items()}
-    job["spec"]["template"]["metadata"]["annotations"] = own
+    meta = job["spec"]["template"]["metadata"]
+    meta["annotations"] = {**meta.get("annotations", {}), **own}
     return job_pods(job, hosts, own)
 
 

@@ -1,7 +1,9 @@
-"""A small DNS server for the tests: ``dns_server.py ADDRESS NAMES.json [DELAY]``, UDP, port 53.
+"""A small DNS server for the tests: ``dns_server.py ADDRESS NAMES.json [DELAY [CACHE]]``, UDP, port 53.
 
 Answers A and AAAA from a JSON object (name → address or list of addresses) that is read anew for each query, so that
-a test can let a name appear late. Any other name does not exist (NXDOMAIN). Prints one line when it listens.
+a test can let a name appear late. Any other name does not exist (NXDOMAIN). With CACHE it repeats each answer for so
+many seconds, also that a name does not exist, by name and type as CoreDNS' cache plugin does (``key()`` in its
+cache.go). Prints one line when it listens.
 """
 
 from __future__ import annotations
@@ -41,14 +43,24 @@ def answer(query: bytes, names: Names) -> bytes:
     return bytes(reply.pack())
 
 
-def main(address: str, path: str, delay: str = "0") -> None:
+def main(address: str, path: str, delay: str = "0", cache: str = "0") -> None:
     """Serves until killed; a thread per query, since a resolver asks for A and AAAA at once."""
+    cached: dict[bytes, tuple[float, bytes]] = {}
+
+    def reply(query: bytes) -> bytes:
+        now, question = time.monotonic(), query[12:]  # the header's ID and counts are 12 bytes (RFC 1035, 4.1.1)
+        until, known = cached.get(question, (0.0, b""))
+        if now < until:
+            return query[:2] + known[2:]
+        found = answer(query, json.loads(Path(path).read_text()))
+        cached[question] = (now + float(cache), found)
+        return found
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             query, socket = self.request
             time.sleep(float(delay))
-            socket.sendto(answer(query, json.loads(Path(path).read_text())), self.client_address)
+            socket.sendto(reply(query), self.client_address)
 
     with socketserver.ThreadingUDPServer((address, 53), Handler) as server:
         os.write(1, b"ready\n")

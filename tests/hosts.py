@@ -86,10 +86,11 @@ class Hosts(Sequence[Host]):
         for host in self._hosts:
             host.connect((self.gateway, mac), self._hosts, default_route, timeout=30)
 
-    def serve_names(self, names: Mapping[str, str | Sequence[str]], delay: float) -> None:
+    def serve_names(self, names: Mapping[str, str | Sequence[str]], delay: float, cache: float) -> None:
         """Starts the DNS server at the switch's address."""
         self.set_names(names)
-        argv = [sys.executable, str(_HERE / "dns_server.py"), self.gateway, str(self.base / "names.json"), str(delay)]
+        argv = [sys.executable, str(_HERE / "dns_server.py"), self.gateway, str(self.base / "names.json")]
+        argv += [str(delay), str(cache)]
         enter = ["nsenter", "-t", str(self._helpers[0].pid), "--net", "--"]
         self._help([*enter, "setpriv", "--pdeathsig", "KILL", "--", *argv])
 
@@ -112,6 +113,7 @@ def make_hosts(
     default_route: bool = True,
     dns: Mapping[str, str | Sequence[str]] | None = None,
     dns_delay: float = 0.0,
+    dns_cache: float = 0.0,
     shm_size: str = "1g",
     ipv6: bool = False,
     visible: Iterable[str] = (),
@@ -120,8 +122,8 @@ def make_hosts(
 
     ``hosts_file`` says where /etc/hosts has the host's own name: nowhere (``absent``; ``read-only`` is the same on a
     read-only mount), at ``127.0.1.1``, or at its address (``right``). Without ``dns`` a name server refuses at once;
-    with it, one answers for these names (see ``Hosts.set_names``) after ``dns_delay`` seconds. ``visible`` are folders
-    that the hosts see although they lie below /tmp or /run.
+    with it, one answers for these names (see ``Hosts.set_names``) after ``dns_delay`` seconds, and repeats each answer
+    for ``dns_cache`` seconds. ``visible`` are folders that the hosts see although they lie below /tmp or /run.
     """
     if hosts_file not in HOSTS_FILES or not 1 <= n <= 200:
         raise ValueError(f"hosts_file={hosts_file!r}: one of {HOSTS_FILES}; n={n}: 1 to 200")
@@ -135,7 +137,7 @@ def make_hosts(
     try:
         hosts.start(default_route, shm_size, hosts_file == "read-only", list(visible))
         if dns is not None:
-            hosts.serve_names(dns, dns_delay)
+            hosts.serve_names(dns, dns_delay, dns_cache)
     except BaseException:
         hosts.close()
         raise

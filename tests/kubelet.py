@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import kube_proxy
 import yaml
 from cluster import Agents
 from entrypoint import BEFORE
@@ -89,8 +90,8 @@ class Pod:
 def start(
     objects: Sequence[Object], pods: Sequence[Pod], hosts: Hosts, image: Image, secrets: Mapping[str, Any] | None = None
 ) -> Agents:
-    """Starts the containers of ``pods``; the names that a headless Service of ``objects`` gives them are served."""
-    hosts.set_names(_names(objects, pods))
+    """Starts the containers of ``pods``; the names of the Services of ``objects`` are served, and lead to them."""
+    hosts.set_names({**_names(objects, pods), **_cluster_ips(objects, pods)})
     return run(objects, pods, hosts, image, secrets)
 
 
@@ -136,6 +137,20 @@ def _names(objects: Sequence[Object], pods: Sequence[Pod]) -> dict[str, str]:
             selector = service["spec"]["selector"].items()
             mine = [pod for pod in pods if pod.spec.get("subdomain") == service["metadata"]["name"]]
             names |= {_full_name(pod): pod.host.ip for pod in mine if selector <= pod.labels.items()}
+    return names
+
+
+def _cluster_ips(objects: Sequence[Object], pods: Sequence[Pod]) -> dict[str, str]:
+    """The records of the other Services, whose addresses kube-proxy leads to the first of their pods."""
+    names: dict[str, str] = {}
+    services = (o for o in objects if o["kind"] == "Service" and o["spec"].get("clusterIP") != "None")
+    for number, service in enumerate(services, 1):
+        address, selector = f"10.96.7.{number}", service["spec"]["selector"].items()
+        behind = [pod.host.ip for pod in pods if selector <= pod.labels.items()]
+        names[f"{service['metadata']['name']}.{NAMESPACE}.svc.cluster.local"] = address
+        for port in service["spec"]["ports"]:
+            to = (behind[0], port.get("targetPort", port["port"])) if behind else None
+            kube_proxy.program([pod.host for pod in pods], address, port["port"], to)
     return names
 
 

@@ -236,7 +236,7 @@ def test_a_record_that_cannot_be_believed_is_reported_and_may_be_mended(tmp_path
             record.chmod(0o666)
             with pytest.raises(
                 HeadNotFound,
-                match=rf"{record}: other users can write it \(mode 666\), so its secret is not safe: ignored",
+                match=rf"{record}: other users can write it \(mode 666\), so its secret is not safe",
             ) as caught:
                 await find(rendezvous, timeout=0.3)
             assert (ours.value or b"").decode() not in str(caught.value)

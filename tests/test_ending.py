@@ -110,7 +110,7 @@ def test_a_record_that_is_not_valid_is_ignored(tmp_path: Path, changes: dict[str
     record.chmod(mode)
     found = meeting(tmp_path)[1].lookup()
     assert found.ended is None
-    assert why in found.ignored[0]
+    assert why in found.faults[0]
 
 
 @pytest.mark.requires("root")
@@ -118,7 +118,7 @@ def test_another_users_record_of_an_end_is_ignored(tmp_path: Path) -> None:
     record = leave(tmp_path)
     os.chown(record, 12345, -1)
     found = meeting(tmp_path)[1].lookup()
-    assert (found.ended, "belongs to uid 12345" in found.ignored[0]) == (None, True)
+    assert (found.ended, "belongs to uid 12345" in found.faults[0]) == (None, True)
 
 
 def test_a_live_head_wins_over_the_record_of_an_end(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_record_offers_the_other_addresses(tmp_path: Path) -> None:
     assert found.others == ("192.168.7.1", "2001:db8::7")
     record = folder.folder / folder.name
     record.write_text(json.dumps({**json.loads(record.read_text()), "others": ["no address"]}))
-    assert "its other addresses are malformed" in folder.lookup().ignored[0]
+    assert "its other addresses are malformed" in folder.lookup().faults[0]
 
 
 # ------------------------------------------------------------------------------------------ a search in vain

@@ -207,8 +207,8 @@ def test_the_seeds_port_map() -> None:
 @pytest.mark.parametrize(
     ("folder", "differs"),
     [
-        ("k8s/overlays/jobset", {"JOBSET_NAME", "JOBSET_UID", "JOBSET_RESTART_ATTEMPT", "JOBSET_COORDINATOR"}),
-        ("k8s/overlays/leaderworkerset", {"RAY_BOOTSTRAP_NODES"}),
+        ("k8s/overlays/jobset", {"JOBSET_NAME", "JOBSET_UID", "JOBSET_RESTART_ATTEMPT"}),
+        ("k8s/overlays/leaderworkerset", {"RAY_BOOTSTRAP_NODES", "RAY_BOOTSTRAP_HEAD_ADDRESS"}),
     ],
 )
 def test_the_pods_of_other_controllers_are_those_of_the_base(folder: str, differs: set[str]) -> None:
@@ -248,10 +248,11 @@ def test_a_run_of_ones_own_as_in_the_docs(tmp_path: Path, folder: str) -> None:
     assert (env["RAY_BOOTSTRAP_NODES"], env["RAY_BOOTSTRAP_LOG_DIR"]) == ("4", "/logs")
     check_object_store(pod)
     (spread,) = pod["topologySpreadConstraints"]
-    service, policy = kubelet.only(objects, "Service"), kubelet.only(objects, "NetworkPolicy")
+    services, policy = [o for o in objects if o["kind"] == "Service"], kubelet.only(objects, "NetworkPolicy")
+    headless = next(service for service in services if service["spec"].get("clusterIP") == "None")
     template = kubelet.only(objects, "Job")["spec"]["template"]
-    assert template["spec"]["subdomain"] == service["metadata"]["name"] == "alice-ray"
-    selectors = [service["spec"]["selector"], policy["spec"]["podSelector"]["matchLabels"]]
+    assert template["spec"]["subdomain"] == headless["metadata"]["name"] == "alice-ray"
+    selectors = [headless["spec"]["selector"], policy["spec"]["podSelector"]["matchLabels"]]
     for selector in (*selectors, spread["labelSelector"]["matchLabels"]):
         assert selector["app.kubernetes.io/instance"] == "alice"
         assert selector.items() <= template["metadata"]["labels"].items()
@@ -295,6 +296,33 @@ def test_two_runs_side_by_side(tmp_path: Path, folder: str) -> None:
         ours = {(name, value) for name, value in chosen if name.startswith("app.kubernetes.io/")}
         assert ours
         assert all(ours <= template["metadata"]["labels"].items() for template in found)
+
+
+@pytest.mark.parametrize("folder", OF_JOBS)
+def test_the_head_has_a_name_before_it_has_a_pod(tmp_path: Path, folder: str) -> None:
+    """Also under another name; or the record in a shared folder says where it is."""
+    its = os.path.relpath(REPOSITORY / folder, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(f"resources: [{its}]\nnamePrefix: alice-\nnameSuffix: -x\n")
+    objects = kubelet.render(tmp_path)
+    ports = settings.load({}, next((o["data"] for o in objects if o["kind"] == "ConfigMap"), {}))
+    for template in (template for thing in objects for template in templates(thing)):
+        env = {entry["name"]: entry for entry in kubelet.container(template["spec"])["env"]}
+        if "RAY_BOOTSTRAP_HEAD_ADDRESS" not in env:
+            assert "RAY_BOOTSTRAP_SHARED_DIR" in env
+            continue
+        path = env["RAY_BOOTSTRAP_HEAD_ADDRESS"]["valueFrom"]["fieldRef"]["fieldPath"]
+        assert path == "metadata.annotations['ray-bootstrap-head']"
+        name = template["metadata"]["annotations"]["ray-bootstrap-head"]
+        (service,) = (o for o in objects if o["kind"] == "Service" and o["metadata"]["name"] == name)
+        assert name.startswith("alice-")
+        assert name.endswith("-x")
+        assert "clusterIP" not in service["spec"]
+        assert service["spec"]["publishNotReadyAddresses"] is True
+        assert [port["port"] for port in service["spec"]["ports"]] == [ports.rollcall_port]
+        selector = dict(service["spec"]["selector"])
+        assert selector.pop("batch.kubernetes.io/job-completion-index") == "0"
+        assert selector.pop("jobset.sigs.k8s.io/job-global-index", "0") == "0"
+        assert selector.items() <= template["metadata"]["labels"].items()
 
 
 def test_efa_has_what_elastic_fabric_needs() -> None:

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.hosts,
     pytest.mark.ray,
     pytest.mark.timeout(280),
-    pytest.mark.requires("kubectl"),
+    pytest.mark.requires("kubectl", "nft"),
 ]
 IMAGE = Image()
 IPV6_LOOPBACK = "00000000000000000000000001000000"

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootstrap import timeouts
+from bootstrap import net, timeouts
 from bootstrap.errors import IdentityError, UsageError
 from bootstrap.files import ownership
 from bootstrap.files.manifest import Manifest, remove_owned_files
@@ -80,7 +80,7 @@ def test_a_worker_finds_the_head_that_announced(tmp_path: Path, name: str, secre
         found = worker.lookup()
         assert (address.host, address.port) in [(c.host, c.port) for c in found.candidates]
         assert all(c.source and 0 < c.port < 65536 for c in found.candidates)
-        assert list(found.ignored) == []
+        assert list(found.faults) == []
         assert found.secret == (secret if worker.record else None)
     remove(worker)
     assert worker.lookup() == found
@@ -195,11 +195,66 @@ def test_dns_asks_anew_and_takes_both_families() -> None:
     for reason in ("Name or service not known", "Temporary failure in name resolution"):
         found = dns.lookup()
         assert list(found.candidates) == []
-        assert list(found.ignored) == [f"head.svc: {reason}"]
+        assert list(found.faults) == [f"head.svc does not resolve yet: {reason}"]
     found = dns.lookup()
     assert list(map(str, found.candidates)) == ["10.0.0.1:7000", "[fd00::1]:7000", "10.0.0.1:7001", "[fd00::1]:7001"]
-    assert list(found.ignored) == []
+    assert list(found.faults) == []
     assert [c.host for c in dns.lookup().candidates] == ["10.0.0.2", "10.0.0.2"]
+
+
+def test_a_worker_asks_for_the_heads_name_once_the_service_shows_all_pods() -> None:
+    """Or after a while: before, a resolver would remember that there is no such name."""
+    names: dict[str, list[str]] = {}
+    asked: list[str] = []
+
+    def resolve(name: str) -> list[str]:
+        asked.append(name)
+        if name not in names:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return names[name]
+
+    dns = by_name(("ray-0.ray.ns",), (7000,), resolve, size=2)
+    assert dns.lookup().faults == ["ray.ns does not resolve yet: Name or service not known"]
+    names["ray.ns"] = ["10.0.0.2", "fd00::2"]
+    assert dns.lookup().faults == ["ray.ns shows 1 of 2 pods yet"]
+    assert "ray-0.ray.ns" not in asked
+    names |= {"ray.ns": ["10.0.0.1", "10.0.0.2"], "ray-0.ray.ns": ["10.0.0.1"]}
+    assert [head.host for head in dns.lookup().candidates] == ["10.0.0.1"]
+    asked.clear()
+    dns.lookup()
+    assert asked == ["ray-0.ray.ns"]
+
+
+@pytest.mark.parametrize(("name", "size"), [("ray-0.ray.ns", 2), ("bert-master-0", 2), ("10.0.0.1", 2), ("a.b", None)])
+def test_it_asks_at_once_without_a_service_and_in_the_end(
+    name: str, size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(timeouts, "PUBLISHED_S", 0.0)
+    dns = by_name((name,), (7000,), lambda each: asked.append(each) or ["10.0.0.1"], size=size)  # type: ignore[func-returns-value]
+    assert dns.lookup().candidates
+    assert asked == [name]
+
+
+@pytest.mark.parametrize(
+    ("names", "what", "fix"),
+    [
+        ({}, "nor does its Service ray.ns: it is missing", "a headless Service ray with publishNotReadyAddresses"),
+        (
+            {"ray.ns": ("10.0.0.2",)},
+            "its Service ray.ns does, to 10.0.0.2: the head's pod is not",
+            "the output of rank 0",
+        ),
+        ({"ray-0.ray.ns": ("10.0.0.1",)}, "ray-0.ray.ns resolves to 10.0.0.1", ""),
+    ],
+)
+def test_a_missing_service_is_told_from_a_missing_head(
+    names: dict[str, tuple[str, ...]], what: str, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(net, "resolve", lambda name: names.get(name, ()))
+    found = by_name(("ray-0.ray.ns",), (7000,)).survey()
+    assert what in found.what
+    assert fix in found.fix
 
 
 def test_a_name_that_no_server_can_have_is_an_error_at_once() -> None:
@@ -516,7 +571,7 @@ def test_what_cannot_be_believed_is_ignored_with_its_reason(
         content(record(worker))
     found = worker.lookup()
     assert (list(found.candidates), found.secret) == ([], None)
-    (line,) = found.ignored
+    (line,) = found.faults
     assert line.startswith(f"{record(worker)}: ")
     assert reason in line
     assert SECRET not in line
@@ -541,7 +596,7 @@ def test_another_users_record_is_refused(tmp_path: Path) -> None:
     os.chown(record(head), 12345, -1)
     found = worker.lookup()
     assert (list(found.candidates), found.secret) == ([], None)
-    assert "belongs to uid 12345" in found.ignored[0]
+    assert "belongs to uid 12345" in found.faults[0]
     assert [path.name for path in head.folder.iterdir()] == [head.name], "finding out who owns files leaves nothing"
 
 
@@ -562,7 +617,7 @@ def test_where_the_name_of_our_folder_is_taken_another_one_serves(tmp_path: Path
     take(head.folder)
     os.lchown(head.folder, 12345, -1)
     before = sorted(tmp_path.rglob("*"))
-    assert list(worker.lookup().ignored) == [f"{head.folder} is another user's"]
+    assert list(worker.lookup().faults) == [f"{head.folder} is another user's"]
     for announced in (head, other):
         announced.announce(FIRST, SECRET.encode())
     assert stat.S_IMODE(head.spare.stat().st_mode) == 0o700
@@ -597,7 +652,7 @@ def test_folders_of_other_users_with_names_like_ours_hold_no_record(tmp_path: Pa
     os.chown(forged.spare, 12345, -1)
     (tmp_path / f"{worker.folder.name}.deadbeef").symlink_to(forged.spare)
     (tmp_path / f"{worker.folder.name}.notours").mkdir()
-    assert worker.lookup() == Lookup(ignored=[f"{worker.folder} is another user's"])
+    assert worker.lookup() == Lookup(faults=[f"{worker.folder} is another user's"])
 
 
 def test_a_link_in_place_of_the_record_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -628,7 +683,7 @@ def test_a_shared_folder_that_is_gone_for_a_moment_may_come_back(tmp_path: Path)
     shared.rename(tmp_path / "away")
     found = worker.lookup()
     assert list(found.candidates) == []
-    assert "No such file" in found.ignored[0]
+    assert "No such file" in found.faults[0]
     (tmp_path / "away").rename(shared)
     head.announce(FIRST, None)
     assert worker.lookup() == Lookup([dataclasses.replace(FIRST, source=str(record(head)))])
@@ -642,7 +697,7 @@ def test_a_folder_in_place_of_the_record_is_named(tmp_path: Path) -> None:
     assert [path.name for path in head.folder.iterdir()] == [head.name]
     found = head.lookup()
     assert list(found.candidates) == []
-    assert "not a regular file" in found.ignored[0]
+    assert "not a regular file" in found.faults[0]
 
 
 def test_a_full_disk_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -675,7 +730,7 @@ def test_a_folder_removed_by_another_run_is_made_again(tmp_path: Path, monkeypat
     removals = iter([True])
     found = folder(tmp_path).lookup()
     assert list(found.candidates) == []
-    assert "No such file" in found.ignored[0]
+    assert "No such file" in found.faults[0]
 
 
 def showing(monkeypatch: pytest.MonkeyPatch, *, mode: int | None = None, uid: int | None = None) -> None:
@@ -718,6 +773,6 @@ def test_a_file_system_that_keeps_no_modes_holds_no_secret_that_others_may_write
     found = worker.lookup()
     assert (hosts(found), found.secret) == ((["10.0.0.1"], SECRET.encode()) if believed else ([], None))
     line = f"{record(head)}: other users can write it (mode {mode:o}), so its secret is not safe"
-    assert list(found.ignored) == ([] if believed else [line])
+    assert list(found.faults) == ([] if believed else [line])
     head.announce(FIRST, None)
     assert hosts(worker.lookup()) == ["10.0.0.1"], "without a secret, a record is believed whatever its mode"

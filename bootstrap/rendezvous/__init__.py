@@ -51,7 +51,7 @@ def with_secret_record(rendezvous: Rendezvous, secret: Secret, identity: NodeIde
 
     def lookup() -> Lookup:
         found, held = rendezvous.lookup(), record.lookup()
-        return Lookup(found.candidates, [*found.ignored, *held.ignored], held.secret, held.ended)
+        return Lookup(found.candidates, [*found.faults, *held.faults], held.secret, held.ended)
 
     return dataclasses.replace(rendezvous, lookup=lookup, secret_record=record)
 

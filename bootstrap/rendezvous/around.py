@@ -41,16 +41,16 @@ class Trail:
     run: str
     begin: float
     seen: dict[str, str] = field(default_factory=dict)
-    """What the last look met: addresses, records and names, and what was wrong with each."""
+    """What the last look met: addresses, and what each answered; faults of records and names, with an empty text."""
     _since: dict[str, float] = field(default_factory=dict)
     """Address → since when it has been a candidate."""
     _last: HeadAddress | None = None
     _last_time: float = 0.0
 
-    def note(self, candidates: Sequence[HeadAddress], ignored: Sequence[str], now: float) -> None:
+    def note(self, candidates: Sequence[HeadAddress], faults: Sequence[str], now: float) -> None:
         """Note what a look has found."""
         self.seen.clear()
-        self.seen.update(dict.fromkeys(ignored, "ignored"))
+        self.seen.update(dict.fromkeys(faults, ""))
         self._since = {head.host: self._since.get(head.host, now) for head in candidates}
         if candidates:
             self._last, self._last_time = candidates[0], now
@@ -59,7 +59,7 @@ class Trail:
         """Return what the last look met, in one line."""
         if not self.seen:
             return "no address was found"
-        return "; ".join(f"{where}: {what}" for where, what in list(self.seen.items())[:_SHOWN])
+        return "; ".join(": ".join(filter(None, met)) for met in list(self.seen.items())[:_SHOWN])
 
     def describe(self, found: Surroundings, now: float) -> Surroundings:
         """Return what the whole search has met.

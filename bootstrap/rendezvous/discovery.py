@@ -89,7 +89,7 @@ async def _look_and_join(
     :raises UsageError: if ``--auth=required`` and the nodes have no way to share a secret.
     """
     lookup = await _look(rendezvous, seconds)
-    trail.note(lookup.candidates, lookup.ignored, asyncio.get_running_loop().time())
+    trail.note(lookup.candidates, lookup.faults, asyncio.get_running_loop().time())
     check_required(given, settings)
     secret = replace(given, value=lookup.secret) if given.value is None and given.is_in_record else given
     try:

@@ -1,16 +1,19 @@
 """Find the head by a name that the platform publishes: in Kubernetes through a headless Service.
 
-Such a name takes some 30 s to resolve, since resolvers also cache negative answers
-(https://github.com/kubernetes/kubernetes/issues/92559); "no such name" therefore means "not yet".
+Such a name does not exist until the head's pod is published, and a resolver that was asked before repeats "no such
+name" for as long as it caches that, up to 30 s (https://github.com/kubernetes/kubernetes/issues/92559). So a worker
+asks for it once the Service's own name, ``ray.default.svc`` of ``ray-0.ray.default.svc``, shows as many pods as the run
+has nodes, and after :data:`timeouts.PUBLISHED_S` in any case.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
-from bootstrap import net
+from bootstrap import net, timeouts
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
-from bootstrap.model import HeadAddress, NodeIdentity
-from bootstrap.rendezvous.around import survey_names
+from bootstrap.model import HeadAddress, NodeIdentity, Role
+from bootstrap.rendezvous.around import RANK_0, Surroundings, survey_names
 from bootstrap.rendezvous.protocol import Lookup, Rendezvous
 from bootstrap.rendezvous.static import host_of
 from bootstrap.settings import Settings
@@ -24,23 +27,87 @@ add a headless Service, or give --head-address=HOST or --shared-dir=DIR:
 and in the Job: spec.template.spec.subdomain: ray"""
 
 
-def by_name(names: Sequence[str], ports: Sequence[int], resolve: net.Resolve = net.look_up) -> Rendezvous:
-    """Return the rendezvous at these names; each look resolves them again."""
+def by_name(
+    names: Sequence[str], ports: Sequence[int], resolve: net.Resolve = net.look_up, size: int | None = None
+) -> Rendezvous:
+    """Return the rendezvous at these names; each look resolves them again.
+
+    :param size: the number of nodes whose names the same Service publishes; None to ask for ``names`` at once.
+    """
+    published = _published(names, size, resolve)
 
     def lookup() -> Lookup:
         """Return every address of every name with every port. :raises IdentityError: if a name is malformed."""
+        if fault := published():
+            return Lookup(faults=[fault])
         found: list[tuple[str, str]] = []
-        ignored: list[str] = []
+        faults: list[str] = []
         for name in names:
-            try:
-                found += [(address, name) for address in resolve(name)]
-            except UnicodeError as error:
-                raise IdentityError(f"{name!r} cannot be a host name: {error}", hint="--head-address=HOST") from None
-            except OSError as error:
-                ignored.append(f"{name}: {error.strerror or error}")
-        return Lookup([HeadAddress(address, port, f"DNS {name}") for port in ports for address, name in found], ignored)
+            addresses, fault = _resolved(name, resolve)
+            found += [(address, name) for address in addresses]
+            faults += [fault] if fault else []
+        return Lookup([HeadAddress(address, port, f"DNS {name}") for port in ports for address, name in found], faults)
 
-    return Rendezvous(f"the name {', '.join(names)}", lookup, survey=lambda: survey_names(names))
+    return Rendezvous(f"the name {', '.join(names)}", lookup, survey=lambda: survey_services(names))
+
+
+def _published(names: Sequence[str], size: int | None, resolve: net.Resolve) -> Callable[[], str]:
+    """Return a function that returns what the head's name still waits for: empty once it may be asked for."""
+    services = sorted({service for name in names if (service := _service(name))})
+    waiting_until: float | None = None
+
+    def look() -> str:
+        nonlocal services, waiting_until
+        now = time.monotonic()
+        waiting_until = waiting_until or now + timeouts.PUBLISHED_S
+        if size is None or not services or now >= waiting_until:
+            return ""
+        for service in services:
+            addresses, fault = _resolved(service, resolve)
+            sixes = sum(":" in address for address in addresses)
+            if (there := max(sixes, len(addresses) - sixes)) < size:
+                return fault or f"{service} shows {there} of {size} pods yet"
+        services = []
+        return ""
+
+    return look
+
+
+def _resolved(name: str, resolve: net.Resolve) -> tuple[Sequence[str], str]:
+    """Return the addresses of a name, or why it has none. :raises IdentityError: if it is malformed."""
+    try:
+        return resolve(name), ""
+    except UnicodeError as error:
+        raise IdentityError(f"{name!r} cannot be a host name: {error}", hint="--head-address=HOST") from None
+    except OSError as error:
+        return (), f"{name} does not resolve yet: {error.strerror or error}"
+
+
+def _service(name: str) -> str:
+    """Return the name of the headless Service that publishes the pod ``name``; empty if the name has no domain."""
+    return "" if net.is_address(name) else name.partition(".")[2]
+
+
+def survey_services(names: Sequence[str]) -> Surroundings:
+    """Return which of the names do not resolve, and whether their Service is missing or only its pod. It may block."""
+    found = survey_names(names)
+    missing = next((name for name in names if _service(name) and not net.resolve(name)), "")
+    if not missing:
+        return found
+    service = _service(missing)
+    short = service.partition(".")[0]
+    if others := net.resolve(service):
+        what = f"its Service {service} does, to {', '.join(others[:_SHOWN])}: the head's pod is not published"
+        return Surroundings(f"{found.what}; {what}", f"{RANK_0}: has its pod been made, and does it have an address?")
+    what = f"nor does its Service {service}: it is missing, or publishes no pod before that is ready"
+    fix = f"`kubectl get services,endpointslices`: a headless Service {short} with publishNotReadyAddresses: true and"
+    return Surroundings(
+        f"{found.what}, {what}", f"{fix} a selector of these pods, and `subdomain: {short}` in the pods"
+    )
+
+
+_SHOWN = 6
+"""Maximum number of a Service's addresses in a message."""
 
 
 def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequence[int]) -> Rendezvous:
@@ -53,4 +120,5 @@ def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequen
             f"launcher {identity.launcher}: this node has no name in a headless Service, so the head's name is unknown",
             hint=HEADLESS_SERVICE,
         )
-    return by_name([host_of(hint) for hint in identity.head_hints], ports)
+    size = identity.size if identity.role is Role.WORKER else None
+    return by_name([host_of(hint) for hint in identity.head_hints], ports, size=size)

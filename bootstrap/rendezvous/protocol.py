@@ -17,8 +17,8 @@ class Lookup:
 
     candidates: Sequence[HeadAddress] = ()
     """Where the head may be, best first; empty means not yet."""
-    ignored: Sequence[str] = ()
-    """Records and names that were skipped, one line each with the reason."""
+    faults: Sequence[str] = ()
+    """Records and names that gave no address, one line each with the reason."""
     secret: bytes | None = field(default=None, repr=False)
     """The secret that the head generated for this run, if its record holds one."""
     ended: End | None = None
@@ -64,7 +64,7 @@ class Rendezvous:
     """What ``lookup`` reads, in words, for the message that it timed out."""
     lookup: Callable[[], Lookup]
     """Looks once, without retrying. It may block in the resolver or the file system: call it in a thread. It raises
-    BootstrapError only if no later call can succeed; an OSError that may pass becomes a line of ``ignored``."""
+    BootstrapError only if no later call can succeed; an OSError that may pass becomes a line of ``faults``."""
     survey: Callable[[], Surroundings] = lambda: Surroundings("", RANK_0)
     """Looks around where the head should have announced itself, for the message of a search in vain. It may block."""
     record: FileRecord | None = None

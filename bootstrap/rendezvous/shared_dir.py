@@ -78,7 +78,7 @@ class SharedFolder:
             try:
                 with self._own_folder() as (path, folder):
                     own_folder.replace(folder, self.name, text, self._temporary)
-                    faults = self._read(path, folder)[0].ignored
+                    faults = self._read(path, folder)[0].faults
                     ending.purge(folder, self.end_name)
                     own_folder.sweep(folder, self.name)
                 break
@@ -114,7 +114,7 @@ class SharedFolder:
                 raise self._unusable(error) from error
             # A stale NFS handle, an I/O error, a folder that another run's clean-up removed or that is being
             # remounted: each may be transient.
-            return Lookup(ignored=[f"{self.folder}: {error.strerror}"])
+            return Lookup(faults=[f"{self.folder}: {error.strerror}"])
 
     def _look_elsewhere(self, *, always: bool) -> Lookup:
         """Return the content of the newest record in this user's other folders.
@@ -132,7 +132,7 @@ class SharedFolder:
             found = [self._look_into(name, shared) for name in own_folder.names(shared) if ours.fullmatch(name)]
         finally:
             os.close(shared)
-        none = Lookup(ignored=[f"{self.folder} is another user's"]) if always else Lookup()
+        none = Lookup(faults=[f"{self.folder} is another user's"]) if always else Lookup()
         return max(filter(None, found), key=lambda record: record[0], default=(0, none))[1]
 
     def _look_into(self, name: str, shared: int) -> tuple[int, Lookup] | None:
@@ -179,10 +179,10 @@ class SharedFolder:
             return found
         # While there is the record of another head, the end is not the last word.
         ended, fault = self._read_end(path, folder, {} if found is None else {"head": head})
-        ignored = [] if found is None else found.ignored
+        faults = [] if found is None else found.faults
         if ended is None or not ended.concerns(self.rank):
-            return Lookup(ignored=[fault]) if found is None and fault else found
-        return Lookup((), ignored, ended=ended)
+            return Lookup(faults=[fault]) if found is None and fault else found
+        return Lookup((), faults, ended=ended)
 
     def _read(self, path: Path, folder: int) -> tuple[Lookup, str]:
         """Return the content of this run's record in the folder ``path``, or why it is not valid, and its nonce."""
@@ -195,7 +195,7 @@ class SharedFolder:
             return Lookup(), ""
         except (OSError, ValueError) as fault:
             what = fault.strerror if isinstance(fault, OSError) else fault
-            return Lookup(ignored=[f"{path / self.name}: {what}"]), ""
+            return Lookup(faults=[f"{path / self.name}: {what}"]), ""
         secret = found.get("secret")
         others = tuple(found.get("others", ()))
         head = HeadAddress(found["host"], found["port"], str(path / self.name), others)

@@ -1,6 +1,7 @@
 """Connect to a head."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 from bootstrap import net
@@ -16,7 +17,10 @@ async def dial(head: HeadAddress, timeout: float, make: Callable[[], Connection]
     :raises OSError, UnicodeError: the error of the last address if none answers, or that of the look-up.
     """
     named = not net.is_address(head.host)
-    addresses = await run_in_thread(timeout, lambda: net.look_up(head.host)) if named else [head.host]
+    try:
+        addresses = await run_in_thread(timeout, lambda: net.look_up(head.host)) if named else [head.host]
+    except socket.gaierror as error:
+        raise OSError(f"{head.host} does not resolve yet: {error.strerror}") from None
     loop, failure = asyncio.get_running_loop(), OSError(f"{head.host} has no address")
     for address in addresses:  # each gets an equal share of the time, since one may drop packets
         try:
