@@ -103,7 +103,10 @@ REPORTS_TOGETHER_S = 1.0
 UNSEEN_S = 60.0
 """Time after which the head says how to look at the nodes that have not come, and where it listens if none has."""
 LATE_RANK_S = 15.0
-"""Time in one phase after which the head shows what a node that it waits for has found wrong with itself."""
+"""Time in one phase after which the head shows what a node that it waits for has found wrong with itself. Also before
+it asks the launcher why nodes were never seen; it does so again every :data:`STILL_LOOKING_S`."""
+EVENTS_S = 5.0
+"""Limit for Kubernetes' API server to list its events."""
 DASHBOARD_LOOK_AGAIN_S = 0.05
 """Delay between attempts to connect to the dashboard during ``--dashboard-wait``."""
 STARTER_END_S = 2.0

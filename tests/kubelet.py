@@ -22,6 +22,8 @@ from entrypoint import BEFORE
 from hosts import MARK, Host, Hosts
 
 REPOSITORY = Path(__file__).parent.parent
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""Where a container sees its service account's token, from ``account`` in the hosts' folder."""
 NAMESPACE, UID = "default", "0e6ac3c2-9bd3-4a51-8a30-6b0f7c1c9e55"
 Object = Mapping[str, Any]
 _SIZES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "": 1}
@@ -167,6 +169,7 @@ def _run(
     own_network = not pod.spec.get("hostNetwork")
     _write_network_files(pod, hosts, own_network)
     context = {**pod.spec.get("securityContext", {}), **its.get("securityContext", {})}
+    account = [["bind", str(hosts.base / "account"), ACCOUNT]] if pod.spec.get("automountServiceAccountToken") else []
     user, group = context.get("runAsUser", 0), context.get("runAsGroup", 0)
     if context.get("runAsNonRoot") and user == 0:
         raise ValueError(f"{pod.name}: container has runAsNonRoot and image will run as root")
@@ -177,6 +180,7 @@ def _run(
     mounts = [
         *_volumes(pod.spec, its, hosts, folder),
         ["bind", str(termination), its.get("terminationMessagePath", "/dev/termination-log")],
+        *account,
     ]
     spec = {
         "root": image.root,

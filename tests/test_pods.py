@@ -10,7 +10,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import api_server
 import controllers
+import kube_proxy
 import kubelet
 import pytest
 from cluster import Agents
@@ -219,3 +221,28 @@ def test_a_worker_pod_that_was_preempted_or_has_crashed_is_replaced_and_joins(po
         wait_for(lambda: kubelet.is_ready(made[1]), what="a ready pod")
     agents.signal(0, signal.SIGTERM)
     assert agents.wait() == [143, 143]
+
+
+def test_the_head_names_the_event_that_keeps_a_pod_from_starting(make_hosts):
+    """Pod 1 has no room; the API server's Service leads to a server on its machine."""
+    objects = kubelet.render("k8s/overlays/events")
+    hosts = make_hosts(2, dns={})
+    head, _ = controllers.job_pods(kubelet.only(objects, "Job"), hosts)
+    api = "10.96.0.1"
+    events = [api_server.event("Pod", "ray-1-x7k2p", "FailedScheduling", api_server.NO_ROOM)]
+    token = api_server.write(hosts.base, api, events)
+    program = [sys.executable, str(Path(api_server.__file__)), hosts[1].ip, "6443", str(hosts.base)]
+    server = hosts[1].popen(program, env={"PYTHONPATH": str(kubelet.REPOSITORY)})
+    kube_proxy.program([hosts[0]], api, 443, (hosts[1].ip, 6443))
+    agents = kubelet.start(objects, [head], hosts, IMAGE)
+    agents.says(0, f"rank 1 not seen: FailedScheduling (Pod ray-1-x7k2p): {api_server.NO_ROOM}")
+    seen = [
+        Path(f"/proc/{process.pid}/{file}").read_bytes()
+        for process in head.host.pids()
+        for file in ("cmdline", "environ")
+    ]
+    assert token.encode() not in b"".join(seen)
+    agents.signal(0, signal.SIGTERM)
+    assert agents.wait() == [143]
+    assert token not in agents.err(0) + agents.out(0)
+    server.kill()

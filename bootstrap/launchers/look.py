@@ -1,9 +1,11 @@
 """How to look at a run's nodes and dashboard: what to type, with this run's names where the launcher gives them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from bootstrap.host import Host
+from bootstrap.launchers.events import Causes
 from bootstrap.launchers.table import LAUNCHERS, Launcher
 
 _SHOWN = 8
@@ -33,6 +35,12 @@ def how_to_reach(launcher: str, host: Host, address: str) -> str:
     names = _Names(_names(host), port=address.rpartition(":")[2])
     command = _row(launcher).tunnel.format_map(names)
     return f"{address} (from elsewhere: {command})" if command else address
+
+
+def finds_causes(launcher: str, host: Host) -> Callable[[], Causes] | None:
+    """Return what finds out why nodes have not come, if this launcher's row has it: see ``Launcher.why``."""
+    why = _row(launcher).why
+    return partial(why, host) if why else None
 
 
 def _row(launcher: str) -> Launcher:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from bootstrap.host import Host
-from bootstrap.launchers import derived
+from bootstrap.launchers import derived, events
 from bootstrap.launchers.derived import Context, Facts
 from bootstrap.rendezvous import slurm
 from bootstrap.settings import Settings
@@ -63,6 +64,8 @@ class Launcher:
     """The variable, or "" for the pod's name, and the pattern in which the group is ``{name}``."""
     tunnel: str = ""
     """What to type elsewhere for a connection to ``{port}`` on this node's loopback address; filled in likewise."""
+    why: Callable[[Host], events.Causes] | None = None
+    """Finds out why nodes have not come; it may block, and raises an OSError if it cannot."""
     nodes: Names = ()
     """Variables with the nodes of the run, for ``{hosts}`` of nodes that were never seen."""
 
@@ -84,12 +87,22 @@ def _label(label: str) -> str:
     )
 
 
-def _pods(labels: str, these: str = "") -> str:
-    """Return how to look at the pods with these labels, and in detail at those that also have the labels ``these``."""
-    return f"kubectl get pods -o wide -l {labels}; kubectl describe pods -l '{','.join(filter(None, [labels, these]))}'"
+def _pods(labels: str, maker: str, these: str = "") -> str:
+    """Return how to look at the pods with these labels, at their causes, and at what makes them.
+
+    :param maker: the kind of that, and its name or labels.
+    :param these: labels of the pods that are to be described.
+    """
+    described = ",".join(filter(None, [labels, these]))
+    return (
+        f"kubectl get pods -o wide -l {labels}; kubectl describe pods -l '{described}' (FailedScheduling: no room;"
+        " ErrImagePull: no such image; CreateContainerConfigError: no such Secret or ConfigMap); where there is no pod:"
+        f" kubectl describe {maker} (FailedCreate: a quota or an admission webhook)"
+    )
 
 
-_JOBSET_PODS = _pods("jobset.sigs.k8s.io/jobset-name={name}")
+_JOBSET_PODS = _pods("jobset.sigs.k8s.io/jobset-name={name}", "jobs -l jobset.sigs.k8s.io/jobset-name={name}")
+_JOBS_EVENTS = partial(events.causes, pods="{job}-([0-9]{1,9})-[a-z0-9]*", makers="{job}")
 _NODES_YAML = """\
 Kubernetes sets no variable for it; --nodes=N, or in the manifest (the number in spec.completions):
   env:
@@ -115,6 +128,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         requeues=True,
         run_id_hint=_label("jobset.sigs.k8s.io/jobset-uid"),
         look=_JOBSET_PODS,
+        why=_JOBS_EVENTS,
         name_in=("PET_MASTER_ADDR", r"[^.]+\.([^.]+).*"),
     ),
     # JobSet sets no variables: the manifest sets these through the downward API, from labels and annotations.
@@ -133,6 +147,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         size_hint=_NODES_YAML,
         run_id_hint=_label("jobset.sigs.k8s.io/jobset-uid"),
         look=_JOBSET_PODS,
+        why=_JOBS_EVENTS,
         name_in=("JOBSET_NAME", r"(.+)"),
     ),
     Launcher(
@@ -145,7 +160,12 @@ LAUNCHERS: tuple[Launcher, ...] = (
         rendezvous="dns",
         requeues=True,
         run_id_hint=_label("leaderworkerset.sigs.k8s.io/group-key"),
-        look=_pods("leaderworkerset.sigs.k8s.io/name={name}", "leaderworkerset.sigs.k8s.io/worker-index in ({ranks})"),
+        look=_pods(
+            "leaderworkerset.sigs.k8s.io/name={name}",
+            "statefulsets -l leaderworkerset.sigs.k8s.io/name={name}",
+            "leaderworkerset.sigs.k8s.io/worker-index in ({ranks})",
+        ),
+        why=partial(events.causes, pods="{pod}-([0-9]{1,9})", makers="{pod}"),
         name_in=("LWS_LEADER_ADDRESS", r"[^.]+\.([^.]+).*"),
     ),
     Launcher(
@@ -157,7 +177,12 @@ LAUNCHERS: tuple[Launcher, ...] = (
         derive=derived.kubernetes,
         size_hint=_NODES_YAML,
         run_id_hint=_label("batch.kubernetes.io/controller-uid"),
-        look=_pods("batch.kubernetes.io/job-name={name}", "batch.kubernetes.io/job-completion-index in ({ranks})"),
+        look=_pods(
+            "batch.kubernetes.io/job-name={name}",
+            "job {name}",
+            "batch.kubernetes.io/job-completion-index in ({ranks})",
+        ),
+        why=_JOBS_EVENTS,
         name_in=("", r"(.+)-[0-9]+"),
     ),
     Launcher(
@@ -213,7 +238,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         rendezvous="dns",
         requeues=True,
         derive=derived.pytorchjob,
-        look=_pods("training.kubeflow.org/job-name={name}"),
+        look=_pods("training.kubeflow.org/job-name={name}", "pytorchjob {name}"),
         name_in=("MASTER_ADDR", r"(.+)-master-0.*"),
     ),
     Launcher(

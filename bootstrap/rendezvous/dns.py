@@ -2,12 +2,12 @@
 
 Such a name does not exist until the head's pod is published, and a resolver that was asked before repeats "no such
 name" for as long as it caches that, up to 30 s (https://github.com/kubernetes/kubernetes/issues/92559). So a worker
-asks for it once the Service's own name, ``ray.default.svc`` of ``ray-0.ray.default.svc``, shows as many pods as the run
-has nodes, and after :data:`timeouts.PUBLISHED_S` in any case.
+asks for it once the Service's own name, ``ray.default.svc`` of ``ray-0.ray.default.svc``, shows all the other pods of
+the run, and after :data:`timeouts.PUBLISHED_S` in any case.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from bootstrap import net, timeouts
 from bootstrap.errors import IdentityError
@@ -28,13 +28,17 @@ and in the Job: spec.template.spec.subdomain: ray"""
 
 
 def by_name(
-    names: Sequence[str], ports: Sequence[int], resolve: net.Resolve = net.look_up, size: int | None = None
+    names: Sequence[str],
+    ports: Sequence[int],
+    resolve: net.Resolve = net.look_up,
+    size: int | None = None,
+    own_addresses: Callable[[], Collection[str]] = net.own_addresses,
 ) -> Rendezvous:
     """Return the rendezvous at these names; each look resolves them again.
 
     :param size: the number of nodes whose names the same Service publishes; None to ask for ``names`` at once.
     """
-    published = _published(names, size, resolve)
+    published = _published(names, size, resolve, own_addresses)
 
     def lookup() -> Lookup:
         """Return every address of every name with every port. :raises IdentityError: if a name is malformed."""
@@ -51,7 +55,9 @@ def by_name(
     return Rendezvous(f"the name {', '.join(names)}", lookup, survey=lambda: survey_services(names))
 
 
-def _published(names: Sequence[str], size: int | None, resolve: net.Resolve) -> Callable[[], str]:
+def _published(
+    names: Sequence[str], size: int | None, resolve: net.Resolve, own_addresses: Callable[[], Collection[str]]
+) -> Callable[[], str]:
     """Return a function that returns what the head's name still waits for: empty once it may be asked for."""
     services = sorted({service for name in names if (service := _service(name))})
     waiting_until: float | None = None
@@ -64,9 +70,10 @@ def _published(names: Sequence[str], size: int | None, resolve: net.Resolve) -> 
             return ""
         for service in services:
             addresses, fault = _resolved(service, resolve)
-            sixes = sum(":" in address for address in addresses)
-            if (there := max(sixes, len(addresses) - sixes)) < size:
-                return fault or f"{service} shows {there} of {size} pods yet"
+            others = set(addresses).difference(own_addresses())
+            sixes = sum(":" in address for address in others)
+            if (there := max(sixes, len(others) - sixes)) < size - 1:
+                return fault or f"{service} shows {there} of {size - 1} other pods yet"
         services = []
         return ""
 

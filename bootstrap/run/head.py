@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bootstrap import cleanup, preflight, timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RayStartFailed, Stopped
 from bootstrap.files.secret import Channel, Secret, check_required, generate, load_secret, ray_token
-from bootstrap.launchers.look import how_to_look, how_to_reach
+from bootstrap.launchers.look import finds_causes, how_to_look, how_to_reach
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, join_host_port
 from bootstrap.node.address import other_addresses
 from bootstrap.node.inspection import Node
@@ -214,6 +214,7 @@ async def wait_for_quorum(
         partial(how_to_look, identity.launcher, run.host),
         quorum.describe_address(address),
         watch.own_findings,
+        finds_causes(identity.launcher, run.host),
     )
 
     async def ask() -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from bootstrap import timeouts
 from bootstrap.errors import QuorumTimeout
 from bootstrap.files.secret import FIX_MISMATCH
+from bootstrap.launchers.events import Causes
 from bootstrap.log import Log
 from bootstrap.model import HeadAddress
 from bootstrap.process.bounded import TimedOut, wait_for
@@ -19,6 +20,7 @@ from bootstrap.raynode import endings
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.rejections import Rejections, Standing
+from bootstrap.run.causes import Unseen
 from bootstrap.run.notices import LateFindings, findings_of, listed
 from bootstrap.settings import Settings
 
@@ -47,6 +49,8 @@ class Goal:
     """Where the head's roll call listens, in words, for when no node has reached it."""
     own_findings: Collection[str] = ()
     """The head's warnings from its preflight."""
+    why: Callable[[], Causes] | None = None
+    """Finds out why nodes were never seen, if the launcher can tell; it may block, and raises an OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,8 @@ async def wait(goal: Goal, ask: Ask, changed: asyncio.Event, members: Mapping[in
                 return now
         if clock - begin >= goal.settings.quorum_timeout:
             fault = f"GCS does not list its nodes: {answer['error']}\n" if "error" in answer else ""
-            raise QuorumTimeout(fault + _shortfall(goal, now, members, clock), hint=_remedy(goal, now, members))
+            what = fault + _shortfall(goal, now, members, clock, waiting.unseen)
+            raise QuorumTimeout(what, hint=_remedy(goal, now, members, waiting.unseen))
         waiting.say(now, clock)
         ends = [begin + goal.settings.quorum_timeout, clock + timeouts.ASK_GCS_AGAIN_S]
         if enough_since is not None:
@@ -128,6 +133,7 @@ class _Waiting:
         self._said, self._said_at = "", begin
         self._findings = LateFindings(goal.own_findings)
         self._looked = False
+        self.unseen = Unseen(goal.why, log, begin)
 
     def say(self, now: Count, clock: float) -> None:
         goal, members = self._goal, self._members
@@ -142,9 +148,11 @@ class _Waiting:
             self._log.progress("; ".join(filter(None, [there, f"{details} after {waited:.0f} s", listens])))
         if changed or again:
             self._said, self._said_at = line, clock
+        unseen = [rank for rank in missing(goal, now) if rank not in members]
+        self.unseen.look(unseen, clock)
         if clock - self._begin >= timeouts.UNSEEN_S and not self._looked:
             self._looked = True
-            if unseen := [rank for rank in missing(goal, now) if rank not in members]:
+            if unseen:
                 what = f"rank {listed(unseen)} never seen after {clock - self._begin:.0f} s"
                 self._log.warn(f"{what}; fix: {goal.look(unseen, [])}")
         for finding in self._findings.new(members, missing(goal, now), clock):
@@ -179,15 +187,16 @@ def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member], *, 
     return f"waiting for rank {listed([how_far(rank) for rank in missing(goal, now)])}"
 
 
-def table(members: Mapping[int, Member], ranks: Sequence[int], clock: float) -> list[str]:
+def table(members: Mapping[int, Member], ranks: Sequence[int], clock: float, unseen: Unseen | None = None) -> list[str]:
     """Return one line per rank: host, address, last phase, how long ago, and why.
 
     :param clock: the event loop's time now.
+    :param unseen: knows why ranks that were never seen have not come.
     """
     lines = []
     for rank in ranks:
         if (member := members.get(rank)) is None:
-            lines.append(f"rank {rank}: never seen")
+            lines.append(": ".join(filter(None, [f"rank {rank}: never seen", unseen.of(rank) if unseen else ""])))
             continue
         where = f"{member.hello.host} ({member.hello.ip})"
         detail = f": {member.detail}" if member.detail else ""
@@ -195,11 +204,11 @@ def table(members: Mapping[int, Member], ranks: Sequence[int], clock: float) -> 
     return lines
 
 
-def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: float) -> str:
+def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: float, unseen: Unseen) -> str:
     ranks = missing(goal, now)
     joined = ", ".join(map(str, sorted(now.ready))) or "none"
     head = f"{len(now.ready)} of {goal.minimum} nodes after {goal.settings.quorum_timeout:g} s; joined: rank {joined}"
-    lines = table(members, ranks[:_SHOWN], clock)
+    lines = table(members, ranks[:_SHOWN], clock, unseen)
     for position, rank in enumerate(ranks[:_SHOWN]):
         if rank in now.underprovisioned:
             lacking = now.underprovisioned[rank]
@@ -210,7 +219,7 @@ def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: flo
     return "\n".join([head, *lines, *listens, *findings_of(members, ranks, goal.own_findings)])
 
 
-def _remedy(goal: Goal, now: Count, members: Mapping[int, Member]) -> str:
+def _remedy(goal: Goal, now: Count, members: Mapping[int, Member], why: Unseen) -> str:
     ranks = missing(goal, now)
     if any(rank in now.underprovisioned for rank in ranks):
         return "run `ray-bootstrap detect` on the nodes that are short of GPUs, or lower --expect-gpus"
@@ -223,6 +232,8 @@ def _remedy(goal: Goal, now: Count, members: Mapping[int, Member]) -> str:
         gone = [rank for rank in slow if members[rank].phase.is_loss]
         look = goal.look(gone or slow, [members[rank].hello.host for rank in gone or slow])
         return look if gone else f"{look}; --quorum-timeout waits longer"
+    if all(map(why.of, unseen)):
+        return f"mend what keeps them from starting: {goal.look(unseen, [])}; --min-nodes starts with fewer"
     return (
         f"the missing ranks never reached this head: {goal.look(unseen, [])}; if they run, check there the way to it:"
         " `getent hosts HEAD`, `ip route get ADDRESS`, `nft list ruleset` (in Kubernetes the NetworkPolicy),"
