@@ -38,7 +38,8 @@ def start(
     argv = [sys.executable, "-m", "bootstrap", "check", "--run", "--nodes=2", f"--run-id={run}"]
     argv += [f"--rollcall-port={PORT}", "--head-timeout=60", *how]
     begun = time.monotonic()
-    agents = [host.popen([*argv, f"--rank={host.index}"], cwd=str(REPOSITORY)) for host in hosts]
+    env = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+    agents = [host.popen([*argv, f"--rank={host.index}"], cwd=str(REPOSITORY), env=env) for host in hosts]
 
     def publish() -> None:
         endpoints: list[str] = []

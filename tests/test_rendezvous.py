@@ -236,13 +236,31 @@ def test_it_asks_at_once_without_a_service_and_in_the_end(
     assert asked == [name]
 
 
+def test_only_a_worker_in_a_pod_waits_for_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def getaddrinfo(name: str, *_: Any, **__: Any) -> list[Any]:
+        asked.append(name)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    pod = Host({"KUBERNETES_SERVICE_HOST": "10.96.0.1"}, "ray-1")
+    for role, host in ((Role.WORKER, pod), (Role.HEAD, pod), (Role.WORKER, Host({}, "n"))):
+        make(Settings(), identity("dns", role=role, head_hints=("ray-0.ray.ns",)), host).lookup()
+    assert asked == ["ray.ns", "ray-0.ray.ns", "ray-0.ray.ns"]
+
+
 @pytest.mark.parametrize(
     ("names", "what", "fix"),
     [
-        ({}, "nor does its Service ray.ns: it is missing", "a headless Service ray with publishNotReadyAddresses"),
+        (
+            {},
+            "its Service ray.ns does not either: it is missing",
+            "a headless Service ray with publishNotReadyAddresses",
+        ),
         (
             {"ray.ns": ("10.0.0.2",)},
-            "its Service ray.ns does, to 10.0.0.2: the head's pod is not",
+            "its Service ray.ns resolves to 10.0.0.2: the head's pod is not",
             "the output of rank 0",
         ),
         ({"ray-0.ray.ns": ("10.0.0.1",)}, "ray-0.ray.ns resolves to 10.0.0.1", ""),
@@ -252,7 +270,7 @@ def test_a_missing_service_is_told_from_a_missing_head(
     names: dict[str, tuple[str, ...]], what: str, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(net, "resolve", lambda name: names.get(name, ()))
-    found = by_name(("ray-0.ray.ns",), (7000,)).survey()
+    found = by_name(("ray-0.ray.ns",), (7000,), size=2).survey()
     assert what in found.what
     assert fix in found.fix
 

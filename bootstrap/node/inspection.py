@@ -52,8 +52,9 @@ def inspect(settings: Settings, host: Host, identity: NodeIdentity, ray_dir: Pat
     :param ray_dir: Ray's folder unless ``--temp-dir`` names one.
     :raises BootstrapError: what is wrong with this node.
     """
-    # A name that the platform publishes may not exist yet, and resolvers remember that it does not (rendezvous.dns).
-    towards = identity.head_hints[0] if identity.head_hints and identity.rendezvous != "dns" else None
+    # A name in a headless Service may not exist yet, and resolvers remember that it does not (rendezvous.dns).
+    published = identity.rendezvous == "dns" and host.get("KUBERNETES_SERVICE_HOST") is not None
+    towards = identity.head_hints[0] if identity.head_hints and not published else None
     address = node_address(settings, host, parsers.host_port(towards)[0] if towards else None)
     secret = load_secret(settings, host, identity)
     measured = resources.measure(settings, host)

@@ -93,13 +93,12 @@ class Trail:
 
 
 def survey_names(names: Sequence[str]) -> Surroundings:
-    """Return what these names of the head resolve to; a remedy only if one does not. It may block."""
+    """Return what those of these names of the head that resolve lead to, and a remedy if one does not. It may block."""
     found = {name: net.resolve(name) for name in names}
-    texts = (
-        f"{name} resolves to {', '.join(its)}" if its else f"{name} does not resolve" for name, its in found.items()
-    )
+    texts = (f"{name} resolves to {', '.join(its)}" for name, its in found.items() if its)
     missing = next((name for name, its in found.items() if not its), "")
-    fix = f"`getent hosts {missing}` on this node; --head-address=ADDRESS does without a name server"
+    kubernetes = f"`kubectl get service {missing.partition('.')[0]}`"
+    fix = f"`getent hosts {missing}` on this node; in Kubernetes {kubernetes}; --head-address=ADDRESS does without both"
     return Surroundings("; ".join(texts), fix if missing else "")
 
 

@@ -25,6 +25,8 @@ add a headless Service, or give --head-address=HOST or --shared-dir=DIR:
   metadata: {name: ray}
   spec: {clusterIP: None, publishNotReadyAddresses: true, selector: {batch.kubernetes.io/job-name: <the Job's name>}}
 and in the Job: spec.template.spec.subdomain: ray"""
+_SHOWN = 6
+"""Maximum number of a Service's addresses in a message."""
 
 
 def by_name(
@@ -52,7 +54,8 @@ def by_name(
             faults += [fault] if fault else []
         return Lookup([HeadAddress(address, port, f"DNS {name}") for port in ports for address, name in found], faults)
 
-    return Rendezvous(f"the name {', '.join(names)}", lookup, survey=lambda: survey_services(names))
+    survey = survey_names if size is None else survey_services
+    return Rendezvous(f"the name {', '.join(names)}", lookup, survey=lambda: survey(names))
 
 
 def _published(
@@ -97,27 +100,20 @@ def _service(name: str) -> str:
 
 def survey_services(names: Sequence[str]) -> Surroundings:
     """Return which of the names do not resolve, and whether their Service is missing or only its pod. It may block."""
-    found = survey_names(names)
     missing = next((name for name in names if _service(name) and not net.resolve(name)), "")
     if not missing:
-        return found
+        return survey_names(names)
     service = _service(missing)
     short = service.partition(".")[0]
     if others := net.resolve(service):
-        what = f"its Service {service} does, to {', '.join(others[:_SHOWN])}: the head's pod is not published"
-        return Surroundings(f"{found.what}; {what}", f"{RANK_0}: has its pod been made, and does it have an address?")
-    what = f"nor does its Service {service}: it is missing, or publishes no pod before that is ready"
+        what = f"its Service {service} resolves to {', '.join(others[:_SHOWN])}: the head's pod is not among them yet"
+        return Surroundings(what, f"{RANK_0}; its pod has no address, or another `subdomain` than {short}")
+    what = f"its Service {service} does not either: it is missing, or publishes no pod before that is ready"
     fix = f"`kubectl get services,endpointslices`: a headless Service {short} with publishNotReadyAddresses: true and"
-    return Surroundings(
-        f"{found.what}, {what}", f"{fix} a selector of these pods, and `subdomain: {short}` in the pods"
-    )
+    return Surroundings(what, f"{fix} a selector of these pods, and `subdomain: {short}` in the pods")
 
 
-_SHOWN = 6
-"""Maximum number of a Service's addresses in a message."""
-
-
-def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequence[int]) -> Rendezvous:
+def make(_settings: Settings, identity: NodeIdentity, host: Host, ports: Sequence[int]) -> Rendezvous:
     """Return the rendezvous at the names that the launcher gives.
 
     :raises IdentityError: if it gives none; also on the head, so that all nodes fail at once.
@@ -127,5 +123,6 @@ def make(_settings: Settings, identity: NodeIdentity, _host: Host, ports: Sequen
             f"launcher {identity.launcher}: this node has no name in a headless Service, so the head's name is unknown",
             hint=HEADLESS_SERVICE,
         )
-    size = identity.size if identity.role is Role.WORKER else None
+    in_pod = host.get("KUBERNETES_SERVICE_HOST") is not None
+    size = identity.size if in_pod and identity.role is Role.WORKER else None
     return by_name([host_of(hint) for hint in identity.head_hints], ports, size=size)
