@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.hosts,
     pytest.mark.ray,
     pytest.mark.timeout(600),
-    pytest.mark.requires("buildah", "kubectl"),
+    pytest.mark.requires("buildah", "kubectl", "nft"),
 ]
 REPOSITORY = Path(__file__).parent.parent
 RAY = metadata.version("ray")

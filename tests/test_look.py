@@ -22,7 +22,8 @@ JOB = "batch.kubernetes.io/job-name=train"
             [],
             [
                 f"kubectl get pods -o wide -l {JOB};",
-                f"kubectl describe pods -l '{JOB},batch.kubernetes.io/job-completion-index in (1,3)'",
+                f"kubectl describe pods -l '{JOB},batch.kubernetes.io/job-completion-index in (1,3)' (Failed",
+                "where there is no pod: kubectl describe job train (FailedCreate: a quota",
             ],
         ),
         ("kubernetes", "machine", {}, [1], [], ["job-name=NAME"]),
