@@ -159,30 +159,29 @@ class Membership:
 
         :param request: in PEM, from :func:`bootstrap.files.authority.make_request`.
         """
-        if self._connection is not None:
-            self._connection.send({"t": "request", "pem": request})
+        self._send({"t": "request", "pem": request})
         return await asyncio.shield(self._certified)
 
     def report(self, phase: Phase, detail: str = "", error: str = "", hint: str = "") -> None:
         """Report this node's phase to the head; with ``failed``, also the name of the error, and what mends it."""
         message = {"t": "phase", "phase": phase.value, "detail": detail, "error": error}
-        if self._connection is not None:
-            self._connection.send({**message, "hint": hint} if hint else message)
+        self._send({**message, "hint": hint} if hint else message)
 
     def report_finding(self, finding: str) -> None:
         """Report a possible cause, for the head to show should this node not become ready."""
-        if self._connection is not None:
-            self._connection.send({"t": "finding", "text": finding})
+        self._send({"t": "finding", "text": finding})
 
     def report_probe(self, outcome: Message) -> None:
         """Report the result of a probe of another node."""
-        if self._connection is not None:
-            self._connection.send(outcome)
+        self._send(outcome)
 
     def report_stopped(self) -> None:
         """Report that a signal stops this node; the head answers within a second (:attr:`stays`), unless it hangs."""
+        self._send({"t": "stopped"})
+
+    def _send(self, message: Message) -> None:
         if self._connection is not None:
-            self._connection.send({"t": "stopped"})
+            self._connection.send(message)
 
     async def leave(self, reason: str) -> None:
         """Send bye with the reason, so that the head does not report a lost connection, and close the connection."""
