@@ -56,8 +56,7 @@ class Membership:
     stays: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """The head's answer to :meth:`report_stopped`: whether it is stopping, too, so that this node is to stay."""
     ended: asyncio.Future[Verdict] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    last_finding: Callable[[], str] = lambda: ""
-    """Called before this node says bye; the head hears what it returns, unless it is empty, as a finding."""
+    last_finding: Callable[[], str] = lambda: ""  # called before this node says bye; what it returns the head hears
     _challenged: asyncio.Future[_Challenge] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _welcomed: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _certified: asyncio.Future[Issued] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -168,8 +167,9 @@ class Membership:
         self._send({**message, "hint": hint} if hint else message)
 
     def report_finding(self, finding: str) -> None:
-        """Report a possible cause, for the head to show should this node not become ready."""
-        self._send({"t": "finding", "text": finding})
+        """Report a possible cause, if not empty, for the head to show should this node not become ready."""
+        if finding:
+            self._send({"t": "finding", "text": finding})
 
     def report_probe(self, outcome: Message) -> None:
         """Report the result of a probe of another node."""
@@ -192,8 +192,7 @@ class Membership:
         self.close()
 
     def _say_bye(self, connection: Connection, reason: str) -> None:
-        if finding := self.last_finding():
-            self.report_finding(finding)
+        self.report_finding(self.last_finding())
         connection.send({"t": "bye", "reason": reason})
 
     def close(self) -> None:
