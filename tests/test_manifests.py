@@ -150,7 +150,7 @@ def test_pods_may_do_no_more_than_they_must(folder: str) -> None:
         assert (whole["runAsUser"] == 0) is root
         assert added == (["IPC_LOCK"] if root else [])
         if "kuberay" not in folder:  # whose autoscaler asks the API server
-            assert pod["automountServiceAccountToken"] is (folder == "k8s/overlays/events")
+            assert pod["automountServiceAccountToken"] is False
             assert its["readOnlyRootFilesystem"] is True
 
 
@@ -325,10 +325,11 @@ def test_the_head_has_a_name_before_it_has_a_pod(tmp_path: Path, folder: str) ->
         assert selector.items() <= template["metadata"]["labels"].items()
 
 
-def test_the_token_of_the_overlay_events_lists_events_and_nothing_else() -> None:
-    objects = rendered("k8s/overlays/events")
+def test_the_token_of_the_component_events_lists_events_and_nothing_else(tmp_path: Path) -> None:
+    objects = kubelet.with_components(tmp_path, "k8s/base", "events")
     account, role, binding = (kubelet.only(objects, kind) for kind in ("ServiceAccount", "Role", "RoleBinding"))
-    (pod,) = pods("k8s/overlays/events")
+    pod = kubelet.only(objects, "Job")["spec"]["template"]["spec"]
+    assert violations(pod) == []
     assert role["rules"] == [{"apiGroups": [""], "resources": ["events"], "verbs": ["list"]}]
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
     assert [subject["name"] for subject in binding["subjects"]] == [account["metadata"]["name"]]

@@ -223,9 +223,9 @@ def test_a_worker_pod_that_was_preempted_or_has_crashed_is_replaced_and_joins(po
     assert agents.wait() == [143, 143]
 
 
-def test_the_head_names_the_event_that_keeps_a_pod_from_starting(make_hosts):
+def test_the_head_names_the_event_that_keeps_a_pod_from_starting(make_hosts, tmp_path):
     """Pod 1 has no room; the API server's Service leads to a server on its machine."""
-    objects = kubelet.render("k8s/overlays/events")
+    objects = kubelet.with_components(tmp_path, "k8s/base", "events")
     hosts = make_hosts(2, dns={})
     head, _ = controllers.job_pods(kubelet.only(objects, "Job"), hosts)
     api = "10.96.0.1"

@@ -1,7 +1,7 @@
 """Why Kubernetes has not started a node: its warnings about this run's pods and about what makes them.
 
 They are asked of the API server, with the token of the pod's service account, and only if there is one; its role must
-allow to list events (k8s/overlays/events). They are core/v1 Events (k8s.io/api/core/v1/types.go).
+allow to list events (k8s/components/events). They are core/v1 Events (k8s.io/api/core/v1/types.go).
 """
 
 import re
@@ -52,7 +52,7 @@ def causes(host: Host, *, pods: str, makers: str) -> Causes:
     except OSError as error:
         what = f"Kubernetes' events about the missing pods cannot be read: {error.strerror or error}"
         if isinstance(error, PermissionError):
-            raise PermissionError(f"{what}; fix: the Role and RoleBinding of k8s/overlays/events") from None
+            raise PermissionError(f"{what}; fix: the Role and RoleBinding of k8s/components/events") from None
         raise OSError(what) from None
     return {rank: cause for rank, events in found.items() if (cause := _most_telling(events))}
 
