@@ -81,8 +81,8 @@ class NodeIdentity:
     sources: Sources = field(default_factory=dict)
     isolation_timeout: float = math.inf
     """Seconds after which a head without workers, the last of which fell silent, ends the run; infinite: never."""
-    replaces_nodes: bool = True
-    """Whether another node may take the rank of one that was lost; also where that is unknown."""
+    replaced_nodes: str = "all"
+    """Which of the nodes lost before the quorum another one may replace: ``all``, ``stopped`` by a signal, or ``none``."""
     hosts: tuple[str, ...] = ()
     """Names or addresses of all nodes by rank, if the launcher gives them."""
 

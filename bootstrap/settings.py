@@ -100,6 +100,7 @@ class Settings:
     grace: float = _option(parsers.duration, 20.0, "Time between SIGTERM and SIGKILL for the workload; keep it below the platform's [default: 20s]", group=_WHEN, metavar="TIME")
 
     on_node_loss: str = _option(parsers.choice("warn", "fail"), "warn", "What to do if a worker is lost while the workload runs", group=_HOW, metavar="warn|fail")
+    replaced_nodes: str | None = _option(parsers.choice("all", "stopped", "none"), None, "Which nodes that are lost before the workload starts another one replaces: all, those that a signal has stopped, or none; the loss of any other ends the run at once, if it needs all nodes [default: none under srun and mpirun, else all]", group=_HOW, metavar="all|stopped|none")
     auth: str = _option(parsers.choice("auto", "off", "required"), "auto", "Authenticate agents, and Ray by token: auto, where the nodes share a secret; required, or refuse to run; off, never", group=_HOW, metavar="auto|off|required")
     secret_file: str | None = _option(parsers.text, None, "File with the secret that the nodes share; it wins over RAY_BOOTSTRAP_SECRET [default: a generated one, where there is a way to share it]", group=_HOW, metavar="FILE")
     tls: str = _option(parsers.choice("off", "auto", "required"), "off", "TLS for Ray's connections, with certificates made for the run; auto: if the nodes share a secret", group=_HOW, metavar="off|auto|required")

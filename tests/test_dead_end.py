@@ -18,7 +18,7 @@ from bootstrap.run.dead_end import SecretWatch, all_shut_out, lost_for_good, mis
 from bootstrap.run.quorum import with_rejected
 
 SOURCES = {"rank": "SLURM_NODEID", "size": "SLURM_STEP_NUM_NODES"}
-SLURM = NodeIdentity("slurm", Role.HEAD, 0, 3, "r", sources=SOURCES, replaces_nodes=False, hosts=("n0", "n1", "n2"))
+SLURM = NodeIdentity("slurm", Role.HEAD, 0, 3, "r", sources=SOURCES, replaced_nodes="none", hosts=("n0", "n1", "n2"))
 NAMES = {"n0": ("10.0.0.10",), "n1": ("10.0.0.11", "fe80::b%eth0"), "n2": ("10.0.0.12",)}
 
 
@@ -36,7 +36,16 @@ def test_a_lost_node_ends_the_run_only_where_none_replaces_it() -> None:
         76,
         "rank 1 (host-1) at 10.0.0.11 was lost before the quorum: silent for 10 s",
     )
-    assert lost_for_good(member, dataclasses.replace(SLURM, replaces_nodes=True)) is None
+    assert lost_for_good(member, dataclasses.replace(SLURM, replaced_nodes="all")) is None
+
+
+@pytest.mark.parametrize("phase", [Phase.LOST, Phase.FAILED, Phase.LEAVING, Phase.LEFT])
+def test_of_those_that_only_a_stop_replaces_a_crashed_one_ends_the_run(phase: Phase) -> None:
+    """As with ``backoffLimitPerIndex: 0``: the Job replaces a pod that was preempted, and none that crashed."""
+    some = dataclasses.replace(SLURM, replaced_nodes="stopped")
+    error = lost_for_good(Member(hello(1), 1, phase, 0.0, "why"), some)
+    assert (error is None) == (phase in (Phase.LEAVING, Phase.LEFT))
+    assert error is None or error.hint.endswith("start the run again: --replaced-nodes=stopped")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ ROWS: Mapping[str, Sequence[Sequence[Step]]] = {
     ],
     "a worker crashes (out of memory, say)": [[({1: 137}, ())]],
     "the same with `--on-node-loss=fail`": [[({0: 76, 1: 137, 2: 76}, ())]],
-    "a worker crashes before the workload has started": [[({1: 137}, ()), ({0: 75, 2: 75}, ())]],
+    "a worker crashes before the workload has started": [[({1: 137}, ()), ({0: 76, 2: 76}, ())]],
     "a worker is preempted, evicted or drained": [[({1: 143}, [1])]],
     "the head is preempted, evicted or drained": [every(143, [0])],
     "the head crashes": [[({0: 137, 1: 76, 2: 76}, ())]],

@@ -167,8 +167,8 @@ def test_a_head_that_is_cut_off_ends_where_the_launcher_starts_lost_runs_anew(
 
 
 def test_the_rows_whose_lost_nodes_no_other_replaces() -> None:
-    assert {row.name for row in LAUNCHERS if not row.replaces_nodes} == {"slurm", "openmpi"}
-    assert [who(env)[0].replaces_nodes for env in (SLURM, OMPI, LWS)] == [False, False, True]
+    assert {row.name for row in LAUNCHERS if row.replaced_nodes == "none"} == {"slurm", "openmpi"}
+    assert [who(env)[0].replaced_nodes for env in (SLURM, OMPI, LWS)] == ["none", "none", "all"]
 
 
 @pytest.mark.parametrize(

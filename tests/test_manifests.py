@@ -215,7 +215,7 @@ def test_the_pods_of_other_controllers_are_those_of_the_base(folder: str, differ
     (base,), (pod,) = pods("k8s/base"), pods(folder)
     theirs, ours = kubelet.container(pod), kubelet.container(base)
     names = [{entry["name"] for entry in its.pop("env")} for its in (theirs, ours)]
-    assert names[0] ^ names[1] <= differs | {"RAY_BOOTSTRAP_RUN_ID"}
+    assert names[0] ^ names[1] <= differs | {"RAY_BOOTSTRAP_RUN_ID", "RAY_BOOTSTRAP_REPLACED_NODES"}
     theirs["args"] = ours["args"]
     for key in ("subdomain", "restartPolicy"):
         base.pop(key)
@@ -273,7 +273,7 @@ def test_the_components_fit_to_every_job_and_to_each_other(tmp_path: Path, folde
     assert set(spec["podFailurePolicy"]["rules"][2]["onExitCodes"]["values"]) == beyond_repair()
     pod = spec["template"]["spec"]
     asked = settings.load({}, {e["name"]: e["value"] for e in kubelet.container(pod)["env"] if "value" in e})
-    assert (asked.min_nodes, asked.log_dir) == (1, "/logs")
+    assert (asked.min_nodes, asked.log_dir, asked.replaced_nodes) == (1, "/logs", "all")
     assert pod["terminationGracePeriodSeconds"] >= asked.grace + timeouts.COPY_LOGS_S + 20
 
 

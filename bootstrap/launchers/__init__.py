@@ -65,7 +65,8 @@ def identify(
     identity = replace(
         identity, rendezvous=rendezvous[0], isolation_timeout=isolation[0], head_hints=hints, sources=sources
     )
-    identity = replace(identity, replaces_nodes=row.replaces_nodes, hosts=_hosts(found, settings, size))
+    replaced = settings.replaced_nodes or row.replaced_nodes
+    identity = replace(identity, replaced_nodes=replaced, hosts=_hosts(found, settings, size))
     return identity, [*notes, *note, *([found["note"][0]] if "note" in found else [])]
 
 

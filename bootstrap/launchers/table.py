@@ -46,8 +46,8 @@ class Launcher:
     requeues a batch job whose node failed (JobRequeue in slurm.conf(5), 1 by default). ``sky jobs`` starts a task anew,
     too, but terminates its machines first; ``sky launch``, mpirun and torchrun on several machines do not.
     """
-    replaces_nodes: bool = True
-    """Whether another node may take the rank of a lost one while the others wait; also where that is unknown.
+    replaced_nodes: str = "all"
+    """Default of ``--replaced-nodes``; ``all`` also where that is unknown.
 
     srun and mpirun start each task once (srun(1), ``--no-kill``; mpirun(1)).
     """
@@ -204,7 +204,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         run_id=("openmpi-{PMIX_NAMESPACE}", "openmpi-{OMPI_MCA_ess_base_jobid}"),
         local_rank=("OMPI_COMM_WORLD_LOCAL_RANK",),
         rendezvous="file",
-        replaces_nodes=False,
+        replaced_nodes="none",
         derive=derived.openmpi,
         local_hint="mpirun --map-by ppr:1:node ray-bootstrap ...",
         look="see the output of mpirun (with --tag-output each line has its rank) for rank {ranks}",
@@ -220,7 +220,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         local_rank=("SLURM_LOCALID",),
         rendezvous="slurm",
         requeues=True,
-        replaces_nodes=False,
+        replaced_nodes="none",
         derive=derived.slurm_step,
         local_hint=slurm.ONE_TASK,
         look="squeue -j {SLURM_JOB_ID} --steps; scontrol show node '{hosts}'; srun's output (--label) of task {ranks}",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from bootstrap import net, timeouts
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused
 from bootstrap.files.secret import FIX_MISMATCH
-from bootstrap.model import NodeIdentity
+from bootstrap.model import NodeIdentity, Phase
 from bootstrap.process.bounded import Call
 from bootstrap.rollcall.admission import FIX_IDENTITY
 from bootstrap.rollcall.member import Member
@@ -31,11 +31,17 @@ def misnumbered(what: str, identity: NodeIdentity) -> IdentityError:
 
 def lost_for_good(member: Member, identity: NodeIdentity) -> RayDied | None:
     """Return the error for a lost node that no other can replace; None if one may come."""
-    if identity.replaces_nodes:
+    if may_be_replaced(member, identity):
         return None
     what = f"{member.name} at {member.hello.ip} was lost before the quorum: {member.detail or member.phase.value}"
-    hint = f"see the output of {member.hello.host}, then start the run again: {identity.launcher} replaces no node"
-    return RayDied(what, hint=hint)
+    none = f"{identity.launcher} replaces no node" if identity.replaced_nodes == "none" else "--replaced-nodes=stopped"
+    return RayDied(what, hint=f"see the output of {member.hello.host}, then start the run again: {none}")
+
+
+def may_be_replaced(member: Member, identity: NodeIdentity) -> bool:
+    """Return whether another node may take the rank of this one, which is lost."""
+    stopped = member.phase in (Phase.LEAVING, Phase.LEFT)
+    return identity.replaced_nodes == "all" or (identity.replaced_nodes == "stopped" and stopped)
 
 
 def all_shut_out(missing: Sequence[int], rejected: Collection[str], addresses: Mapping[int, Collection[str]]) -> bool:

@@ -148,7 +148,8 @@ class NodeWatch:
     def _may_be_replaced(self, member: Member) -> bool:
         """Return whether the run waits for another node to take the rank of this one, which is lost."""
         gone = member.phase in (Phase.LOST, Phase.LEFT) or member.error == RayDied.name
-        return gone and self._all_needed and not self.quorum_reached and self._identity.replaces_nodes
+        needed = self._all_needed and not self.quorum_reached
+        return gone and needed and dead_end.may_be_replaced(member, self._identity)
 
     async def deliver_verdict(self, verdict: Verdict, error: BootstrapError | None) -> None:
         """Send the verdict to all workers, and prepare for those that have yet to connect."""
