@@ -82,7 +82,7 @@ class NodeIdentity:
     isolation_timeout: float = math.inf
     """Seconds after which a head without workers, the last of which fell silent, ends the run; infinite: never."""
     replaced_nodes: str = "all"
-    """Which of the nodes lost before the quorum another one may replace: ``all``, ``stopped`` by a signal, or ``none``."""
+    """Which nodes that are lost before the quorum are replaced: ``all``, ``stopped`` by a signal, or ``none``."""
     hosts: tuple[str, ...] = ()
     """Names or addresses of all nodes by rank, if the launcher gives them."""
 
