@@ -260,7 +260,7 @@ def test_a_signal_to_all_agents_leaves_the_workload_its_cluster(site: Site) -> N
         node.send(TERM)
     nodes[0].says("saving", where="out")
     for worker in nodes[1:]:
-        worker.says("the head is stopping, too: this node stays for its workload, 3600 s at most")
+        worker.says("the head is stopping, too: this node stays for the workload, 3600 s at most")
         worker.is_in("joined")
     (site.folder / "go").touch()
     assert [node.wait() for node in nodes] == [143, 143, 143]
@@ -278,7 +278,7 @@ def test_a_worker_that_stays_for_the_head_leaves_before_it(site: Site, how: str)
     head.send(TERM)
     head.says("saving", where="out")
     worker.send(TERM)
-    worker.says("the head is stopping, too: this node stays for its workload")
+    worker.says("the head is stopping, too: this node stays for the workload")
     if how == "signal":
         worker.send(INT)
     elif how == "raylet":

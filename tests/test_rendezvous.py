@@ -216,7 +216,7 @@ def test_a_worker_asks_for_the_heads_name_once_the_service_shows_all_pods() -> N
     dns = by_name(("ray-0.ray.ns",), (7000,), resolve, 3, lambda: ["10.0.0.3", "fd00::3"])
     assert dns.lookup().faults == ["ray.ns does not resolve yet: Name or service not known"]
     names["ray.ns"] = ["10.0.0.2", "10.0.0.3", "fd00::2", "fd00::3"]
-    assert dns.lookup().faults == ["ray.ns shows 1 of 2 other pods yet"]
+    assert dns.lookup().faults == ["ray.ns shows 1 of 2 other pods so far"]
     assert "ray-0.ray.ns" not in asked
     names |= {"ray.ns": ["10.0.0.1", "10.0.0.2"], "ray-0.ray.ns": ["10.0.0.1"]}
     assert [head.host for head in dns.lookup().candidates] == ["10.0.0.1"]

@@ -34,7 +34,7 @@ def causes(host: Host, *, pods: str, makers: str) -> Causes:
 
     :param pods: a pattern for their names, whose group is the rank. ``{pod}`` stands for this pod's name, ``{job}`` for
         the same without its index.
-    :param makers: the same for what makes them, without a group.
+    :param makers: the same for what makes them, without a group; only its events ``FailedCreate…`` count.
     :raises PermissionError: if this pod may not list events.
     :raises OSError: if the API server does not answer, or not with events.
     """

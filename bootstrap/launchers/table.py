@@ -63,7 +63,8 @@ class Launcher:
     name_in: tuple[str, str] | None = None
     """The variable, or "" for the pod's name, and the pattern in which the group is ``{name}``."""
     tunnel: str = ""
-    """What to type elsewhere for a connection to ``{port}`` on this node's loopback address; filled in likewise."""
+    """What to type elsewhere for a connection to ``{port}`` on this node's loopback address; beside the port only
+    variables are filled in (:func:`bootstrap.launchers.look.how_to_reach`)."""
     why: Callable[[Host], events.Causes] | None = None
     """Finds out why nodes have not come; it may block, and raises an OSError if it cannot."""
     nodes: Names = ()

@@ -1,4 +1,4 @@
-"""What of Slurm's grant to this node no variable says: its memory, which only slurmctld knows.
+"""The memory that a Slurm job has on this node, where no variable says it and only slurmctld knows.
 
 sbatch exports SLURM_MEM_PER_NODE or SLURM_MEM_PER_CPU to the steps of its job; srun by itself does not, and salloc only
 if it was given the option (Slurm 22.05).

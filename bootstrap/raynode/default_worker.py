@@ -3,8 +3,9 @@
 Tasks and actors, and what they start, find these signals as they do without ray-bootstrap. Without SIGINT, which Ray
 raises in a worker, ``ray.cancel`` interrupts no task; SIGUSR1 and SIGUSR2 are the program's.
 
-The raylet starts this file, with whatever Python a runtime environment names, so it imports nothing of ours; named like
-Ray's, it is found by whoever looks for that. :mod:`bootstrap.raynode.dispositions` names it to the raylet.
+The raylet starts this file, with whatever Python a runtime environment names, so it imports nothing of ours. It has the
+name of Ray's own program, by which people and tools find workers among the processes.
+:mod:`bootstrap.raynode.dispositions` passes its path to the raylet, and ignores the signals that it gives back.
 """
 
 import importlib.util

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _IGNORED = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-"""SIGINT: the agent alone decides what Ctrl-C does."""
+"""SIGINT: the agent alone decides what Ctrl-C does. ``default_worker.py`` gives each of these back."""
 _WORKER = Path(__file__).with_name("default_worker.py")
 
 

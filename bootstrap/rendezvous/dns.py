@@ -74,9 +74,10 @@ def _published(
         for service in services:
             addresses, fault = _resolved(service, resolve)
             others = set(addresses).difference(own_addresses())
+            # A dual-stack pod has an address of each family: count one family.
             sixes = sum(":" in address for address in others)
             if (there := max(sixes, len(others) - sixes)) < size - 1:
-                return fault or f"{service} shows {there} of {size - 1} other pods yet"
+                return fault or f"{service} shows {there} of {size - 1} other pods so far"
         services = []
         return ""
 

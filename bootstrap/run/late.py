@@ -122,7 +122,7 @@ class LateNodes:
 
 
 def keep_fresh(record: FileRecord) -> None:
-    """Renew the time of the head's record in a while, and so on, in threads, as its folder may hang."""
+    """Renew the time of the head's record every :data:`timeouts.RECORD_REFRESH_S`, in threads: its folder may hang."""
     loop = asyncio.get_running_loop()
 
     def again() -> None:

@@ -18,9 +18,9 @@ _AGAIN = "a second signal ends it"
 async def leave_in_peace(run: Context, identity: NodeIdentity, env: Mapping[str, str], membership: Membership) -> None:
     """Let the work on this node finish after a signal has stopped it.
 
-    If the head is stopping, too, this node stays as it is: its program may save its work by new tasks, and Ray gives a
-    drained node none, for good. Else Ray drains it, and it leaves as soon as it is idle. Return by then, when the head
-    has a verdict, after ``--grace``, or on a second signal.
+    If the head is stopping, too, this node stays as it is: the workload may save its work by new tasks, and Ray never
+    gives a drained node another one. Else Ray drains it, and its daemons end as soon as it is idle. Return when they
+    have ended, when the head has a verdict, after ``--grace``, or on a second signal.
     """
     grace, lifecycle, clock = run.settings.grace, run.lifecycle, asyncio.get_running_loop().time
     until = clock() + grace
@@ -31,7 +31,7 @@ async def leave_in_peace(run: Context, identity: NodeIdentity, env: Mapping[str,
     await asyncio.wait(answered, timeout=min(timeouts.STOPPED_ANSWER_S, grace), return_when=asyncio.FIRST_COMPLETED)
     tasks = ending - {membership.ended}
     if membership.stays.done() and membership.stays.result():
-        what = f"{lifecycle.reason}, and the head is stopping, too: this node stays for its workload"
+        what = f"{lifecycle.reason}, and the head is stopping, too: this node stays for the workload"
         run.log.say(f"{what}, {grace:g} s at most; {_AGAIN}")
     elif not any(event.done() for event in ending):
         membership.report(Phase.LEAVING, str(lifecycle.reason))
@@ -62,7 +62,7 @@ async def drain(run: Context, identity: NodeIdentity, env: Mapping[str, str], un
         await starter.ready()
         left = int(until - timeouts.DRAIN_RESERVE_S - clock())
         if left < 1:
-            raise RayStartFailed(f"importing Ray took the {grace:g} s of grace")
+            raise RayStartFailed(f"importing Ray used up the {grace:g} s of grace")
         answer = await starter.ask("drain", address=address, labels=labels, seconds=left)
     except RayStartFailed as error:
         answer = {"error": error.message}
