@@ -271,7 +271,7 @@ def test_exec_gives_a_command_the_variables_of_the_run(site: Site) -> None:
     assert f"RAY_ADDRESS={gcs}\n" in shell.out
     missing = site.run("exec", mine, "--", "no-such-program")
     assert missing.wait() == 127
-    assert missing.err == "ray-bootstrap: 'no-such-program' cannot be executed: No such file or directory\n"
+    assert missing.err == "ray-bootstrap: 'no-such-program' is not found on PATH\n"
     unmarked = site.run("exec", "ray", "status")
     assert unmarked.wait() == 64
     assert "put the command after --: ray-bootstrap exec -- ray status" in unmarked.err

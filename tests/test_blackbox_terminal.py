@@ -96,7 +96,7 @@ def test_a_second_ctrl_c_ends_the_grace(terminal: Terminal) -> None:
     node = terminal.run("--grace=1h", "--", *IGNORES)
     node.says("up", where="out")
     terminal.type(CTRL_C)
-    node.says("passing SIGINT on to the workload; 3600 s of grace; a second signal ends it")
+    node.says("passing SIGINT on to the workload; 3600 s of grace; a second signal ends the grace")
     time.sleep(0.15)  # as fast as fingers are
     terminal.type(CTRL_C)
     assert node.wait() == 130

@@ -33,7 +33,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_the_raylet_is_given_our_worker(services: Any) -> None:
     services.start_raylet = lambda name, worker_path, *, kind: (name, worker_path, kind)
-    dispositions.restore_in_workers()
+    dispositions.patch_worker_path()
     name, path, kind = services.start_raylet("raylet", "/ray/default_worker.py", kind="k")
     assert (name, kind) == ("raylet", "k")
     assert path == str(Path(dispositions.__file__).with_name("default_worker.py"))
@@ -43,7 +43,7 @@ def test_the_raylet_is_given_our_worker(services: Any) -> None:
 @pytest.mark.parametrize("name", ["start_raylet", "start_node"])
 def test_a_ray_that_names_things_otherwise_starts_its_own(services: Any, name: str) -> None:
     setattr(services, name, lambda program: program)
-    dispositions.restore_in_workers()
+    dispositions.patch_worker_path()
     assert getattr(services, name)("/ray/default_worker.py") == "/ray/default_worker.py"
 
 

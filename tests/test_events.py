@@ -19,7 +19,7 @@ from bootstrap.host import Host
 from bootstrap.launchers import events
 from bootstrap.launchers.look import finds_causes
 from bootstrap.log import Log
-from bootstrap.run.causes import Unseen
+from bootstrap.run.causes import UnseenCauses
 
 PULL = (
     'Failed to pull image "train:8": rpc error: code = NotFound desc = failed to resolve reference "train:8": not found'
@@ -231,7 +231,7 @@ def test_each_cause_is_said_once_and_nothing_waits_for_it(
             raise answer
         return answer
 
-    unseen = Unseen(find, Log(stream=written), 0.0)
+    unseen = UnseenCauses(find, Log(stream=written), 0.0)
     unseen.look([1, 2], timeouts.LATE_RANK_S - 1)
     assert len(left) == len(answers)
     deadline = time.monotonic() + 20
@@ -247,7 +247,7 @@ def test_each_cause_is_said_once_and_nothing_waits_for_it(
 
 def test_a_server_that_hangs_delays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-    unseen = Unseen(lambda: (release.wait(30), {})[1], Log(stream=io.StringIO()), 0.0)  # type: ignore[return-value]
+    unseen = UnseenCauses(lambda: (release.wait(30), {})[1], Log(stream=io.StringIO()), 0.0)  # type: ignore[return-value]
     begun = time.monotonic()
     for _ in range(3):
         unseen.look([1], 100.0)

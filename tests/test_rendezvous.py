@@ -28,11 +28,11 @@ from bootstrap.host import Host
 from bootstrap.model import HeadAddress, NodeIdentity, Role
 from bootstrap.rendezvous import BACK_ENDS, Lookup, Rendezvous, make, rollcall_ports
 from bootstrap.rendezvous.dns import by_name
+from bootstrap.rendezvous.other_heads import keep_fresh
 from bootstrap.rendezvous.own_folder import RECORD_MAX
 from bootstrap.rendezvous.shared_dir import SharedFolder
 from bootstrap.rendezvous.slurm import first
 from bootstrap.rendezvous.slurm import hosts as slurm_hosts
-from bootstrap.run.late import keep_fresh
 from bootstrap.settings import Settings, options
 
 HEAD = "127.0.0.1"

@@ -276,7 +276,7 @@ ASKED = "`scontrol --details show job 42`"
         (f"echo '{JOB}'", {}, 600 << 20, f"{ASKED}: Mem=600 MiB (MemTotal: {256 * GIB})"),
         (f"echo '{JOB}'", {"SLURMD_NODENAME": "n1"}, 300 << 20, f"{ASKED}: Mem=300 MiB (MemTotal: {256 * GIB})"),
         (f"echo '{JOB.replace('Mem=600', 'Mem=0')}'", {}, 300 << 20, f"{ASKED}: Mem=300 MiB (MemTotal: {256 * GIB})"),
-        ("echo JobId=42 Nodes=n0 CPU_IDs=0 Mem=0 GRES=", {}, 256 * GIB, f"MemTotal; {ASKED}: no memory"),
+        ("echo JobId=42 Nodes=n0 CPU_IDs=0 Mem=0 GRES=", {}, 256 * GIB, f"MemTotal; {ASKED}: names no memory"),
         (
             "echo 'slurm_load_jobs error: down' >&2; exit 1",
             {},

@@ -130,7 +130,8 @@ def status(settings: Settings, _host: Host, as_json: bool) -> int:
     :returns: 0 if one (of ``--run-id``, if given) is ready, which means that its Ray runs and the cluster stands;
         :data:`NOT_READY` if none is; :data:`NOT_RUNNING` if there is none at all.
     """
-    found = [state for state in runtime_dir.running() if settings.run_id in (None, state.get("run_id"))]
+    states = runtime_dir.running()
+    found = [state for state in states if settings.run_id in (None, state.get("run_id"))]
     if as_json:
         print(json.dumps(found, indent=2))
     for state in [] if as_json else found:
@@ -146,6 +147,6 @@ def status(settings: Settings, _host: Host, as_json: bool) -> int:
         if "use" in state:
             print(f"  export {state['use']}")
     if not found:
-        print("this user has no agent running on this machine", file=sys.stderr)
+        print(runtime_dir.no_run(settings.run_id, states), file=sys.stderr)
         return NOT_RUNNING
     return 0 if any(state.get("ready") is True for state in found) else NOT_READY

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,13 @@ def running() -> list[Mapping[str, Any]]:
     """Return the states of this user's live agents in this container, newest first."""
     live = (_read_state(path) for path, fd in _own_folders() if not _locks(fd, fcntl.LOCK_SH))
     return sorted(filter(None, live), key=lambda state: -state["since"])
+
+
+def no_run(run_id: str | None, states: Sequence[Mapping[str, Any]]) -> str:
+    """Return that this user has no run on this machine, or not this one but those with these states."""
+    others = ", ".join(sorted({repr(state.get("run_id")) for state in states}))
+    which = "no run" if run_id is None else f"no run {run_id!r}"
+    return f"this user has {which} on this machine" + (f"; here are {others}" if others else "")
 
 
 def run_of(pid: int) -> str | None:

@@ -148,7 +148,7 @@ def _refuse_half(row: Launcher, found: Facts, settings: Settings) -> None:
     settled = "size" in found or ("rank" not in found and not row.size)
     if not settled and (row.size or settings.min_nodes is None):
         rank = f"rank {_quoted(found['rank'])}" if "rank" in found else "no rank either"
-        hint = row.size_hint if row.size else f"{row.size_hint}; or --min-nodes=N"
+        hint = row.size_hint if row.size else f"--min-nodes=N; or {row.size_hint}"
         absent = " and ".join(row.size or ("--nodes",))
         raise IdentityError(f"launcher {row.name}: no size: {absent} not set ({rank})", hint=hint)
 

@@ -18,8 +18,9 @@ Causes = Mapping[int | None, str]
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 """Where the kubelet puts token, CA and namespace (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod)."""
-_PAGE, _PAGES, _MOST = 500, 8, 4 << 20
-"""Events in an answer, answers, and bytes of an answer. An event has about 1 kB."""
+_PAGE_EVENTS = 500
+"""Events in an answer; one has about 1 kB."""
+_MOST_PAGES, _PAGE_BYTES = 8, 4 << 20
 _TEXT = 300
 """Characters of a message that are shown."""
 _RECENT_S, _TOGETHER_S = 600.0, 120.0
@@ -42,22 +43,28 @@ def causes(host: Host, *, pods: str, makers: str) -> Causes:
     if not (token and namespace and host.get("KUBERNETES_SERVICE_HOST")):
         return {}
     pod = host.hostname.partition(".")[0]
-    for marker, text in (("{pod}", pod), ("{job}", pod.rpartition("-")[0])):
-        pods, makers = pods.replace(marker, re.escape(text)), makers.replace(marker, re.escape(text))
+    of_pods, of_makers = _pattern(pods, pod), _pattern(makers, pod)
     found: dict[int | None, list[tuple[float, str]]] = {}
     try:
         for event in _events(host, token.strip(), namespace.strip()):
-            for rank in _ranks(event, re.compile(pods), re.compile(makers)):
+            for rank in _ranks(event, of_pods, of_makers):
                 found.setdefault(rank, []).append((_time(event), _sentence(event)))
     except OSError as error:
         what = f"Kubernetes' events about the missing pods cannot be read: {error.strerror or error}"
         if isinstance(error, PermissionError):
-            raise PermissionError(f"{what}; fix: the Role and RoleBinding of k8s/components/events") from None
+            raise PermissionError(
+                f"{what}; fix: add k8s/components/events to `components` in your kustomization"
+            ) from None
         raise OSError(what) from None
-    return {rank: cause for rank, events in found.items() if (cause := _most_telling(events))}
+    return {rank: cause for rank, events in found.items() if (cause := _longest(events))}
 
 
-def _most_telling(events: list[tuple[float, str]]) -> str:
+def _pattern(text: str, pod: str) -> re.Pattern[str]:
+    filled = text.replace("{pod}", re.escape(pod)).replace("{job}", re.escape(pod.rpartition("-")[0]))
+    return re.compile(filled)
+
+
+def _longest(events: list[tuple[float, str]]) -> str:
     """Return the longest of the last texts: "Failed to pull image …: not found" comes with "Error: ErrImagePull"."""
     last = max(when for when, _ in events)
     if last < time.time() - _RECENT_S:
@@ -91,11 +98,11 @@ def _sentence(event: Mapping[str, Any]) -> str:
 
 def _time(event: Mapping[str, Any]) -> float:
     """Return when the event happened last, in seconds since the epoch; 0 if it does not say."""
-    fields = ((_dict(event, "series"), "lastObservedTime"), (event, "lastTimestamp"), (event, "eventTime"))
-    texts = (_text(*field) for field in (*fields, (_dict(event, "metadata"), "creationTimestamp")))
+    last = _text(_dict(event, "series"), "lastObservedTime") or _text(event, "lastTimestamp")
+    text = last or _text(event, "eventTime") or _text(_dict(event, "metadata"), "creationTimestamp")
     try:
-        return datetime.fromisoformat(next(filter(None, texts)).replace("Z", "+00:00")).timestamp()
-    except (StopIteration, ValueError, OverflowError):
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
         return 0.0
 
 
@@ -126,12 +133,12 @@ def _events(host: Host, token: str, namespace: str) -> Iterator[Mapping[str, Any
     address, port = host.get("KUBERNETES_SERVICE_HOST") or "", host.get("KUBERNETES_SERVICE_PORT") or "443"
     if not port.isdecimal():
         raise OSError(f"KUBERNETES_SERVICE_PORT={port!r} is not a number")
-    path = f"/api/v1/namespaces/{quote(namespace, '')}/events?fieldSelector=type%3DWarning&limit={_PAGE}"
+    path = f"/api/v1/namespaces/{quote(namespace, '')}/events?fieldSelector=type%3DWarning&limit={_PAGE_EVENTS}"
     server = ssl.create_default_context(cafile=str(host.path(f"{ACCOUNT}/ca.crt")))
     connection = http.client.HTTPSConnection(address, int(port), timeout=timeouts.EVENTS_S / 2, context=server)
     try:
         more = ""
-        for _ in range(_PAGES):
+        for _ in range(_MOST_PAGES):
             connection.request("GET", f"{path}{more}", headers={"Authorization": f"Bearer {token}"})
             page = _page(connection.getresponse(), deadline)
             yield from (event for event in page.get("items", ()) if isinstance(event, dict))
@@ -152,10 +159,9 @@ def _page(response: Any, deadline: float) -> Mapping[str, Any]:
     content = b""
     while chunk := response.read1(1 << 16):
         content += chunk
-        if len(content) > _MOST or time.monotonic() > deadline:
-            raise OSError(
-                f"the API server's answer has more than {_MOST >> 20} MiB, or takes more than {timeouts.EVENTS_S:g} s"
-            )
+        if len(content) > _PAGE_BYTES or time.monotonic() > deadline:
+            most = f"{_PAGE_BYTES >> 20} MiB, or takes more than {timeouts.EVENTS_S:g} s"
+            raise OSError(f"the API server's answer has more than {most}")
     if response.status != 200:
         error = PermissionError if response.status in (401, 403) else OSError
         raise error(f"the API server answered {response.status} {_shown(response.reason, _TEXT)}")

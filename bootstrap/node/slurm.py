@@ -25,18 +25,19 @@ def ask_for_memory(host: Host) -> tuple[int, str]:
     job, path = host.get("SLURM_JOB_ID") or "", host.env.get("PATH", "")
     scontrol = shutil.which("scontrol", path=path)
     if not job.isdecimal() or scontrol is None:
-        return 0, "neither SLURM_MEM_PER_NODE nor SLURM_MEM_PER_CPU is set, and there is no scontrol here"
+        why = "scontrol is not on PATH" if scontrol is None else f"SLURM_JOB_ID={job!r} is not a number"
+        return 0, f"neither SLURM_MEM_PER_NODE nor SLURM_MEM_PER_CPU is set, and {why}"
     said, fault = _run([scontrol, "--details", "--oneliner", "show", "job", job], host)
     source = f"`scontrol --details show job {job}`"
-    amounts = memory_by_nodes(said)
+    amounts = _memory_by_nodes(said)
     if not amounts:
-        return 0, f"{source}: {fault or 'no memory'}"
+        return 0, f"{source}: {fault or 'names no memory'}"
     # A list of several nodes is not read: nodes of one job rarely differ, and less is safe.
     mib = amounts.get(host.get("SLURMD_NODENAME") or "") or min(amounts.values())
     return mib, f"{source}: Mem={mib} MiB"
 
 
-def memory_by_nodes(said: str) -> dict[str, int]:
+def _memory_by_nodes(said: str) -> dict[str, int]:
     """Return MiB by the node lists in what scontrol said; none where Slurm does not track memory (Mem=0)."""
     return {nodes: int(mib) for nodes, mib in _NODES.findall(said) if int(mib)}
 
@@ -53,5 +54,5 @@ def _run(argv: list[str], host: Host) -> tuple[str, str]:
         return "", f"no answer within {timeouts.SCONTROL_S:g} s"
     except OSError as error:
         return "", str(error.strerror)
-    said = ran.stderr.decode(errors="replace").strip().splitlines()
-    return ran.stdout.decode(errors="replace"), said[-1][:200] if said else ""
+    complaints = ran.stderr.decode(errors="replace").strip().splitlines()
+    return ran.stdout.decode(errors="replace"), complaints[-1][:200] if complaints else ""

@@ -80,7 +80,7 @@ def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
         raylet.Config.initialize("")  # RAY_AUTH_MODE was read at import; authentication_token_setup.py does the same
         raylet.AuthenticationTokenLoader.instance().reset_cache()
         announce()
-        dispositions.restore_in_workers()
+        dispositions.patch_worker_path()
         scripts = importlib.import_module("ray.scripts.scripts")
         scripts.start.main(args=argv, prog_name="ray start", standalone_mode=False)
     except BaseException as error:  # noqa: BLE001 (click's Abort and sys.exit included: every way not to start)

@@ -23,14 +23,15 @@ def ignore() -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
-def restore_in_workers() -> None:
+def patch_worker_path() -> None:
     """Patch Ray in this process so that the raylet's Python workers begin with ours (``start_raylet``, services.py).
 
     A Ray version with other names starts its own: tasks then inherit what its daemons ignore.
     """
     try:
         services: Any = importlib.import_module("ray._private.services")
-        signature = inspect.signature(stock := services.start_raylet)
+        stock = services.start_raylet
+        signature = inspect.signature(stock)
     except (ImportError, AttributeError):
         return
     if "worker_path" not in signature.parameters:

@@ -8,6 +8,7 @@ the run, and after :data:`timeouts.PUBLISHED_S` in any case.
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from bootstrap import net, timeouts
 from bootstrap.errors import IdentityError
@@ -40,11 +41,12 @@ def by_name(
 
     :param size: the number of nodes whose names the same Service publishes; None to ask for ``names`` at once.
     """
-    published = _published(names, size, resolve, own_addresses)
+    services = sorted({service for name in names if (service := _service(name))})
+    publication = _Publication(services, size or 0, resolve, own_addresses)
 
     def lookup() -> Lookup:
         """Return every address of every name with every port. :raises IdentityError: if a name is malformed."""
-        if fault := published():
+        if size is not None and (fault := publication.awaits()):
             return Lookup(faults=[fault])
         found: list[tuple[str, str]] = []
         faults: list[str] = []
@@ -58,30 +60,33 @@ def by_name(
     return Rendezvous(f"the name {', '.join(names)}", lookup, survey=lambda: survey(names))
 
 
-def _published(
-    names: Sequence[str], size: int | None, resolve: net.Resolve, own_addresses: Callable[[], Collection[str]]
-) -> Callable[[], str]:
-    """Return a function that returns what the head's name still waits for: empty once it may be asked for."""
-    services = sorted({service for name in names if (service := _service(name))})
-    waiting_until: float | None = None
+@dataclass
+class _Publication:
+    """Whether the headless Services of these names show all pods of the run, so that the head's name exists."""
 
-    def look() -> str:
-        nonlocal services, waiting_until
+    services: Sequence[str]
+    size: int
+    resolve: net.Resolve
+    own_addresses: Callable[[], Collection[str]]
+    _until: float | None = None
+    """Since the first look no name is waited for longer than until then, on the monotonic clock."""
+    _complete: bool = False
+
+    def awaits(self) -> str:
+        """Return what there is to wait for before the head's name may be asked for; empty if nothing."""
         now = time.monotonic()
-        waiting_until = waiting_until or now + timeouts.PUBLISHED_S
-        if size is None or not services or now >= waiting_until:
+        self._until = self._until or now + timeouts.PUBLISHED_S
+        if self._complete or now >= self._until:
             return ""
-        for service in services:
-            addresses, fault = _resolved(service, resolve)
-            others = set(addresses).difference(own_addresses())
-            # A dual-stack pod has an address of each family: count one family.
+        for service in self.services:
+            addresses, fault = _resolved(service, self.resolve)
+            others = set(addresses).difference(self.own_addresses())
             sixes = sum(":" in address for address in others)
-            if (there := max(sixes, len(others) - sixes)) < size - 1:
-                return fault or f"{service} shows {there} of {size - 1} other pods so far"
-        services = []
+            there = max(sixes, len(others) - sixes)  # with dual stack a pod has an address of each family
+            if there < self.size - 1:
+                return fault or f"{service} shows {there} of {self.size - 1} other pods so far"
+        self._complete = True
         return ""
-
-    return look
 
 
 def _resolved(name: str, resolve: net.Resolve) -> tuple[Sequence[str], str]:

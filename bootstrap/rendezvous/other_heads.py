@@ -1,4 +1,4 @@
-"""A head's search for another head of its run: before it listens, and once its record is written."""
+"""Other heads: the search for one of this run, before a head listens and after its record; its own sign of life."""
 
 import asyncio
 import contextlib
@@ -9,8 +9,8 @@ from bootstrap import net, timeouts
 from bootstrap.errors import IdentityError, Refused
 from bootstrap.files.secret import NO_SECRET
 from bootstrap.model import HeadAddress
-from bootstrap.process.bounded import TimedOut, run_in_thread
-from bootstrap.rendezvous.protocol import Rendezvous
+from bootstrap.process.bounded import Call, TimedOut, run_in_thread
+from bootstrap.rendezvous.protocol import FileRecord, Rendezvous
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.refusal import NotThisHead
@@ -76,3 +76,14 @@ async def _leads(me: Hello, head: HeadAddress) -> bool:
     finally:
         membership.close()
     return True
+
+
+def keep_fresh(record: FileRecord) -> None:
+    """Renew the time of the head's record every :data:`timeouts.RECORD_REFRESH_S`, in threads: its folder may hang."""
+    loop = asyncio.get_running_loop()
+
+    def again() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(keep_fresh, record)
+
+    loop.call_later(timeouts.RECORD_REFRESH_S, lambda: Call(record.refresh, again))

@@ -33,8 +33,11 @@ class Heartbeat:
 
     def start(self) -> None:
         """Tick from now on."""
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._tick)
+
+    def _tick(self) -> None:
+        self.start()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._interval, self.start)
         self._scan = (self._scan + 1) % _SCANS
         silent_since = loop.time() - self._timeout
         if self.stalls.check() > silent_since:

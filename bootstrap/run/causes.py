@@ -9,7 +9,7 @@ from bootstrap.process.bounded import Call
 from bootstrap.run.notices import listed
 
 
-class Unseen:
+class UnseenCauses:
     """The causes by rank, as of the last answer; each is logged once."""
 
     def __init__(self, find: Callable[[], Causes] | None, log: Log, begin: float) -> None:
@@ -41,13 +41,14 @@ class Unseen:
     def _take(self, call: Call[Causes]) -> None:
         try:
             self._causes = call.result(0)
+        except PermissionError as error:
+            self._find = None
+            self._log.warn(str(error))
         except OSError as error:
-            if isinstance(error, PermissionError):
-                self._find = None
-            if self._is_new(None, str(error)):
+            if self._first_time(None, str(error)):
                 self._log.warn(str(error))
 
-    def _is_new(self, rank: int | None, text: str) -> bool:
+    def _first_time(self, rank: int | None, text: str) -> bool:
         known = (rank, text) in self._said
         self._said.add((rank, text))
         return not known
@@ -55,7 +56,7 @@ class Unseen:
     def _log_new(self, ranks: Sequence[int]) -> None:
         by_cause: dict[str, list[int]] = {}
         for rank in ranks:
-            if (cause := self.of(rank)) and self._is_new(rank, cause):
+            if (cause := self.of(rank)) and self._first_time(rank, cause):
                 by_cause.setdefault(cause, []).append(rank)
-        for cause, its in by_cause.items():
-            self._log.warn(f"rank {listed(its)} not seen: {cause}")
+        for cause, concerned in by_cause.items():
+            self._log.warn(f"rank {listed(concerned)} not seen: {cause}")

@@ -11,7 +11,7 @@ from bootstrap.launchers.look import finds_causes, how_to_look
 from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.run import quorum
-from bootstrap.run.causes import Unseen
+from bootstrap.run.causes import UnseenCauses
 from bootstrap.run.context import Context
 from bootstrap.run.node_watch import NodeWatch, minimum_nodes
 from bootstrap.run.pairs import Pairs
@@ -59,7 +59,7 @@ async def _all_present(run: Context, identity: NodeIdentity, watch: NodeWatch) -
     limit, probes = run.settings.quorum_timeout, watch.probes
     clock = asyncio.get_running_loop().time
     end = clock() + limit
-    unseen = Unseen(finds_causes(identity.launcher, run.host), run.log, clock())
+    causes = UnseenCauses(finds_causes(identity.launcher, run.host), run.log, clock())
     while True:
         with contextlib.suppress(TimedOut):
             await wait_for(
@@ -68,8 +68,8 @@ async def _all_present(run: Context, identity: NodeIdentity, watch: NodeWatch) -
             return
         missing = [rank for rank in range(wanted) if rank not in probes.ranks]
         members = watch.roll_call.members
-        unseen.look([rank for rank in missing if rank not in members], clock())
-        lines = quorum.table(members, missing, clock(), unseen)
+        causes.look([rank for rank in missing if rank not in members], clock())
+        lines = quorum.table(members, missing, clock(), causes)
         there = f"{len(probes.ranks)} of {wanted} nodes"
         if clock() >= end:
             hint = f"{how_to_look(identity.launcher, run.host, missing)}; --quorum-timeout waits longer"

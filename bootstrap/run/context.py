@@ -130,7 +130,7 @@ class Context:
         self.readiness.phase = phase
         self._set_state(phase=phase.value, **facts)
 
-    def cluster_stands(self) -> None:
+    def note_quorum(self) -> None:
         """Note that the head has reached its quorum; this node is ready as soon as its own Ray is in the cluster."""
         self.readiness.cluster_stands = True
         self._set_state()

@@ -18,11 +18,12 @@ from bootstrap.parsers import host_port
 from bootstrap.probe.responder import Responder
 from bootstrap.process import signals
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
+from bootstrap.process.executable import find_fault
 from bootstrap.raynode import environment
 from bootstrap.raynode import ports as ray_ports
 from bootstrap.raynode.starter import Starter
 from bootstrap.rendezvous import Rendezvous, rollcall_ports, with_secret_record
-from bootstrap.rendezvous.other_heads import check_no_other_head, check_still_head
+from bootstrap.rendezvous.other_heads import check_no_other_head, check_still_head, keep_fresh
 from bootstrap.rollcall import credential
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.server import RollCall
@@ -31,7 +32,6 @@ from bootstrap.run.certification import certify_head, make_authority
 from bootstrap.run.check_all import check_all
 from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
-from bootstrap.run.late import keep_fresh
 from bootstrap.run.node_watch import NodeWatch, minimum_nodes
 from bootstrap.settings import fixed_ports
 
@@ -66,7 +66,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     files = await certify_head(run.runtime, hello, authority)
     token = ray_token(secret, identity.run_id, run.runtime)
     env = environment.for_node(node, token, prepared.hosts.env, files)
-    if fault := workload.find_fault(settings.workload, env):
+    if fault := find_fault(settings.workload, env):
         return workload.not_started(*fault)  # before the other nodes wait for it
     gcs, dashboard, starter = await start_head_ray(run, node, starter, env)
     run.enter(Phase.WAITING, gcs=gcs, use=environment.for_shell(env, gcs))
@@ -232,7 +232,7 @@ async def wait_for_quorum(
     except QuorumTimeout as error:
         raise quorum.with_rejected(error, roll_call.rejections, asyncio.get_running_loop().time()) from None
     watch.begin_workload()
-    run.cluster_stands()
+    run.note_quorum()
     await starter.end()
     nodes = "1 node" if len(ready.ready) == 1 else f"{len(ready.ready)} nodes"
     run.log.say(f"quorum reached: {nodes} after {run.seconds:.1f} s")
@@ -282,9 +282,8 @@ async def run_workload(run: Context, env: Mapping[str, str]) -> Verdict:
         status = await asyncio.shield(started.exited)
     except asyncio.CancelledError:
         signum = lifecycle.reason.signum if isinstance(lifecycle.reason, Stopped) else signal.SIGTERM
-        run.log.say(
-            f"passing {signals.name_of(signum)} on to the workload; {grace:g} s of grace; a second signal ends it"
-        )
+        passing = f"passing {signals.name_of(signum)} on to the workload"
+        run.log.say(f"{passing}; {grace:g} s of grace; a second signal ends the grace")
         await workload.finish(run.children, started, signum, grace, lifecycle.force_stop)
         run.log.say(workload.ending(started))
         raise

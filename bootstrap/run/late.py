@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from bootstrap import timeouts
 from bootstrap.errors import BootstrapError, QuorumTimeout, Stopped
 from bootstrap.model import NodeIdentity, Verdict
-from bootstrap.process.bounded import Call, TimedOut, wait_for
+from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rendezvous.ending import End
 from bootstrap.rendezvous.protocol import FileRecord
 from bootstrap.rollcall.rejections import Standing
@@ -119,17 +119,6 @@ class LateNodes:
         await self._roll_call.until(lambda: not self.outstanding())
         with contextlib.suppress(TimedOut):
             await wait_for(timeouts.VERDICT_S, self._roll_call.until(lambda: not self._roll_call.present))
-
-
-def keep_fresh(record: FileRecord) -> None:
-    """Renew the time of the head's record every :data:`timeouts.RECORD_REFRESH_S`, in threads: its folder may hang."""
-    loop = asyncio.get_running_loop()
-
-    def again() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(keep_fresh, record)
-
-    loop.call_later(timeouts.RECORD_REFRESH_S, lambda: Call(record.refresh, again))
 
 
 def _named(ranks: Sequence[int]) -> str:

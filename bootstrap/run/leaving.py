@@ -12,7 +12,7 @@ from bootstrap.raynode.starter import Starter
 from bootstrap.rollcall.client import Membership
 from bootstrap.run.context import Context
 
-_AGAIN = "a second signal ends it"
+_SECOND_SIGNAL = "a second signal ends the grace"
 
 
 async def leave_in_peace(run: Context, identity: NodeIdentity, env: Mapping[str, str], membership: Membership) -> None:
@@ -24,20 +24,21 @@ async def leave_in_peace(run: Context, identity: NodeIdentity, env: Mapping[str,
     """
     grace, lifecycle, clock = run.settings.grace, run.lifecycle, asyncio.get_running_loop().time
     until = clock() + grace
-    flags = (lifecycle.force_stop, lifecycle.daemon_exited)
-    ending: set[asyncio.Future[Any]] = {membership.ended, *(asyncio.ensure_future(flag.wait()) for flag in flags)}
+    tasks: list[asyncio.Future[Any]] = [
+        asyncio.ensure_future(flag.wait()) for flag in (lifecycle.force_stop, lifecycle.daemon_exited)
+    ]
+    over: set[asyncio.Future[Any]] = {membership.ended, *tasks}
     membership.report_stopped()
-    answered = {*ending, membership.stays}
-    await asyncio.wait(answered, timeout=min(timeouts.STOPPED_ANSWER_S, grace), return_when=asyncio.FIRST_COMPLETED)
-    tasks = ending - {membership.ended}
+    first = min(timeouts.STOPPED_ANSWER_S, grace)
+    await asyncio.wait({*over, membership.stays}, timeout=first, return_when=asyncio.FIRST_COMPLETED)
     if membership.stays.done() and membership.stays.result():
         what = f"{lifecycle.reason}, and the head is stopping, too: this node stays for the workload"
-        run.log.say(f"{what}, {grace:g} s at most; {_AGAIN}")
-    elif not any(event.done() for event in ending):
+        run.log.say(f"{what}, {grace:g} s at most; {_SECOND_SIGNAL}")
+    elif not any(future.done() for future in over):
         membership.report(Phase.LEAVING, str(lifecycle.reason))
         run.enter(Phase.LEAVING)
-        tasks.add(asyncio.ensure_future(drain(run, identity, env, until)))
-    await asyncio.wait(ending, timeout=max(0.0, until - clock()), return_when=asyncio.FIRST_COMPLETED)
+        tasks.append(asyncio.ensure_future(drain(run, identity, env, until)))
+    await asyncio.wait(over, timeout=max(0.0, until - clock()), return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
 
@@ -55,7 +56,7 @@ async def drain(run: Context, identity: NodeIdentity, env: Mapping[str, str], un
             f" fix: --grace={least:g} or more"
         )
         return
-    run.log.say(f"{run.lifecycle.reason}: draining Ray; {grace:g} s of grace; {_AGAIN}")
+    run.log.say(f"{run.lifecycle.reason}: draining Ray; {grace:g} s of grace; {_SECOND_SIGNAL}")
     address, labels = run.runtime.manifest.gcs, command.run_labels(identity)
     try:
         starter = await Starter.spawn(run.children, env, run.oom)

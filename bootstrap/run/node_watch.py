@@ -178,7 +178,11 @@ def oom_kills_of(roll_call: RollCall) -> list[str]:
     members = (roll_call.members[rank] for rank in sorted(roll_call.members))
     said = [finding for member in members for finding in member.findings if finding.startswith(cgroup.OOM)]
     more = len(said) - _OOM_NODES
-    return said if more <= 0 else [*said[:_OOM_NODES], f"and processes on {more} more nodes"]
+    return (
+        said
+        if more <= 0
+        else [*said[:_OOM_NODES], "and processes on " + ("1 more node" if more == 1 else f"{more} more nodes")]
+    )
 
 
 def describe_mismatch(roll_call: RollCall, member: Member) -> str:

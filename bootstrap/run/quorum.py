@@ -20,7 +20,7 @@ from bootstrap.raynode import endings
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.rejections import Rejections, Standing
-from bootstrap.run.causes import Unseen
+from bootstrap.run.causes import UnseenCauses
 from bootstrap.run.notices import LateFindings, findings_of, listed
 from bootstrap.settings import Settings
 
@@ -114,8 +114,8 @@ async def wait(goal: Goal, ask: Ask, changed: asyncio.Event, members: Mapping[in
                 return now
         if clock - begin >= goal.settings.quorum_timeout:
             fault = f"GCS does not list its nodes: {answer['error']}\n" if "error" in answer else ""
-            what = fault + _shortfall(goal, now, members, clock, waiting.unseen)
-            raise QuorumTimeout(what, hint=_remedy(goal, now, members, waiting.unseen))
+            what = fault + _shortfall(goal, now, members, clock, waiting.causes)
+            raise QuorumTimeout(what, hint=_remedy(goal, now, members, waiting.causes))
         waiting.say(now, clock)
         ends = [begin + goal.settings.quorum_timeout, clock + timeouts.ASK_GCS_AGAIN_S]
         if enough_since is not None:
@@ -133,7 +133,7 @@ class _Waiting:
         self._said, self._said_at = "", begin
         self._findings = LateFindings(goal.own_findings)
         self._looked = False
-        self.unseen = Unseen(goal.why, log, begin)
+        self.causes = UnseenCauses(goal.why, log, begin)
 
     def say(self, now: Count, clock: float) -> None:
         goal, members = self._goal, self._members
@@ -149,7 +149,7 @@ class _Waiting:
         if changed or again:
             self._said, self._said_at = line, clock
         unseen = [rank for rank in missing(goal, now) if rank not in members]
-        self.unseen.look(unseen, clock)
+        self.causes.look(unseen, clock)
         if clock - self._begin >= timeouts.UNSEEN_S and not self._looked:
             self._looked = True
             if unseen:
@@ -187,16 +187,18 @@ def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member], *, 
     return f"waiting for rank {listed([how_far(rank) for rank in missing(goal, now)])}"
 
 
-def table(members: Mapping[int, Member], ranks: Sequence[int], clock: float, unseen: Unseen | None = None) -> list[str]:
+def table(
+    members: Mapping[int, Member], ranks: Sequence[int], clock: float, causes: UnseenCauses | None = None
+) -> list[str]:
     """Return one line per rank: host, address, last phase, how long ago, and why.
 
     :param clock: the event loop's time now.
-    :param unseen: knows why ranks that were never seen have not come.
+    :param causes: why ranks that were never seen have not come.
     """
     lines = []
     for rank in ranks:
         if (member := members.get(rank)) is None:
-            lines.append(": ".join(filter(None, [f"rank {rank}: never seen", unseen.of(rank) if unseen else ""])))
+            lines.append(": ".join(filter(None, [f"rank {rank}: never seen", causes.of(rank) if causes else ""])))
             continue
         where = f"{member.hello.host} ({member.hello.ip})"
         detail = f": {member.detail}" if member.detail else ""
@@ -204,11 +206,11 @@ def table(members: Mapping[int, Member], ranks: Sequence[int], clock: float, uns
     return lines
 
 
-def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: float, unseen: Unseen) -> str:
+def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: float, causes: UnseenCauses) -> str:
     ranks = missing(goal, now)
     joined = ", ".join(map(str, sorted(now.ready))) or "none"
     head = f"{len(now.ready)} of {goal.minimum} nodes after {goal.settings.quorum_timeout:g} s; joined: rank {joined}"
-    lines = table(members, ranks[:_SHOWN], clock, unseen)
+    lines = table(members, ranks[:_SHOWN], clock, causes)
     for position, rank in enumerate(ranks[:_SHOWN]):
         if rank in now.underprovisioned:
             lacking = now.underprovisioned[rank]
@@ -219,7 +221,7 @@ def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: flo
     return "\n".join([head, *lines, *listens, *findings_of(members, ranks, goal.own_findings)])
 
 
-def _remedy(goal: Goal, now: Count, members: Mapping[int, Member], why: Unseen) -> str:
+def _remedy(goal: Goal, now: Count, members: Mapping[int, Member], causes: UnseenCauses) -> str:
     ranks = missing(goal, now)
     if any(rank in now.underprovisioned for rank in ranks):
         return "run `ray-bootstrap detect` on the nodes that are short of GPUs, or lower --expect-gpus"
@@ -232,7 +234,7 @@ def _remedy(goal: Goal, now: Count, members: Mapping[int, Member], why: Unseen) 
         gone = [rank for rank in slow if members[rank].phase.is_loss]
         look = goal.look(gone or slow, [members[rank].hello.host for rank in gone or slow])
         return look if gone else f"{look}; --quorum-timeout waits longer"
-    if all(map(why.of, unseen)):
+    if all(map(causes.of, unseen)):
         return f"mend what keeps them from starting: {goal.look(unseen, [])}; --min-nodes starts with fewer"
     return (
         f"the missing ranks never reached this head: {goal.look(unseen, [])}; if they run, check there the way to it:"

@@ -83,7 +83,7 @@ async def _join_and_stay(
 
 def _on_quorum(run: Context, quorum: "asyncio.Future[None]") -> None:
     if not quorum.cancelled():  # by the end of the membership
-        run.cluster_stands()
+        run.note_quorum()
 
 
 async def report_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous, why: BootstrapError) -> None:
