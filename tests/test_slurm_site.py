@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import textwrap
@@ -25,11 +26,14 @@ BIN = str(Path(sys.executable).parent)
 SCRIPT = str(REPOSITORY / "slurm" / "ray.sbatch")
 CONF = """\
 SlurmdTimeout=3
+TaskPlugin=task/affinity
+TaskPluginParam=autobind=threads
 SchedulerParameters=bf_interval=1
 PartitionName=cancel Nodes=ALL PriorityTier=1 PreemptMode=CANCEL
 PartitionName=patient Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 """
-"""A node that does not answer is down after some 30 s; a heterogeneous job starts within seconds, not half a minute."""
+"""A task is bound to one CPU unless it asks otherwise. A node that does not answer is down after some 30 s; a
+heterogeneous job starts within seconds, not half a minute."""
 COMMAND = f"""\
 #!/bin/sh
 export PYTHONPATH={FAKE_RAY} RAY_BOOTSTRAP_IGNORE_CHECK=memory
@@ -43,7 +47,7 @@ PROGRAM = """\
 trap 'echo saved at SIGUSR1; exit 0' USR1
 trap 'echo saved at SIGTERM; exit 0' TERM
 echo "uid $(id -u), attempt ${SLURM_RESTART_COUNT:-0}, $RAY_BOOTSTRAP_CLUSTER_NODES nodes"
-echo "granted: ${SLURM_CPUS_ON_NODE} CPUs, ${SLURM_CPUS_PER_TASK:-all} for the task"
+echo "granted: ${SLURM_CPUS_ON_NODE} CPUs, ${SLURM_CPUS_PER_TASK:-all} for the task, bound to $(nproc)"
 until [ -e "$1" ]; do sleep 0.1; done
 exit "${2:-0}"
 """
@@ -74,8 +78,9 @@ def slurm(whole_slurm: Slurm) -> Iterator[Slurm]:
 
 
 def environment(slurm: Slurm, home: str = "/tmp/home") -> dict[str, str]:
+    """What the user submits with: sbatch passes it on, POSIXLY_CORRECT too, which changes bash."""
     path = f"{slurm.folder}/bin:{BIN}:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {"PATH": path, "CLUSTERS": f"{slurm.folder}/clusters", "HOME": home}
+    return {"PATH": path, "CLUSTERS": f"{slurm.folder}/clusters", "HOME": home, "POSIXLY_CORRECT": "1"}
 
 
 def program(slurm: Slurm, go: str = "go", status: int = 0) -> tuple[str, ...]:
@@ -105,8 +110,8 @@ def test_the_script_as_it_is_fits_small_nodes_and_takes_whole_ones(slurm):
     slurm.prints(whole, "uid 0, attempt 0, 2 nodes")
     let_end(slurm)
     assert [ended(slurm, small), ended(slurm, whole)] == [("COMPLETED", "0:0")] * 2
-    assert "granted: 2 CPUs, all for the task" in slurm.output(small)
-    assert "granted: 4 CPUs, all for the task" in slurm.output(whole)
+    assert "granted: 2 CPUs, all for the task, bound to 2" in slurm.output(small)
+    assert f"granted: 4 CPUs, all for the task, bound to {min(4, os.cpu_count() or 4)}" in slurm.output(whole)
     slurm.nothing_left()
 
 
@@ -251,7 +256,7 @@ def test_steps_side_by_side_in_one_job(slurm):
 def test_a_heterogeneous_job_is_one_run_if_srun_says_so(slurm):
     command = " ".join(["ray-bootstrap --", *program(slurm)])
     parts = ("#SBATCH --nodes=2 --mem=900", "#SBATCH hetjob", "#SBATCH --nodes=1 --cpus-per-task=2 --mem=1200")
-    job = submit(slurm, script=write(slurm, "het", *parts, f"srun --het-group=0,1 {ONE} {command}"))
+    job = submit(slurm, script=write(slurm, "het", *parts, f"srun --het-group=0,1 --cpu-bind=none {ONE} {command}"))
     slurm.prints(job, "uid 0, attempt 0, 3 nodes")
     let_end(slurm)
     assert ended(slurm, job) == ("COMPLETED", "0:0"), slurm.output(job)
