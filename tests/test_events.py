@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -198,6 +199,22 @@ def test_a_server_of_another_ca_gets_no_token(asked: Ask, tmp_path: Path) -> Non
         server.shutdown()
         thread.join()
     assert got == []
+
+
+def test_a_token_of_two_lines_is_not_shown(tmp_path: Path) -> None:
+    """http.client quotes a header that it refuses, in a ValueError."""
+    account = tmp_path / events.ACCOUNT.lstrip("/")
+    account.parent.mkdir(parents=True)
+    api_server.write(tmp_path / "its", "127.0.0.1", [])
+    (tmp_path / "its/account").rename(account)
+    (account / "token").write_text("eyJ\nhbGciOi")
+    with socket.socket() as unused:  # refuses all
+        unused.bind(("127.0.0.1", 0))
+        env = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(unused.getsockname()[1])}
+        find = finds_causes("kubernetes", Host(env, "ray-0", tmp_path))
+        assert find is not None
+        with pytest.raises(OSError, match="Connection refused"):
+            find()
 
 
 def test_without_a_service_account_nothing_is_asked(tmp_path: Path) -> None:

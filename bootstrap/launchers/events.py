@@ -46,7 +46,7 @@ def causes(host: Host, *, pods: str, makers: str) -> Causes:
     of_pods, of_makers = _pattern(pods, pod), _pattern(makers, pod)
     found: dict[int | None, list[tuple[float, str]]] = {}
     try:
-        for event in _events(host, token.strip(), namespace.strip()):
+        for event in _events(host, "".join(token.split()), namespace.strip()):
             for rank in _ranks(event, of_pods, of_makers):
                 found.setdefault(rank, []).append((_time(event), _sentence(event)))
     except OSError as error:
