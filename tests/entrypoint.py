@@ -1,4 +1,4 @@
-"""The entrypoint of the image, as the Dockerfile has it."""
+"""The entrypoint of the image and its line for bash, as the Dockerfile has them."""
 
 import json
 import re
@@ -9,3 +9,4 @@ _DOCKERFILE = (Path(__file__).parent.parent / "docker" / "Dockerfile").read_text
 ENTRYPOINT: list[str] = json.loads(_LINE)
 BEFORE = ENTRYPOINT[:-1]
 """What it puts before the agent."""
+(BASHRC,) = re.findall(r"^ *&& echo '(.*)' >> /etc/bash.bashrc$", _DOCKERFILE, re.MULTILINE)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from entrypoint import BEFORE, ENTRYPOINT
+from entrypoint import BASHRC, BEFORE, ENTRYPOINT
 from faults import check
 from namespaces import blocks, children_in_pid_namespace, wait_for
 
@@ -97,3 +97,26 @@ def test_the_workload_gets_the_dispositions_that_we_were_given(site: Site) -> No
 
 def bits(names: str) -> int:
     return sum(1 << getattr(signal, name) - 1 for name in names.split())
+
+
+@pytest.mark.parametrize(
+    ("status", "address", "found"),
+    [
+        (
+            "joined for 1 s: run 'b'\n  export RAY_ADDRESS='b:1'\njoined for 9 s: run 'a'\n  export RAY_ADDRESS=a:1\n",
+            "",
+            "b:1",
+        ),
+        ("searching for 1 s: run 'b'\n", "", ""),
+        ("joined for 1 s: run 'b'\n  export RAY_ADDRESS=b:1\n", "mine:1", "mine:1"),
+    ],
+)
+def test_bash_finds_the_newest_run(tmp_path: Path, status: str, address: str, found: str) -> None:
+    (tmp_path / "ray-bootstrap").write_text(f'#!/bin/sh\ncat "{tmp_path}/status"\n')
+    (tmp_path / "ray-bootstrap").chmod(0o755)
+    (tmp_path / "status").write_text(status)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RAY_ADDRESS": address}
+    shell = subprocess.run(
+        ["bash", "--norc", "-c", f'{BASHRC}\necho "$RAY_ADDRESS"'], env=env, capture_output=True, text=True, check=True
+    )
+    assert (shell.stdout, shell.stderr) == (f"{found}\n", "")
