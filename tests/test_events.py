@@ -156,7 +156,11 @@ def slowly(handler: Any) -> None:
 @pytest.mark.parametrize(
     ("respond", "kind", "text"),
     [
-        (lambda its: its.answer(403, {"kind": "Status"}), PermissionError, "403 Forbidden; fix: add k8s/components/events"),
+        (
+            lambda its: its.answer(403, {"kind": "Status"}),
+            PermissionError,
+            "403 Forbidden; fix: add k8s/components/events",
+        ),
         (lambda its: its.answer(500, {}), OSError, "500 Internal Server Error"),
         (lambda its: its.send(200, b"\x00garbage"), OSError, "is not JSON"),
         (lambda its: its.send(200, b"[" * 100_000), OSError, "is not JSON"),

@@ -648,6 +648,25 @@ def test_memory_that_others_on_the_machine_use(fit: Node) -> None:
 
 
 @pytest.mark.parametrize(
+    ("granted", "source", "bad"),
+    [
+        ("8", "affinity (SLURM_CPUS_ON_NODE=8: 8)", True),
+        ("1", "affinity", False),
+        ("8", "cgroup v2", False),
+        (None, "affinity", False),
+    ],
+)
+def test_a_task_that_is_bound_to_fewer_cpus_than_slurm_grants(
+    fit: Node, granted: str | None, source: str, bad: bool
+) -> None:
+    resources = dataclasses.replace(fit.resources, cpus=1, sources={**fit.resources.sources, "cpus": source})
+    env = {**fit.host.env, **({"SLURM_CPUS_ON_NODE": granted} if granted else {})}
+    identity = dataclasses.replace(fit.identity, launcher="slurm")
+    node = dataclasses.replace(fit, resources=resources, identity=identity, host=dataclasses.replace(fit.host, env=env))
+    assert found(node) == ([("cpus", False)] if bad else [])
+
+
+@pytest.mark.parametrize(
     ("size_of_run", "table", "bad"), [(819, "1024", False), (820, "1024", True), (820, None, False), (None, "1", True)]
 )
 def test_neighbours(fit: Node, size_of_run: int | None, table: str | None, bad: bool) -> None:

@@ -40,6 +40,12 @@ CHECKS: tuple[Check, ...] = (
     Check("gpus", "there are as many GPUs as expected", machine.gpus),
     Check("nvml", "NVML shows GPUs, or its library is not installed", machine.nvml),
     Check("gpu-health", "the GPUs are healthy and free", machine.gpu_health),
+    Check(
+        "cpus",
+        "this process may use the CPUs that Slurm grants",
+        limits.cpus,
+        lambda node: node.identity.launcher == "slurm",
+    ),
     Check("ports", "the chosen ports are free", addresses.ports),
     Check(
         "worker-ports",

@@ -132,3 +132,15 @@ def neighbours(node: Node) -> Iterator[Finding]:
         wanted = {"gc_thresh1": 1, "gc_thresh2": 2, "gc_thresh3": 4}
         given = " ".join(f"net.ipv4.neigh.default.{name}={factor * size_of_run}" for name, factor in wanted.items())
         yield Finding("neighbours", message, f"as root, on every node: sysctl -w {given}", fatal=False)
+
+
+def cpus(node: Node) -> Iterator[Finding]:
+    """Check that this process may use the CPUs that Slurm grants on the node: a site may bind each task to one.
+
+    That is TaskPluginParam=autobind in slurm.conf(5), where the step does not say ``--cpus-per-task``.
+    """
+    granted, have = node.host.get("SLURM_CPUS_ON_NODE") or "", node.resources
+    bound = have.sources.get("cpus", "").startswith("affinity")
+    if bound and granted.isdecimal() and have.cpus < int(granted):
+        message = f"this task is bound to {have.cpus} of the {granted} CPUs that Slurm grants on this node"
+        yield Finding("cpus", message, "srun --cpu-bind=none ...", fatal=False)

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from bootstrap.cgroup import OOM
 from bootstrap.errors import IdentityError, UsageError
 from bootstrap.files.certificates import Issued
 from bootstrap.files.secret import Secret
@@ -245,7 +246,8 @@ class RollCall:
 
     def _hear_finding(self, member: Member, message: Message) -> None:
         finding = text(message, "text")[:LONGEST_FINDING]
-        if len(member.findings) < MOST_FINDINGS and finding not in member.findings:
+        most = MOST_FINDINGS - (not finding.startswith(OOM))  # the last one is said when a node leaves
+        if len(member.findings) < most and finding not in member.findings:
             member.findings.append(finding)
             self.on_finding(member, finding)
 

@@ -45,8 +45,13 @@ class UnseenCauses:
             self._find = None
             self._log.warn(str(error))
         except OSError as error:
-            if self._first_time(None, str(error)):
-                self._log.warn(str(error))
+            self._warn_once(str(error))
+        except Exception as error:  # noqa: BLE001 (a diagnosis must not end the run; the text may hold a secret)
+            self._warn_once(f"internal error, please report it: {type(error).__name__} in the search for causes")
+
+    def _warn_once(self, text: str) -> None:
+        if self._first_time(None, text):
+            self._log.warn(text)
 
     def _first_time(self, rank: int | None, text: str) -> bool:
         known = (rank, text) in self._said

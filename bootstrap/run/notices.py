@@ -11,7 +11,7 @@ from bootstrap.rollcall.member import Member
 AT_ONCE = ("nvml", "head-address")
 """How the findings begin that the head shows as they come: a node that has lost its GPUs may join, and the run end with
 0; one that reaches the head only at another address than Ray's does not join."""
-FROM_HEAD = ("nofile", "neighbours")
+FROM_HEAD = ("nofile", "neighbours", "cpus")
 """The checks whose warnings a worker leaves to the head: a site's nodes are alike, and under Slurm or mpirun all
 write to one file."""
 _NAMED = 6
