@@ -58,9 +58,9 @@ END_KEPT_S = 3600.0
 """Time after which workers ignore the record of a run's end, and the user's next head in that folder removes it."""
 RECORD_REFRESH_S = 900.0
 """Delay between renewals of the time of the head's record, by which other runs of its user see that the head lives."""
-RECORD_KEPT_S = 86400.0
+RECORD_KEPT_S = 7 * 86400.0
 """Age of a head's record at which the user's next head in that folder removes it: its agents were killed. Long, as the
-agents of a run that is suspended overnight renew nothing."""
+agents of a run that is suspended over a weekend renew nothing."""
 REPORT_UNFIT_S = 10.0
 """Limit for an unfit node to report why to the others; a lower ``--head-timeout`` shortens it."""
 CERTIFICATE_S = 30.0

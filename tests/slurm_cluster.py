@@ -146,10 +146,10 @@ class Slurm:
         wait_for(there, timeout=seconds, what=f"{text!r} in the output of job {number}")
         assert self.output(number).count(text) >= times, self.output(number)
 
-    def nothing_runs(self) -> None:
-        """No process and no port of a job on any node; Slurm's own need a moment."""
+    def nothing_runs(self, seconds: float = 10) -> None:
+        """No process and no port of a job on any node; Slurm's own need a moment, after a lost link some tries more."""
         try:
-            wait_for(lambda: not self._more(), timeout=10)
+            wait_for(lambda: not self._more(), timeout=seconds)
         except TimeoutError:
             raise AssertionError(f"a job left running: {self._more()}") from None
 

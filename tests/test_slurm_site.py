@@ -187,7 +187,7 @@ def test_limits_of_time_and_failures_of_nodes(slurm):
     slurm.prints(crashed, "attempt 1, 2 nodes")
     let_end(slurm)
     assert ended(slurm, crashed) == ("COMPLETED", "0:0"), slurm.output(crashed)
-    slurm.nothing_runs()
+    slurm.nothing_runs(seconds=90)
     slurm.tidy()
 
 
