@@ -136,6 +136,10 @@ class RollCall:
             self._listener.close()
         self._announce(lambda: encode({"t": "verdict", **asdict(verdict)}))
         self._claims.admit_all()
+        await self.until_empty(timeout)
+
+    async def until_empty(self, timeout: float) -> None:
+        """Wait until every member has left, for ``timeout`` seconds at most."""
         with contextlib.suppress(TimedOut):
             await wait_for(timeout, self.until(lambda: not self._joined))
 

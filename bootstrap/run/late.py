@@ -117,8 +117,7 @@ class LateNodes:
 
     async def _until_heard(self) -> None:
         await self._roll_call.until(lambda: not self.outstanding())
-        with contextlib.suppress(TimedOut):
-            await wait_for(timeouts.VERDICT_S, self._roll_call.until(lambda: not self._roll_call.present))
+        await self._roll_call.until_empty(timeouts.VERDICT_S)
 
 
 def _named(ranks: Sequence[int]) -> str:

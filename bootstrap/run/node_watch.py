@@ -158,8 +158,12 @@ class NodeWatch:
         self.probes.close()
         self.late.decide(verdict, error, quorum_reached=self.quorum_reached, shut_out=self._secrets.shut_out)
         delivering = self.roll_call.deliver(verdict, timeouts.VERDICT_S, listen=self.late.waits)
+        clock = asyncio.get_running_loop().time
+        until = clock() + timeouts.VERDICT_S
         try:
             await asyncio.gather(delivering, self.late.write_record(verdict))
+            if not self.late.waits:  # for those whose handshake was not over when the others had left
+                await self.roll_call.until_empty(max(0.0, until - clock()))
         finally:
             self._run.lifecycle.oom_elsewhere = oom_kills_of(self.roll_call)
             if not self.late.waits:
@@ -178,11 +182,9 @@ def oom_kills_of(roll_call: RollCall) -> list[str]:
     members = (roll_call.members[rank] for rank in sorted(roll_call.members))
     said = [finding for member in members for finding in member.findings if finding.startswith(cgroup.OOM)]
     more = len(said) - _OOM_NODES
-    return (
-        said
-        if more <= 0
-        else [*said[:_OOM_NODES], "and processes on " + ("1 more node" if more == 1 else f"{more} more nodes")]
-    )
+    if more <= 0:
+        return said
+    return [*said[:_OOM_NODES], f"and processes on {more} more node{'s' if more > 1 else ''}"]
 
 
 def describe_mismatch(roll_call: RollCall, member: Member) -> str:
