@@ -53,5 +53,5 @@ def _the_run(run_id: str | None) -> Mapping[str, Any]:
     if here:
         what = f"Ray of run {here[0].get('run_id')!r} is not up on this node yet: {here[0].get('phase')}"
         raise HeadNotFound(what, hint="wait; `ray-bootstrap status` shows how far it is")
-    hint = "run it as the user who started the run, on one of its nodes, in its container; or start one: ray-bootstrap"
+    hint = "as the user who started it, on one of its nodes, in its container; `ray-bootstrap -- COMMAND` starts one"
     raise HeadNotFound(runtime_dir.no_run(run_id, states), hint=hint)
