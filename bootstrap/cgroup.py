@@ -1,5 +1,6 @@
 """The control groups of this process (cgroups(7)): what its group and those above it permit, and what is used."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _FILES = {
 """The limit, the usage, and the file that says what of it can be dropped, by controller and whether it is cgroup v2."""
 _UNLIMITED = 1 << 60
 """v1 writes "no limit" as a number that no machine has."""
+_HANDICAP = 128 << 20
+"""More memory than an agent takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,17 @@ def oom_kills(host: Host) -> int | None:
             counts = dict(line.partition(" ")[::2] for line in text.splitlines())
             return int(counts["oom_kill"]) if "oom_kill" in counts else None  # Linux 4.13 or later
     return None
+
+
+def oom_score_adj(host: Host) -> int:
+    """Return an ``oom_score_adj`` with which the kernel takes a process for 128 MiB bigger than it is.
+
+    A unit is a thousandth of the memory of the group that has run out, or of the machine's (proc_pid_oom_score_adj(5)).
+    """
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = min([machine, *(use.limit for use in usages(host, "memory"))])
+    inherited = (host.read("/proc/self/oom_score_adj") or "").strip()
+    return min(1000, int(inherited or 0) + 1 + 1000 * _HANDICAP // memory)
 
 
 @dataclass(frozen=True, slots=True)

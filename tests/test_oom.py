@@ -113,14 +113,19 @@ def inside(group: Path) -> list[str]:
 
 
 def eater(group: Path, victim: str) -> list[str]:
-    """A workload that takes memory until the kernel has ended this process of the group."""
+    """A workload that takes memory until the kernel has ended this process of the group.
+
+    The memory of a small one is not free at once, so that the kernel sometimes ends the eater, too: a child.
+    """
     (counts,) = (path for name in ("memory.events", "memory.oom_control") if (path := group / name).exists())
     code = f"""
 import os, time
 victim, taken = {victim}, []
+open('/proc/self/oom_score_adj', 'w').write('0')
 open(f'/proc/{{victim}}/oom_score_adj', 'w').write('1000')
-while 'oom_kill 0' in open('{counts}').read():
-    taken.append(b'x' * (1 << 20))
+if victim == os.getpid() or not os.fork():
+    while 'oom_kill 0' in open('{counts}').read():
+        taken.append(b'x' * (1 << 20))
 time.sleep(600)
 """
     return [sys.executable, "-c", code]
@@ -167,6 +172,37 @@ def test_the_reason_names_each_nodes_oom_kills_once() -> None:
     assert _knows(reason, f"{WHO} 2 processes in the cgroup of node-10 (memory limit: 9 MiB)")
     assert not _knows(reason, f"{WHO} 1 process in the cgroup of node-1")
     assert not _knows(reason, f"{WHO} 1 process in the cgroup of node-10.local")
+
+
+@pytest.mark.parametrize(
+    ("inherited", "limit", "expected"), [("0\n", 256 * MIB, 501), ("-997\n", 256 * MIB, -496), ("900", 64 * MIB, 1000)]
+)
+def test_how_much_more_likely_the_kernel_ends_a_child(
+    tmp_path: Path, inherited: str, limit: int, expected: int
+) -> None:
+    files = {**v1(0, limit), "/proc/self/oom_score_adj": inherited}
+    assert cgroup.oom_score_adj(host(tmp_path, files)) == expected
+
+
+def test_without_a_limit_the_machines_memory_counts(tmp_path: Path) -> None:
+    assert 1 <= cgroup.oom_score_adj(host(tmp_path, {})) <= 1000
+
+
+@pytest.mark.requires("linux", "root", "memory-controller")
+def test_the_agent_outlives_many_processes_smaller_than_itself(site: Site, group: Path) -> None:
+    """Otherwise the kernel would take the agent first, as the largest of them, and nothing could say why."""
+    (counts,) = (path for name in ("memory.events", "memory.oom_control") if (path := group / name).exists())
+    code = f"""
+import subprocess, sys
+small, taken = "import time; taken = b'x' * (12 << 20); time.sleep(600)", []
+while 'oom_kill 0' in open('{counts}').read():
+    taken.append(subprocess.Popen([sys.executable, '-I', '-S', '-c', small]))
+for process in taken:
+    process.kill()
+"""
+    node = site.run(*FIT_ENOUGH, "--", sys.executable, "-c", code, before=inside(group))
+    assert node.wait() == 0, node.err
+    assert re.match(rf"the workload ended with status 0; {WHO} [0-9]+ process", node.verdict["reason"])
 
 
 @pytest.mark.requires("linux", "root", "memory-controller")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from bootstrap import timeouts
@@ -34,9 +35,14 @@ class Child:
 
 
 class Children:
-    """All processes below the agent. Only this class reaps processes, so that no exit status is lost."""
+    """All processes below the agent. Only this class reaps processes, so that no exit status is lost.
 
-    def __init__(self) -> None:
+    :param oom_score_adj: of every child (proc_pid_oom_score_adj(5)), which passes it on to its own; above the agent's,
+        so that the kernel's OOM killer ends a child first, and the agent says so.
+    """
+
+    def __init__(self, oom_score_adj: int | None = None) -> None:
+        self._oom_score_adj = oom_score_adj
         self._loop = asyncio.get_running_loop()
         self._known: dict[int, Child] = {}
         self._watched: dict[int, int] = {}
@@ -63,6 +69,9 @@ class Children:
             argv, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, start_new_session=True
         )
         popen.returncode = 0  # otherwise Popen's destructor would reap the process and lose its status
+        if self._oom_score_adj is not None:
+            with contextlib.suppress(OSError):  # it has ended, or changed its user
+                Path(f"/proc/{popen.pid}/oom_score_adj").write_text(str(self._oom_score_adj))
         child = Child(popen.pid, self._loop.create_future())
         self._known[child.pid] = child
         return child

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootstrap import cleanup, rendezvous, timeouts
-from bootstrap.cgroup import OomCount
+from bootstrap.cgroup import OomCount, oom_score_adj
 from bootstrap.errors import RayDied, Stopped
 from bootstrap.files.runtime_dir import PARENT, PREFIX, RuntimeDir
 from bootstrap.host import Host, raise_soft_limits
@@ -47,7 +47,7 @@ async def _run(
     settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom: OomCount, check_only: bool
 ) -> int:
     log = Log(as_json=settings.log_format == "json", threaded=True)
-    run = Context(settings, host, log, Children(), runtime, oom, check_only=check_only)
+    run = Context(settings, host, log, Children(oom_score_adj(host)), runtime, oom, check_only=check_only)
     runtime.set_state(pid=os.getpid(), pid_namespace=pid_namespace())
     handle_signals(run, above)
     line = await run.lifecycle.run(the_line(run))
