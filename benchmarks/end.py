@@ -53,7 +53,7 @@ def stamps(text: str, what: str) -> list[float]:
 
 def slurm_jobs(nodes: int, rounds: int, base: Path) -> Iterator[tuple[str, Stages]]:
     """Yield the stages of the jobs, the floor's and ours in turn."""
-    with slurm_on_hosts(base, [*PYTHON], nodes=nodes) as slurm:
+    with slurm_on_hosts(base, nodes=nodes) as slurm:
         (slurm.folder / "workload.py").write_text(WORKLOAD)
         for name, command in list(JOBS.items()) * rounds:
             script = slurm.folder / f"{name}.sh"

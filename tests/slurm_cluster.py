@@ -13,6 +13,7 @@ import re
 import signal
 import stat
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ CPUS, MEMORY = 4, 4000
 """Of a node, in slurm.conf: what this machine really has does not matter (config_overrides)."""
 SECONDS = 150.0
 """For a job with four Ray nodes on a slow machine."""
+_PYTHON = {str(Path(__file__).parent.parent), sys.prefix, sys.base_prefix, *filter(None, sys.path)}
 
 _PREPARE = """
 set -e
@@ -218,8 +220,8 @@ class Slurm:
 
 
 @contextlib.contextmanager
-def slurm_on_hosts(base: Path, visible: Iterable[str], nodes: int = 4, conf: str = "") -> Iterator[Slurm]:
-    """Starts the hosts and a Slurm on them; ends with everything gone.
+def slurm_on_hosts(base: Path, nodes: int = 4, conf: str = "") -> Iterator[Slurm]:
+    """Starts the hosts and a Slurm on them, which see this repository and Python; ends with everything gone.
 
     ``conf`` are further lines of slurm.conf; of a setting that is there twice Slurm takes the last.
     """
@@ -230,7 +232,7 @@ def slurm_on_hosts(base: Path, visible: Iterable[str], nodes: int = 4, conf: str
     (folder / "munge.key").write_bytes(uuid.uuid4().bytes * 8)
     base.chmod(0o755)
     (folder / "jobs").chmod(0o1777)  # for all users, as a scratch folder is
-    visible = [*visible, str(base)]
+    visible = [*_PYTHON, str(base)]
     mine = f"rb-{uuid.uuid4().hex}"
     try:
         with make_hosts(nodes + 1, base=base / "hosts", visible=visible) as hosts:

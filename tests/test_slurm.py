@@ -72,8 +72,7 @@ os._exit(status)
 def whole_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     """Four nodes and a controller, for all tests of this file."""
     requires(*HOSTS, "slurm", "freezer")
-    python = {sys.prefix, sys.base_prefix, *filter(None, sys.path)}
-    with slurm_on_hosts(tmp_path_factory.mktemp("slurm"), [str(REPOSITORY), *python]) as slurm:
+    with slurm_on_hosts(tmp_path_factory.mktemp("slurm")) as slurm:
         (slurm.folder / "workload.py").write_text(WORKLOAD)
         yield slurm
 

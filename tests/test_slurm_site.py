@@ -59,8 +59,7 @@ ONE = "--ntasks-per-node=1 --kill-on-bad-exit=0"
 def whole_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     """Four nodes and a controller, for all tests of this file."""
     requires(*HOSTS, "slurm", "freezer")
-    python = {sys.prefix, sys.base_prefix, *filter(None, sys.path)}
-    with slurm_on_hosts(tmp_path_factory.mktemp("slurm"), [str(REPOSITORY), *python], conf=CONF) as slurm:
+    with slurm_on_hosts(tmp_path_factory.mktemp("slurm"), conf=CONF) as slurm:
         (slurm.folder / "bin").mkdir()
         (slurm.folder / "bin" / "ray-bootstrap").write_text(COMMAND)
         (slurm.folder / "bin" / "ray-bootstrap").chmod(0o755)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from cluster import COUNT
-from conftest import REPOSITORY
 from requirements import HOSTS, requires
 from slurm_cluster import Slurm, slurm_on_hosts
 
@@ -27,8 +26,7 @@ AGENT = f"{Path(sys.executable).parent}/ray-bootstrap"
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     """Two nodes and a controller."""
     requires(*HOSTS, "slurm", "freezer")
-    python = {sys.prefix, sys.base_prefix, *filter(None, sys.path)}
-    with slurm_on_hosts(tmp_path_factory.mktemp("slurm"), [str(REPOSITORY), *python], nodes=2) as slurm:
+    with slurm_on_hosts(tmp_path_factory.mktemp("slurm"), nodes=2) as slurm:
         (slurm.folder / "count.py").write_text(COUNT)
         yield slurm
 

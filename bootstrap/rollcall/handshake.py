@@ -175,7 +175,7 @@ class Handshakes:
     def _challenge(self, connection: Connection, pending: _Unauthenticated, message: Message) -> None:
         """Answer the hail, which carries the peer's protocol version and nonce, with the run tag and our nonce.
 
-        Nothing in the answer is derived from the secret, so it is no help in guessing the secret.
+        Nothing in the answer is derived from the secret, so it does not help to guess the secret.
         """
         if message["t"] != "hail":
             raise ValueError("no hail")
