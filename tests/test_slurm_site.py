@@ -30,6 +30,7 @@ TaskPlugin=task/affinity
 TaskPluginParam=autobind=threads
 SchedulerParameters=bf_interval=1
 PartitionName=cancel Nodes=ALL PriorityTier=1 PreemptMode=CANCEL
+PartitionName=gentle Nodes=ALL PriorityTier=1 PreemptMode=CANCEL GraceTime=60
 PartitionName=patient Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 """
 """A task is bound to one CPU unless it asks otherwise. A node that does not answer is down after some 30 s; a
@@ -195,16 +196,18 @@ def test_preemption_with_and_without_a_grace_time(slurm):
     part = ("--nodelist=node-[0-1]", "--cpus-per-task=1", "--mem=900M")
     cancelled = submit(slurm, "--partition=cancel", *part)
     not_queued = submit(slurm, *part)  # the script says --no-requeue, and the partition PreemptMode=REQUEUE
+    gentle = submit(slurm, "--partition=gentle", *part)
     patient = submit(slurm, "--partition=patient", "--nodelist=node-[2-3]", "--requeue")
-    for job in (cancelled, not_queued, patient):
+    for job in (cancelled, not_queued, gentle, patient):
         slurm.prints(job, "attempt 0")
     urgent = ("--partition=urgent", "--nodes=4", "--exclusive", "--mem=3G")
     other = slurm.submit(*urgent, "--output=%x-%j.out", "--wrap", "srun hostname")
     assert ended(slurm, other) == ("COMPLETED", "0:0")
     assert [slurm.job(job)["JobState"] for job in (cancelled, not_queued)] == ["PREEMPTED"] * 2
-    assert ended(slurm, patient) == ("FAILED", "143:0")
-    assert slurm.job(patient)["PreemptTime"] != "None"
-    for job in (cancelled, not_queued, patient):
+    for job in (gentle, patient):
+        assert ended(slurm, job) == ("FAILED", "143:0")
+        assert slurm.job(job)["PreemptTime"] != "None"
+    for job in (cancelled, not_queued, gentle, patient):
         assert slurm.output(job).count("saved at SIGTERM") == 1, slurm.output(job)
         assert slurm.output(job).count(STOPPED) == 2
     slurm.nothing_left()
