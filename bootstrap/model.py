@@ -85,6 +85,8 @@ class NodeIdentity:
     """Which nodes that are lost before the quorum are replaced: ``all``, ``stopped`` by a signal, or ``none``."""
     hosts: tuple[str, ...] = ()
     """Names or addresses of all nodes by rank, if the launcher gives them."""
+    one_process: str = ""
+    """How to start one process per node, where no variable tells a second one and a lock has to; else empty."""
 
     @property
     def run_hash(self) -> str:

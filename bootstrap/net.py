@@ -105,8 +105,8 @@ def is_address(text: str) -> bool:
 
 
 def is_loopback(text: str) -> bool:
-    """Return whether ``text`` is an address of the loopback interface."""
-    return is_address(text) and ipaddress.ip_address(text).is_loopback
+    """Return whether a name or an address, without a look-up, means the machine that reads it."""
+    return text == "localhost" or (is_address(text) and ipaddress.ip_address(text).is_loopback)
 
 
 def canonical(address: str) -> str:

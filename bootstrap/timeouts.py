@@ -14,6 +14,8 @@ PREPARE_S = 60.0
 """Limit for the inspection, /etc/hosts and the checks: NVML is slow with many GPUs and no persistence daemon."""
 SCONTROL_S = 3.0
 """Limit for slurmctld to say how much memory this node gives; it answers within some 10 ms."""
+FLUX_S = 5.0
+"""Limit for Flux' broker on this node to say which nodes the job has."""
 RESOLVE_S = 2.0
 """Limit for a name server to answer, where the answer is optional."""
 HOSTS_FILE_LOCK_S = 5.0

@@ -144,7 +144,7 @@ def test_every_row_is_shown_by_a_test_here() -> None:
     assert shown == set(NAMES)
 
 
-REQUEUE = {"kubeflow-trainer", "jobset", "leaderworkerset", "kubernetes", "slurm", "pytorchjob"}
+REQUEUE = {"lepton", "kubeflow-trainer", "jobset", "leaderworkerset", "kubernetes", "slurm", "pytorchjob"}
 
 
 def test_the_rows_that_start_a_lost_run_anew() -> None:
@@ -166,8 +166,11 @@ def test_a_head_that_is_cut_off_ends_where_the_launcher_starts_lost_runs_anew(
         )
 
 
+NOT_REPLACED = {"slurm", "openmpi", "hydra", "mvapich", "pals"}
+
+
 def test_the_rows_whose_lost_nodes_no_other_replaces() -> None:
-    assert {row.name for row in LAUNCHERS if row.replaced_nodes == "none"} == {"slurm", "openmpi"}
+    assert {row.name for row in LAUNCHERS if row.replaced_nodes == "none"} == NOT_REPLACED
     assert [who(env)[0].replaced_nodes for env in (SLURM, OMPI, LWS)] == ["none", "none", "all"]
 
 

@@ -28,6 +28,8 @@ class Manifest:
     """In the shared folder."""
     owned_dirs: Sequence[str] = ()
     """Folders to remove if they are empty, since other runs may use them."""
+    claim: str = ""
+    """The folder whose lock makes this agent the run's only one on this node; empty if it needs none."""
     closed_dir: str = ""
     """The folder of this run alone (mode 0700) that holds Ray's; empty if Ray's is the user's own."""
     ray_dir: str = ""
@@ -85,7 +87,7 @@ def remove_owned_files(manifest: Manifest) -> None:
         except OSError as error:
             if not _is_foreign(Path(path).parent, error):
                 failure = error
-    for path in manifest.owned_dirs:
+    for path in filter(None, (*manifest.owned_dirs, manifest.claim)):
         with contextlib.suppress(OSError):
             Path(path).rmdir()
     if failure is not None:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from bootstrap import net, parsers, timeouts
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
-from bootstrap.launchers.derived import Context, Fact, Facts, is_loopback
-from bootstrap.launchers.table import LAUNCHERS, Launcher
+from bootstrap.launchers.row import Context, Fact, Facts, Launcher
+from bootstrap.launchers.table import LAUNCHERS
 from bootstrap.model import NodeIdentity, Role
 from bootstrap.rendezvous import static
 from bootstrap.settings import Settings, flag
@@ -29,6 +29,8 @@ _OPTIONS = {
     "role": "role",
 }
 """Our word → the option that overrides it."""
+_WORDS = ("rank", "size", "head", "attempt", "run_id", "run_name")
+"""Those that variables may have."""
 
 
 def identify(
@@ -54,7 +56,7 @@ def identify(
     run_id, note = _run_id(row, found, rendezvous[0])
     hints = tuple(found[word][0] for word in ("head",) if word in found)
     heads = [static.host_of(hint, found["head"][1]) for hint in hints]
-    if role is Role.WORKER and any(map(is_loopback, heads)):
+    if role is Role.WORKER and any(map(net.is_loopback, heads)):
         notes.append(f"{found['head'][1]}={hints[0]} on a worker: it looks for the head on its own machine")
     sources = {word: fact[1] for word, fact in found.items() if word in _OPTIONS}
     sources |= {"launcher": source, "role": sources.get("role", f"rank {rank}"), "run_id": run_id[1]}
@@ -66,7 +68,8 @@ def identify(
         identity, rendezvous=rendezvous[0], isolation_timeout=isolation[0], head_hints=hints, sources=sources
     )
     replaced = settings.replaced_nodes or row.replaced_nodes
-    identity = replace(identity, replaced_nodes=replaced, hosts=_hosts(found, settings, size))
+    one_process = row.local_hint if "listed" in found else ""
+    identity = replace(identity, replaced_nodes=replaced, hosts=_hosts(found, settings, size), one_process=one_process)
     return identity, [*notes, *note, *([found["note"][0]] if "note" in found else [])]
 
 
@@ -86,14 +89,15 @@ def _choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
     if row.name == "local" and _asks_for_more(settings):
         # The options are incomplete and no launcher completes them: the errors of "explicit" fit.
         row = rows["explicit"]
-    also = [other.name for other in others if other.when is None]
+    also = [other.name for other in others if other.when is None and other.name not in row.built_on]
     notes = [f"launcher {row.name}; also matches {', '.join(also)}; --launcher=NAME overrides"] if also else []
-    found = [name for name in (*row.any_of, *row.all_of) if host.get(name)]
-    return row, found[0] if found else "options" if row.name in ("explicit", "address") else "nothing else", notes
+    found = [row.file] if row.file else [name for name in (*row.any_of, *row.all_of) if host.get(name)]
+    return row, found[0] if found else "nothing else" if row.name == "local" else "options", notes
 
 
 def _wanted(row: Launcher) -> str:
-    wanted = [f"one of {', '.join(row.any_of)} set"] if row.any_of else []
+    wanted = [f"the file {row.file}"] if row.file else []
+    wanted += [f"one of {', '.join(row.any_of)} set"] if row.any_of else []
     wanted += [f"all of {', '.join(row.all_of)} set"] if row.all_of else []
     wanted += [f"none of {', '.join(row.none_of)} set"] if row.none_of else []
     return f"does not match this environment; it needs {'; '.join(wanted)}"
@@ -107,18 +111,12 @@ def _asks_for_more(s: Settings) -> bool:
 
 def _facts(row: Launcher, context: Context) -> Facts:
     """Collect the facts from variables, from what is derived of them, and from options; later ones win."""
-    get, found = context.host.get, Facts()
-    for word in ("rank", "size", "head", "attempt"):
-        names: tuple[str, ...] = getattr(row, word)
-        for name in reversed(names):
-            if value := get(name):
+    found = Facts()
+    for word in _WORDS:
+        for entry in getattr(row, word):
+            if word not in found and (fact := _entry(entry, context.host)):
                 # A port in a launcher's variable is PyTorch's, not GCS's.
-                found[word] = (static.host_of(value, name) if word == "head" else value, name)
-    for word in ("run_id", "run_name"):
-        for template in reversed(getattr(row, word)):
-            names = tuple(name for _, name, _, _ in string.Formatter().parse(template) if name)
-            if all(map(get, names)):
-                found[word] = (template.format_map(context.host.env), "+".join(names))
+                found[word] = (static.host_of(*fact), fact[1]) if word == "head" else fact
     if row.derive:
         found |= row.derive(found, context)
     for word, option in _OPTIONS.items():
@@ -130,7 +128,21 @@ def _facts(row: Launcher, context: Context) -> Facts:
     return found
 
 
+def _entry(entry: str, host: Host) -> Fact | None:
+    """Return the value of a variable, or of a template, and the variables' names; None if one of them is not set."""
+    names = [name for _, name, _, _ in string.Formatter().parse(entry) if name]
+    if not all(map(host.get, names or [entry])):
+        return None
+    return (entry.format_map(host.env), "+".join(dict.fromkeys(names))) if names else (host.env[entry], entry)
+
+
 def _refuse_second_process(row: Launcher, host: Host) -> None:
+    for name in row.local_size:
+        value = host.get(name)
+        if value is not None and value.strip() != "1":
+            raise IdentityError(
+                f"{name}={value!r}: several processes were started on this node, expected one", hint=row.local_hint
+            )
     for name in row.local_rank:
         value = host.get(name)
         if value is not None and value.strip() != "0":

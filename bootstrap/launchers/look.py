@@ -6,7 +6,8 @@ from functools import partial
 
 from bootstrap.host import Host
 from bootstrap.launchers.events import Causes
-from bootstrap.launchers.table import LAUNCHERS, Launcher
+from bootstrap.launchers.row import Launcher
+from bootstrap.launchers.table import LAUNCHERS
 
 _SHOWN = 8
 """Maximum number of ranks, or of hosts, in a command."""

@@ -9,6 +9,7 @@ import shutil
 
 from bootstrap import timeouts
 from bootstrap.host import Host
+from bootstrap.process import command
 
 _NODES = re.compile(r"\bNodes=(\S+) CPU_IDs=\S* Mem=([0-9]+)\b")
 """A line of ``scontrol --details show job``: what each of these nodes gave, in MiB. ``show step`` has only the sum."""
@@ -27,7 +28,8 @@ def ask_for_memory(host: Host) -> tuple[int, str]:
     if not job.isdecimal() or scontrol is None:
         why = "scontrol is not on PATH" if scontrol is None else f"SLURM_JOB_ID={job!r} is not a number"
         return 0, f"neither SLURM_MEM_PER_NODE nor SLURM_MEM_PER_CPU is set, and {why}"
-    said, fault = _run([scontrol, "--details", "--oneliner", "show", "job", job], host)
+    env = {name: value for name, value in host.env.items() if name.startswith("SLURM") or name in _ENVIRONMENT}
+    said, fault = command.output([scontrol, "--details", "--oneliner", "show", "job", job], env, timeouts.SCONTROL_S)
     source = f"`scontrol --details show job {job}`"
     amounts = _memory_by_nodes(said)
     if not amounts:
@@ -40,19 +42,3 @@ def ask_for_memory(host: Host) -> tuple[int, str]:
 def _memory_by_nodes(said: str) -> dict[str, int]:
     """Return MiB by the node lists in what scontrol said; none where Slurm does not track memory (Mem=0)."""
     return {nodes: int(mib) for nodes, mib in _NODES.findall(said) if int(mib)}
-
-
-def _run(argv: list[str], host: Host) -> tuple[str, str]:
-    """Return what a command of Slurm's wrote to standard output, and what went wrong, in words."""
-    import subprocess  # noqa: PLC0415 (`detect` needs it nowhere else)
-
-    env = {name: value for name, value in host.env.items() if name.startswith("SLURM") or name in _ENVIRONMENT}
-    try:
-        # The agent's SIGCHLD handler may reap the process first, so the status says nothing.
-        ran = subprocess.run(argv, env=env, timeout=timeouts.SCONTROL_S, capture_output=True, check=False)
-    except subprocess.TimeoutExpired:
-        return "", f"no answer within {timeouts.SCONTROL_S:g} s"
-    except OSError as error:
-        return "", str(error.strerror)
-    complaints = ran.stderr.decode(errors="replace").strip().splitlines()
-    return ran.stdout.decode(errors="replace"), complaints[-1][:200] if complaints else ""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from bootstrap import cleanup, rendezvous, timeouts
 from bootstrap.cgroup import OomCount, oom_score_adj
-from bootstrap.errors import RayDied, Stopped
+from bootstrap.errors import IdentityError, RayDied, Stopped
+from bootstrap.files import claim
 from bootstrap.files.runtime_dir import PARENT, PREFIX, RuntimeDir
 from bootstrap.host import Host, raise_soft_limits
 from bootstrap.log import Log
@@ -100,6 +101,7 @@ async def the_line(run: Context) -> Verdict:
     raise_soft_limits(resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
     identity, notes = await run_in_thread(None, lambda: identify(run.settings, run.host))
     run.lifecycle.identity, run.log.rank = identity, identity.rank
+    _claim_node(run, identity)
     run.enter(Phase.PREPARING, **{name: getattr(identity, name) for name in _SHOWN})
     starter = None if run.check_only else await Starter.spawn(run.children, for_starter(run.host), run.oom)
     if starter is not None:
@@ -119,6 +121,20 @@ async def the_line(run: Context) -> Verdict:
     else:
         from bootstrap.run.worker import run_worker as run_node  # noqa: PLC0415
     return await run_node(run, identity, meeting, starter)
+
+
+def _claim_node(run: Context, identity: NodeIdentity) -> None:
+    """Make this agent the only one of the run on this node, where no variable tells a second one.
+
+    :raises IdentityError: if there is one already.
+    """
+    if not identity.one_process:
+        return
+    folder = claim.path(identity.run_hash, identity.attempt)
+    if not claim.take(folder):
+        what = f"another process of run {identity.run_id!r} (attempt {identity.attempt}) is on {run.host.hostname}"
+        raise IdentityError(f"{what}: expected one on each node", hint=identity.one_process)
+    run.note(claim=str(folder))
 
 
 async def _end_survivors(run: Context) -> Mapping[Path, Held]:

@@ -1,0 +1,234 @@
+"""Clouds and managed platforms that start the same container on each of a run's machines."""
+
+import json
+import re
+from functools import partial
+from typing import Any
+
+from bootstrap.errors import IdentityError
+from bootstrap.launchers import hostlist
+from bootstrap.launchers.row import Context, Facts, Launcher
+
+SAGEMAKER = "/opt/ml/input/config/resourceconfig.json"
+DETERMINED = "/run/determined/info/rendezvous.json"
+
+
+def by_variable(_found: Facts, context: Context, variable: str) -> Facts:
+    """Derive head and hosts from a variable that lists addresses by rank."""
+    return hostlist.by_rank((context.host.get(variable) or "").split(), variable)
+
+
+def volcengine(_found: Facts, context: Context) -> Facts:
+    """Derive nothing, but refuse the roles beside the workers, which are numbered from 0, too.
+
+    :raises IdentityError: if this is a parameter server, scheduler or the like.
+    """
+    role = context.host.get("MLP_ROLE") or "WORKER"
+    if role.upper() != "WORKER":
+        raise IdentityError(
+            f"MLP_ROLE={role!r}: expected WORKER, as ranks count the workers alone",
+            hint="start ray-bootstrap in the role `worker` only; or --rank=N and --nodes=N",
+        )
+    return {}
+
+
+def sagemaker(_found: Facts, context: Context) -> Facts:
+    """Derive this node's place among the hosts of the training job: ``algo-1`` is the head, ``algo-10`` comes last.
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
+
+    :raises IdentityError: if the file is not what is documented.
+    """
+    config = _json(context.host.read(SAGEMAKER), SAGEMAKER)
+    hosts, own = config.get("hosts"), config.get("current_host")
+    if not isinstance(hosts, list) or own not in hosts:
+        raise _unexpected(SAGEMAKER, f"hosts={hosts!r}, current_host={own!r}", "a list of names with this host's")
+    names = hostlist.by_number(map(str, hosts))
+    return hostlist.place(names, SAGEMAKER, context, own=str(own))
+
+
+def vertex(_found: Facts, context: Context) -> Facts:
+    """Derive rank, size, head and hosts from CLUSTER_SPEC: worker pool 0, whose one replica is the head, then pool 1.
+
+    Source: https://cloud.google.com/vertex-ai/docs/training/distributed-training
+
+    :raises IdentityError: in pools 2 and 3, parameter servers and evaluators, and if it is not what is documented.
+    """
+    spec = _json(context.host.get("CLUSTER_SPEC"), "CLUSTER_SPEC")
+    try:
+        pools = {pool: [re.sub(":[0-9]+$", "", each) for each in hosts] for pool, hosts in spec["cluster"].items()}
+        task, index = str(spec["task"]["type"]), int(spec["task"]["index"])
+        ranks = [
+            (pool, number) for pool in ("workerpool0", "workerpool1") for number in range(len(pools.get(pool, ())))
+        ]
+        names = [pools[pool][number] for pool, number in ranks]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unexpected("CLUSTER_SPEC", f"{type(error).__name__}: {error}", "cluster and task") from None
+    if (task, index) not in ranks:
+        raise IdentityError(
+            f"CLUSTER_SPEC: {task} {index} is neither in workerpool0 nor in workerpool1",
+            hint="start ray-bootstrap in these two worker pools only; or --rank=N and --nodes=N",
+        )
+    rank = (str(ranks.index((task, index))), f"{task} {index} in CLUSTER_SPEC")
+    named = {"size": (str(len(ranks)), "CLUSTER_SPEC"), "run_name": (f"vertex-{names[0]}", "CLUSTER_SPEC")}
+    return {"rank": rank, **named, **hostlist.by_rank(names, "CLUSTER_SPEC")}
+
+
+def aws_batch(found: Facts, context: Context) -> Facts:
+    """Derive the rank counted from the main node, which need not be the first, and the job's id without the node's.
+
+    The main node has to be the head: the job ends when its container does.
+
+    Source: https://docs.aws.amazon.com/batch/latest/userguide/mnp-env-vars.html
+    """
+    get = context.host.get
+    job = (get("AWS_BATCH_JOB_ID") or "").partition("#")[0]
+    facts: Facts = {"run_id": (f"aws-batch-{job}", "AWS_BATCH_JOB_ID")} if job else {}
+    index, main, size = (get(f"AWS_BATCH_JOB_{name}") or "" for name in ("NODE_INDEX", "MAIN_NODE_INDEX", "NUM_NODES"))
+    if all(map(str.isdecimal, (index, main, size))) and int(main) < int(size) and int(index) < int(size):
+        rank = (int(index) - int(main)) % int(size)
+        facts["rank"] = (str(rank), f"AWS_BATCH_JOB_NODE_INDEX={index}, main node {main}")
+    elif "rank" in found and context.settings.rank is None:
+        raise IdentityError(
+            f"AWS_BATCH_JOB_NODE_INDEX={index!r}, AWS_BATCH_JOB_MAIN_NODE_INDEX={main!r} and"
+            f" AWS_BATCH_JOB_NUM_NODES={size!r}: expected three numbers, the first two below the third",
+            hint="--rank=N and --nodes=N; or a multi-node parallel job",
+        )
+    return facts
+
+
+def determined(_found: Facts, context: Context) -> Facts:
+    """Derive rank, size, head and hosts from the file that Determined writes into each container.
+
+    Source: harness/determined/_info.py (https://github.com/determined-ai/determined)
+
+    :raises IdentityError: if the file is not what that writes.
+    """
+    info = _json(context.host.read(DETERMINED), DETERMINED)
+    rank, hosts = info.get("container_rank"), info.get("container_addrs")
+    if not isinstance(rank, int) or not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+        what = f"container_rank={rank!r}, container_addrs={hosts!r}"
+        raise _unexpected(DETERMINED, what, "a number and a list of addresses")
+    facts = {"rank": (str(rank), DETERMINED), "size": (str(len(hosts)), DETERMINED)}
+    return {**facts, **hostlist.by_rank(hosts, DETERMINED)}
+
+
+def _json(text: str | None, source: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text or "")
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise _unexpected(source, repr((text or "")[:60]), "a JSON object")
+    return content
+
+
+def _unexpected(source: str, what: str, expected: str) -> IdentityError:
+    return IdentityError(f"{source}: {what}: expected {expected}", hint="--rank=N and --nodes=N on each node")
+
+
+ROWS: tuple[Launcher, ...] = (
+    Launcher(
+        "skypilot",
+        any_of=("SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
+        rank=("SKYPILOT_NODE_RANK",),
+        size=("SKYPILOT_NUM_NODES",),
+        run_id=("{SKYPILOT_TASK_ID}",),  # unique per task, but a recovery of the task keeps it
+        derive=partial(by_variable, variable="SKYPILOT_NODE_IPS"),
+        look="sky status --refresh; sky logs {cluster} shows the output of rank {ranks}",
+    ),
+    Launcher(
+        "dstack",
+        any_of=("DSTACK_NODE_RANK", "DSTACK_NODES_NUM"),
+        all_of=("DSTACK_RUN_ID",),
+        rank=("DSTACK_NODE_RANK",),
+        size=("DSTACK_NODES_NUM",),
+        head=("DSTACK_MASTER_NODE_IP",),
+        run_id=("{DSTACK_RUN_ID}",),  # DSTACK_JOB_ID differs on each node
+        derive=partial(by_variable, variable="DSTACK_NODES_IPS"),
+        look="dstack logs {DSTACK_RUN_NAME} --job {ranks}; dstack ps",
+    ),
+    Launcher(
+        "beaker",
+        any_of=("BEAKER_REPLICA_RANK", "BEAKER_REPLICA_COUNT"),
+        rank=("BEAKER_REPLICA_RANK",),
+        size=("BEAKER_REPLICA_COUNT",),
+        head=("BEAKER_LEADER_REPLICA_HOSTNAME",),
+        run_id=("beaker-{BEAKER_LEADER_REPLICA_JOB_ID}",),
+        run_name=("beaker-{BEAKER_WORKLOAD_ID}", "beaker-{BEAKER_EXPERIMENT_ID}"),
+        look="see the log of replica {ranks}: beaker experiment logs {BEAKER_WORKLOAD_ID}",
+    ),
+    Launcher(
+        "lepton",
+        any_of=("LEPTON_JOB_WORKER_INDEX", "LEPTON_JOB_TOTAL_WORKERS"),
+        built_on=("kubernetes",),
+        rank=("LEPTON_JOB_WORKER_INDEX",),
+        size=("LEPTON_JOB_TOTAL_WORKERS",),
+        head=(
+            "{LEPTON_JOB_SERVICE_PREFIX}-0.{LEPTON_SUBDOMAIN}",
+            "{LEPTON_JOB_SERVICE_PREFIX}-0.{LEPTON_JOB_NAME}-job-svc",
+            "{LEPTON_JOB_NAME}-0.{LEPTON_SUBDOMAIN}",
+            "{LEPTON_JOB_NAME}-0.{LEPTON_JOB_NAME}-job-svc",
+        ),
+        attempt=("LEPTON_JOB_FAILURE_COUNT",),
+        run_name=("lepton-{LEPTON_JOB_NAME}",),
+        rendezvous="dns",
+        requeues=True,
+        look="see the logs of worker {ranks} in the job's page, or: lep job log -i {LEPTON_JOB_NAME}",
+    ),
+    Launcher(
+        "volcengine",
+        any_of=("MLP_ROLE_INDEX",),
+        all_of=("MLP_WORKER_NUM",),
+        rank=("MLP_ROLE_INDEX",),
+        size=("MLP_WORKER_NUM",),
+        head=("MLP_WORKER_0_HOST",),
+        run_id=("volcengine-{MLP_TASK_ID}",),
+        derive=volcengine,
+        look="see the log of worker {ranks} in the task's page",
+    ),
+    Launcher(
+        "sagemaker",
+        file=SAGEMAKER,
+        built_on=("openmpi", "torchrun", "torch-env"),
+        run_name=("sagemaker-{TRAINING_JOB_NAME}",),
+        local_rank=("OMPI_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK"),
+        local_size=("OMPI_COMM_WORLD_LOCAL_SIZE",),
+        derive=sagemaker,
+        look="see the CloudWatch streams {TRAINING_JOB_NAME}/algo-N of /aws/sagemaker/TrainingJobs",
+    ),
+    Launcher("vertex", any_of=("CLUSTER_SPEC",), run_id=("vertex-{CLOUD_ML_JOB_ID}",), derive=vertex),
+    Launcher(
+        "aws-batch",
+        any_of=("AWS_BATCH_JOB_NODE_INDEX",),
+        rank=("AWS_BATCH_JOB_NODE_INDEX",),
+        size=("AWS_BATCH_JOB_NUM_NODES",),
+        head=("AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS",),  # not set on the main node
+        attempt=("AWS_BATCH_JOB_ATTEMPT",),  # from 1
+        derive=aws_batch,
+        look="aws batch describe-jobs --jobs '{AWS_BATCH_JOB_ID}'",
+    ),
+    # Its MPI distribution, or none; with its PyTorch distribution there is NODE_RANK.
+    Launcher(
+        "azureml",
+        any_of=("AZ_BATCH_MASTER_NODE", "AZ_BATCHAI_MPI_MASTER_NODE", "AZ_BATCHAI_TASK_INDEX"),
+        none_of=("NODE_RANK", "GROUP_RANK"),
+        built_on=("openmpi", "volcano"),
+        rank=("OMPI_COMM_WORLD_RANK", "AZ_BATCHAI_TASK_INDEX"),
+        size=("OMPI_COMM_WORLD_SIZE", "AZUREML_NODE_COUNT"),
+        head=("AZ_BATCH_MASTER_NODE", "AZ_BATCHAI_MPI_MASTER_NODE"),
+        run_name=("azureml-{AZUREML_RUN_ID}",),  # a node of low priority restarts with the same
+        local_rank=("OMPI_COMM_WORLD_LOCAL_RANK",),
+        local_size=("OMPI_COMM_WORLD_LOCAL_SIZE",),
+        local_hint="process_count_per_instance: 1 in the job's distribution",
+        look="see user_logs/std_log_{ranks}.txt in the job's outputs",
+    ),
+    Launcher(
+        "determined",
+        file=DETERMINED,
+        run_id=("determined-{DET_ALLOCATION_ID}",),
+        attempt=("DET_TRIAL_RUN_ID",),
+        derive=determined,
+        look="det task logs {DET_TASK_ID}",
+    ),
+)

@@ -1,0 +1,49 @@
+"""MPI's own starters, mpirun and mpiexec: one process on each node, each with the variables of its rank."""
+
+from bootstrap.launchers.row import JOBS, Launcher
+
+ROWS: tuple[Launcher, ...] = (
+    Launcher(
+        "openmpi",
+        any_of=("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        rank=("OMPI_COMM_WORLD_RANK",),
+        size=("OMPI_COMM_WORLD_SIZE",),
+        run_id=("openmpi-{PMIX_NAMESPACE}", "openmpi-{OMPI_MCA_ess_base_jobid}"),
+        local_rank=("OMPI_COMM_WORLD_LOCAL_RANK",),
+        local_size=("OMPI_COMM_WORLD_LOCAL_SIZE",),
+        rendezvous="file",
+        replaced_nodes="none",
+        local_hint="mpirun --map-by ppr:1:node ray-bootstrap ...",
+        look="see the output of mpirun (with --tag-output each line has its rank) for rank {ranks}",
+    ),
+    Launcher(
+        "mvapich",
+        any_of=("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+        built_on=("hydra",),
+        rank=("MV2_COMM_WORLD_RANK",),
+        size=("MV2_COMM_WORLD_SIZE",),
+        run_name=JOBS,
+        local_rank=("MV2_COMM_WORLD_LOCAL_RANK",),
+        local_size=("MV2_COMM_WORLD_LOCAL_SIZE",),
+        rendezvous="file",
+        replaced_nodes="none",
+        local_hint="mpiexec -ppn 1 ray-bootstrap ...",
+        run_id_hint="mpiexec -env RAY_BOOTSTRAP_RUN_ID $(date +%s)-$$ ray-bootstrap ...",
+        look="see the output of mpiexec (with -prepend-rank each line has its rank) for rank {ranks}",
+    ),
+    # Hydra, the starter of MPICH and of Intel MPI. PMI_RANK alone may be Slurm's, Flux' or PALS's.
+    Launcher(
+        "hydra",
+        any_of=("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+        rank=("PMI_RANK",),
+        size=("PMI_SIZE",),
+        run_name=JOBS,
+        local_rank=("MPI_LOCALRANKID",),
+        local_size=("MPI_LOCALNRANKS",),
+        rendezvous="file",
+        replaced_nodes="none",
+        local_hint="mpiexec -ppn 1 ray-bootstrap ...",
+        run_id_hint="mpiexec -genv RAY_BOOTSTRAP_RUN_ID $(date +%s)-$$ ray-bootstrap ...",
+        look="see the output of mpiexec (with -prepend-rank each line has its rank) for rank {ranks}",
+    ),
+)
