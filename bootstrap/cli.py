@@ -31,11 +31,7 @@ from bootstrap.settings import Settings
 _COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "run": ("", "", "start or join the cluster, run the workload on the head, stop everywhere (the default)"),
     "detect": ("reports", "detect", "print this node's role, address and resources with their sources; change nothing"),
-    "check": (
-        "reports",
-        "check",
-        "run the preflight checks only; with --run on all nodes, and probe how they reach each other",
-    ),
+    "check": ("reports", "check", "run the preflight checks only; with --run on all nodes, and probes between them"),
     "status": ("reports", "status", "print what this node's agent is doing; exit with status 0 if it is ready"),
     "exec": (
         "within",
@@ -126,6 +122,8 @@ def _misplaced(command: str, switches: Collection[str], workload: Sequence[str])
 
 
 def _main(argv: list[str]) -> int:
+    if argv == ["train"]:  # from SageMaker: the program of that name in the image
+        argv.insert(0, "--")
     command = argv.pop(0) if argv and argv[0] in _COMMANDS else "run"
     ours, workload = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     omitted = "a shell" if command == "exec" else "a cluster that stays up"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -296,12 +297,27 @@ LONG = st.builds(lambda text, times: text * times, st.text(max_size=8), st.integ
 
 @given(LONG, LONG, LONG)
 def test_the_termination_log_is_whole_however_long_its_texts(reason: str, hint: str, run_id: str) -> None:
-    entry = {"status": 70, "reason": reason, "hint": hint, "retryable": True, "run_id": run_id, "logs": None}
-    text = result._fitted(entry)
+    text = result._fitted(Result(70, "internal", reason, hint, True, "here", run_id=run_id))
     assert len(text.encode()) <= 4000
     found = json.loads(text)
     assert (found["status"], found["retryable"]) == (70, True)
     assert {name: bool(found[name]) for name in ("reason", "hint")} == {"reason": bool(reason), "hint": bool(hint)}
+
+
+def test_sagemaker_reads_the_reason_of_a_failure_beside_the_result_file(tmp_path: Path) -> None:
+    host = Host({"TRAINING_JOB_NAME": "job"}, "algo-1", tmp_path)
+    failure, given_file = tmp_path / "opt/ml/output/failure", tmp_path / "status.json"
+    failed = ended_with("no " * 400, hint="try again")
+    assert result.write(None, host, failed) == ""
+    assert not failure.exists()  # the folder is not there: no container of SageMaker's
+    failure.parent.mkdir(parents=True)
+    assert result.write(str(given_file), host, failed) == ""
+    assert failure.read_text() == f"exit status 70: {failed.reason}; fix: try again"[:1024]
+    assert json.loads(given_file.read_text())["status"] == 70
+    result.clear(str(given_file), host)
+    assert not failure.exists()
+    assert result.write(None, host, dataclasses.replace(failed, status=0)) == ""
+    assert not failure.exists()
 
 
 def test_a_long_reason_keeps_its_start_its_end_and_the_hint(termination_log: Path) -> None:

@@ -1,11 +1,11 @@
-"""How a run ended on this node, as JSON in ``--result-file`` or else in Kubernetes' termination log."""
+"""How a run ended on this node: JSON in ``--result-file``, and what the platform reads (Kubernetes, SageMaker)."""
 
 import contextlib
 import dataclasses
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,10 @@ from bootstrap.host import Host
 _TERMINATION_LOG = Path("/dev/termination-log")
 _MAX_BYTES = 4000
 """Limit in the termination log: the kubelet truncates it at 4096 bytes, in the middle of the JSON."""
+_FAILURE = "/opt/ml/output/failure"
+_MAX_FAILURE = 1024
+"""SageMaker's FailureReason is the start of that file, in characters
+(https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-output.html)."""
 
 
 @dataclass(frozen=True)
@@ -47,40 +51,55 @@ def of_error(error: BootstrapError, host: Host) -> Result:
 
 def clear(result_file: str | None, host: Host) -> None:
     """Remove the result of an earlier run, so that it cannot pass for the result of a run that is killed."""
-    path = _path(result_file, host)
-    # Only a regular file can hold an old result; a FIFO or the symbolic link /dev/stderr must stay.
-    with contextlib.suppress(OSError):
-        if path is not None:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "wb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    return
-                file.truncate(0)  # first, since a mount point such as the termination log cannot be unlinked
+    for path, _ in _places(result_file, host):
+        # Only a regular file can hold an old result; a FIFO or the symbolic link /dev/stderr must stay.
+        with (
+            contextlib.suppress(OSError),
+            os.fdopen(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "wb") as file,
+        ):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                continue
+            file.truncate(0)  # first, since a mount point such as the termination log cannot be unlinked
             if path != _TERMINATION_LOG:
                 path.unlink()
 
 
 def write(result_file: str | None, host: Host, result: Result) -> str:
     """Write the result; return what went wrong, or an empty string on success."""
-    path = _path(result_file, host)
-    if path is not None:
-        content = dataclasses.asdict(result)
+    faults = []
+    for path, text_of in _places(result_file, host):
         try:
             ownership.check_link(path)
-            path.write_text(_fitted(content) if path == _TERMINATION_LOG else json.dumps(content) + "\n")  # in place
+            if text := text_of(result):
+                path.write_text(text)  # in place
         except OSError as error:
-            return f"--result-file={path}: {error.strerror}"
-    return ""
+            faults.append(f"--result-file={path}: {error.strerror}")
+    return "; ".join(faults)
 
 
-def _path(result_file: str | None, host: Host) -> Path | None:
+def _places(result_file: str | None, host: Host) -> Iterator[tuple[Path, Callable[[Result], str]]]:
+    """Yield the files to write, each with what makes its text of a result; nothing is written if that is empty."""
     if result_file:
-        return Path(result_file)
-    return _TERMINATION_LOG if host.get("KUBERNETES_SERVICE_HOST") and _TERMINATION_LOG.exists() else None
+        yield Path(result_file), _json
+    elif host.get("KUBERNETES_SERVICE_HOST") and _TERMINATION_LOG.exists():
+        yield _TERMINATION_LOG, _fitted
+    failure = host.path(_FAILURE)
+    if host.get("TRAINING_JOB_NAME") and failure.parent.is_dir():
+        yield failure, _description
 
 
-def _fitted(content: Mapping[str, object]) -> str:
+def _json(result: Result) -> str:
+    return json.dumps(dataclasses.asdict(result)) + "\n"
+
+
+def _description(result: Result) -> str:
+    fix = f"; fix: {result.hint}" if result.hint else ""
+    return f"exit status {result.status}: {result.reason}{fix}"[:_MAX_FAILURE] if result.status else ""
+
+
+def _fitted(result: Result) -> str:
     """Return JSON of at most ``_MAX_BYTES`` bytes; of texts that would exceed it, the start and the end are kept."""
-    short = dict(content)
+    short: dict[str, object] = dataclasses.asdict(result)
     while len(text := json.dumps(short)) >= _MAX_BYTES:
         texts = {name: value for name, value in short.items() if isinstance(value, str)}
         name, long = max(texts.items(), key=lambda item: len(item[1]))

@@ -98,19 +98,16 @@ def _own(hosts: Sequence[str], name: str, context: Context) -> list[str]:
         return list(hosts)
     if same := [host for host in hosts if host.lower() == name.lower()]:
         return same
-    named = [host for host in hosts if not net.is_address(host)]
-    if same := [host for host in named if _short(host) == _short(name)]:
+    if same := [host for host in hosts if not net.is_address(host) and _short(host) == _short(name)]:
         return same
     own = {net.canonical(address.partition("%")[0]) for address in context.own_addresses()}
-    if same := [host for host in hosts if net.is_address(host) and net.canonical(host) in own]:
-        return same
-    return [host for host in named if any(net.canonical(a) in own for a in _addresses(host, context))]
+    return [host for host in hosts if any(a in own or net.is_loopback(a) for a in _addresses(host, context))]
 
 
-def _addresses(name: str, context: Context) -> Sequence[str]:
-    """Return the addresses of a host; loopback, which a name may have on its own machine (127.0.1.1), is its own."""
+def _addresses(host: str, context: Context) -> Sequence[str]:
+    """Return the addresses of an entry; one of loopback is its own machine's (Debian's 127.0.1.1)."""
     try:
-        return [address.partition("%")[0] for address in context.resolve(name)]
+        return [net.canonical(a.partition("%")[0]) for a in ([host] if net.is_address(host) else context.resolve(host))]
     except (OSError, UnicodeError):
         return []
 

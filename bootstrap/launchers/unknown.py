@@ -40,13 +40,11 @@ def seen(host: Host) -> list[str]:
 
 def note(host: Host) -> str:
     """Return what to log on a node that takes itself for the only one although something says where it runs."""
-    if host.get("KUBERNETES_SERVICE_HOST"):
-        return f"no JOB_COMPLETION_INDEX or the like in this pod: it counts as the only node; for several: {_BY_HAND}"
-    if variables := seen(host):
-        return (
-            f"no launcher matches {', '.join(variables)}: this machine counts as the only node; for several: {_BY_HAND}"
-        )
-    return ""
+    variables, in_pod = ", ".join(seen(host)), host.get("KUBERNETES_SERVICE_HOST")
+    if not variables and not in_pod:
+        return ""
+    what = f"no launcher matches {variables}" if variables else "no JOB_COMPLETION_INDEX or the like in this pod"
+    return f"{what}: this {'pod' if in_pod else 'machine'} counts as the only node; for several: {_BY_HAND}"
 
 
 def refuse_several(host: Host) -> None:
