@@ -83,6 +83,17 @@ def test_a_workload_is_looked_for_as_a_shell_does(site: Site) -> None:
     assert node.wait() == 6, node.err
 
 
+def test_sagemaker_starts_the_image_with_the_name_of_its_program(site: Site) -> None:
+    program = site.folder / "train"
+    program.write_text("#!/bin/sh\necho trained\nexit 5\n")
+    program.chmod(0o755)
+    node = site.run("train", env={"PATH": f"{site.folder}:/usr/bin:/bin"})
+    assert (node.wait(), node.out) == (5, "trained\n"), node.err
+    node = site.run("train", "--epochs=3")
+    assert node.wait() == 64
+    assert "put the workload after --: ray-bootstrap -- train --epochs=3" in node.err
+
+
 def test_the_workloads_streams_are_its_own(site: Site) -> None:
     node = site.run("--", "sh", "-c", "cat; echo oops >&2", stdin=-1)
     assert node.process.stdin is not None

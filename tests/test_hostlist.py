@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from agents import FAKE_RAY
+from cluster import AGENT, Agents, nothing_left
 
 from bootstrap.errors import IdentityError
 from bootstrap.files import claim
@@ -191,3 +193,24 @@ def test_an_agent_that_is_killed_leaves_no_claim(site: Site) -> None:
     os.kill(node.agent, signal.SIGKILL)
     assert node.wait() == 137
     assert not claim_of(site.run_id).exists()
+
+
+@pytest.mark.hosts
+@pytest.mark.timeout(60)
+def test_the_same_command_on_each_host_of_a_list(make_hosts: Any) -> None:
+    """As a loop with ssh starts it, here with the worker first, and twice on its host."""
+    hosts = make_hosts(2)
+    (hosts.shared / "hosts").write_text("".join(f"{host.ip} slots=8\n" for host in hosts))
+    (hosts.shared / "cluster").mkdir()
+    fake = {"PYTHONPATH": str(FAKE_RAY), "FAKE_RAY_CLUSTER": "/shared/cluster", "FAKE_RAY_RECORD": "/tmp/home-record"}
+    options = ["--hostfile=/shared/hosts", "--run-id=ssh", "--num-cpus=1"]
+    argv = [*AGENT, *options, "--", "sh", "-c", "exit 3"]
+    agents = Agents([hosts[1], hosts[1]], [hosts[1].popen(argv, env=fake)])
+    agents.says(0, "is worker, rank 1 of 2, of run 'ssh' (launcher hostfile; rank: ")
+    agents.processes.append(hosts[1].popen(argv, env=fake))
+    assert agents.wait([1]) == [65]
+    assert "is on node-1: expected one on each node" in agents.err(1)
+    assert "fix: start one process on each host of --hostfile" in agents.err(1)
+    head = Agents([hosts[0]], [hosts[0].popen(argv, env=fake)])
+    assert (head.wait(), agents.wait([0])) == ([3], [3])
+    nothing_left(hosts, shared=False)  # where the list lies
