@@ -121,14 +121,20 @@ def _misplaced(command: str, switches: Collection[str], workload: Sequence[str])
             yield f"check --run with {what}: it prints a table, and runs nothing; leave {what} out"
 
 
-def _main(argv: list[str]) -> int:
+def _split(argv: list[str]) -> tuple[str, list[str], list[str], list[str]]:
+    """Return the command, its arguments, the workload, and what is wrong with these two."""
+    command = argv.pop(0) if argv and argv[0] in _COMMANDS else "run"
     if argv == ["train"]:  # from SageMaker: the program of that name in the image
         argv.insert(0, "--")
-    command = argv.pop(0) if argv and argv[0] in _COMMANDS else "run"
-    ours, workload = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    omitted = "a shell" if command == "exec" else "a cluster that stays up"
-    no_workload = [f"no {'command' if command == 'exec' else 'workload'} after --; omit -- for {omitted}"]
-    faults = no_workload if "--" in argv and not workload else []
+    if "--" not in argv:
+        return command, argv, [], []
+    ours, workload = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
+    what, omitted = ("command", "a shell") if command == "exec" else ("workload", "a cluster that stays up")
+    return command, ours, workload, [] if workload else [f"no {what} after --; omit -- for {omitted}"]
+
+
+def _main(argv: list[str]) -> int:
+    command, ours, workload, faults = _split(argv)
     if "--version" in ours:
         with _printed():
             print(f"ray-bootstrap {__version__}")

@@ -146,7 +146,18 @@ def test_a_row_says_who_this_node_is(
     assert {"rank", "size", "role", "run_id", "attempt", "rendezvous", "launcher"} <= set(identity.sources)
 
 
-REQUEUE = {"lepton", "kubeflow-trainer", "jobset", "leaderworkerset", "kubernetes", "slurm", "pytorchjob"}
+REQUEUE = {
+    "lepton",
+    "determined",
+    "pbs",
+    "pals",
+    "kubeflow-trainer",
+    "jobset",
+    "leaderworkerset",
+    "kubernetes",
+    "slurm",
+    "pytorchjob",
+}
 
 
 def test_the_rows_that_start_a_lost_run_anew() -> None:
@@ -250,7 +261,7 @@ def test_a_jobset_counts_over_all_its_jobs(tmp_path: Path, extra: dict[str, str]
     identity, notes = who(JOBSET | extra, asked(nodes=nodes), hostname="js-w-2-1", root=root)
     assert (identity.launcher, identity.rank, identity.run_id, identity.attempt) == ("jobset", rank, "jobset-u-1", 2)
     assert identity.head_hints == ("js-w-0-0.js.ns.svc.cluster.local",)
-    assert notes == ["launcher jobset; also matches kubernetes; --launcher=NAME overrides"]
+    assert notes == []
 
 
 def test_a_jobsets_coordinator_is_the_head_if_the_manifest_names_it(tmp_path: Path) -> None:

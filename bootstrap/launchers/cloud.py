@@ -1,15 +1,13 @@
 """Clouds and managed platforms that start the same container on each of a run's machines."""
 
-import json
 import re
 from functools import partial
-from typing import Any
 
 from bootstrap.errors import IdentityError
 from bootstrap.launchers import hostlist
+from bootstrap.launchers.document import read_json, unexpected
 from bootstrap.launchers.row import Context, Facts, Launcher
 
-SAGEMAKER = "/opt/ml/input/config/resourceconfig.json"
 DETERMINED = "/run/determined/info/rendezvous.json"
 
 
@@ -32,21 +30,6 @@ def volcengine(_found: Facts, context: Context) -> Facts:
     return {}
 
 
-def sagemaker(_found: Facts, context: Context) -> Facts:
-    """Derive this node's place among the hosts of the training job: ``algo-1`` is the head, ``algo-10`` comes last.
-
-    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
-
-    :raises IdentityError: if the file is not what is documented.
-    """
-    config = _json(context.host.read(SAGEMAKER), SAGEMAKER)
-    hosts, own = config.get("hosts"), config.get("current_host")
-    if not isinstance(hosts, list) or own not in hosts:
-        raise _unexpected(SAGEMAKER, f"hosts={hosts!r}, current_host={own!r}", "a list of names with this host's")
-    names = hostlist.by_number(map(str, hosts))
-    return hostlist.place(names, SAGEMAKER, context, own=str(own))
-
-
 def vertex(_found: Facts, context: Context) -> Facts:
     """Derive rank, size, head and hosts from CLUSTER_SPEC: worker pool 0, whose one replica is the head, then pool 1.
 
@@ -54,7 +37,7 @@ def vertex(_found: Facts, context: Context) -> Facts:
 
     :raises IdentityError: in pools 2 and 3, parameter servers and evaluators, and if it is not what is documented.
     """
-    spec = _json(context.host.get("CLUSTER_SPEC"), "CLUSTER_SPEC")
+    spec = read_json(context.host.get("CLUSTER_SPEC"), "CLUSTER_SPEC")
     try:
         pools = {pool: [re.sub(":[0-9]+$", "", each) for each in hosts] for pool, hosts in spec["cluster"].items()}
         task, index = str(spec["task"]["type"]), int(spec["task"]["index"])
@@ -63,7 +46,7 @@ def vertex(_found: Facts, context: Context) -> Facts:
         ]
         names = [pools[pool][number] for pool, number in ranks]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unexpected("CLUSTER_SPEC", f"{type(error).__name__}: {error}", "cluster and task") from None
+        raise unexpected("CLUSTER_SPEC", f"{type(error).__name__}: {error}", "cluster and task") from None
     if (task, index) not in ranks:
         raise IdentityError(
             f"CLUSTER_SPEC: {task} {index} is neither in workerpool0 nor in workerpool1",
@@ -74,29 +57,6 @@ def vertex(_found: Facts, context: Context) -> Facts:
     return {"rank": rank, **named, **hostlist.by_rank(names, "CLUSTER_SPEC")}
 
 
-def aws_batch(found: Facts, context: Context) -> Facts:
-    """Derive the rank counted from the main node, which need not be the first, and the job's id without the node's.
-
-    The main node has to be the head: the job ends when its container does.
-
-    Source: https://docs.aws.amazon.com/batch/latest/userguide/mnp-env-vars.html
-    """
-    get = context.host.get
-    job = (get("AWS_BATCH_JOB_ID") or "").partition("#")[0]
-    facts: Facts = {"run_id": (f"aws-batch-{job}", "AWS_BATCH_JOB_ID")} if job else {}
-    index, main, size = (get(f"AWS_BATCH_JOB_{name}") or "" for name in ("NODE_INDEX", "MAIN_NODE_INDEX", "NUM_NODES"))
-    if all(map(str.isdecimal, (index, main, size))) and int(main) < int(size) and int(index) < int(size):
-        rank = (int(index) - int(main)) % int(size)
-        facts["rank"] = (str(rank), f"AWS_BATCH_JOB_NODE_INDEX={index}, main node {main}")
-    elif "rank" in found and context.settings.rank is None:
-        raise IdentityError(
-            f"AWS_BATCH_JOB_NODE_INDEX={index!r}, AWS_BATCH_JOB_MAIN_NODE_INDEX={main!r} and"
-            f" AWS_BATCH_JOB_NUM_NODES={size!r}: expected three numbers, the first two below the third",
-            hint="--rank=N and --nodes=N; or a multi-node parallel job",
-        )
-    return facts
-
-
 def determined(_found: Facts, context: Context) -> Facts:
     """Derive rank, size, head and hosts from the file that Determined writes into each container.
 
@@ -104,27 +64,13 @@ def determined(_found: Facts, context: Context) -> Facts:
 
     :raises IdentityError: if the file is not what that writes.
     """
-    info = _json(context.host.read(DETERMINED), DETERMINED)
+    info = read_json(context.host.read(DETERMINED), DETERMINED)
     rank, hosts = info.get("container_rank"), info.get("container_addrs")
     if not isinstance(rank, int) or not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
         what = f"container_rank={rank!r}, container_addrs={hosts!r}"
-        raise _unexpected(DETERMINED, what, "a number and a list of addresses")
+        raise unexpected(DETERMINED, what, "a number and a list of addresses")
     facts = {"rank": (str(rank), DETERMINED), "size": (str(len(hosts)), DETERMINED)}
     return {**facts, **hostlist.by_rank(hosts, DETERMINED)}
-
-
-def _json(text: str | None, source: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text or "")
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise _unexpected(source, repr((text or "")[:60]), "a JSON object")
-    return content
-
-
-def _unexpected(source: str, what: str, expected: str) -> IdentityError:
-    return IdentityError(f"{source}: {what}: expected {expected}", hint="--rank=N and --nodes=N on each node")
 
 
 ROWS: tuple[Launcher, ...] = (
@@ -187,27 +133,7 @@ ROWS: tuple[Launcher, ...] = (
         derive=volcengine,
         look="see the log of worker {ranks} in the task's page",
     ),
-    Launcher(
-        "sagemaker",
-        file=SAGEMAKER,
-        built_on=("openmpi", "torchrun", "torch-env"),
-        run_name=("sagemaker-{TRAINING_JOB_NAME}",),
-        local_rank=("OMPI_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK"),
-        local_size=("OMPI_COMM_WORLD_LOCAL_SIZE",),
-        derive=sagemaker,
-        look="see the CloudWatch streams {TRAINING_JOB_NAME}/algo-N of /aws/sagemaker/TrainingJobs",
-    ),
     Launcher("vertex", any_of=("CLUSTER_SPEC",), run_id=("vertex-{CLOUD_ML_JOB_ID}",), derive=vertex),
-    Launcher(
-        "aws-batch",
-        any_of=("AWS_BATCH_JOB_NODE_INDEX",),
-        rank=("AWS_BATCH_JOB_NODE_INDEX",),
-        size=("AWS_BATCH_JOB_NUM_NODES",),
-        head=("AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS",),  # not set on the main node
-        attempt=("AWS_BATCH_JOB_ATTEMPT",),  # from 1
-        derive=aws_batch,
-        look="aws batch describe-jobs --jobs '{AWS_BATCH_JOB_ID}'",
-    ),
     # Its MPI distribution, or none; with its PyTorch distribution there is NODE_RANK.
     Launcher(
         "azureml",
@@ -228,6 +154,8 @@ ROWS: tuple[Launcher, ...] = (
         file=DETERMINED,
         run_id=("determined-{DET_ALLOCATION_ID}",),
         attempt=("DET_TRIAL_RUN_ID",),
+        built_on=("kubernetes", "slurm", "pbs"),
+        requeues=True,  # max_restarts, 5 by default
         derive=determined,
         look="det task logs {DET_TASK_ID}",
     ),

@@ -92,6 +92,17 @@ def place(names: Sequence[str], source: str, context: Context, own: str | None =
     return {**facts, "rank": (str(hosts.index(found[0])), f"{found[0]} in {source}")}
 
 
+def same_place(found: Facts, place: Facts, source: str) -> Facts:
+    """Return the place in the job's list, if the launcher, which may use a part of it, gave this node the same."""
+    if any(found.get(word, place[word])[0] != place[word][0] for word in ("rank", "size")):
+        said = ", ".join(f"{found[word][1]}={found[word][0]}" for word in ("rank", "size") if word in found)
+        raise IdentityError(
+            f"{said}, but in {source} this node is number {place['rank'][0]} of {place['size'][0]}: not on all hosts?",
+            hint="--hostfile=FILE with the hosts that were started; or --nodes=N with --shared-dir=DIR",
+        )
+    return place
+
+
 def _own(hosts: Sequence[str], name: str, context: Context) -> list[str]:
     """Return the entries that are this node: by its name if one has it, else by its addresses."""
     if len(hosts) == 1 and net.is_loopback(hosts[0]):

@@ -106,6 +106,7 @@ ROWS: tuple[Launcher, ...] = (
     Launcher(
         "kubeflow-trainer",
         any_of=("PET_NODE_RANK", "PET_NNODES"),
+        built_on=("jobset", "kubernetes"),
         rank=("PET_NODE_RANK",),
         size=("PET_NNODES",),
         head=("PET_MASTER_ADDR", "PET_RDZV_ENDPOINT"),
@@ -124,6 +125,7 @@ ROWS: tuple[Launcher, ...] = (
         "jobset",
         any_of=("JOBSET_NAME", "JOBSET_UID", "JOBSET_RESTART_ATTEMPT", "JOBSET_COORDINATOR", "JOBSET_JOB_GLOBAL_INDEX"),
         all_of=("JOB_COMPLETION_INDEX",),
+        built_on=("kubernetes",),
         rank=("JOB_COMPLETION_INDEX",),
         head=("JOBSET_COORDINATOR",),
         attempt=("JOBSET_RESTART_ATTEMPT",),

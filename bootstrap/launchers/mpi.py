@@ -2,10 +2,14 @@
 
 from bootstrap.launchers.row import JOBS, Launcher
 
+_BATCH = ("slurm", "lsf", "pbs", "gridengine", "oar")
+"""The batch systems in whose jobs mpirun is called."""
+
 ROWS: tuple[Launcher, ...] = (
     Launcher(
         "openmpi",
         any_of=("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        built_on=_BATCH,
         rank=("OMPI_COMM_WORLD_RANK",),
         size=("OMPI_COMM_WORLD_SIZE",),
         run_id=("openmpi-{PMIX_NAMESPACE}", "openmpi-{OMPI_MCA_ess_base_jobid}"),
@@ -19,7 +23,7 @@ ROWS: tuple[Launcher, ...] = (
     Launcher(
         "mvapich",
         any_of=("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
-        built_on=("hydra",),
+        built_on=("hydra", *_BATCH),
         rank=("MV2_COMM_WORLD_RANK",),
         size=("MV2_COMM_WORLD_SIZE",),
         run_name=JOBS,
@@ -35,6 +39,7 @@ ROWS: tuple[Launcher, ...] = (
     Launcher(
         "hydra",
         any_of=("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+        built_on=_BATCH,
         rank=("PMI_RANK",),
         size=("PMI_SIZE",),
         run_name=JOBS,

@@ -6,15 +6,19 @@ inherit its variables (SLURM_NODEID), which number other nodes than the ranks do
 export them for their programs, too.
 """
 
-from bootstrap.launchers import batch, cloud, kubernetes, mpi, options, pytorch
+from bootstrap.launchers import aws, batch, cloud, kubernetes, lsf, mpi, options, pbs, pytorch, slurm
 from bootstrap.launchers.row import Launcher
 
 LAUNCHERS: tuple[Launcher, ...] = (
     *options.FIRST,
     *cloud.ROWS,
+    *aws.ROWS,
     *kubernetes.ROWS,
     *mpi.ROWS,
     *batch.ROWS,
+    *pbs.ROWS,
+    *slurm.ROWS,
+    *lsf.ROWS,
     *pytorch.ROWS,
     *options.LAST,
 )
