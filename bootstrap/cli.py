@@ -33,11 +33,7 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "detect": ("reports", "detect", "print this node's role, address and resources with their sources; change nothing"),
     "check": ("reports", "check", "run the preflight checks only; with --run on all nodes, and probes between them"),
     "status": ("reports", "status", "print what this node's agent is doing; exit with status 0 if it is ready"),
-    "exec": (
-        "within",
-        "execute",
-        "run the command after --, or a shell, with the variables to use this user's run here",
-    ),
+    "exec": ("within", "execute", "run the command after --, or a shell, with the variables of this user's run here"),
     "kuberay": ("kuberay", "hand_over", "in a KubeRay pod: check this node, then hand over to KubeRay"),
 }
 """Name → module in :mod:`bootstrap.commands`, function, meaning."""
@@ -162,12 +158,9 @@ def _main(argv: list[str]) -> int:
     if os.getpid() != 1:  # which would lose them; kuberay looks for them once it is done
         signals.restore(host)
     module, function, _ = _COMMANDS[command]
+    report = getattr(importlib.import_module(f"bootstrap.commands.{module}"), function)
     with _printed():
-        return int(
-            getattr(importlib.import_module(f"bootstrap.commands.{module}"), function)(
-                asked, host, "as_json" in switches
-            )
-        )
+        return int(report(asked, host, "as_json" in switches))
 
 
 @contextlib.contextmanager
