@@ -46,31 +46,48 @@ def identify(
     :raises IdentityError: if rank, size, role or run id is missing, out of range or contradicts another.
     """
     row, source, notes = _choose(settings, host)
-    found = _facts(row, Context(settings, host, own_addresses, resolve))
     _refuse_second_process(row, host)
+    found = _facts(row, Context(settings, host, own_addresses, resolve))
     _refuse_half(row, found, settings)
-    rank, size = _number(found, "rank", 0), _number(found, "size", 1)
-    role = _role(found, rank)
-    _refuse_misfit(row, found, settings, rank, size)
+    identity, repeated = _identity(row, found, settings)
+    _refuse_misfit(row, found, settings, identity.rank, identity.size)
+    if "head" in found:
+        notes += _note_loopback(*found["head"], identity.role)
+    notes += [*repeated, *([found["note"][0]] if "note" in found else [])]
+    return replace(identity, sources={**identity.sources, "launcher": source}), notes
+
+
+def _identity(row: Launcher, found: Facts, settings: Settings) -> tuple[NodeIdentity, list[str]]:
+    """Return the identity that these facts make, and a note if the next run may have the same id."""
+    rank = _number(found, "rank", 0)
     rendezvous = _rendezvous(row, settings)
-    run_id, note = _run_id(row, found, rendezvous[0])
-    hints = tuple(found[word][0] for word in ("head",) if word in found)
-    heads = [static.host_of(hint, found["head"][1]) for hint in hints]
-    if role is Role.WORKER and any(map(net.is_loopback, heads)):
-        notes.append(f"{found['head'][1]}={hints[0]} on a worker: it looks for the head on its own machine")
-    sources = {word: fact[1] for word, fact in found.items() if word in _OPTIONS}
-    sources |= {"launcher": source, "role": sources.get("role", f"rank {rank}"), "run_id": run_id[1]}
+    run_id, repeated = _run_id(row, found, rendezvous[0])
     isolation = _isolation_timeout(row, settings)
-    sources |= {"rendezvous": rendezvous[1], "attempt": sources.get("attempt", "not given")}
-    sources |= {"isolation_timeout": isolation[1]}
-    identity = NodeIdentity(row.name, role, rank, size, run_id[0], _number(found, "attempt", 0) or 0)
-    identity = replace(
-        identity, rendezvous=rendezvous[0], isolation_timeout=isolation[0], head_hints=hints, sources=sources
-    )
-    replaced = settings.replaced_nodes or row.replaced_nodes
-    one_process = row.local_hint if "listed" in found else ""
-    identity = replace(identity, replaced_nodes=replaced, hosts=_hosts(found, settings, size), one_process=one_process)
-    return identity, [*notes, *note, *([found["note"][0]] if "note" in found else [])]
+    sources = {word: fact[1] for word, fact in found.items() if word in _OPTIONS}
+    sources = {"role": f"rank {rank}", "attempt": "not given", **sources}
+    size = _number(found, "size", 1)
+    return NodeIdentity(
+        launcher=row.name,
+        role=_role(found, rank),
+        rank=rank,
+        size=size,
+        run_id=run_id[0],
+        attempt=_number(found, "attempt", 0) or 0,
+        rendezvous=rendezvous[0],
+        head_hints=(found["head"][0],) if "head" in found else (),
+        sources={**sources, "run_id": run_id[1], "rendezvous": rendezvous[1], "isolation_timeout": isolation[1]},
+        isolation_timeout=isolation[0],
+        replaced_nodes=settings.replaced_nodes or row.replaced_nodes,
+        hosts=_hosts(found, settings, size),
+        one_process=row.local_hint if "listed" in found else "",
+    ), repeated
+
+
+def _note_loopback(head: str, source: str, role: Role) -> list[str]:
+    """Return a note if a worker is to look for the head on its own machine. :raises IdentityError: if it is no host."""
+    if not net.is_loopback(static.host_of(head, source)) or role is Role.HEAD:
+        return []
+    return [f"{source}={head} on a worker: it looks for the head on its own machine"]
 
 
 def _choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
