@@ -411,4 +411,4 @@ def test_a_name_server_that_hangs_holds_up_no_command(site: Site, command: str) 
     args = ["--address=head.example", "--min-nodes=2"]
     node = site.run(command, *args, env=preloaded(site, RESOLVER_THAT_HANGS))
     assert node.wait() == 65
-    assert "finding out who this node is timed out after 0.5 s: a name server hangs" in node.err
+    assert "finding out who this node is timed out after 0.5 s: a name server or a file system hangs" in node.err

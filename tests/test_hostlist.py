@@ -185,9 +185,8 @@ def test_a_second_process_on_the_node_is_refused_and_the_first_goes_on(site: Sit
 
 
 def test_an_agent_that_is_killed_leaves_no_claim(site: Site) -> None:
-    hosts = site.folder / "hosts"
-    hosts.write_text(f"{socket.gethostname()}\n")
-    node = site.run(f"--hostfile={hosts}", "--", "sleep", "600")
+    (site.folder / "hosts").write_text(f"{socket.gethostname()}\n")
+    node = site.run("--hostfile=../hosts", "--", "sleep", "600")
     node.is_in("running")
     assert claim_of(site.run_id).exists()
     os.kill(node.agent, signal.SIGKILL)

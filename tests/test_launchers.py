@@ -379,6 +379,7 @@ ERRORS = [  # environment, options, what the message quotes, what the hint says
     ({}, {"launcher": "slurms"}, ("'slurms'",), "leaderworkerset"),
     ({}, {"launcher": "slurm"}, ("SLURM_JOB_ID",), "--launcher=auto"),
     (PYTORCHJOB | {"LOCAL_RANK": "0"}, {"launcher": "pytorchjob"}, ("none of", "LOCAL_RANK"), "--launcher=auto"),
+    ({}, {"launcher": "hostfile"}, ("needs the list",), "--hostfile=FILE"),
     ({}, {"launcher": "address"}, ("head's address",), "--head-address"),
     ({}, {"launcher": "local", "nodes": 2}, ("one node",), "--launcher=explicit"),
     ({}, {"head_address": "127.0.0.1:6379", "nodes": 2}, ("127.0.0.1", "2 nodes"), "--head-address"),

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Collection
+from pathlib import Path
 
 from bootstrap import net
 from bootstrap.errors import IdentityError
@@ -20,7 +21,9 @@ def explicit(_found: Facts, _context: Context) -> Facts:
 def hostfile(found: Facts, context: Context) -> Facts:
     """Derive this node's place in ``--hostfile``. :raises IdentityError: if the file cannot be read."""
     path = context.settings.hostfile
-    hosts = hostlist.in_file(path, context.host)
+    if path is None:
+        raise IdentityError("--launcher=hostfile needs the list", hint="--hostfile=FILE, on all nodes")
+    hosts = hostlist.in_file(str(Path(path).absolute()), context.host)
     if hosts is None:
         raise IdentityError(
             f"--hostfile={path}: no such file, or it cannot be read",

@@ -36,7 +36,7 @@ def identify(settings: Settings, host: Host) -> tuple[NodeIdentity, list[str]]:
     :raises IdentityError: if that is not clear, or a name server hangs.
     """
     hangs = IdentityError(
-        f"finding out who this node is timed out after {timeouts.IDENTIFY_S:g} s: a name server hangs",
+        f"finding out who this node is timed out after {timeouts.IDENTIFY_S:g} s: a name server or a file system hangs",
         hint="--head-address=ADDRESS instead of a name, or --rank and --nodes",
     )
     return _in_time(timeouts.IDENTIFY_S, lambda: launchers.identify(settings, host), hangs)
