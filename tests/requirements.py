@@ -101,6 +101,8 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "faketime": Requirement(_program("faketime"), "apt-get install faketime"),
     "namespaces": Requirement(_namespaces_and_bridge, "in a container: docker run --privileged"),
     "cc": Requirement(_program("cc"), "a C compiler: apt-get install gcc libc6-dev"),
+    "openmpi": Requirement(_program("mpirun.openmpi"), "apt-get install openmpi-bin"),
+    "mpich": Requirement(_program("mpiexec.hydra"), "apt-get install mpich"),
     "munge": Requirement(_program("munged"), "apt-get install munge"),
     "slurm": Requirement(_slurm, "apt-get install slurmctld slurmd slurm-client munge"),
     "freezer": Requirement(_freezer, "a kernel with the freezer of cgroups v1 (CONFIG_CGROUP_FREEZER)"),

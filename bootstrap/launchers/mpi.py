@@ -17,7 +17,7 @@ ROWS: tuple[Launcher, ...] = (
         local_size=("OMPI_COMM_WORLD_LOCAL_SIZE",),
         rendezvous="file",
         replaced_nodes="none",
-        local_hint="mpirun --map-by ppr:1:node ray-bootstrap ...",
+        local_hint="mpirun --map-by ppr:1:node --bind-to none ray-bootstrap ...",
         look="see the output of mpirun (with --tag-output each line has its rank) for rank {ranks}",
     ),
     Launcher(
