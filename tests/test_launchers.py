@@ -37,6 +37,7 @@ BATCH = {
     "SLURM_JOB_NUM_NODES": "4",
     "SLURM_JOB_NODELIST": "gpu[001-004]",
 }
+CRAY = {"PALS_NODEID": "1", "PALS_RANKID": "1", "PALS_LOCAL_RANKID": "0", "PALS_APID": "42.0", "PMI_SIZE": "3"}
 LWS = {"LWS_WORKER_INDEX": "1", "LWS_GROUP_SIZE": "4", "LWS_LEADER_ADDRESS": "lws-0.lws.ns"}
 TRAINER = {
     "PET_NODE_RANK": "2",
@@ -116,6 +117,7 @@ def pod(tmp_path: Path, hosts: str = POD_HOSTS) -> Path:
 WORKERS = [  # launcher, environment, (rank, size, head, run id, attempt, rendezvous), source of the rank
     ("slurm", SLURM, (1, 3, ("gpu002",), "slurm-42.0", 0, "slurm"), "SLURM_NODEID"),
     ("slurm", SLURM | {"SLURM_RESTART_COUNT": "2"}, (1, 3, ("gpu002",), "slurm-42.0", 2, "slurm"), "SLURM_NODEID"),
+    ("slurm", SLURM | CRAY, (1, 3, ("gpu002",), "slurm-42.0", 0, "slurm"), "SLURM_NODEID"),
     ("leaderworkerset", LWS, (1, 4, ("lws-0.lws.ns",), "lws-lws-0.lws.ns", 0, "dns"), "LWS_WORKER_INDEX"),
     ("kubeflow-trainer", TRAINER, (2, 4, ("t-node-0-0.t",), "kubeflow-t-node-0-0.t", 0, "dns"), "PET_NODE_RANK"),
     ("openmpi", OMPI, (1, 2, (), "openmpi-prterun-a-7@1", 0, "file"), "OMPI_COMM_WORLD_RANK"),

@@ -54,6 +54,7 @@ ROWS: tuple[Launcher, ...] = (
     Launcher(
         "pals",
         any_of=("PALS_NODEID", "PALS_RANKID"),
+        none_of=("SLURM_STEP_ID",),  # srun --mpi=cray_shasta sets them, too (mpi_cray_shasta.c)
         built_on=("hydra", "pbs"),
         rank=("PALS_NODEID",),
         size=("PMI_SIZE",),
