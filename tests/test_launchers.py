@@ -55,6 +55,7 @@ OMPI = {
     "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
     "PMIX_NAMESPACE": "prterun-a-7@1",
 }
+JSRUN = {"LSB_JOBID": "7", "JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "2", "JSM_NAMESPACE_LOCAL_RANK": "0"}
 SKY = {
     "SKYPILOT_NODE_RANK": "1",
     "SKYPILOT_NUM_NODES": "2",
@@ -122,6 +123,7 @@ WORKERS = [  # launcher, environment, (rank, size, head, run id, attempt, rendez
     ("kubeflow-trainer", TRAINER, (2, 4, ("t-node-0-0.t",), "kubeflow-t-node-0-0.t", 0, "dns"), "PET_NODE_RANK"),
     ("openmpi", OMPI, (1, 2, (), "openmpi-prterun-a-7@1", 0, "file"), "OMPI_COMM_WORLD_RANK"),
     ("openmpi", SLURM | OMPI, (1, 2, (), "openmpi-prterun-a-7@1", 0, "file"), "OMPI_COMM_WORLD_RANK"),
+    ("jsrun", OMPI | JSRUN, (1, 2, (), "lsf-7", 0, "static"), "JSM_NAMESPACE_RANK"),
     ("skypilot", SKY, (1, 2, ("10.0.0.4",), "sky-2026-x", 0, "static"), "SKYPILOT_NODE_RANK"),
     ("torchrun", TORCHRUN, (1, 2, ("10.0.0.9",), "torchrun-none-10.0.0.9-29500", 3, "static"), "GROUP_RANK"),
     (

@@ -9,6 +9,7 @@ ROWS: tuple[Launcher, ...] = (
     Launcher(
         "openmpi",
         any_of=("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        none_of=("JSM_NAMESPACE_RANK",),  # jsrun sets them for its Open MPI (Spectrum MPI)
         built_on=_BATCH,
         rank=("OMPI_COMM_WORLD_RANK",),
         size=("OMPI_COMM_WORLD_SIZE",),
