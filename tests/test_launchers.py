@@ -48,13 +48,16 @@ TRAINER = {
     "JOB_COMPLETION_INDEX": "2",
 }
 JOBSET = {"JOBSET_NAME": "js", "JOBSET_UID": "u-1", "JOBSET_RESTART_ATTEMPT": "2", "JOB_COMPLETION_INDEX": "1"}
+KEY = "c1afa6c6616832a5-543e31a0497bab81"
 OMPI = {
     "OMPI_COMM_WORLD_RANK": "1",
     "OMPI_COMM_WORLD_SIZE": "2",
     "OMPI_COMM_WORLD_LOCAL_RANK": "0",
     "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
-    "PMIX_NAMESPACE": "prterun-a-7@1",
+    "OMPI_MCA_orte_precondition_transports": KEY,
+    "PMIX_NAMESPACE": "2482438145",
 }
+OMPI_5 = {**OMPI, "OMPI_MCA_orte_precondition_transports": "", "PMIX_NAMESPACE": "prterun-a-7@1"}
 JSRUN = {"LSB_JOBID": "7", "JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "2", "JSM_NAMESPACE_LOCAL_RANK": "0"}
 SKY = {
     "SKYPILOT_NODE_RANK": "1",
@@ -81,6 +84,7 @@ AWS = {
 }
 AZURE = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "AZ_BATCH_MASTER_NODE": "10.0.0.4:6000"}
 HYDRA = {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "1"}
+INTEL = {**HYDRA, "I_MPI_HYDRA_UUID": "96720000-48d7-4416-db60-060044bd646a"}
 FLUX = {"FLUX_JOB_ID": "f1", "FLUX_TASK_RANK": "1", "FLUX_JOB_NNODES": "2", "FLUX_TASK_LOCAL_ID": "0"}
 PYTORCHJOB = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "pt-master-0"}
 POD_HOSTS = "127.0.0.1\tlocalhost\n10.0.0.5\tjob-1.sub.ns.svc.cluster.local\tjob-1\n"
@@ -121,8 +125,10 @@ WORKERS = [  # launcher, environment, (rank, size, head, run id, attempt, rendez
     ("slurm", SLURM | CRAY, (1, 3, ("gpu002",), "slurm-42.0", 0, "slurm"), "SLURM_NODEID"),
     ("leaderworkerset", LWS, (1, 4, ("lws-0.lws.ns",), "lws-lws-0.lws.ns", 0, "dns"), "LWS_WORKER_INDEX"),
     ("kubeflow-trainer", TRAINER, (2, 4, ("t-node-0-0.t",), "kubeflow-t-node-0-0.t", 0, "dns"), "PET_NODE_RANK"),
-    ("openmpi", OMPI, (1, 2, (), "openmpi-prterun-a-7@1", 0, "file"), "OMPI_COMM_WORLD_RANK"),
-    ("openmpi", SLURM | OMPI, (1, 2, (), "openmpi-prterun-a-7@1", 0, "file"), "OMPI_COMM_WORLD_RANK"),
+    ("openmpi", OMPI, (1, 2, (), f"openmpi-{KEY}", 0, "file"), "OMPI_COMM_WORLD_RANK"),
+    ("openmpi", SLURM | OMPI, (1, 2, (), f"openmpi-{KEY}", 0, "file"), "OMPI_COMM_WORLD_RANK"),
+    ("openmpi", OMPI_5, (1, 2, (), "openmpi-prterun-a-7@1", 0, "file"), "OMPI_COMM_WORLD_RANK"),
+    ("hydra", INTEL, (1, 2, (), "hydra-96720000-48d7-4416-db60-060044bd646a", 0, "file"), "PMI_RANK"),
     ("jsrun", OMPI | JSRUN, (1, 2, (), "lsf-7", 0, "static"), "JSM_NAMESPACE_RANK"),
     ("skypilot", SKY, (1, 2, ("10.0.0.4",), "sky-2026-x", 0, "static"), "SKYPILOT_NODE_RANK"),
     ("torchrun", TORCHRUN, (1, 2, ("10.0.0.9",), "torchrun-none-10.0.0.9-29500", 3, "static"), "GROUP_RANK"),
@@ -230,6 +236,14 @@ def test_an_indexed_job_finds_its_head_by_its_own_line_in_etc_hosts(tmp_path: Pa
     assert any("batch.kubernetes.io/controller-uid" in note and "not unique" in note for note in notes)
 
 
+def test_an_mpirun_whose_name_repeats_says_how_to_name_the_run() -> None:
+    """Open MPI 5 names it by mpirun's host and process id alone."""
+    assert (who(OMPI)[1], who(INTEL)[1]) == ([], [])
+    (note,) = who(OMPI_5)[1]
+    assert note.startswith("run id 'openmpi-prterun-a-7@1' is not unique")
+    assert "mpirun -x RAY_BOOTSTRAP_RUN_ID=" in note
+
+
 @pytest.mark.parametrize(
     "hosts", ["127.0.0.1 localhost\n10.0.0.5 job-1\n", "", "garbage\n# 10.0.0.5 job-1.sub job-1\n"]
 )
@@ -294,7 +308,7 @@ ERRORS = [  # environment, options, what the message quotes, what the hint says
     (SLURM | {"SLURM_RESTART_COUNT": "x"}, {}, ("SLURM_RESTART_COUNT='x'",), "--attempt"),
     (OMPI | {"OMPI_COMM_WORLD_LOCAL_RANK": "1"}, {}, ("OMPI_COMM_WORLD_LOCAL_RANK=1",), "ppr:1:node"),
     (OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, {}, ("OMPI_COMM_WORLD_LOCAL_SIZE='8'",), "ppr:1:node"),
-    (OMPI | {"PMIX_NAMESPACE": ""}, {}, ("names this run",), "--run-id"),
+    (OMPI_5 | {"PMIX_NAMESPACE": ""}, {}, ("names this run",), "RAY_BOOTSTRAP_RUN_ID"),
     (TORCHRUN | {"LOCAL_RANK": "3"}, {}, ("LOCAL_RANK=3",), "--nproc-per-node=1"),
     (LWS | {"LWS_GROUP_SIZE": ""}, {}, ("LWS_WORKER_INDEX='1'", "LWS_GROUP_SIZE"), "--nodes"),
     (LWS | {"LWS_GROUP_SIZE": ""}, {"min_nodes": 2}, ("LWS_WORKER_INDEX='1'", "LWS_GROUP_SIZE"), "--nodes"),

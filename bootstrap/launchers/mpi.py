@@ -13,12 +13,16 @@ ROWS: tuple[Launcher, ...] = (
         built_on=_BATCH,
         rank=("OMPI_COMM_WORLD_RANK",),
         size=("OMPI_COMM_WORLD_SIZE",),
-        run_id=("openmpi-{PMIX_NAMESPACE}", "openmpi-{OMPI_MCA_ess_base_jobid}"),
+        # Version 4: 128 random bits. The namespace is mpirun's host and process id, in version 4 hashed to 16 bits:
+        # both repeat, in a container each time (orte/mca/plm/base/plm_base_jobid.c, and PRRTE's).
+        run_id=("openmpi-{OMPI_MCA_orte_precondition_transports}",),
+        run_name=("openmpi-{PMIX_NAMESPACE}",),
         local_rank=("OMPI_COMM_WORLD_LOCAL_RANK",),
         local_size=("OMPI_COMM_WORLD_LOCAL_SIZE",),
         rendezvous="file",
         replaced_nodes="none",
         local_hint="mpirun --map-by ppr:1:node --bind-to none ray-bootstrap ...",
+        run_id_hint="mpirun -x RAY_BOOTSTRAP_RUN_ID=$(date +%s)-$$ ... ray-bootstrap ...",
         look="see the output of mpirun (with --tag-output each line has its rank) for rank {ranks}",
     ),
     Launcher(
@@ -43,6 +47,7 @@ ROWS: tuple[Launcher, ...] = (
         built_on=_BATCH,
         rank=("PMI_RANK",),
         size=("PMI_SIZE",),
+        run_id=("hydra-{I_MPI_HYDRA_UUID}",),  # Intel MPI
         run_name=JOBS,
         local_rank=("MPI_LOCALRANKID",),
         local_size=("MPI_LOCALNRANKS",),
