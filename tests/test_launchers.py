@@ -266,20 +266,89 @@ def test_an_indexed_job_on_the_host_network_must_name_its_run() -> None:
     assert "controller-uid" in caught.value.hint
 
 
-@pytest.mark.parametrize(
-    ("extra", "nodes", "rank"),
-    [
-        ({}, 2, 1),
-        ({"JOBSET_JOB_GLOBAL_INDEX": "0", "JOBSET_GLOBAL_REPLICAS": "1"}, 2, 1),
-        ({"JOBSET_JOB_GLOBAL_INDEX": "2", "JOBSET_GLOBAL_REPLICAS": "3"}, 6, 5),
-    ],
-)
-def test_a_jobset_counts_over_all_its_jobs(tmp_path: Path, extra: dict[str, str], nodes: int, rank: int) -> None:
-    root = pod(tmp_path, "10.0.0.5 js-w-2-1.js.ns.svc.cluster.local js-w-2-1\n")
-    identity, notes = who(JOBSET | extra, asked(nodes=nodes), hostname="js-w-2-1", root=root)
-    assert (identity.launcher, identity.rank, identity.run_id, identity.attempt) == ("jobset", rank, "jobset-u-1", 2)
+ONE_JOB = {"JOBSET_JOB_GLOBAL_INDEX": "0", "JOBSET_GLOBAL_REPLICAS": "1"}
+COORDINATOR = {"JOBSET_COORDINATOR": "js-head-0-0.js"}
+
+
+def jobs_of(index: int, pods: str, jobs: int = 3) -> dict[str, str]:
+    """The variables of a pod of a JobSet of three Jobs, here a head, and workers twice."""
+    several = {"JOBSET_JOB_GLOBAL_INDEX": str(index), "JOBSET_GLOBAL_REPLICAS": str(jobs)}
+    return JOBSET | several | {"JOBSET_PODS_PER_JOB": pods}
+
+
+@pytest.mark.parametrize("extra", [{}, ONE_JOB])
+def test_a_jobset_of_one_job(tmp_path: Path, extra: dict[str, str]) -> None:
+    root = pod(tmp_path, "10.0.0.5 js-w-0-1.js.ns.svc.cluster.local js-w-0-1\n")
+    identity, notes = who(JOBSET | extra, asked(nodes=2), hostname="js-w-0-1", root=root)
+    assert (identity.launcher, identity.rank, identity.run_id, identity.attempt) == ("jobset", 1, "jobset-u-1", 2)
     assert identity.head_hints == ("js-w-0-0.js.ns.svc.cluster.local",)
     assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("env", "hostname", "rank", "size", "heads"),
+    [
+        (jobs_of(2, "2"), "js-w-2-1", 5, 6, ("js-w-0-0.js.ns.svc.cluster.local",)),
+        (jobs_of(2, "2,2,2"), "js-w-2-1", 5, 6, ("js-w-0-0.js.ns.svc.cluster.local",)),
+        (
+            jobs_of(0, "1,8,8") | {"JOB_COMPLETION_INDEX": "0"},
+            "js-head-0-0",
+            0,
+            17,
+            ("js-head-0-0.js.ns.svc.cluster.local",),
+        ),
+        (jobs_of(1, "1,8,8") | COORDINATOR, "js-w-0-1", 2, 17, ("js-head-0-0.js",)),
+        (jobs_of(2, "1, 8, 8") | COORDINATOR, "js-w-1-1", 10, 17, ("js-head-0-0.js",)),
+        # with the machine's network the name is the machine's
+        (jobs_of(1, "1,3", jobs=2) | COORDINATOR, "gpu-7", 2, 4, ("js-head-0-0.js",)),
+    ],
+)
+def test_a_jobset_counts_over_all_its_jobs(
+    tmp_path: Path, env: dict[str, str], hostname: str, rank: int, size: int, heads: tuple[str, ...]
+) -> None:
+    root = pod(tmp_path, f"10.0.0.5 {hostname}.js.ns.svc.cluster.local {hostname}\n")
+    identity, _ = who(env, hostname=hostname, root=root)
+    assert (identity.rank, identity.size, identity.head_hints) == (rank, size, heads)
+    assert identity.sources["size"] == "JOBSET_PODS_PER_JOB"
+
+
+@pytest.mark.parametrize("hostname", ["js-head-0-0", "js-w-0-1"])
+def test_a_jobset_without_its_uid_is_named_by_its_service_in_all_its_jobs(tmp_path: Path, hostname: str) -> None:
+    head = hostname.startswith("js-head")
+    env = jobs_of(0 if head else 1, "1,2", jobs=2) | {"JOB_COMPLETION_INDEX": hostname[-1]} | COORDINATOR
+    root = pod(tmp_path, f"10.0.0.5 {hostname}.js.ns.svc.cluster.local {hostname}\n")
+    identity, _ = who(env | {"JOBSET_NAME": "", "JOBSET_UID": ""}, hostname=hostname, root=root)
+    assert (identity.role is Role.HEAD, identity.run_id) == (head, "jobset-js")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"head_address": "ray-head"}, {"shared_dir": "/s"}, {"rendezvous": "file", "shared_dir": "/s"}],
+)
+def test_a_pod_of_another_replicated_job_never_guesses_the_heads_name(tmp_path: Path, options: dict[str, Any]) -> None:
+    root = pod(tmp_path, "10.0.0.5 js-w-0-1.js.ns.svc.cluster.local js-w-0-1\n")
+    env = jobs_of(1, "1,2", jobs=2)
+    with pytest.raises(IdentityError) as caught:
+        who(env, hostname="js-w-0-1", root=root)
+    assert (
+        caught.value.message == "js-w-0-1 is not of the first replicated Job, and so does not know the name of rank 0"
+    )
+    assert "--head-address=HOST; or JOBSET_COORDINATOR" in caught.value.hint
+    identity, _ = who(env, asked(**options), hostname="js-w-0-1", root=root)
+    assert (identity.rank, identity.head_hints) == (2, tuple(filter(None, [options.get("head_address")])))
+
+
+@pytest.mark.parametrize(
+    ("env", "hostname"),
+    [
+        (jobs_of(1, "2,1", jobs=2) | {"JOB_COMPLETION_INDEX": "0"}, "js-head-0-0"),  # the workers' Job comes first
+        (jobs_of(0, "2,1", jobs=2) | {"JOB_COMPLETION_INDEX": "0"}, "js-w-0-0"),
+    ],
+)
+def test_a_coordinator_of_another_rank_is_not_the_head(tmp_path: Path, env: dict[str, str], hostname: str) -> None:
+    root = pod(tmp_path, f"10.0.0.5 {hostname}.js.ns.svc.cluster.local {hostname}\n")
+    with pytest.raises(IdentityError, match="the head is js-head-0-0, and .* has rank [02]: rank 0 is the head"):
+        who(env | COORDINATOR, hostname=hostname, root=root)
 
 
 def test_a_jobsets_coordinator_is_the_head_if_the_manifest_names_it(tmp_path: Path) -> None:
@@ -319,12 +388,12 @@ ERRORS = [  # environment, options, what the message quotes, what the hint says
     (TRAINER | {"PET_MASTER_ADDR": "a b"}, {}, ("PET_MASTER_ADDR='a b'",), "--head-address"),
     ({"JOB_COMPLETION_INDEX": "0"}, {}, ("JOB_COMPLETION_INDEX='0'", "--nodes"), 'RAY_BOOTSTRAP_NODES\n    value: "2"'),
     (JOBSET | {"JOBSET_JOB_GLOBAL_INDEX": "1"}, {"nodes": 4}, ("JOBSET_GLOBAL_REPLICAS=None",), "--rank"),
-    (
-        JOBSET | {"JOBSET_JOB_GLOBAL_INDEX": "1", "JOBSET_GLOBAL_REPLICAS": "3"},
-        {"nodes": 4},
-        ("--nodes=4", "3 Jobs"),
-        "--rank",
-    ),
+    (JOBSET | {"JOBSET_PODS_PER_JOB": "1,2"}, {}, ("JOBSET_JOB_GLOBAL_INDEX=None",), "job-global-index"),
+    (jobs_of(1, ""), {"nodes": 6}, ("JOBSET_PODS_PER_JOB=None", "Job 1 of 3"), 'JOBSET_PODS_PER_JOB\n    value: "1,8"'),
+    (jobs_of(1, "1,8"), {}, ("JOBSET_PODS_PER_JOB='1,8'", "Job 1 of 3"), "the same text"),
+    (jobs_of(1, "1,8,x"), {}, ("JOBSET_PODS_PER_JOB='1,8,x'",), "the same text"),
+    (jobs_of(1, "8,1,8"), {}, ("JOB_COMPLETION_INDEX='1' in Job 1 of 3",), "in their order"),
+    (jobs_of(1, "1,8,8"), {"nodes": 4}, ("--nodes=4", "3 Jobs makes 17"), "--nodes=17"),
     (PYTORCHJOB | {"WORLD_SIZE": ""}, {}, ("RANK='1'", "WORLD_SIZE"), "--nodes"),
     (SLURM, {"role": "head"}, ("--role='head'", "SLURM_NODEID='1'"), "--rank"),
     (SLURM | {"SLURM_NODEID": "0"}, {"role": "worker"}, ("--role='worker'", "SLURM_NODEID='0'"), "--launcher=explicit"),

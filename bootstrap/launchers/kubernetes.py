@@ -6,7 +6,8 @@ from functools import partial
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.launchers import events
-from bootstrap.launchers.row import Context, Facts, Launcher
+from bootstrap.launchers.row import Context, Fact, Facts, Launcher
+from bootstrap.settings import Settings
 
 
 def pod_name(host: Host) -> tuple[str, str]:
@@ -41,43 +42,92 @@ def kubernetes(found: Facts, context: Context) -> Facts:
 
 
 def jobset(found: Facts, context: Context) -> Facts:
-    """Derive the rank across all Jobs of the set, and the first pod's name, ``<set>-<replicated job>-0-0``.
+    """Derive the rank across all Jobs of the set, how many pods these have, and the name of the first one.
 
-    Source: https://jobset.sigs.k8s.io/docs/concepts/
+    Its pods are called ``<set>-<replicated job>-<job>-<index>``. Only a pod whose Job has the same index in its own
+    replicated Job as in the set belongs to the first replicated Job, and so knows the head's name.
 
-    :raises IdentityError: if the global index or the number of Jobs is missing or impossible.
+    Sources: https://jobset.sigs.k8s.io/docs/concepts/; globalJobIndex in pkg/controllers/jobset_controller.go
+    (https://github.com/kubernetes-sigs/jobset)
+
+    :raises IdentityError: if a number is missing or impossible, or the head's name is unknown or not that of rank 0.
     """
     pod, domain = pod_name(context.host)
+    match = re.fullmatch(r"(.+)-([0-9]+)-[0-9]+", pod)
     derived: Facts = {}
-    if match := re.fullmatch(r"(.+)-[0-9]+-[0-9]+", pod):
-        guesses = {"run_name": (f"jobset-{match[1]}", f"host name {pod}"), **_peer(f"{match[1]}-0-0", domain)}
-        derived = {word: fact for word, fact in guesses.items() if word not in found}
-    job, jobs = context.host.get("JOBSET_JOB_GLOBAL_INDEX"), context.host.get("JOBSET_GLOBAL_REPLICAS")
-    if (job is None and jobs in (None, "1")) or context.settings.rank is not None or "rank" not in found:
-        return derived
-    quoted = f"JOBSET_JOB_GLOBAL_INDEX={job!r} and JOBSET_GLOBAL_REPLICAS={jobs!r}"
-    nodes = context.settings.nodes
+    if domain:
+        derived["run_name"] = (f"jobset-{domain.partition('.')[0]}", "/etc/hosts")  # the Service's name is the set's
+    if match and context.host.get("JOBSET_JOB_GLOBAL_INDEX") in (None, match[2]):
+        derived |= _peer(f"{match[1]}-0-0", domain)
+    facts = {word: fact for word, fact in derived.items() if word not in found}
+    if context.settings.rank is None:
+        facts |= _across_jobs(found["rank"], match[2] if match else "0", context)
+    if domain:
+        _refuse_other_head({**found, **facts}, pod, context.settings)
+    return facts
+
+
+def _across_jobs(own: Fact, named: str, context: Context) -> Facts:
+    """Return the rank across all Jobs of the set, and the size; nothing if there is but one Job.
+
+    :param named: the index of the Job in the pod's name.
+    """
+    get, (index, name) = context.host.get, own
+    job, jobs, pods_of = (get(f"JOBSET_{each}") for each in ("JOB_GLOBAL_INDEX", "GLOBAL_REPLICAS", "PODS_PER_JOB"))
+    if pods_of is None and (jobs == "1" or (job is None and jobs is None and named == "0")):
+        return {}
     if job is None or jobs is None or not job.isdecimal() or not jobs.isdecimal() or not int(job) < int(jobs):
         raise IdentityError(
-            f"{quoted}: expected two whole numbers, the first below the second",
+            f"JOBSET_JOB_GLOBAL_INDEX={job!r} and JOBSET_GLOBAL_REPLICAS={jobs!r} in a set of several Jobs: expected"
+            " two whole numbers, the first below the second",
             hint="set both through the downward API, from the pod's labels jobset.sigs.k8s.io/job-global-index and "
             "jobset.sigs.k8s.io/global-replicas; or --rank=N",
         )
-    if nodes is None or nodes % int(jobs) or not found["rank"][0].isdecimal():
+    listed = re.fullmatch("[0-9]{1,9}(?:, ?[0-9]{1,9})*", pods_of or "")
+    numbers = list(map(int, listed[0].split(","))) if listed else []
+    numbers *= int(jobs) if len(numbers) == 1 else 1
+    if len(numbers) != int(jobs) or not index.isdecimal() or int(index) >= numbers[int(job)]:
         raise IdentityError(
-            f"{quoted} with --nodes={nodes}: expected the same number of nodes in each of the {jobs} Jobs",
-            hint=f"--nodes=N, a multiple of {jobs}: the pods of all Jobs together; or --rank=N",
+            f"JOBSET_PODS_PER_JOB={pods_of!r}, {name}={index!r} in Job {job} of {jobs}: expected how many pods each of"
+            " the Jobs has",
+            hint=_PODS_PER_JOB,
         )
-    index, name = found["rank"]
-    rank = int(job) * (nodes // int(jobs)) + int(index)
-    return {**derived, "rank": (str(rank), f"JOBSET_JOB_GLOBAL_INDEX={job} and {name}={index}")}
+    if context.settings.nodes not in (None, sum(numbers)):
+        what = f"--nodes={context.settings.nodes}, and JOBSET_PODS_PER_JOB={pods_of!r} for {jobs} Jobs"
+        raise IdentityError(f"{what} makes {sum(numbers)}", hint=f"--nodes={sum(numbers)}, or none")
+    rank = sum(numbers[: int(job)]) + int(index)
+    where = f"JOBSET_JOB_GLOBAL_INDEX={job} of JOBSET_PODS_PER_JOB={pods_of} and {name}={index}"
+    return {"rank": (str(rank), where), "size": (str(sum(numbers)), "JOBSET_PODS_PER_JOB")}
 
 
-def _label(label: str) -> str:
+def _refuse_other_head(facts: Facts, pod: str, settings: Settings) -> None:
+    """Raise an error if the head's name is not known where nothing else leads to it, or if it has another rank."""
+    if settings.head_address or settings.shared_dir or settings.rendezvous not in ("auto", "dns"):
+        return
+    head, rank = facts.get("head", ("", ""))[0].partition(".")[0], facts.get("rank", ("", ""))[0]
+    if not head:
+        raise IdentityError(
+            f"{pod} is not of the first replicated Job, and so does not know the name of rank 0",
+            hint="--head-address=HOST; or JOBSET_COORDINATOR from the pod's label jobset.sigs.k8s.io/coordinator, with"
+            " `coordinator` in the JobSet's spec",
+        )
+    if settings.rank is None and (head == pod) is not (rank == "0"):
+        raise IdentityError(
+            f"the head is {head}, and {pod} has rank {rank}: rank 0 is the head",
+            hint="in the JobSet's spec the replicated Job of the head first, and `coordinator` with jobIndex and podIndex 0",
+        )
+
+
+def downward(path: str) -> str:
+    """Return how to set the run id from a field of the pod, such as ``metadata.labels['NAME']``."""
     return (
         "set it through the downward API:\n  env:\n  - name: RAY_BOOTSTRAP_RUN_ID\n"
-        f"    valueFrom: {{fieldRef: {{fieldPath: \"metadata.labels['{label}']\"}}}}"
+        f'    valueFrom: {{fieldRef: {{fieldPath: "{path}"}}}}'
     )
+
+
+def _label(name: str) -> str:
+    return downward(f"metadata.labels['{name}']")
 
 
 def pods(labels: str, maker: str, these: str = "") -> str:
@@ -96,6 +146,11 @@ def pods(labels: str, maker: str, these: str = "") -> str:
 
 _JOBSET_PODS = pods("jobset.sigs.k8s.io/jobset-name={name}", "jobs -l jobset.sigs.k8s.io/jobset-name={name}")
 _JOBS_EVENTS = partial(events.causes, pods="{job}-([0-9]{1,9})-[a-z0-9]*", makers="{job}")
+_PODS_PER_JOB = """\
+in the template of each Job, the same text: the completions of all Jobs in their order, or one number if they are equal
+  env:
+  - name: JOBSET_PODS_PER_JOB
+    value: "1,8\""""
 _NODES_YAML = """\
 Kubernetes sets no variable for it; --nodes=N, or in the manifest (the number in spec.completions):
   env:

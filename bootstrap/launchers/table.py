@@ -6,7 +6,7 @@ inherit its variables (SLURM_NODEID), which number other nodes than the ranks do
 export them for their programs, too.
 """
 
-from bootstrap.launchers import aws, batch, cloud, kubernetes, lsf, mpi, options, pbs, pytorch, slurm
+from bootstrap.launchers import aws, batch, cloud, kubernetes, lsf, mpi, options, pbs, pytorch, slurm, volcano
 from bootstrap.launchers.row import Launcher
 
 LAUNCHERS: tuple[Launcher, ...] = (
@@ -14,6 +14,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
     *cloud.ROWS,
     *aws.ROWS,
     *kubernetes.ROWS,
+    *volcano.ROWS,
     *mpi.ROWS,
     *batch.ROWS,
     *pbs.ROWS,
