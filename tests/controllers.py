@@ -105,6 +105,22 @@ def leaderworkerset_pods(lws: Object, hosts: Sequence[Host]) -> list[Pod]:
     ]
 
 
+def volcano_lists(job: Object, *, files: bool = False) -> dict[str, str]:
+    """What Volcano's plugin svc says of a Job: variables, or all the files that it mounts at /etc/volcano.
+
+    GenerateHosts in pkg/controllers/job/plugins/svc/svc.go, https://github.com/volcano-sh/volcano
+    """
+    found, name = {}, job["metadata"]["name"]
+    for task in job["spec"]["tasks"]:
+        its, variable = task["template"]["spec"], task["name"].replace("-", "_")
+        fixed, subdomain = its.get("hostname"), its.get("subdomain", name)
+        names = [f"{fixed or name + '-' + task['name'] + '-' + str(i)}.{subdomain}" for i in range(task["replicas"])]
+        names = names[:1] if fixed else names
+        found |= {f"VC_{variable.upper()}_HOSTS": ",".join(names), f"VC_{variable.upper()}_NUM": str(len(names))}
+        found |= {f"{variable}.host": "\n".join(names)} if files else {}
+    return found
+
+
 def headless(name: str, labels: Mapping[str, str]) -> Object:
     """The Service that the controllers of JobSet and LeaderWorkerSet make."""
     spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": dict(labels)}

@@ -114,6 +114,20 @@ def asked(tmp_path: Path) -> Iterator[Ask]:
             "vllm-0",
             {2: f'FailedCreate (StatefulSet vllm-0): create Pod failed error: pods "vllm-0-2" {QUOTA}'},
         ),
+        (
+            [
+                event("Pod", "ray-node-1", "FailedScheduling", NO_ROOM),
+                event("Pod", "ray-node-b-2", "FailedScheduling", "of another task"),
+                event("Job", "ray", "FailedCreate", f"Error creating pods: [failed to create pod ray-node-2, {QUOTA}]"),
+                event("Job", "ray", "PodGroupPending", "PodGroup default:ray unschedulable"),
+            ],
+            "volcano",
+            "ray-node-0.ray",
+            {
+                1: f"FailedScheduling (Pod ray-node-1): {NO_ROOM}",
+                None: f"FailedCreate (Job ray): Error creating pods: [failed to create pod ray-node-2, {QUOTA}]",
+            },
+        ),
     ],
 )
 def test_the_cause_of_a_rank(asked: Ask, found: Any, launcher: str, name: str, expected: dict[int | None, str]) -> None:

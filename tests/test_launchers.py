@@ -86,6 +86,20 @@ AZURE = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "AZ_BATCH_MAS
 HYDRA = {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "1"}
 INTEL = {**HYDRA, "I_MPI_HYDRA_UUID": "96720000-48d7-4416-db60-060044bd646a"}
 FLUX = {"FLUX_JOB_ID": "f1", "FLUX_TASK_RANK": "1", "FLUX_JOB_NNODES": "2", "FLUX_TASK_LOCAL_ID": "0"}
+VOLCANO = {
+    "VK_TASK_INDEX": "1",
+    "VC_TASK_INDEX": "1",
+    "VC_NODE_HOSTS": "ray-node-0.ray,ray-node-1.ray,ray-node-2.ray",
+    "VC_NODE_NUM": "3",
+}
+MODELARTS = {
+    "MA_NUM_HOSTS": "2",
+    "MA_TASK_NAME": "worker",
+    "MA_VJ_NAME": "ma-job-5bd6",
+    "VC_TASK_INDEX": "1",
+    "VC_WORKER_HOSTS": "ma-job-5bd6-worker-0.ma-job-5bd6,ma-job-5bd6-worker-1.ma-job-5bd6",
+    "VC_WORKER_NUM": "2",
+}
 PYTORCHJOB = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "pt-master-0"}
 POD_HOSTS = "127.0.0.1\tlocalhost\n10.0.0.5\tjob-1.sub.ns.svc.cluster.local\tjob-1\n"
 
@@ -138,6 +152,22 @@ WORKERS = [  # launcher, environment, (rank, size, head, run id, attempt, rendez
         (1, 2, ("h",), "torchrun-h", 0, "static"),
         "NODE_RANK",
     ),
+    ("volcano", VOLCANO, (1, 3, ("ray-node-0.ray",), "volcano-ray", 0, "dns"), "VC_TASK_INDEX"),
+    (
+        "volcano",
+        MODELARTS,
+        (1, 2, ("ma-job-5bd6-worker-0.ma-job-5bd6",), "volcano-ma-job-5bd6", 0, "dns"),
+        "VC_TASK_INDEX",
+    ),
+    # Volcano's plugin pytorch, mpirun in a pod, and Azure ML's PyTorch on Kubernetes number the nodes themselves.
+    ("pytorchjob", VOLCANO | PYTORCHJOB, (1, 3, ("pt-master-0",), "pytorchjob-pt-master-0", 0, "dns"), "RANK"),
+    ("openmpi", VOLCANO | OMPI, (1, 2, (), "openmpi-prterun-a-7@1", 0, "file"), "OMPI_COMM_WORLD_RANK"),
+    (
+        "torchrun",
+        VOLCANO | {"NODE_RANK": "1", "AZUREML_NODE_COUNT": "3", "MASTER_ADDR": "h"},
+        (1, 3, ("h",), "torchrun-h", 0, "static"),
+        "NODE_RANK",
+    ),
     ("pytorchjob", PYTORCHJOB, (1, 3, ("pt-master-0",), "pytorchjob-pt-master-0", 0, "dns"), "RANK"),
     ("torch-env", {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "h"}, (1, 2, ("h",), "torch-h", 0, "static"), "RANK"),
 ]
@@ -165,6 +195,7 @@ REQUEUE = {
     "jobset",
     "leaderworkerset",
     "kubernetes",
+    "volcano",
     "slurm",
     "pytorchjob",
 }
@@ -347,7 +378,7 @@ def test_a_pod_of_another_replicated_job_never_guesses_the_heads_name(tmp_path: 
 )
 def test_a_coordinator_of_another_rank_is_not_the_head(tmp_path: Path, env: dict[str, str], hostname: str) -> None:
     root = pod(tmp_path, f"10.0.0.5 {hostname}.js.ns.svc.cluster.local {hostname}\n")
-    with pytest.raises(IdentityError, match="the head is js-head-0-0, and .* has rank [02]: rank 0 is the head"):
+    with pytest.raises(IdentityError, match=r"the head is js-head-0-0, and .* has rank [02]: rank 0 is the head"):
         who(env | COORDINATOR, hostname=hostname, root=root)
 
 
@@ -394,6 +425,21 @@ ERRORS = [  # environment, options, what the message quotes, what the hint says
     (jobs_of(1, "1,8,x"), {}, ("JOBSET_PODS_PER_JOB='1,8,x'",), "the same text"),
     (jobs_of(1, "8,1,8"), {}, ("JOB_COMPLETION_INDEX='1' in Job 1 of 3",), "in their order"),
     (jobs_of(1, "1,8,8"), {"nodes": 4}, ("--nodes=4", "3 Jobs makes 17"), "--nodes=17"),
+    ({"VC_TASK_INDEX": "1"}, {}, ("VC_TASK_INDEX='1', but no VC_<TASK>_HOSTS",), "plugins: {env: [], svc: ["),
+    (VOLCANO | {"VC_NODE_NUM": "4"}, {}, ("has 3 names, and VC_NODE_NUM='4'",), "--rank=N"),
+    (VOLCANO | {"VC_TASK_INDEX": "3"}, {}, ("VC_TASK_INDEX='3'", "VC_NODE_HOSTS='ray-node-0.ray,"), "--rank=N"),
+    (VOLCANO | {"VC_HEAD_HOSTS": "ray-head-0.ray"}, {}, ("host name 'job-0'", "VC_HEAD_HOSTS='ray-head-0.ray'"), ""),
+    # `hostname` in the template: one name, whatever `replicas` says
+    (
+        VOLCANO | {"VC_TASK_INDEX": "0", "VC_NODE_HOSTS": "ray.ray", "VC_NODE_NUM": "1"},
+        {},
+        ("VC_NODE_HOSTS='ray.ray' is no pod's name of this task",),
+        "take `hostname` out",
+    ),
+    (MODELARTS | {"MA_NUM_HOSTS": "3"}, {}, ("MA_NUM_HOSTS='3', and VC_WORKER_HOSTS has 2 names",), "--nodes=N"),
+    (MODELARTS | {"MA_NUM_HOSTS": "1"}, {}, ("MA_NUM_HOSTS='1', and VC_WORKER_HOSTS has 2 names",), "--nodes=N"),
+    # Volcano's plugin svc without env: no index
+    (VOLCANO | {"VC_TASK_INDEX": "", "VK_TASK_INDEX": ""}, {}, ("VC_NODE_HOSTS", "several nodes"), "--hostfile"),
     (PYTORCHJOB | {"WORLD_SIZE": ""}, {}, ("RANK='1'", "WORLD_SIZE"), "--nodes"),
     (SLURM, {"role": "head"}, ("--role='head'", "SLURM_NODEID='1'"), "--rank"),
     (SLURM | {"SLURM_NODEID": "0"}, {"role": "worker"}, ("--role='worker'", "SLURM_NODEID='0'"), "--launcher=explicit"),

@@ -37,6 +37,18 @@ JOB = "batch.kubernetes.io/job-name=train"
         ),
         ("kubeflow-trainer", "x", {"PET_MASTER_ADDR": "ft-node-0-0.ft"}, [0], [], ["jobset-name=ft;"]),
         ("leaderworkerset", "x", {"LWS_LEADER_ADDRESS": "vllm-0.vllm.default"}, [2], [], ["name=vllm", "index in (2)"]),
+        (
+            "volcano",
+            "ray-node-0",
+            {"RAY_BOOTSTRAP_RUN_ID": "big-ray-0e6ac3c2-9bd3-4a51-8a30-6b0f7c1c9e55"},
+            [1],
+            [],
+            [
+                "kubectl get pods -o wide -l volcano.sh/job-name=big-ray;",
+                "kubectl describe vcjob big-ray (FailedCreate",
+            ],
+        ),
+        ("volcano", "ray-node-0", {"RAY_BOOTSTRAP_RUN_ID": "of-ones-own"}, [1], [], ["job-name=NAME;"]),
         ("pytorchjob", "x", {"MASTER_ADDR": "bert-master-0"}, [2], [], ["training.kubeflow.org/job-name=bert"]),
         (
             "slurm",

@@ -114,7 +114,7 @@ def _refuse_other_head(facts: Facts, pod: str, settings: Settings) -> None:
     if settings.rank is None and (head == pod) is not (rank == "0"):
         raise IdentityError(
             f"the head is {head}, and {pod} has rank {rank}: rank 0 is the head",
-            hint="in the JobSet's spec the replicated Job of the head first, and `coordinator` with jobIndex and podIndex 0",
+            hint="in the JobSet's spec the head's replicated Job first, `coordinator` with its jobIndex 0, podIndex 0",
         )
 
 

@@ -136,7 +136,7 @@ ROWS: tuple[Launcher, ...] = (
     Launcher(
         "volcano",
         any_of=("VC_TASK_INDEX", "VK_TASK_INDEX", "MA_NUM_HOSTS"),
-        none_of=("RANK", "NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK"),
+        none_of=("RANK", "NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_RANK"),
         rank=("VC_TASK_INDEX", "VK_TASK_INDEX"),
         size=("MA_NUM_HOSTS",),
         run_name=("volcano-{MA_VJ_NAME}",),
