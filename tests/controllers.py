@@ -1,4 +1,4 @@
-"""What the controllers of Job, JobSet and LeaderWorkerSet make of their objects: pods.
+"""What the controllers of Job, JobSet, LeaderWorkerSet and Volcano make of their objects: pods.
 
 What becomes of a Job whose pods end: :mod:`job_controller`.
 """
@@ -12,14 +12,19 @@ from typing import Any
 from hosts import Host
 from kubelet import NAMESPACE, UID, Object, Pod
 
-CRDS = {"JobSet", "LeaderWorkerSet", "RayCluster", "RayService"}
-"""Kinds of other projects: validated as a whole by :mod:`custom_kinds`, and what they hold of Kubernetes' own kinds."""
+CRDS = {"jobset.x-k8s.io", "leaderworkerset.x-k8s.io", "ray.io", "batch.volcano.sh"}
+"""Groups of other projects: validated as a whole by :mod:`custom_kinds`, and what they hold of Kubernetes' own."""
+
+
+def is_custom(thing: Object) -> bool:
+    """Not by the kind: Volcano's is called Job, too."""
+    return thing["apiVersion"].partition("/")[0] in CRDS
 
 
 def native(thing: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The object itself, or the parts of a custom one that are Kubernetes' own, as objects."""
     spec = thing.get("spec", {})
-    if thing["kind"] not in CRDS:
+    if not is_custom(thing):
         yield thing
     elif thing["kind"] == "JobSet":
         for job in spec["replicatedJobs"]:
@@ -33,7 +38,7 @@ def templates(thing: dict[str, Any]) -> list[dict[str, Any]]:
     """The pod templates of any of our kinds."""
     spec = thing.get("spec", {})
     if thing["kind"] == "Job":
-        return [spec["template"]]
+        return [task["template"] for task in spec["tasks"]] if is_custom(thing) else [spec["template"]]
     if thing["kind"] == "JobSet":
         return [job["template"]["spec"]["template"] for job in spec["replicatedJobs"]]
     if thing["kind"] == "LeaderWorkerSet":
@@ -42,6 +47,14 @@ def templates(thing: dict[str, Any]) -> list[dict[str, Any]]:
         cluster = spec.get("rayClusterConfig", spec)
         return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
     return []
+
+
+def pods_of(thing: Object) -> int:
+    """How many pods there are of a Job, a JobSet or a Volcano Job."""
+    spec = thing["spec"]
+    if thing["kind"] == "JobSet":
+        return sum(job.get("replicas", 1) * job["template"]["spec"]["completions"] for job in spec["replicatedJobs"])
+    return sum(task["replicas"] for task in spec["tasks"]) if is_custom(thing) else int(spec["completions"])
 
 
 def job_pods(job: Object, hosts: Sequence[Host], labels: Mapping[str, str] | None = None) -> list[Pod]:
@@ -72,21 +85,24 @@ def job_pods(job: Object, hosts: Sequence[Host], labels: Mapping[str, str] | Non
 
 
 def jobset_pods(jobset: Object, hosts: Sequence[Host], restarts: int = 0) -> list[Pod]:
-    """The pods of a JobSet of one Job; https://jobset.sigs.k8s.io/docs/concepts/"""
-    (part,) = jobset["spec"]["replicatedJobs"]
-    name = jobset["metadata"]["name"]
+    """The pods of a JobSet, on the hosts in the order of its Jobs; https://jobset.sigs.k8s.io/docs/concepts/"""
+    name, parts = jobset["metadata"]["name"], jobset["spec"]["replicatedJobs"]
     subdomain = jobset["spec"]["network"].get("subdomain", name)
-    job = {**copy.deepcopy(part["template"]), "metadata": {"name": f"{name}-{part['name']}-0"}}
-    job["spec"]["template"]["spec"]["subdomain"] = subdomain
-    labels = {"jobset-name": name, "jobset-uid": UID, "restart-attempt": str(restarts), "job-global-index": "0"}
-    labels |= {"global-replicas": "1", "replicatedjob-name": part["name"], "replicatedjob-replicas": "1"}
     head = jobset["spec"]["coordinator"]
-    pod = f"{name}-{head['replicatedJob']}-{head['jobIndex']}-{head['podIndex']}"
-    labels["coordinator"] = f"{pod}.{subdomain}"
-    own = {f"jobset.sigs.k8s.io/{key}": value for key, value in labels.items()}
-    meta = job["spec"]["template"]["metadata"]
-    meta["annotations"] = {**meta.get("annotations", {}), **own}
-    return job_pods(job, hosts, own)
+    coordinator = f"{name}-{head['replicatedJob']}-{head['jobIndex']}-{head['podIndex']}.{subdomain}"
+    every = [(part, index) for part in parts for index in range(part.get("replicas", 1))]
+    pods: list[Pod] = []
+    for number, (part, index) in enumerate(every):
+        job = {**copy.deepcopy(part["template"]), "metadata": {"name": f"{name}-{part['name']}-{index}"}}
+        job["spec"]["template"]["spec"]["subdomain"] = subdomain
+        labels = {"jobset-name": name, "jobset-uid": UID, "restart-attempt": str(restarts), "coordinator": coordinator}
+        labels |= {"replicatedjob-name": part["name"], "replicatedjob-replicas": str(part.get("replicas", 1))}
+        labels |= {"job-index": str(index), "job-global-index": str(number), "global-replicas": str(len(every))}
+        own = {f"jobset.sigs.k8s.io/{key}": value for key, value in labels.items()}
+        meta = job["spec"]["template"]["metadata"]
+        meta["annotations"] = {**meta.get("annotations", {}), **own}
+        pods += job_pods(job, hosts[len(pods) : len(pods) + job["spec"]["completions"]], own)
+    return pods
 
 
 def leaderworkerset_pods(lws: Object, hosts: Sequence[Host]) -> list[Pod]:
@@ -103,6 +119,42 @@ def leaderworkerset_pods(lws: Object, hosts: Sequence[Host]) -> list[Pod]:
         Pod(pod, pod, labels, {}, spec, host, {**leader, "LWS_WORKER_INDEX": str(index)})
         for index, (pod, host) in enumerate(zip(names, hosts, strict=True))
     ]
+
+
+def volcano_pods(job: Object, hosts: Sequence[Host], version: int = 0) -> list[Pod]:
+    """The pods of a Volcano Job with the plugins env and svc, on the hosts in the order of its tasks.
+
+    createJobPod in pkg/controllers/job/job_controller_util.go, https://github.com/volcano-sh/volcano
+    """
+    name = job["metadata"]["name"]
+    tasks = [(task, index) for task in job["spec"]["tasks"] for index in range(task["replicas"])]
+    pods = []
+    for (task, index), host in zip(tasks, hosts, strict=True):
+        pod, meta = f"{name}-{task['name']}-{index}", task["template"].get("metadata", {})
+        own = {
+            "job-name": name,
+            "task-spec": task["name"],
+            "task-index": str(index),
+            "queue-name": job["spec"]["queue"],
+        }
+        labels = {f"volcano.sh/{key}": value for key, value in {**own, "job-namespace": NAMESPACE}.items()}
+        own |= {"job-version": str(version), "job-retry-count": str(version + 1)}
+        annotations = {f"volcano.sh/{key}": value for key, value in own.items()}
+        annotations["scheduling.k8s.io/group-name"] = f"{name}-{UID}"
+        spec = {"hostname": pod, "subdomain": name, **task["template"]["spec"]}
+        indices = {"VK_TASK_INDEX": str(index), "VC_TASK_INDEX": str(index)}
+        pods.append(
+            Pod(
+                name=pod,
+                hostname=spec["hostname"],
+                labels={**meta.get("labels", {}), **labels},
+                annotations={**meta.get("annotations", {}), **annotations},
+                spec=spec,
+                host=host,
+                env={**indices, **volcano_lists(job)},
+            )
+        )
+    return pods
 
 
 def volcano_lists(job: Object, *, files: bool = False) -> dict[str, str]:
@@ -122,6 +174,6 @@ def volcano_lists(job: Object, *, files: bool = False) -> dict[str, str]:
 
 
 def headless(name: str, labels: Mapping[str, str]) -> Object:
-    """The Service that the controllers of JobSet and LeaderWorkerSet make."""
+    """The Service that the controllers of JobSet, LeaderWorkerSet and Volcano make."""
     spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": dict(labels)}
     return {"kind": "Service", "metadata": {"name": name}, "spec": spec}

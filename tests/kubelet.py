@@ -173,7 +173,7 @@ def _run(
     user, group = context.get("runAsUser", 0), context.get("runAsGroup", 0)
     if context.get("runAsNonRoot") and user == 0:
         raise ValueError(f"{pod.name}: container has runAsNonRoot and image will run as root")
-    env = {**image.env, **_environment(objects, pod, secrets), MARK: os.environ.get(MARK, "hosts")}
+    env = {**image.env, **environment(objects, pod, secrets), MARK: os.environ.get(MARK, "hosts")}
     termination = folder / "termination-log"
     termination.touch()
     termination.chmod(0o666)
@@ -220,7 +220,7 @@ def _write_network_files(pod: Pod, hosts: Hosts, own_network: bool) -> None:
     (pod.host.base / "resolv.conf").write_text(resolver)
 
 
-def _environment(objects: Sequence[Object], pod: Pod, secrets: Mapping[str, Any]) -> dict[str, str]:
+def environment(objects: Sequence[Object], pod: Pod, secrets: Mapping[str, Any]) -> dict[str, str]:
     """As the kubelet makes it: the API server's Service, envFrom, then env, in which $(NAME) means one before it."""
     its = container(pod.spec)
     env = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}

@@ -15,23 +15,14 @@ from crds import vendor
 from custom_kinds import Invalid
 
 pytestmark = [pytest.mark.requires("kubectl", "kubernetes-validate")]
-VOLCANO_JOB = {
-    "apiVersion": "batch.volcano.sh/v1alpha1",
-    "kind": "Job",
-    "metadata": {"name": "ray"},
-    "spec": {
-        "minAvailable": 2,
-        "schedulerName": "volcano",
-        "tasks": [{"name": "node", "replicas": 2, "template": {"spec": {"containers": [{"name": "ray"}]}}}],
-    },
-}
-"""None of our manifests has one; its schema is ready."""
 FOLDERS = {
     "JobSet": "k8s/overlays/jobset",
     "LeaderWorkerSet": "k8s/overlays/leaderworkerset",
     "RayCluster": "k8s/overlays/kuberay/gpu-groups",
     "RayService": "k8s/overlays/kuberay/service",
+    "Job": "k8s/overlays/volcano",
 }
+"""By kind; that of Volcano's is Job."""
 JOB = "spec.replicatedJobs.0.template.spec"
 POD = f"{JOB}.template.spec"
 GROUP = "spec.leaderWorkerTemplate"
@@ -46,7 +37,9 @@ MISSPELT = [
     ("RayCluster", "spec.headGroupSpec.template.spec.containers.0.resources", "limit"),
     ("RayService", "spec", "serveConfig"),
     ("RayService", "spec.rayClusterConfig.headGroupSpec", "rayStartParam"),
-    ("Volcano", "spec.tasks.0", "replica"),
+    ("Job", "spec.tasks.0", "replica"),
+    ("Job", "spec.policies.0", "exitcode"),
+    ("Job", "spec.tasks.0.template.spec.containers.0.env.0", "valueform"),
 ]
 WRONG = [
     ("JobSet", f"{JOB}.parallelism", "2", "'2' is not of type 'integer'"),
@@ -56,13 +49,13 @@ WRONG = [
     ("RayCluster", "spec.headGroupSpec", None, "'headGroupSpec' is a required property"),
     ("RayCluster", "spec.workerGroupSpecs.0.rayStartParams.num-gpus", 1, "1 is not of type 'string'"),
     ("RayService", "spec.serveConfigV2", {"applications": []}, "is not of type 'string'"),
-    ("Volcano", "spec.minAvailable", "two", "'two' is not of type 'integer'"),
+    ("Job", "spec.minAvailable", "two", "'two' is not of type 'integer'"),
 ]
 
 
 @cache
 def rendered(kind: str) -> dict[str, Any]:
-    return VOLCANO_JOB if kind == "Volcano" else kubelet.only(kubelet.render(FOLDERS[kind]), kind)
+    return kubelet.only(kubelet.render(FOLDERS[kind]), kind)
 
 
 def at(thing: Any, path: str) -> Any:
@@ -101,7 +94,7 @@ def test_an_entry_that_is_there_twice_is_found() -> None:
 
 
 def test_which_rules_in_cel_are_not_evaluated() -> None:
-    found = {kind: custom_kinds.not_evaluated(rendered(kind)) for kind in (*FOLDERS, "Volcano")}
+    found = {kind: custom_kinds.not_evaluated(rendered(kind)) for kind in FOLDERS}
     (order,) = found.pop("JobSet")
     assert order.startswith("!(has(self.startupPolicy) && self.startupPolicy.startupPolicyOrder == 'InOrder'")
     assert "startupPolicy" not in rendered("JobSet")["spec"]  # so it holds

@@ -13,7 +13,7 @@ from typing import Any
 import custom_kinds
 import kubelet
 import pytest
-from controllers import CRDS, native, templates
+from controllers import is_custom, native, templates
 from entrypoint import ENTRYPOINT
 from kubelet import REPOSITORY
 from pod_security import violations
@@ -27,11 +27,15 @@ FOLDERS = sorted(
     for path in REPOSITORY.glob("k8s/**/kustomization.yaml")
     if "kind: Kustomization" in path.read_text()
 )
-OF_JOBS = [folder for folder in FOLDERS if "kuberay" not in folder and "leaderworkerset" not in folder]
+VOLCANO = "k8s/overlays/volcano"
+_OTHERS = ("kuberay", "leaderworkerset", "volcano")
+OF_JOBS = [folder for folder in FOLDERS if not any(other in folder for other in _OTHERS)]
 PLAIN_JOBS = [folder for folder in OF_JOBS if "jobset" not in folder]
 COMPONENTS = sorted(path.name for path in REPOSITORY.glob("k8s/components/*"))
 VERSIONS = ("1.29", "1.37")
 """Of Kubernetes: the oldest that the docs promise, and the newest that the library has."""
+GLOBAL = ("JOB_GLOBAL_INDEX", "GLOBAL_REPLICAS")
+"""Variables of a JobSet, by which a pod notices a second Job."""
 UNPRIVILEGED_ROOT = {"k8s/overlays/efa", "k8s/overlays/rdma"}
 
 _rendered: dict[str, list[dict[str, Any]]] = {}
@@ -56,7 +60,7 @@ def check_validity(objects: list[dict[str, Any]], version: str = VERSIONS[0]) ->
     import kubernetes_validate
 
     for thing in objects:
-        if thing["kind"] in CRDS:
+        if is_custom(thing):
             custom_kinds.validate(thing)
         for part in native(thing):
             assert kubernetes_validate.validate(part, version, strict=True) == version
@@ -112,12 +116,46 @@ def test_the_pod_failure_policy_is_made_of_the_exit_statuses(folder: str) -> Non
         assert all(code["containerName"] == name and code["operator"] == "In" for code in codes.values())
 
 
+def test_volcanos_policies_are_made_of_the_exit_statuses() -> None:
+    """The first one that fits decides (applyPolicies in Volcano's job_controller_util.go)."""
+    *hopeless, others = kubelet.only(rendered(VOLCANO), "Job")["spec"]["policies"]
+    assert {policy["exitCode"] for policy in hopeless} == beyond_repair()
+    assert {policy["action"] for policy in hopeless} == {"TerminateJob"}
+    assert others == {"events": ["PodFailed", "PodEvicted"], "action": "RestartJob"}
+
+
+def test_volcanos_plugins_and_its_gang() -> None:
+    spec = kubelet.only(rendered(VOLCANO), "Job")["spec"]
+    assert spec["plugins"].keys() == {"env", "svc"}
+    # The plugin's own policy would have the name of ours, and would be deleted with it.
+    assert set(spec["plugins"]["svc"]) == {"--publish-not-ready-addresses=true", "--disable-network-policy=true"}
+    assert spec["minAvailable"] == sum(task["replicas"] for task in spec["tasks"])
+
+
 @pytest.mark.parametrize("folder", OF_JOBS)
-def test_the_number_of_nodes_is_said_three_times(folder: str) -> None:
-    for job in jobs(folder):
+def test_the_number_of_nodes_is_the_same_wherever_it_is_said(folder: str) -> None:
+    found = jobs(folder)
+    for number, job in enumerate(found):
         spec, env = job["spec"], kubelet.container(job["spec"]["template"]["spec"])["env"]
-        (nodes,) = (entry["value"] for entry in env if entry["name"] == "RAY_BOOTSTRAP_NODES")
-        assert spec["completions"] == spec["parallelism"] == int(nodes)
+        said = {entry["name"]: entry["value"] for entry in env if "value" in entry}
+        counts = [
+            int(count) for count in said["JOBSET_PODS_PER_JOB" if len(found) > 1 else "RAY_BOOTSTRAP_NODES"].split(",")
+        ]
+        assert len(counts) == len(found)
+        assert spec["completions"] == spec["parallelism"] == counts[number]
+
+
+def test_only_the_workers_of_jobset_head_have_gpus() -> None:
+    """What the head expects it would expect of all (``run/quorum.py``), so it expects none."""
+    head, worker = (kubelet.container(pod) for pod in pods("k8s/overlays/jobset-head"))
+    told = [{entry["name"]: entry.get("value") for entry in its["env"]} for its in (head, worker)]
+    assert (told[0]["RAY_BOOTSTRAP_NUM_GPUS"], "RAY_BOOTSTRAP_EXPECT_GPUS" in told[0]) == ("0", False)
+    assert told[1]["RAY_BOOTSTRAP_EXPECT_GPUS"] == str(worker["resources"]["limits"]["nvidia.com/gpu"])
+    assert "RAY_BOOTSTRAP_NUM_GPUS" not in told[1]
+    assert "nvidia.com/gpu" not in head["resources"]["limits"]
+    assert head["args"] == worker["args"]
+    gpus = 2 * worker["resources"]["limits"]["nvidia.com/gpu"]
+    assert head["args"][-4:] == ["--nodes", "3", "--gpus", str(gpus)]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -125,7 +163,7 @@ def test_the_agent_understands_what_the_pods_tell_it(folder: str) -> None:
     maps = {o["metadata"]["name"]: o["data"] for o in rendered(folder) if o["kind"] == "ConfigMap"}
     for pod in pods(folder):
         its = kubelet.container(pod)
-        env = {entry["name"]: entry.get("value", "x") for entry in its.get("env", ())}
+        env = {entry["name"]: entry.get("value", "7") for entry in its.get("env", ())}  # 7 of the downward API
         for source in its.get("envFrom", ()):
             env |= maps[source["configMapRef"]["name"]]
         known = {settings.variable(option.name) for option in settings.options()} | {settings.SECRET}
@@ -178,7 +216,7 @@ def test_no_secret_is_committed_and_the_token_may_be_absent(folder: str) -> None
                 assert entry["valueFrom"]["secretKeyRef"]["optional"] is True
 
 
-@pytest.mark.parametrize("folder", ["k8s/base", "k8s/overlays/ports", "k8s/overlays/jobset"])
+@pytest.mark.parametrize("folder", ["k8s/base", "k8s/overlays/ports", "k8s/overlays/jobset", VOLCANO])
 def test_the_network_policy_lists_the_fixed_ports_that_pods_use_between_them(folder: str) -> None:
     objects = rendered(folder)
     told = settings.load({}, kubelet.only(objects, "ConfigMap")["data"])
@@ -207,7 +245,8 @@ def test_the_seeds_port_map() -> None:
 @pytest.mark.parametrize(
     ("folder", "differs"),
     [
-        ("k8s/overlays/jobset", {"JOBSET_NAME", "JOBSET_UID", "JOBSET_RESTART_ATTEMPT"}),
+        ("k8s/overlays/jobset", {f"JOBSET_{name}" for name in ("NAME", "UID", "RESTART_ATTEMPT", *GLOBAL)}),
+        (VOLCANO, {"RAY_BOOTSTRAP_NODES", "RAY_BOOTSTRAP_ATTEMPT"}),
         ("k8s/overlays/leaderworkerset", {"RAY_BOOTSTRAP_NODES", "RAY_BOOTSTRAP_HEAD_ADDRESS"}),
     ],
 )
@@ -263,6 +302,13 @@ def test_a_run_of_ones_own_as_in_the_docs(tmp_path: Path, folder: str) -> None:
     assert sorted(claims) == sorted(o["metadata"]["name"] for o in objects if o["kind"] == "PersistentVolumeClaim")
 
 
+@pytest.mark.parametrize("folder", sorted({*FOLDERS} - {*PLAIN_JOBS} - {f for f in FOLDERS if "kuberay" in f}))
+def test_the_components_leave_other_controllers_objects_as_they_are(tmp_path: Path, folder: str) -> None:
+    """Volcano's kind is called Job, too."""
+    (theirs,) = (thing for thing in rendered(folder) if is_custom(thing))
+    assert theirs in kubelet.with_components(tmp_path, folder, *COMPONENTS)
+
+
 @pytest.mark.parametrize("folder", PLAIN_JOBS)
 def test_the_components_fit_to_every_job_and_to_each_other(tmp_path: Path, folder: str) -> None:
     objects = kubelet.with_components(tmp_path, folder, *COMPONENTS)
@@ -298,7 +344,7 @@ def test_two_runs_side_by_side(tmp_path: Path, folder: str) -> None:
         assert all(ours <= template["metadata"]["labels"].items() for template in found)
 
 
-@pytest.mark.parametrize("folder", OF_JOBS)
+@pytest.mark.parametrize("folder", [*OF_JOBS, VOLCANO])
 def test_the_head_has_a_name_before_it_has_a_pod(tmp_path: Path, folder: str) -> None:
     """Also under another name; or the record in a shared folder says where it is."""
     its = os.path.relpath(REPOSITORY / folder, tmp_path.resolve())
@@ -320,8 +366,11 @@ def test_the_head_has_a_name_before_it_has_a_pod(tmp_path: Path, folder: str) ->
         assert service["spec"]["publishNotReadyAddresses"] is True
         assert [port["port"] for port in service["spec"]["ports"]] == [ports.rollcall_port]
         selector = dict(service["spec"]["selector"])
-        assert selector.pop("batch.kubernetes.io/job-completion-index") == "0"
+        task = {"volcano.sh/task-spec": "node"} if folder == VOLCANO else {}
+        index = "volcano.sh/task-index" if folder == VOLCANO else "batch.kubernetes.io/job-completion-index"
+        assert selector.pop(index) == "0"
         assert selector.pop("jobset.sigs.k8s.io/job-global-index", "0") == "0"
+        assert {name: selector.pop(name) for name in task} == task
         assert selector.items() <= template["metadata"]["labels"].items()
 
 
