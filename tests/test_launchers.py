@@ -161,7 +161,7 @@ WORKERS = [  # launcher, environment, (rank, size, head, run id, attempt, rendez
     ),
     # Volcano's plugin pytorch, mpirun in a pod, and Azure ML's PyTorch on Kubernetes number the nodes themselves.
     ("pytorchjob", VOLCANO | PYTORCHJOB, (1, 3, ("pt-master-0",), "pytorchjob-pt-master-0", 0, "dns"), "RANK"),
-    ("openmpi", VOLCANO | OMPI, (1, 2, (), "openmpi-prterun-a-7@1", 0, "file"), "OMPI_COMM_WORLD_RANK"),
+    ("openmpi", VOLCANO | OMPI, (1, 2, (), f"openmpi-{KEY}", 0, "file"), "OMPI_COMM_WORLD_RANK"),
     (
         "torchrun",
         VOLCANO | {"NODE_RANK": "1", "AZUREML_NODE_COUNT": "3", "MASTER_ADDR": "h"},

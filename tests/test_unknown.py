@@ -1,0 +1,79 @@
+"""Pods that no row knows: those of a StatefulSet, and TPU slices. Several nodes are never each the only one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bootstrap.errors import IdentityError
+from bootstrap.host import Host
+from bootstrap.launchers import identify
+from bootstrap.model import NodeIdentity
+from bootstrap.settings import Settings
+
+POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+TPU = {**POD, "TPU_WORKER_HOSTNAMES": "tpu-0.tpu,tpu-1.tpu", "TPU_NAME": "tpu"}
+"""What GKE sets in each pod of a slice, beside TPU_WORKER_ID."""
+
+
+def who(tmp_path: Path, env: dict[str, str], pod: str, service: str = "", **options: object) -> NodeIdentity:
+    (tmp_path / "etc").mkdir(exist_ok=True)
+    domain = f"{pod}.{service}.default.svc.cluster.local\t" if service else ""
+    (tmp_path / "etc/hosts").write_text(f"127.0.0.1\tlocalhost\n10.0.0.5\t{domain}{pod}\n")
+    return identify(Settings(**options), Host(env, pod, tmp_path))[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pod", ["vllm-1", "vllm-12", "a-b-3"])
+def test_a_later_pod_of_a_stateful_set_is_not_a_cluster_of_its_own(tmp_path: Path, pod: str) -> None:
+    with pytest.raises(
+        IdentityError, match=f"this pod is called {pod}, as the second or a later one of a StatefulSet"
+    ) as caught:
+        who(tmp_path, POD, pod, "vllm")
+    assert caught.value.status == 65
+    assert "--rank=N and --nodes=N on each node with --head-address=HOST" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("pod", "service"),
+    [
+        ("vllm-0", "vllm"),  # may be one of one; the others say that they are more
+        ("vllm-1", ""),  # any pod may be called so
+        ("train-6f7d9c5b8-x7k2p", "train"),  # of a Deployment
+        ("job-20260822", "jobs"),
+    ],
+)
+def test_other_pods_may_be_alone(tmp_path: Path, pod: str, service: str) -> None:
+    identity = who(tmp_path, POD, pod, service)
+    assert (identity.launcher, identity.size) == ("local", 1)
+
+
+def test_a_stateful_set_as_the_docs_have_it(tmp_path: Path) -> None:
+    """RAY_BOOTSTRAP_RANK by the downward API, and the rest in the manifest."""
+    options = {"rank": 1, "nodes": 2, "head_address": "vllm-0.vllm", "run_id": "vllm"}
+    identity = who(tmp_path, POD, "vllm-1", "vllm", **options)
+    assert (identity.launcher, identity.rank, identity.size) == ("explicit", 1, 2)
+    assert (identity.head_hints, identity.rendezvous, identity.run_id) == (("vllm-0.vllm",), "static", "vllm")
+
+
+def test_a_tpu_slice_alone_is_no_launcher_but_says_that_there_are_several(tmp_path: Path) -> None:
+    for worker in ("0", "1"):
+        with pytest.raises(IdentityError, match=r"TPU_WORKER_HOSTNAMES='tpu-0\.tpu,tpu-1\.tpu' lists 2 hosts") as caught:
+            who(tmp_path, {**TPU, "TPU_WORKER_ID": worker}, "pod")
+        assert f"TPU_WORKER_ID={worker}" in caught.value.message
+
+
+def test_a_tpu_slices_numbers_do_not_count_beside_a_jobs(tmp_path: Path) -> None:
+    """Of a leader without TPU, and of several slices, they are others than the ranks."""
+    leader = {"LWS_LEADER_ADDRESS": "lws-0.lws.ns", "LWS_GROUP_SIZE": "3", "LWS_WORKER_INDEX": "1"}
+    identity = who(tmp_path, {**TPU, **leader, "TPU_WORKER_ID": "0"}, "lws-0-1", "lws")
+    assert (identity.launcher, identity.rank, identity.size) == ("leaderworkerset", 1, 3)
+    slices = {
+        "JOBSET_UID": "u",
+        "JOBSET_JOB_GLOBAL_INDEX": "1",
+        "JOBSET_GLOBAL_REPLICAS": "2",
+        "JOBSET_PODS_PER_JOB": "2",
+    }
+    second = {**TPU, **slices, "MEGASCALE_SLICE_ID": "1", "TPU_WORKER_ID": "1", "JOB_COMPLETION_INDEX": "1"}
+    identity = who(tmp_path, second, "js-slice-1-1", "js")
+    assert (identity.launcher, identity.rank, identity.size) == ("jobset", 3, 4)
