@@ -1,4 +1,4 @@
-"""LSF: blaunch, and jsrun of IBM Spectrum MPI."""
+"""LSF: the tasks of blaunch."""
 
 from bootstrap.errors import IdentityError
 from bootstrap.launchers import hostlist
@@ -24,32 +24,7 @@ def lsf(_found: Facts, context: Context) -> Facts:
     return hostlist.place(hosts, "LSB_MCPU_HOSTS", context)
 
 
-def jsrun(found: Facts, context: Context) -> Facts:
-    """Derive size, head and hosts from LSF's list, of which the first is the launch node, on which no task runs.
-
-    :raises IdentityError: if this node has another place in that list than jsrun gave it.
-    """
-    hosts = hostlist.unique((context.host.get("LSB_MCPU_HOSTS") or "").split()[::2])[1:]
-    settings = context.settings
-    if not hosts or settings.rank is not None or settings.shared_dir is not None or settings.head_address is not None:
-        return {}
-    return hostlist.same_place(found, hostlist.place(hosts, "LSB_MCPU_HOSTS", context), "LSB_MCPU_HOSTS")
-
-
 ROWS: tuple[Launcher, ...] = (
-    Launcher(
-        "jsrun",
-        any_of=("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"),
-        built_on=("lsf", "openmpi"),
-        rank=("JSM_NAMESPACE_RANK",),
-        size=("JSM_NAMESPACE_SIZE",),
-        run_name=("lsf-{LSB_JOBID}.{LSB_JOBINDEX}", "lsf-{LSB_JOBID}"),
-        local_rank=("JSM_NAMESPACE_LOCAL_RANK",),
-        local_size=("JSM_NAMESPACE_LOCAL_SIZE",),
-        derive=jsrun,
-        local_hint="jsrun -r1 -a1 -c ALL_CPUS -g ALL_GPUS ray-bootstrap ...",
-        look="bjobs -l {LSB_JOBID}; see the output of jsrun (-e prepended) of task {ranks}",
-    ),
     Launcher(
         "lsf",
         any_of=("LSB_JOBID",),

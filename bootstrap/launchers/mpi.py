@@ -2,14 +2,13 @@
 
 from bootstrap.launchers.row import JOBS, Launcher
 
-_BATCH = ("slurm", "lsf", "pbs", "gridengine", "oar")
-"""The batch systems in whose jobs mpirun is called."""
+_BATCH = ("slurm", "lsf", "pbs", "pals", "gridengine", "oar")
+"""The batch systems in whose jobs mpirun is called, and which may start its daemons."""
 
 ROWS: tuple[Launcher, ...] = (
     Launcher(
         "openmpi",
         any_of=("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-        none_of=("JSM_NAMESPACE_RANK",),  # jsrun sets them for its Open MPI (Spectrum MPI)
         built_on=_BATCH,
         rank=("OMPI_COMM_WORLD_RANK",),
         size=("OMPI_COMM_WORLD_SIZE",),

@@ -1,12 +1,26 @@
 """The launchers' table, in order of precedence: the first row that matches decides.
 
-An option wins over every variable. A cloud's container may be a pod, and its own variables know more. mpirun comes
-before the batch system under which it runs: that has started mpirun's daemons, on all nodes but the first, and we
-inherit its variables (SLURM_NODEID), which number other nodes than the ranks do. PyTorch's variables come last: users
-export them for their programs, too.
+An option wins over every variable. A cloud's container may be a pod, and its own variables know more. ``flux run`` and
+jsrun set Open MPI's variables, too. mpirun comes before the batch system under which it runs: that has started mpirun's
+daemons, on all nodes but the first, and we inherit its variables (SLURM_NODEID), which number other nodes than the
+ranks do. PyTorch's variables come last: users export them for their programs, too.
 """
 
-from bootstrap.launchers import aws, batch, cloud, kubernetes, lsf, mpi, options, pbs, pytorch, slurm, volcano
+from bootstrap.launchers import (
+    aws,
+    batch,
+    cloud,
+    flux,
+    jsrun,
+    kubernetes,
+    lsf,
+    mpi,
+    options,
+    pbs,
+    pytorch,
+    slurm,
+    volcano,
+)
 from bootstrap.launchers.row import Launcher
 
 LAUNCHERS: tuple[Launcher, ...] = (
@@ -15,6 +29,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
     *aws.ROWS,
     *kubernetes.ROWS,
     *volcano.ROWS,
+    *flux.ROWS,
+    *jsrun.ROWS,
     *mpi.ROWS,
     *batch.ROWS,
     *pbs.ROWS,
