@@ -158,10 +158,12 @@ Kubernetes sets no variable for it; --nodes=N, or in the manifest (the number in
     value: "2\""""
 
 ROWS: tuple[Launcher, ...] = (
+    # Its pods are an Indexed Job's; those of a PyTorchJob, which have the same variables, are not.
     Launcher(
         "kubeflow-trainer",
         any_of=("PET_NODE_RANK", "PET_NNODES"),
-        built_on=("jobset", "kubernetes"),
+        all_of=("JOB_COMPLETION_INDEX",),
+        built_on=("jobset", "kubernetes", "pytorchjob"),
         rank=("PET_NODE_RANK",),
         size=("PET_NNODES",),
         head=("PET_MASTER_ADDR", "PET_RDZV_ENDPOINT"),

@@ -15,12 +15,14 @@ def pytorchjob(found: Facts, context: Context) -> Facts:
 ROWS: tuple[Launcher, ...] = (
     Launcher(
         "pytorchjob",
-        any_of=("RANK", "WORLD_SIZE"),
+        any_of=("RANK", "WORLD_SIZE", "PET_NODE_RANK", "PET_NNODES"),
         all_of=("KUBERNETES_SERVICE_HOST",),
         none_of=("GROUP_RANK", "NODE_RANK", "LOCAL_RANK"),
-        rank=("RANK",),
-        size=("WORLD_SIZE",),
-        head=("MASTER_ADDR",),
+        built_on=("torch-env",),
+        rank=("RANK", "PET_NODE_RANK"),
+        # Since version 1.7 WORLD_SIZE counts processes (setPodEnv in pkg/controller.v1/pytorch/envvar.go).
+        size=("PET_NNODES", "WORLD_SIZE"),
+        head=("MASTER_ADDR", "PET_MASTER_ADDR"),
         rendezvous="dns",
         requeues=True,
         derive=pytorchjob,
@@ -30,6 +32,7 @@ ROWS: tuple[Launcher, ...] = (
     Launcher(
         "torchrun",
         any_of=("GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK", "NNODES"),
+        built_on=("torch-env",),
         rank=("GROUP_RANK", "NODE_RANK"),
         # torchrun's, DeepSpeed's, Azure ML's, Shanghai AI Lab's (Xtuner), MosaicML's
         size=("GROUP_WORLD_SIZE", "NNODES", "AZUREML_NODE_COUNT", "NODE_COUNT", "NUM_NODES"),
@@ -44,7 +47,8 @@ ROWS: tuple[Launcher, ...] = (
     # The variables of torch.distributed's env://, set by hand; with LOCAL_RANK they would number processes.
     Launcher(
         "torch-env",
-        all_of=("RANK", "WORLD_SIZE", "MASTER_ADDR"),
+        any_of=("RANK", "WORLD_SIZE"),
+        all_of=("MASTER_ADDR",),
         none_of=("LOCAL_RANK",),
         rank=("RANK",),
         size=("WORLD_SIZE",),
