@@ -108,16 +108,16 @@ def _choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
         row = rows["explicit"]
     also = [other.name for other in others if other.when is None and other.name not in row.built_on]
     notes = [f"launcher {row.name}; also matches {', '.join(also)}; --launcher=NAME overrides"] if also else []
-    found = [row.file] if row.file else [name for name in (*row.any_of, *row.all_of) if host.get(name)]
+    found = [row.file] if row.has_file(host) else [name for name in (*row.any_of, *row.all_of) if host.get(name)]
     return row, found[0] if found else "nothing else" if row.name == "local" else "options", notes
 
 
 def _wanted(row: Launcher) -> str:
-    wanted = [f"the file {row.file}"] if row.file else []
-    wanted += [f"one of {', '.join(row.any_of)} set"] if row.any_of else []
+    wanted = [f"one of {', '.join(row.any_of)} set"] if row.any_of else []
     wanted += [f"all of {', '.join(row.all_of)} set"] if row.all_of else []
     wanted += [f"none of {', '.join(row.none_of)} set"] if row.none_of else []
-    return f"does not match this environment; it needs {'; '.join(wanted)}"
+    instead = [f"the file {row.file}"] if row.file else []
+    return f"does not match this environment; it needs {' or '.join([*instead, '; '.join(wanted)])}"
 
 
 def _asks_for_more(s: Settings) -> bool:

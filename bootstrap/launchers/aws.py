@@ -49,6 +49,7 @@ def aws_batch(found: Facts, context: Context) -> Facts:
 ROWS: tuple[Launcher, ...] = (
     Launcher(
         "sagemaker",
+        any_of=("TRAINING_JOB_ARN",),
         file=SAGEMAKER,
         built_on=("openmpi", "torchrun", "torch-env"),
         run_name=("sagemaker-{TRAINING_JOB_NAME}",),

@@ -77,6 +77,7 @@ ROWS: tuple[Launcher, ...] = (
     Launcher(
         "skypilot",
         any_of=("SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
+        built_on=("slurm",),
         rank=("SKYPILOT_NODE_RANK",),
         size=("SKYPILOT_NUM_NODES",),
         run_id=("{SKYPILOT_TASK_ID}",),  # unique per task, but a recovery of the task keeps it
@@ -107,7 +108,7 @@ ROWS: tuple[Launcher, ...] = (
     Launcher(
         "lepton",
         any_of=("LEPTON_JOB_WORKER_INDEX", "LEPTON_JOB_TOTAL_WORKERS"),
-        built_on=("kubernetes",),
+        built_on=("kubernetes", "torchrun"),  # its templates export NODE_RANK and NNODES
         rank=("LEPTON_JOB_WORKER_INDEX",),
         size=("LEPTON_JOB_TOTAL_WORKERS",),
         head=(
@@ -124,8 +125,7 @@ ROWS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "volcengine",
-        any_of=("MLP_ROLE_INDEX",),
-        all_of=("MLP_WORKER_NUM",),
+        any_of=("MLP_ROLE_INDEX", "MLP_WORKER_NUM"),
         rank=("MLP_ROLE_INDEX",),
         size=("MLP_WORKER_NUM",),
         head=("MLP_WORKER_0_HOST",),
@@ -151,6 +151,7 @@ ROWS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "determined",
+        any_of=("DET_TRIAL_ID",),
         file=DETERMINED,
         run_id=("determined-{DET_ALLOCATION_ID}",),
         attempt=("DET_TRIAL_RUN_ID",),

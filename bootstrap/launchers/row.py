@@ -51,7 +51,7 @@ class Launcher:
     none_of: Names = ()
     """... and none of these."""
     file: str = ""
-    """Instead of the three: the file that the launcher writes on each node."""
+    """The row also matches, whatever the variables, if there is this file, which the launcher writes on each node."""
     when: Callable[[Settings], bool] | None = None
     """Instead of all these, for a row that depends on options."""
     built_on: Names = ()
@@ -106,10 +106,12 @@ class Launcher:
         """Return whether this launcher's variables or file, or its options, are set."""
         if self.when is not None:
             return self.when(settings)
-        if self.file:
-            return host.path(self.file).is_file()
-        return (
+        return self.has_file(host) or (
             any(map(host.get, self.any_of or self.all_of))
             and all(map(host.get, self.all_of))
             and not any(map(host.get, self.none_of))
         )
+
+    def has_file(self, host: Host) -> bool:
+        """Return whether this launcher has written its file."""
+        return bool(self.file) and host.path(self.file).is_file()

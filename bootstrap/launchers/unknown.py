@@ -9,12 +9,14 @@ from bootstrap.launchers import hostlist, kubernetes
 
 _COUNT = re.compile(
     r"(?:.*_)?(?:NNODES|NUM_?NODES|NODE_?COUNT|NODES_NUM|NUM_HOSTS|NHOSTS)|PMI_SIZE|MV2_COMM_WORLD_SIZE|MLP_WORKER_NUM"
-    r"|BEAKER_REPLICA_COUNT|LEPTON_JOB_TOTAL_WORKERS|VC_.*_NUM|PALS_.*SIZE|JSM_NAMESPACE_SIZE|GROUP_WORLD_SIZE"
+    r"|BEAKER_REPLICA_COUNT|LEPTON_JOB_TOTAL_WORKERS|VC_.*_NUM|PALS_.*SIZE|JSM_NAMESPACE_SIZE|(?:GROUP_)?WORLD_SIZE"
 )
 """Names of variables with a number of nodes, or of processes that some launcher spreads over nodes."""
 _LISTS = ("TPU_WORKER_HOSTNAMES", "VC_.*_HOSTS", "SKYPILOT_NODE_IPS", "DSTACK_NODES_IPS", "SM_HOSTS", "LSB_HOSTS")
 _LIST = re.compile("|".join(_LISTS))
 """Names of variables with a list of nodes."""
+_DOCUMENT = "TF_CONFIG"
+"""TensorFlow's, with ``host:port`` for each task: of Kubeflow's TFJob, and of Vertex AI."""
 _FILES = ("PBS_NODEFILE", "PE_HOSTFILE", "OAR_NODEFILE", "LSB_DJOB_HOSTFILE")
 """Variables with the path of such a list."""
 _PREFIXES = re.compile(
@@ -73,6 +75,8 @@ def _counts(host: Host) -> Iterator[str]:
             yield f"{name}={value}"
         elif _LIST.fullmatch(name) and len(hosts := hostlist.unique(re.findall(r"[\w.:-]+", value))) > 1:
             yield f"{name}={value[:_SHOWN]!r} lists {len(hosts)} hosts"
+        elif name == _DOCUMENT and len(hosts := hostlist.unique(re.findall(r"[\w.-]+(?=:[0-9])", value))) > 1:
+            yield f"{name} lists {len(hosts)} hosts"
         elif name in _FILES and len(hosts := hostlist.unique(hostlist.in_file(value, host) or ())) > 1:
             yield f"{name}={value} lists {len(hosts)} hosts"
     pod, service = kubernetes.pod_name(host)
