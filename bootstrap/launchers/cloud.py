@@ -134,17 +134,16 @@ ROWS: tuple[Launcher, ...] = (
         look="see the log of worker {ranks} in the task's page",
     ),
     Launcher("vertex", any_of=("CLUSTER_SPEC",), run_id=("vertex-{CLOUD_ML_JOB_ID}",), derive=vertex),
-    # Its MPI distribution, or none; with its PyTorch distribution there is NODE_RANK.
+    # Its MPI distribution, its PyTorch distribution, which sets NODE_RANK, or none.
     Launcher(
         "azureml",
         any_of=("AZ_BATCH_MASTER_NODE", "AZ_BATCHAI_MPI_MASTER_NODE", "AZ_BATCHAI_TASK_INDEX"),
-        none_of=("NODE_RANK", "GROUP_RANK"),
-        built_on=("openmpi", "volcano"),
-        rank=("OMPI_COMM_WORLD_RANK", "AZ_BATCHAI_TASK_INDEX"),
+        built_on=("openmpi", "torchrun", "torch-env", "volcano"),
+        rank=("OMPI_COMM_WORLD_RANK", "NODE_RANK", "AZ_BATCHAI_TASK_INDEX"),
         size=("OMPI_COMM_WORLD_SIZE", "AZUREML_NODE_COUNT"),
-        head=("AZ_BATCH_MASTER_NODE", "AZ_BATCHAI_MPI_MASTER_NODE"),
+        head=("AZ_BATCH_MASTER_NODE", "AZ_BATCHAI_MPI_MASTER_NODE", "AZ_BATCHAI_JOB_MASTER_NODE_IP"),
         run_name=("azureml-{AZUREML_RUN_ID}",),  # a node of low priority restarts with the same
-        local_rank=("OMPI_COMM_WORLD_LOCAL_RANK",),
+        local_rank=("OMPI_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK"),
         local_size=("OMPI_COMM_WORLD_LOCAL_SIZE",),
         local_hint="process_count_per_instance: 1 in the job's distribution",
         look="see user_logs/std_log_{ranks}.txt in the job's outputs",
