@@ -67,6 +67,8 @@ JOB = "batch.kubernetes.io/job-name=train"
             ["scontrol show node 'n3'"],
         ),
         ("openmpi", "n1", {}, [1], [], ["the output of mpirun", "rank 1"]),
+        ("pbs", "n1", {"PBS_JOBID": "7.pbs"}, [1, 2], ["n2", "n3"], ["qstat -f 7.pbs", "pbsnodes n2 n3"]),
+        ("lsf", "n1", {"LSB_JOBID": "7"}, [1], [], ["bjobs -l 7", "bhosts NODE"]),
         ("explicit", "n1", {}, [1, 2], [], ["the command on rank 1,2"]),
     ],
 )

@@ -66,6 +66,6 @@ ROWS: tuple[Launcher, ...] = (
         head=("AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS",),  # not set on the main node
         attempt=("AWS_BATCH_JOB_ATTEMPT",),  # from 1
         derive=aws_batch,
-        look="aws batch describe-jobs --jobs '{AWS_BATCH_JOB_ID}'",
+        look="aws batch describe-jobs --jobs 'ID#N', N of each node; this one: '{AWS_BATCH_JOB_ID}'",
     ),
 )

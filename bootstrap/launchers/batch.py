@@ -41,6 +41,6 @@ ROWS: tuple[Launcher, ...] = (
         run_name=("oar-{OAR_JOB_ID}",),
         derive=partial(by_file, variable="OAR_NODEFILE"),
         local_hint="oarsh HOST ray-bootstrap ..., once for each host",
-        look="oarstat -fj {OAR_JOB_ID}; oarnodes {hosts}",
+        look="oarstat -fj {OAR_JOB_ID}; oarnodes {each_host}",
     ),
 )

@@ -133,7 +133,13 @@ ROWS: tuple[Launcher, ...] = (
         derive=volcengine,
         look="see the log of worker {ranks} in the task's page",
     ),
-    Launcher("vertex", any_of=("CLUSTER_SPEC",), run_id=("vertex-{CLOUD_ML_JOB_ID}",), derive=vertex),
+    Launcher(
+        "vertex",
+        any_of=("CLUSTER_SPEC",),
+        run_id=("vertex-{CLOUD_ML_JOB_ID}",),
+        derive=vertex,
+        look="gcloud ai custom-jobs stream-logs {CLOUD_ML_JOB_ID}",
+    ),
     # Its MPI distribution, its PyTorch distribution, which sets NODE_RANK, or none.
     Launcher(
         "azureml",
@@ -146,7 +152,7 @@ ROWS: tuple[Launcher, ...] = (
         local_rank=("OMPI_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK"),
         local_size=("OMPI_COMM_WORLD_LOCAL_SIZE",),
         local_hint="process_count_per_instance: 1 in the job's distribution",
-        look="see user_logs/std_log_{ranks}.txt in the job's outputs",
+        look="see the logs of node {ranks} in user_logs of the job's outputs",
     ),
     Launcher(
         "determined",

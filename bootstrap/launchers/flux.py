@@ -10,7 +10,7 @@ from bootstrap.launchers.row import Context, Facts, Launcher
 from bootstrap.process import command
 from bootstrap.rendezvous import slurm
 
-_FLUX_RUN = "flux run -N$(flux resource list -no {nnodes}) -n$(flux resource list -no {nnodes}) ray-bootstrap ..."
+_FLUX_RUN = "flux run --nodes=N ray-bootstrap ..., without --ntasks: then it is one task on each of N whole nodes"
 
 
 def flux(_found: Facts, context: Context) -> Facts:
@@ -44,7 +44,8 @@ ROWS: tuple[Launcher, ...] = (
         built_on=("openmpi", "pals", "slurm", "lsf", "pbs"),
         rank=("FLUX_TASK_RANK",),
         size=("FLUX_JOB_NNODES",),
-        run_id=("flux-{FLUX_JOB_ID}",),
+        # The job id alone is the time since its instance started: a batch job is an instance of its own.
+        run_id=("flux-{FLUX_JOB_ID_PATH}", "flux-{FLUX_JOB_ID}"),
         local_rank=("FLUX_TASK_LOCAL_ID",),
         derive=flux,
         local_hint=_FLUX_RUN,

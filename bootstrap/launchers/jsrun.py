@@ -27,7 +27,7 @@ ROWS: tuple[Launcher, ...] = (
         local_rank=("JSM_NAMESPACE_LOCAL_RANK",),
         local_size=("JSM_NAMESPACE_LOCAL_SIZE",),
         derive=jsrun,
-        local_hint="jsrun -r1 -a1 -c ALL_CPUS -g ALL_GPUS ray-bootstrap ...",
+        local_hint="jsrun -r1 -a1 -c ALL_CPUS -g ALL_GPUS -b none ray-bootstrap ...",
         look="bjobs -l {LSB_JOBID}; see the output of jsrun (-e prepended) of task {ranks}",
     ),
 )

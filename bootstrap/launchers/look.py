@@ -27,6 +27,7 @@ def how_to_look(launcher: str, host: Host, ranks: Sequence[int], hosts: Sequence
     row, names = _row(launcher), _names(host)
     names["ranks"] = ",".join(map(str, ranks[:_SHOWN]))
     names["hosts"] = ",".join(hosts[:_SHOWN]) or next(filter(None, map(host.get, row.nodes)), "NODE")
+    names["each_host"] = " ".join(hosts[:_SHOWN]) or "NODE"
     names["name"] = _name(row, host) or "NAME"
     return row.look.format_map(names)
 

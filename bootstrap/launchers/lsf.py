@@ -4,7 +4,7 @@ from bootstrap.errors import IdentityError
 from bootstrap.launchers import hostlist
 from bootstrap.launchers.row import Context, Facts, Launcher
 
-_BLAUNCH = """blaunch -z "$(echo $LSB_MCPU_HOSTS | xargs -n2 | cut -d' ' -f1)" ray-bootstrap ..."""
+_BLAUNCH = """blaunch -z "$(echo $LSB_MCPU_HOSTS | xargs -n2 | cut -d' ' -f1 | xargs)" ray-bootstrap ..."""
 
 
 def lsf(_found: Facts, context: Context) -> Facts:
@@ -31,6 +31,6 @@ ROWS: tuple[Launcher, ...] = (
         run_name=("lsf-{LSB_JOBID}.{LSB_JOBINDEX}", "lsf-{LSB_JOBID}"),
         derive=lsf,
         local_hint=_BLAUNCH,
-        look="bjobs -l {LSB_JOBID}; bhosts {hosts}",
+        look="bjobs -l {LSB_JOBID}; bhosts {each_host}",
     ),
 )

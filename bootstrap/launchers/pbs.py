@@ -5,7 +5,8 @@ from bootstrap.host import Host
 from bootstrap.launchers import hostlist
 from bootstrap.launchers.row import Context, Facts, Launcher
 
-_PBSDSH = "pbsdsh -- $(command -v ray-bootstrap) ..."
+_TMRSH = "for host in $(sort -u $PBS_NODEFILE); do pbs_tmrsh $host $(command -v ray-bootstrap) ... & done; wait"
+"""pbsdsh starts a task for each line of the file, of which a host may have several, and its status is always 0."""
 
 
 def pbs(found: Facts, context: Context) -> Facts:
@@ -21,7 +22,7 @@ def pbs(found: Facts, context: Context) -> Facts:
     if len(names) > 1 and context.host.get("PBS_TASKNUM") == "1" and context.settings.rank is None:
         raise IdentityError(
             f"PBS_TASKNUM=1 is the job's script, which runs on the first of {len(names)} hosts ({path}) alone",
-            hint=f"{_PBSDSH}   (--launcher=local for this machine alone)",
+            hint=f"{_TMRSH}   (--launcher=local for this machine alone)",
         )
     if "rank" in found or not names:
         return hostlist.nodes(names, path)
@@ -65,7 +66,7 @@ ROWS: tuple[Launcher, ...] = (
         requeues=True,
         replaced_nodes="none",
         derive=pals,
-        local_hint="mpiexec --ppn 1 ray-bootstrap ...",
+        local_hint="mpiexec --ppn 1 --cpu-bind none -n NODES ray-bootstrap ...",
         look="see the output of mpiexec (--line-buffer -l) for rank {ranks}",
     ),
     Launcher(
@@ -76,7 +77,7 @@ ROWS: tuple[Launcher, ...] = (
         requeues=True,  # node_fail_requeue, 310 s by default (PBS Administrator's Guide)
         derive=pbs,
         size_hint="--nodes=N, or --hostfile=FILE with a copy of $PBS_NODEFILE in a folder that all nodes see",
-        local_hint=_PBSDSH,
-        look="qstat -f {PBS_JOBID}; pbsnodes {hosts}",
+        local_hint=_TMRSH,
+        look="qstat -f {PBS_JOBID}; pbsnodes {each_host}",
     ),
 )

@@ -90,8 +90,9 @@ class Launcher:
     run_id_hint: str = "--run-id=TEXT, the same on all nodes of a run and on no other's"
     local_hint: str = "start one process per node"
     look: str = "look at the terminal or the log of the command on rank {ranks}"
-    """What to type to see what has become of other nodes; ``{ranks}``, ``{hosts}``, ``{name}`` and variables are filled
-    in (:func:`bootstrap.launchers.look.how_to_look`)."""
+    """What to type to see what has become of other nodes; ``{ranks}``, ``{hosts}`` (with commas between them),
+    ``{each_host}`` (with spaces), ``{name}`` and variables are filled in
+    (:func:`bootstrap.launchers.look.how_to_look`)."""
     name_in: tuple[str, str] | None = None
     """The variable, or "" for the pod's name, and the pattern in which the group is ``{name}``."""
     tunnel: str = ""
