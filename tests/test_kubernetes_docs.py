@@ -9,7 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from kubelet import REPOSITORY
+
+from bootstrap import settings
 
 pytestmark = [pytest.mark.requires("kubectl")]
 TEXT = re.sub(r"```.*?```", "", (REPOSITORY / "docs/kubernetes.md").read_text(), flags=re.DOTALL)
@@ -50,6 +53,25 @@ def test_kubectl_understands_the_command(command: str, tmp_path: Path) -> None:
 
 def test_a_misspelt_option_would_be_noticed(tmp_path: Path) -> None:
     assert "unknown flag: --field-selektor" in understood("kubectl get pods --field-selektor=x", tmp_path)
+
+
+@pytest.mark.requires("kubernetes-validate")
+def test_the_stateful_set_of_the_docs_is_valid_and_understood() -> None:
+    import kubernetes_validate
+
+    blocks = re.findall("```yaml\n(.*?)```", (REPOSITORY / "docs/kubernetes.md").read_text(), flags=re.DOTALL)
+    (service, its) = yaml.safe_load_all(next(block for block in blocks if "kind: StatefulSet" in block))
+    for thing in (service, its):
+        assert kubernetes_validate.validate(thing, "1.29", strict=True) == "1.29"
+    spec, pod = its["spec"], its["spec"]["template"]["spec"]
+    assert spec["podManagementPolicy"] == "Parallel"
+    assert service["spec"]["selector"].items() <= spec["template"]["metadata"]["labels"].items()
+    (container,) = pod["containers"]
+    env = {entry["name"]: entry.get("value", "1") for entry in container["env"]}  # 1 of the downward API
+    told = settings.load({}, env)
+    assert (told.rank, told.nodes) == (1, spec["replicas"])
+    assert told.head_address == f"{its['metadata']['name']}-0.{spec['serviceName']}"
+    assert service["metadata"]["name"] == spec["serviceName"]
 
 
 KUBECTL = """#!/bin/bash

@@ -56,9 +56,9 @@ def test_a_stateful_set_as_the_docs_have_it(tmp_path: Path) -> None:
     assert (identity.head_hints, identity.rendezvous, identity.run_id) == (("vllm-0.vllm",), "static", "vllm")
 
 
-def test_a_tpu_slice_alone_is_no_launcher_but_says_that_there_are_several(tmp_path: Path) -> None:
+def test_a_tpu_slice_alone_says_that_there_are_several(tmp_path: Path) -> None:
     for worker in ("0", "1"):
-        with pytest.raises(IdentityError, match=r"TPU_WORKER_HOSTNAMES='tpu-0\.tpu,tpu-1\.tpu' lists 2") as caught:
+        with pytest.raises(IdentityError, match=r"TPU_WORKER_HOSTNAMES=.* lists 2 hosts") as caught:
             who(tmp_path, {**TPU, "TPU_WORKER_ID": worker}, "pod")
         assert f"TPU_WORKER_ID={worker}" in caught.value.message
 
