@@ -332,6 +332,14 @@ def test_a_jobset_of_one_job(tmp_path: Path, extra: dict[str, str]) -> None:
         (jobs_of(2, "1, 8, 8") | COORDINATOR, "js-w-1-1", 10, 17, ("js-head-0-0.js",)),
         # with the machine's network the name is the machine's
         (jobs_of(1, "1,3", jobs=2) | COORDINATOR, "gpu-7", 2, 4, ("js-head-0-0.js",)),
+        (jobs_of(0, "2,1", jobs=2) | {"JOBSET_COORDINATOR": "js-w-0-0.js"}, "rack-3-7", 1, 3, ("js-w-0-0.js",)),
+        (
+            jobs_of(2, "1,4,0,2", jobs=4) | COORDINATOR | {"JOBSET_JOB_GLOBAL_INDEX": "3"},
+            "js-x-0-1",
+            6,
+            7,
+            ("js-head-0-0.js",),
+        ),
     ],
 )
 def test_a_jobset_counts_over_all_its_jobs(
@@ -420,10 +428,15 @@ ERRORS = [  # environment, options, what the message quotes, what the hint says
     ({"JOB_COMPLETION_INDEX": "0"}, {}, ("JOB_COMPLETION_INDEX='0'", "--nodes"), 'RAY_BOOTSTRAP_NODES\n    value: "2"'),
     (JOBSET | {"JOBSET_JOB_GLOBAL_INDEX": "1"}, {"nodes": 4}, ("JOBSET_GLOBAL_REPLICAS=None",), "--rank"),
     (JOBSET | {"JOBSET_PODS_PER_JOB": "1,2"}, {}, ("JOBSET_JOB_GLOBAL_INDEX=None",), "job-global-index"),
-    (jobs_of(1, ""), {"nodes": 6}, ("JOBSET_PODS_PER_JOB=None", "Job 1 of 3"), 'JOBSET_PODS_PER_JOB\n    value: "1,8"'),
-    (jobs_of(1, "1,8"), {}, ("JOBSET_PODS_PER_JOB='1,8'", "Job 1 of 3"), "the same text"),
+    (
+        jobs_of(1, ""),
+        {"nodes": 6},
+        ("JOBSET_PODS_PER_JOB=None", "each of the 3 Jobs"),
+        'JOBSET_PODS_PER_JOB\n    value: "1,8"',
+    ),
+    (jobs_of(1, "1,8"), {}, ("JOBSET_PODS_PER_JOB='1,8' with JOBSET_GLOBAL_REPLICAS=3",), "the same text"),
     (jobs_of(1, "1,8,x"), {}, ("JOBSET_PODS_PER_JOB='1,8,x'",), "the same text"),
-    (jobs_of(1, "8,1,8"), {}, ("JOB_COMPLETION_INDEX='1' in Job 1 of 3",), "in their order"),
+    (jobs_of(1, "8,1,8"), {}, ("JOBSET_JOB_GLOBAL_INDEX=1 and JOB_COMPLETION_INDEX='1'",), "in their order"),
     (jobs_of(1, "1,8,8"), {"nodes": 4}, ("--nodes=4", "3 Jobs makes 17"), "--nodes=17"),
     ({"VC_TASK_INDEX": "1"}, {}, ("VC_TASK_INDEX='1', but no VC_<TASK>_HOSTS",), "plugins: {env: [], svc: ["),
     (VOLCANO | {"VC_NODE_NUM": "4"}, {}, ("has 3 names, and VC_NODE_NUM='4'",), "--rank=N"),

@@ -102,7 +102,7 @@ def test_a_head_and_several_jobs_of_workers(tmp_path: Path) -> None:
 
 
 def test_jobs_that_are_not_counted_are_refused_from_the_first_pod_on(tmp_path: Path) -> None:
-    with pytest.raises(IdentityError, match=r"JOBSET_PODS_PER_JOB='1,2', JOB_COMPLETION_INDEX='0' in Job 0 of 4"):
+    with pytest.raises(IdentityError, match="JOBSET_PODS_PER_JOB='1,2' with JOBSET_GLOBAL_REPLICAS=4"):
         identities(more_workers("1,2"), "JobSet", controllers.jobset_pods, tmp_path)
     objects = kubelet.render("k8s/overlays/jobset")
     kubelet.only(objects, "JobSet")["spec"]["replicatedJobs"][0]["replicas"] = 2

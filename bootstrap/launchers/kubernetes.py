@@ -53,16 +53,17 @@ def jobset(found: Facts, context: Context) -> Facts:
     :raises IdentityError: if a number is missing or impossible, or the head's name is unknown or not that of rank 0.
     """
     pod, domain = pod_name(context.host)
-    match = re.fullmatch(r"(.+)-([0-9]+)-[0-9]+", pod)
+    match = re.fullmatch(r"(.+)-([0-9]+)-([0-9]+)", pod)
+    own = match if match and match[3] == found["rank"][0] else None  # with hostNetwork the name is the machine's
     derived: Facts = {}
-    if domain:
+    if own and domain:
         derived["run_name"] = (f"jobset-{domain.partition('.')[0]}", "/etc/hosts")  # the Service's name is the set's
-    if match and context.host.get("JOBSET_JOB_GLOBAL_INDEX") in (None, match[2]):
-        derived |= _peer(f"{match[1]}-0-0", domain)
+    if own and context.host.get("JOBSET_JOB_GLOBAL_INDEX") in (None, own[2]):
+        derived |= _peer(f"{own[1]}-0-0", domain)
     facts = {word: fact for word, fact in derived.items() if word not in found}
     if context.settings.rank is None:
-        facts |= _across_jobs(found["rank"], match[2] if match else "0", context)
-    if domain:
+        facts |= _across_jobs(found["rank"], own[2] if own else "0", context)
+    if own and domain:
         _refuse_other_head({**found, **facts}, pod, context.settings)
     return facts
 
@@ -88,8 +89,8 @@ def _across_jobs(own: Fact, named: str, context: Context) -> Facts:
     numbers *= int(jobs) if len(numbers) == 1 else 1
     if len(numbers) != int(jobs) or not index.isdecimal() or int(index) >= numbers[int(job)]:
         raise IdentityError(
-            f"JOBSET_PODS_PER_JOB={pods_of!r}, {name}={index!r} in Job {job} of {jobs}: expected how many pods each of"
-            " the Jobs has",
+            f"JOBSET_PODS_PER_JOB={pods_of!r} with JOBSET_GLOBAL_REPLICAS={jobs}, JOBSET_JOB_GLOBAL_INDEX={job} and"
+            f" {name}={index!r}: expected how many pods each of the {jobs} Jobs has",
             hint=_PODS_PER_JOB,
         )
     if context.settings.nodes not in (None, sum(numbers)):
