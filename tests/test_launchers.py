@@ -100,6 +100,7 @@ MODELARTS = {
     "VC_WORKER_HOSTS": "ma-job-5bd6-worker-0.ma-job-5bd6,ma-job-5bd6-worker-1.ma-job-5bd6",
     "VC_WORKER_NUM": "2",
 }
+GRIDENGINE = {"JOB_ID": "7", "PE": "mpi", "SGE_TASK_ID": "undefined", "NHOSTS": "1", "JOB_SCRIPT": "QRSH"}
 PYTORCHJOB = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "pt-master-0"}
 POD_HOSTS = "127.0.0.1\tlocalhost\n10.0.0.5\tjob-1.sub.ns.svc.cluster.local\tjob-1\n"
 
@@ -220,7 +221,7 @@ def test_a_head_that_is_cut_off_ends_where_the_launcher_starts_lost_runs_anew(
         )
 
 
-NOT_REPLACED = {"slurm", "openmpi", "hydra", "mvapich", "pals"}
+NOT_REPLACED = {"slurm", "openmpi", "hydra", "mvapich", "pals", "gridengine"}
 
 
 def test_the_rows_whose_lost_nodes_no_other_replaces() -> None:
@@ -524,7 +525,8 @@ ERRORS = [  # environment, options, what the message quotes, what the hint says
     ),
     ({"LSB_JOBID": "7"}, {}, ("LSB_MCPU_HOSTS lists no host",), "--hostfile"),
     ({"PBS_JOBID": "1.s", "PBS_NODENUM": "1"}, {}, ("no size", "PBS_NODENUM='1'"), "$PBS_NODEFILE"),
-    ({"JOB_ID": "7", "PE_HOSTFILE": "/none"}, {}, ("PE_HOSTFILE=/none: no such file on this node",), "--hostfile"),
+    (GRIDENGINE | {"PE_HOSTFILE": "/none"}, {}, ("PE_HOSTFILE=/none: no such file on this node",), "cp $PE_HOSTFILE"),
+    (GRIDENGINE, {}, ("PE_HOSTFILE is not set",), "qrsh -inherit -V"),
     ({"OAR_JOB_ID": "7"}, {}, ("OAR_NODEFILE is not set",), "--hostfile"),
     ({"NODE_COUNT": "2"}, {}, ("NODE_COUNT=2",), "--rank"),
     ({"NODE_RANK": "1"}, {}, ("NODE_COUNT and NUM_NODES not set",), "--nodes"),
@@ -661,6 +663,24 @@ def test_a_pod_that_nobody_numbers_is_local_and_says_so() -> None:
     identity, notes = who({"KUBERNETES_SERVICE_HOST": "10.96.0.1"})
     assert identity.launcher == "local"
     assert "JOB_COMPLETION_INDEX" in notes[0]
+
+
+def test_grid_engines_script_is_a_node_if_it_says_so_and_tasks_of_an_array_are_runs_of_their_own(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "hosts").write_text("n1 2 all.q@n1 UNDEFINED\nn2 2 all.q@n2 UNDEFINED\n")
+    task = GRIDENGINE | {"PE_HOSTFILE": "/hosts", "SGE_TASK_ID": "3", "RESTARTED": "1"}
+    script = task | {"JOB_SCRIPT": "/spool/n1/job_scripts/7", "NHOSTS": "2"}
+    with pytest.raises(IdentityError, match="first of 2 hosts"):
+        who(script, hostname="n1", root=tmp_path)
+    head, _ = who(script, asked(launcher="gridengine"), hostname="n1", root=tmp_path)
+    worker, _ = who(task, hostname="n2", root=tmp_path)
+    for rank, identity in enumerate((head, worker)):
+        found = (identity.rank, identity.size, identity.head_hints, identity.run_id, identity.attempt)
+        assert found == (rank, 2, ("n1",), "gridengine-7.3", 1)
+    (tmp_path / "hosts").write_text("n1 2 all.q@n1 UNDEFINED\n")
+    alone, _ = who(script | {"SGE_TASK_ID": "undefined"}, hostname="n1", root=tmp_path)
+    assert (alone.rank, alone.size, alone.run_id) == (0, 1, "gridengine-7")
 
 
 def test_launcher_local_runs_alone_inside_a_batch_script() -> None:

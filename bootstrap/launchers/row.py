@@ -19,6 +19,7 @@ JOBS = (
     "slurm-{SLURM_JOB_ID}",
     "pbs-{PBS_JOBID}",
     "lsf-{LSB_JOBID}",
+    "gridengine-{JOB_ID}.{SGE_TASK_ID}",
     "gridengine-{JOB_ID}",
     "oar-{OAR_JOB_ID}",
     "azureml-{AZUREML_RUN_ID}",
