@@ -40,7 +40,12 @@ LAUNCHED = [
         [],
         ("worker", 3, 4),
     ),
-    ("kubeflow-trainer", {"PET_NODE_RANK": "0", "PET_NNODES": "2", "PET_MASTER_ADDR": "m"}, [], ("head", 0, 2)),
+    (
+        "kubeflow-trainer",
+        {"PET_NODE_RANK": "0", "PET_NNODES": "2", "PET_MASTER_ADDR": "m", "JOB_COMPLETION_INDEX": "0"},
+        [],
+        ("head", 0, 2),
+    ),
     (
         "pytorchjob",
         {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "m", "KUBERNETES_SERVICE_HOST": "10.0.0.1"},
@@ -97,7 +102,7 @@ HALF_SET = [
     ({"JOB_COMPLETION_INDEX": "1"}, ["JOB_COMPLETION_INDEX='1'", "RAY_BOOTSTRAP_NODES"]),
     ({"LWS_GROUP_SIZE": "2", "LWS_LEADER_ADDRESS": "l"}, ["LWS_WORKER_INDEX not set", "LWS_GROUP_SIZE='2'"]),
     ({"LWS_WORKER_INDEX": "1"}, ["LWS_GROUP_SIZE not set", "LWS_WORKER_INDEX='1'"]),
-    ({"PET_NNODES": "2"}, ["PET_NODE_RANK not set", "PET_NNODES='2'"]),
+    ({"PET_NNODES": "2", "JOB_COMPLETION_INDEX": "1"}, ["PET_NODE_RANK not set", "PET_NNODES='2'"]),
     ({"SKYPILOT_NODE_RANK": "0"}, ["SKYPILOT_NUM_NODES not set", "SKYPILOT_NODE_RANK='0'"]),
     ({"OMPI_COMM_WORLD_SIZE": "2"}, ["OMPI_COMM_WORLD_RANK not set", "OMPI_COMM_WORLD_SIZE='2'"]),
     ({"GROUP_RANK": "1"}, ["GROUP_WORLD_SIZE", "GROUP_RANK='1'"]),
