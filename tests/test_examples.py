@@ -170,7 +170,8 @@ done"""
             "flux": """case "$1 $2" in
 "getattr size") echo 2 ;;
 "run --nodes=2")
-    shift 2
+    [[ "$3 $4 $5 $6" == "-o exit-timeout=none -o pmi=off" ]] || exit 99
+    shift 6
     for n in 0 1; do
         task "node-$n" FLUX_JOB_ID=fB FLUX_JOB_ID_PATH=/fA/fB FLUX_JOB_NNODES=2 FLUX_JOB_SIZE=2 \\
             FLUX_TASK_RANK="$n" FLUX_TASK_LOCAL_ID=0 "$@"
