@@ -340,7 +340,7 @@ def test_a_port_of_the_users_that_is_taken_is_not_tried_again(site: Site) -> Non
     ("signum", "how"),
     [
         (signal.SIGTERM, "exited with status 0"),
-        (signal.SIGUSR1, "exited with status 3"),
+        (signal.SIGRTMIN, "exited with status 3"),
         (signal.SIGKILL, "was killed by SIGKILL"),
     ],
 )
@@ -358,7 +358,7 @@ def test_a_daemon_that_ends_by_itself_ends_the_run(site: Site, daemon: str, sign
     ("signum", "how"),
     [
         (signal.SIGTERM, "ended; its exit status is unknown"),
-        (signal.SIGUSR1, "exited with status 3"),
+        (signal.SIGRTMIN, "exited with status 3"),
         (signal.SIGKILL, "was killed by SIGKILL"),
     ],
 )

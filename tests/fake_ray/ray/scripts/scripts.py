@@ -134,7 +134,7 @@ def _start(options: dict[str, str], session: Path) -> None:
         with _listening(ip, int(options["port"])) as gcs_port:
             pid = _daemon("gcs_server", session, listening=[gcs_port])
         if "gcs-ends" in _words():
-            os.kill(pid, signal.SIGUSR2)
+            os.kill(pid, signal.SIGRTMIN + 1)
             signal.pause()
         _write("head.json", {"address": gcs})
     elif json.loads((_cluster() / "head.json").read_text())["address"] != gcs:
@@ -147,7 +147,7 @@ def _start(options: dict[str, str], session: Path) -> None:
         pid = _daemon("raylet", session, name, listening=[manager, objects])
         ports = {"manager": _port(manager), "objects": _port(objects)}
     if "raylet-ends" in _words():
-        os.kill(pid, signal.SIGUSR2)
+        os.kill(pid, signal.SIGRTMIN + 1)
         signal.pause()
     labels = dict(label.split("=", 1) for label in options["labels"].split(","))
     resources = {"CPU": float(options["num-cpus"]), **json.loads(options.get("resources", "{}"))}
@@ -187,8 +187,8 @@ def _daemon(name: str, session: Path, *arguments: str, listening: Sequence[socke
     program.symlink_to(Path(sys.executable).resolve())
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if "stubborn" in _words() else ""
     leave = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
-    leave += "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3))\n"
-    leave += "signal.signal(signal.SIGUSR2, lambda *_: sys.exit(4))\n"
+    leave += "signal.signal(signal.SIGRTMIN, lambda *_: sys.exit(3))\n"
+    leave += "signal.signal(signal.SIGRTMIN + 1, lambda *_: sys.exit(4))\n"
     code = f"import _signal as signal, sys\n{ignore or leave}print('ready', flush=True)\nwhile True: signal.pause()"
     with (session / "logs" / f"{name}.err").open("w") as log:
         process = subprocess.Popen(
