@@ -45,6 +45,10 @@ def _slurm() -> bool:
     return all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "scancel", "sinfo")))
 
 
+def _grid_engine() -> bool:
+    return all(map(shutil.which, ("sge_qmaster", "sge_execd", "qconf", "qsub", "qrsh", "qdel", "qstat", "qhost")))
+
+
 def _kubectl() -> bool:
     """One whose kustomize (5) knows components and `labels`; Debian 12's kubectl 1.20 has version 2."""
     if shutil.which("kubectl") is None:
@@ -105,6 +109,9 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "mpich": Requirement(_program("mpiexec.hydra"), "apt-get install mpich"),
     "munge": Requirement(_program("munged"), "apt-get install munge"),
     "slurm": Requirement(_slurm, "apt-get install slurmctld slurmd slurm-client munge"),
+    "grid-engine": Requirement(
+        _grid_engine, "apt-get install gridengine-master gridengine-exec gridengine-client (Debian)"
+    ),
     "freezer": Requirement(_freezer, "a kernel with the freezer of cgroups v1 (CONFIG_CGROUP_FREEZER)"),
     "memory-controller": Requirement(
         _memory_controller, "a control group with a memory controller in which root can make another: bare metal, or v1"

@@ -238,7 +238,7 @@ def slurm_on_hosts(base: Path, nodes: int = 4, conf: str = "") -> Iterator[Slurm
         with make_hosts(nodes + 1, base=base / "hosts", visible=visible) as hosts:
             for host in hosts:
                 host.run(["sh", "-c", _PREPARE, str(folder), f"{mine}/{host.name}"])
-                _open_to_all(host, visible)
+                open_to_all(host, visible)
             slurm = Slurm(hosts, folder)
             name_the_hosts(slurm)
             _start(slurm, conf)
@@ -247,7 +247,7 @@ def slurm_on_hosts(base: Path, nodes: int = 4, conf: str = "") -> Iterator[Slurm
         subprocess.run(["unshare", "--mount", "sh", "-c", _FORGET, str(folder), mine], check=False, capture_output=True)
 
 
-def _open_to_all(host: Host, folders: Iterable[str]) -> None:
+def open_to_all(host: Host, folders: Iterable[str]) -> None:
     """Lets every user of a host reach these folders: an interpreter may lie below /root."""
     below: dict[str, list[str]] = {}
     for folder in sorted({form for path in folders if Path(path).is_dir() for form in (path, os.path.realpath(path))}):
