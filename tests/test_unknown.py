@@ -77,3 +77,24 @@ def test_a_tpu_slices_numbers_do_not_count_beside_a_jobs(tmp_path: Path) -> None
     second = {**TPU, **slices, "MEGASCALE_SLICE_ID": "1", "TPU_WORKER_ID": "1", "JOB_COMPLETION_INDEX": "1"}
     identity = who(tmp_path, second, "js-slice-1-1", "js")
     assert (identity.launcher, identity.rank, identity.size) == ("jobset", 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("env", "shown"),
+    [
+        ({"NOMAD_ALLOC_INDEX": "0", "NOMAD_JOB_ID": "j"}, "no launcher matches NOMAD_ALLOC_INDEX=0: this machine"),
+        ({"PBS_NUM_PPN": "4", "VC_TASK_SPEC": "x", "HOME": "/"}, "no launcher matches PBS_NUM_PPN=4: this machine"),
+        ({**POD, "NUM_NODES": "1"}, "no launcher matches NUM_NODES=1: this pod"),
+        (POD, "no JOB_COMPLETION_INDEX or the like in this pod: this pod"),
+    ],
+)
+def test_what_numbers_or_counts_nodes_here_is_shown_with_what_to_give_by_hand(env: dict[str, str], shown: str) -> None:
+    identity, (note,) = identify(Settings(), Host(env, "machine"))
+    assert (identity.launcher, identity.size) == ("local", 1)
+    assert note.startswith(shown)
+    assert "for several: --rank=N and --nodes=N on each node with --head-address=HOST and --run-id=TEXT" in note
+
+
+def test_an_ordinary_machine_has_nothing_to_be_shown() -> None:
+    env = {"HOME": "/", "PATH": "/bin", "JOB_ID": "7", "PE": "x", "SHELL": "sh", "MACHTYPE": "x", "PEP_SIZE": "3"}
+    assert identify(Settings(), Host(env, "laptop-1"))[1] == []
