@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from bootstrap import timeouts
-from bootstrap.files import ownership, runtime_dir
+from bootstrap.files import claim, ownership, runtime_dir
 from bootstrap.files.manifest import Manifest, remove_owned_files
 from bootstrap.process import table
 from bootstrap.process.bounded import Call, TimedOut
@@ -28,6 +28,8 @@ def remove(folder: Path, manifest: Manifest, held: Held) -> tuple[Path | None, l
     :param folder: the runtime directory.
     :returns: where Ray's logs are, if there are any, and what went wrong, a line each.
     """
+    if manifest.claim:
+        claim.remove_left(Path(manifest.claim))
     runtime_dir.remove_files(folder, runtime_dir.STATE)  # first: the cleaner's lock must not make the agent look alive
     shared = Call(lambda: remove_owned_files(manifest))
     local = Call(lambda: remove_sessions(manifest, held))

@@ -117,11 +117,11 @@ def _misplaced(command: str, switches: Collection[str], workload: Sequence[str])
             yield f"check --run with {what}: it prints a table, and runs nothing; leave {what} out"
 
 
-def _split(argv: list[str]) -> tuple[str, list[str], list[str], list[str]]:
+def _split(argv: list[str], host: Host) -> tuple[str, list[str], list[str], list[str]]:
     """Return the command, its arguments, the workload, and what is wrong with these two."""
     command = argv.pop(0) if argv and argv[0] in _COMMANDS else "run"
-    if argv == ["train"]:  # from SageMaker: the program of that name in the image
-        argv.insert(0, "--")
+    if argv[-1:] == ["train"] and "--" not in argv and host.get("TRAINING_JOB_NAME"):
+        argv.insert(-1, "--")  # SageMaker appends the name of the program in the image
     if "--" not in argv:
         return command, argv, [], []
     ours, workload = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
@@ -130,7 +130,8 @@ def _split(argv: list[str]) -> tuple[str, list[str], list[str], list[str]]:
 
 
 def _main(argv: list[str]) -> int:
-    command, ours, workload, faults = _split(argv)
+    host = this_host()
+    command, ours, workload, faults = _split(argv, host)
     if "--version" in ours:
         with _printed():
             print(f"ray-bootstrap {__version__}")
@@ -144,7 +145,6 @@ def _main(argv: list[str]) -> int:
         return 0
     if not sys.platform.startswith("linux"):
         raise UsageError([f"ray-bootstrap runs on Linux only; this is {sys.platform}"], hint="use a Linux container")
-    host = this_host()
     asked = settings.load(flags, host.env, workload, faults + found)
     if asked.ignore_check:
         from bootstrap import preflight  # noqa: PLC0415 (rarely needed)

@@ -3,7 +3,7 @@
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bootstrap import timeouts
@@ -107,6 +107,16 @@ def is_address(text: str) -> bool:
 def is_loopback(text: str) -> bool:
     """Return whether a name or an address, without a look-up, means the machine that reads it."""
     return text == "localhost" or (is_address(text) and ipaddress.ip_address(text).is_loopback)
+
+
+def short_name(name: str) -> str:
+    """Return the first label of a host name, in lower case."""
+    return name.partition(".")[0].lower()
+
+
+def without_zone(addresses: Iterable[str]) -> set[str]:
+    """Return the canonical addresses, without the zone (``%eth0``) of link-local ones."""
+    return {canonical(address.partition("%")[0]) for address in addresses}
 
 
 def canonical(address: str) -> str:

@@ -1393,7 +1393,7 @@ BATCH_RECORDED = (
         GRID_ENGINE,
         1,
         2,
-        "gridengine-1",
+        "gridengine-1.undefined",
         "node-1",
         hostname="node-0",
         files={"/home/alice/hosts.1": "node-1 1 all.q@node-1 UNDEFINED\nnode-0 1 all.q@node-0 UNDEFINED\n"},

@@ -87,11 +87,14 @@ def test_sagemaker_starts_the_image_with_the_name_of_its_program(site: Site) -> 
     program = site.folder / "train"
     program.write_text("#!/bin/sh\necho trained\nexit 5\n")
     program.chmod(0o755)
-    node = site.run("train", env={"PATH": f"{site.folder}:/usr/bin:/bin"})
-    assert (node.wait(), node.out) == (5, "trained\n"), node.err
-    node = site.run("train", "--epochs=3")
-    assert node.wait() == 64
-    assert "put the workload after --: ray-bootstrap -- train --epochs=3" in node.err
+    env = {"PATH": f"{site.folder}:/usr/bin:/bin", "TRAINING_JOB_NAME": "job"}
+    for args in (["train"], ["--nodes=1", "train"]):
+        node = site.run(*args, env=env)
+        assert (node.wait(), node.out) == (5, "trained\n"), node.err
+    for there in ({**env, "TRAINING_JOB_NAME": None}, env):
+        node = site.run("train", *(["--epochs=3"] if there is env else []), env=there)
+        assert node.wait() == 64
+        assert "put the workload after --: ray-bootstrap -- train" in node.err
 
 
 def test_the_workloads_streams_are_its_own(site: Site) -> None:

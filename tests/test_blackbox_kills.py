@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -174,3 +175,27 @@ def test_a_run_that_its_predecessors_workload_starts_does_not_end_itself(site: S
     assert (node.folder / "log").read_text() == "piped\n"
     wait_for(lambda: not left_of(node), what="the end of all")
     assert node.process.wait() == -signal.SIGKILL
+
+
+def test_the_next_run_keeps_its_claim_on_the_node_when_it_clears_up_after_a_killed_one(site: Site) -> None:
+    """Both have the same run id, as in one batch job, and so the same folder to lock."""
+    alone(site)
+    (site.folder / "hosts").write_text(f"{socket.gethostname()}\nother.invalid\n")
+    args = ["--hostfile=../hosts", "--", "true"]
+
+    def manifests() -> list[Path]:
+        return [path for path in (site.folder / "tmp").glob("*/manifest.json") if Manifest.load(path).claim]
+
+    dead = site.run(*args)
+    wait_for(lambda: len(manifests()) == 1, what="the claim")
+    (left,) = manifests()
+    kill(dead.process.pid, dead.standby, dead.agent)
+    dead.process.wait()
+    live = site.run(*args)
+    wait_for(lambda: not left.exists() and len(manifests()) == 1, what="the end of what the killed one left")
+    second = site.run(*args)
+    assert second.wait() == 65
+    assert "expected one on each node" in second.err
+    live.send(signal.SIGTERM)
+    assert live.wait() == 143
+    assert [path.name for path in (site.folder / "tmp").iterdir()] == []

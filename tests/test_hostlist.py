@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from cluster import AGENT, Agents, nothing_left
 from bootstrap.errors import IdentityError
 from bootstrap.files import claim
 from bootstrap.host import Host
-from bootstrap.launchers import hostlist, identify
+from bootstrap.launchers import identify
 from bootstrap.model import NodeIdentity, Role
 from bootstrap.settings import Settings
 
@@ -62,6 +62,8 @@ def listed(
         ("n1 8 all.q@n1 UNDEFINED\nn2 8 all.q@n2 UNDEFINED\n", "n2", (), 1, ("n1", "n2")),  # Grid Engine
         ("n1\nn1\n\n# n3\nn2 # the last\nn2\n", "n2", (), 1, ("n1", "n2")),  # a line for each slot
         ("localhost\n", "n1", (), 0, ("localhost",)),
+        ("\ufeffn1\r\nn2\r\n", "n2", (), 1, ("n1", "n2")),  # of Windows
+        ("n1\nN1\nn2\n", "n2", (), 1, ("N1", "n2")),
     ],
 )
 def test_the_rank_is_the_place_in_the_list(
@@ -71,7 +73,7 @@ def test_the_rank_is_the_place_in_the_list(
     assert (identity.launcher, identity.rank, identity.size, identity.hosts) == ("hostfile", rank, len(hosts), hosts)
     assert identity.head_hints == hosts[:1]
     assert "/hosts" in identity.sources["rank"]
-    assert identity.one_process == "start one process on each host of --hostfile"
+    assert identity.one_process == ("start one process on each host of --hostfile" if len(hosts) > 1 else "")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,10 @@ def test_the_rank_is_the_place_in_the_list(
         ("n1\n10.0.0.1\n10.0.0.2\n", ("10.0.0.1", "10.0.0.2"), "both 10.0.0.1 and 10.0.0.2 are this node", "once"),
         ("localhost\nn2\n", (), "lists localhost, n2: on each node, loopback is that node itself", "a list with"),
         ("127.0.0.1\nn2\n", (), "loopback", "a list with"),
+        ("n2\n10.0.0.2\n", ("10.0.0.2",), "both n2 and 10.0.0.2 are this node", "once"),
+        ("gpu[1-2]\nroot@n3\n", (), "lists gpu[1-2], root@n3: expected a host's name or address", "one name or"),
+        ("\x1b[31mn1\n", (), "lists '\\x1b[31mn1': expected", "one name or"),
+        ("x" * 5000, (), "lists " + "x" * 64 + ", and none is", "--launcher=local"),
         ("# none\n\n", (), "--hostfile=/hosts lists no host", "--hostfile=FILE"),
         ("\n".join(f"m{i}" for i in range(9)), (), "m0, m1, m2, m3, … (9 hosts), and none is", "--rank=N"),
     ],
@@ -100,6 +106,17 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         identify(Settings(hostfile="/none"), Host({}, "n1", tmp_path))
 
 
+@pytest.mark.parametrize("path", ["/dev/zero", "/bin/ls", "/tmp"])
+def test_what_is_no_list_is_refused_at_once(path: str) -> None:
+    with pytest.raises(IdentityError, match=f"--hostfile={path}[: ]"):
+        identify(Settings(hostfile=path), Host({}, "n1"), own_addresses=tuple)
+
+
+def test_another_number_of_nodes_than_the_lists_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IdentityError, match="--hostfile=/hosts lists 2 hosts, and --nodes=1"):
+        listed(tmp_path, "n1\nn2\n", nodes=1)
+
+
 def test_a_rank_by_option_needs_no_name_in_the_list(tmp_path: Path) -> None:
     identity = listed(tmp_path, "a\nb\n", rank=1)
     assert (identity.rank, identity.size, identity.head_hints) == (1, 2, ("a",))
@@ -107,49 +124,67 @@ def test_a_rank_by_option_needs_no_name_in_the_list(tmp_path: Path) -> None:
 
 def test_in_a_batch_job_its_id_names_the_run(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("n1\nn2\n")
-    identity, notes = identify(Settings(hostfile="/hosts"), Host({"JOB_ID": "7"}, "n2", tmp_path))
-    assert identity.run_id == "gridengine-7"
+    identity, notes = identify(
+        Settings(hostfile="/hosts"), Host({"JOB_ID": "7", "SGE_TASK_ID": "undefined"}, "n2", tmp_path)
+    )
+    assert identity.run_id == "gridengine-7.undefined"
     assert any("not unique" in note for note in notes)
-
-
-def test_numbers_in_names_count_as_numbers() -> None:
-    names = ["algo-10", "algo-2", "algo-1"]
-    assert hostlist.by_number(names) == ["algo-1", "algo-2", "algo-10"]
-    assert hostlist.by_number(["1-a", "a-1", "10.0.0.10", "10.0.0.9"])  # of different shapes, in any order
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from bootstrap.files import claim
-print(claim.take(Path(sys.argv[1])), flush=True)
+claim.take(Path(sys.argv[1]))
+print("held", flush=True)
 time.sleep(60)
 """
 
 
-def test_a_lock_is_held_for_as_long_as_its_process_lives(tmp_path: Path) -> None:
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Path]:
+    """A folder that another process holds."""
     folder = tmp_path / "claim"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
-        assert holder.stdout.readline() == "True\n"
-        assert not claim.take(folder)
-        folder.rmdir()  # as at its end
-        assert claim.take(folder)  # a lock on another folder
-        assert folder.exists()
+        assert holder.stdout.readline() == "held\n"
+        yield folder
     finally:
         holder.kill()
         holder.wait()
 
 
-def test_what_a_killed_process_left_can_be_taken(tmp_path: Path) -> None:
-    folder = tmp_path / "claim"
-    folder.mkdir()
-    assert claim.take(folder)
+def test_a_lock_that_another_process_holds_is_neither_taken_nor_removed(held: Path) -> None:
+    with pytest.raises(BlockingIOError):
+        claim.take(held)
+    claim.remove_left(held)
+    assert held.exists()
+    with pytest.raises(BlockingIOError):
+        claim.take(held)
+
+
+def test_a_folder_that_was_removed_is_made_anew(held: Path) -> None:
+    held.rmdir()
+    claim.take(held)
+    claim.remove_left(held)  # as of an earlier run of that name
+    assert held.exists()
+    claim.release()
+    assert not held.exists()
+
+
+def test_what_a_killed_process_left_can_be_taken_or_removed(tmp_path: Path) -> None:
+    for use in (claim.take, claim.remove_left):
+        folder = tmp_path / use.__name__
+        folder.mkdir()
+        use(folder)
+    assert (tmp_path / "take").exists()
+    claim.release()
+    assert not (tmp_path / "remove_left").exists()
 
 
 @pytest.mark.parametrize("what", ["a file", "a link", "no folder above"])
-def test_what_another_has_put_there_keeps_no_run_from_starting(tmp_path: Path, what: str) -> None:
+def test_without_a_folder_of_its_own_there_is_no_lock(tmp_path: Path, what: str) -> None:
     path = tmp_path / "claim"
     if what == "a file":
         path.write_text("")
@@ -157,26 +192,35 @@ def test_what_another_has_put_there_keeps_no_run_from_starting(tmp_path: Path, w
         path.symlink_to(tmp_path)
     else:
         path = tmp_path / "none" / "claim"
-    assert claim.take(path)
+    with pytest.raises(OSError, match=r"\[Errno") as caught:
+        claim.take(path)
+    assert not isinstance(caught.value, BlockingIOError)
+    claim.remove_left(path)
+    assert path.is_symlink() == (what == "a link")
 
 
 def claim_of(run_id: str) -> Path:
-    return claim.path(NodeIdentity("", Role.HEAD, 0, 1, run_id).run_hash, 0)
+    return claim.path(NodeIdentity("", Role.HEAD, 0, 1, run_id).run_hash, 0, socket.gethostname())
+
+
+def pair(site: Site) -> str:
+    """A list of this host and of one that does not come."""
+    (site.folder / "hosts").write_text(f"{socket.gethostname()}\nother.invalid\n")
+    return "--hostfile=../hosts"
 
 
 def test_a_second_process_on_the_node_is_refused_and_the_first_goes_on(site: Site) -> None:
-    hosts = site.folder / "hosts"
-    hosts.write_text(f"{socket.gethostname()}\n")
-    args = [f"--hostfile={hosts}", "--", "sh", "-c", "echo up; sleep 600"]
+    args = [pair(site), "--", "true"]
     first = site.run(*args)
-    first.says("up", where="out")
+    first.is_in("waiting")
     second = site.run(*args)
     assert second.wait() == 65
     assert f"on {socket.gethostname()}: expected one on each node" in second.err
     assert "fix: start one process on each host of --hostfile" in second.err
     assert second.starts == []
+    assert claim_of(site.run_id).exists()
     third = site.run(*args, env={"RAY_BOOTSTRAP_RUN_ID": "another"})
-    third.says("up", where="out")
+    third.is_in("waiting")
     for node in (first, third):
         node.send(signal.SIGTERM)
         assert node.wait() == 143
@@ -184,10 +228,19 @@ def test_a_second_process_on_the_node_is_refused_and_the_first_goes_on(site: Sit
     assert not claim_of("another").exists()
 
 
-def test_an_agent_that_is_killed_leaves_no_claim(site: Site) -> None:
+def test_the_only_node_needs_no_lock(site: Site) -> None:
     (site.folder / "hosts").write_text(f"{socket.gethostname()}\n")
-    node = site.run("--hostfile=../hosts", "--", "sleep", "600")
-    node.is_in("running")
+    first, second = (site.run("--hostfile=../hosts", "--", "sleep", "600") for _ in range(2))
+    for node in (first, second):
+        node.is_in("running")
+    for node in (first, second):
+        node.send(signal.SIGTERM)
+        assert node.wait() == 143
+
+
+def test_an_agent_that_is_killed_leaves_no_claim(site: Site) -> None:
+    node = site.run(pair(site), "--", "true")
+    node.is_in("waiting")
     assert claim_of(site.run_id).exists()
     os.kill(node.agent, signal.SIGKILL)
     assert node.wait() == 137

@@ -101,6 +101,7 @@ MODELARTS = {
     "VC_WORKER_NUM": "2",
 }
 GRIDENGINE = {"JOB_ID": "7", "PE": "mpi", "SGE_TASK_ID": "undefined", "NHOSTS": "1", "JOB_SCRIPT": "QRSH"}
+SOLE = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "h"}
 PYTORCHJOB = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "pt-master-0"}
 POD_HOSTS = "127.0.0.1\tlocalhost\n10.0.0.5\tjob-1.sub.ns.svc.cluster.local\tjob-1\n"
 
@@ -187,23 +188,7 @@ def test_a_row_says_who_this_node_is(
     assert {"rank", "size", "role", "run_id", "attempt", "rendezvous", "launcher"} <= set(identity.sources)
 
 
-REQUEUE = {
-    "lepton",
-    "determined",
-    "pbs",
-    "pals",
-    "kubeflow-trainer",
-    "jobset",
-    "leaderworkerset",
-    "kubernetes",
-    "volcano",
-    "slurm",
-    "pytorchjob",
-}
-
-
-def test_the_rows_that_start_a_lost_run_anew() -> None:
-    assert {row.name for row in LAUNCHERS if row.requeues} == REQUEUE
+ROWS = {row.name: row for row in LAUNCHERS}
 
 
 @pytest.mark.parametrize(("launcher", "env"), [w[:2] for w in WORKERS], ids=[f"{w[0]}-{w[2][3]}" for w in WORKERS])
@@ -211,7 +196,7 @@ def test_a_head_that_is_cut_off_ends_where_the_launcher_starts_lost_runs_anew(
     launcher: str, env: dict[str, str]
 ) -> None:
     identity, _ = who(env)
-    assert identity.isolation_timeout == (60.0 if launcher in REQUEUE else math.inf)
+    assert identity.isolation_timeout == (60.0 if ROWS[launcher].requeues else math.inf)
     assert identity.sources["isolation_timeout"] == f"launcher {launcher}"
     for given_time in (5.0, math.inf):
         identity, _ = who(env, asked(isolation_timeout=given_time))
@@ -221,11 +206,7 @@ def test_a_head_that_is_cut_off_ends_where_the_launcher_starts_lost_runs_anew(
         )
 
 
-NOT_REPLACED = {"slurm", "openmpi", "hydra", "mvapich", "pals", "gridengine"}
-
-
-def test_the_rows_whose_lost_nodes_no_other_replaces() -> None:
-    assert {row.name for row in LAUNCHERS if row.replaced_nodes == "none"} == NOT_REPLACED
+def test_who_replaces_lost_nodes_is_the_rows_default() -> None:
     assert [who(env)[0].replaced_nodes for env in (SLURM, OMPI, LWS)] == ["none", "none", "all"]
 
 
@@ -462,7 +443,12 @@ ERRORS = [  # environment, options, what the message quotes, what the hint says
     ({}, {"min_nodes": 2}, ("no rank",), "--role=head"),
     ({}, {"role": "head", "shared_dir": "/s", "run_id": "r"}, ("no size",), "--nodes=N"),
     ({}, {"rank": 0, "nodes": 2, "shared_dir": "/s"}, ("shared folder without a run id",), "--run-id"),
-    ({"PMI_SIZE": "4", "PMI_RANK": "1"}, {}, ("PMI_SIZE=4", "(also set: PMI_RANK=1)"), "--rank"),
+    (
+        {"PMI_SIZE": "4", "PMI_RANK": "1"},
+        {},
+        ("PMI_RANK=1: there are", "(also set: PMI_SIZE=4)"),
+        "--rank",
+    ),
     ({"DSTACK_RUN_ID": "r", "DSTACK_NODES_NUM": "2"}, {}, ("DSTACK_NODE_RANK", "DSTACK_NODES_NUM='2'"), "--rank"),
     ({"DSTACK_NODES_NUM": "2"}, {}, ("DSTACK_NODES_NUM=2", "several nodes"), "--hostfile"),
     ({"BEAKER_REPLICA_RANK": "1"}, {}, ("BEAKER_REPLICA_COUNT", "BEAKER_REPLICA_RANK='1'"), "--nodes"),
@@ -478,14 +464,39 @@ ERRORS = [  # environment, options, what the message quotes, what the hint says
     ({"MLP_WORKER_NUM": "2"}, {}, ("MLP_WORKER_NUM='2'",), "--rank"),
     ({"TRAINING_JOB_ARN": "arn:1"}, {}, ("/opt/ml/input/config/resourceconfig.json",), "--rank=N and --nodes=N"),
     ({"DET_TRIAL_ID": "7"}, {}, ("/run/determined/info/rendezvous.json",), "--rank=N and --nodes=N"),
-    ({"TF_CONFIG": '{"cluster": {"worker": ["a:2222", "b:2222"]}}'}, {}, ("TF_CONFIG lists 2 hosts",), "--rank"),
-    ({"RANK": "1", "MASTER_ADDR": "h"}, {}, ("RANK='1'", "WORLD_SIZE not set"), "--nodes"),
+    (
+        {"TF_CONFIG": '{"cluster": {"worker": ["a:2222", "b:2222"]}}'},
+        {},
+        (
+            "TF_CONFIG=",
+            "lists 2 hosts",
+        ),
+        "--rank",
+    ),
+    ({"RANK": "1", "MASTER_ADDR": "h"}, {}, ("RANK=1: there are several nodes",), "--nodes"),
+    # Nodes that each would be alone, although something numbers or counts them.
+    (
+        OMPI | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1", "SLURM_NODEID": "1"},
+        {},
+        ("SLURM_NODEID=1",),
+        "--launcher=local",
+    ),
+    (
+        {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "h", "VC_TASK_INDEX": "1"},
+        {},
+        ("WORLD_SIZE=1, but VC_TASK_INDEX=1",),
+        "--launcher=local",
+    ),
+    ({"NOMAD_ALLOC_INDEX": "1"}, {}, ("NOMAD_ALLOC_INDEX=1",), "--launcher=local"),
+    ({"HOROVOD_SIZE": "2"}, {}, ("HOROVOD_SIZE=2",), "--launcher=local"),
+    ({"MEGASCALE_NUM_SLICES": "2"}, {}, ("MEGASCALE_NUM_SLICES=2",), "--launcher=local"),
+    ({"TRAINING_JOB_ARN": "arn"}, {}, ("resourceconfig.json: not there",), "--rank"),
     ({"LOCAL_RANK": "0", "WORLD_SIZE": "8"}, {}, ("WORLD_SIZE=8",), "--launcher=local"),
     (PYTORCHJOB | {"PET_NNODES": "1:3", "PET_NODE_RANK": "1"}, {}, ("PET_NNODES='1:3'",), "--nodes"),
-    ({}, {"launcher": "sagemaker"}, ("needs the file /opt/ml", "or one of TRAINING_JOB_ARN set"), "--launcher=auto"),
-    (AWS | {"AWS_BATCH_JOB_MAIN_NODE_INDEX": ""}, {}, ("MAIN_NODE_INDEX=''", "NODE_INDEX='0'"), "--rank"),
-    (AWS | {"AWS_BATCH_JOB_NODE_INDEX": "3"}, {}, ("NODE_INDEX='3'", "NUM_NODES='3'"), "--rank"),
-    (AWS | {"AWS_BATCH_JOB_NUM_NODES": ""}, {}, ("NUM_NODES=''",), "--nodes"),
+    ({}, {"launcher": "sagemaker"}, ("needs the file /opt/ml", "or TRAINING_JOB_ARN set"), "--launcher=auto"),
+    (AWS | {"AWS_BATCH_JOB_MAIN_NODE_INDEX": ""}, {}, ("MAIN_NODE_INDEX=unset", "NODE_INDEX=0"), "--rank"),
+    (AWS | {"AWS_BATCH_JOB_NODE_INDEX": "3"}, {}, ("NODE_INDEX=3", "NUM_NODES=3"), "--rank"),
+    (AWS | {"AWS_BATCH_JOB_NUM_NODES": ""}, {}, ("NUM_NODES=unset",), "--nodes"),
     (
         AZURE | {"OMPI_COMM_WORLD_LOCAL_RANK": "2"},
         {},
@@ -523,13 +534,18 @@ ERRORS = [  # environment, options, what the message quotes, what the hint says
         ("none is this node (job-0)",),
         "--rank",
     ),
-    ({"LSB_JOBID": "7"}, {}, ("LSB_MCPU_HOSTS lists no host",), "--hostfile"),
-    ({"PBS_JOBID": "1.s", "PBS_NODENUM": "1"}, {}, ("no size", "PBS_NODENUM='1'"), "$PBS_NODEFILE"),
+    ({"LSB_JOBID": "7"}, {}, ("LSB_MCPU_HOSTS is not set",), "--hostfile"),
+    (
+        {"PBS_JOBID": "1.s", "PBS_NODENUM": "1"},
+        {},
+        ("pbs/aux/1.s: no such file on this node",),
+        "$PBS_NODEFILE",
+    ),
     (GRIDENGINE | {"PE_HOSTFILE": "/none"}, {}, ("PE_HOSTFILE=/none: no such file on this node",), "cp $PE_HOSTFILE"),
     (GRIDENGINE, {}, ("PE_HOSTFILE is not set",), "qrsh -inherit -V"),
     ({"OAR_JOB_ID": "7"}, {}, ("OAR_NODEFILE is not set",), "--hostfile"),
     ({"NODE_COUNT": "2"}, {}, ("NODE_COUNT=2",), "--rank"),
-    ({"NODE_RANK": "1"}, {}, ("NODE_COUNT and NUM_NODES not set",), "--nodes"),
+    ({"NODE_RANK": "1"}, {}, ("NODE_COUNT, NUM_NODES set",), "--nodes"),
     ({"TPU_WORKER_ID": "0", "TPU_WORKER_HOSTNAMES": "t-0,t-1"}, {}, ("lists 2 hosts", "TPU_WORKER_ID=0"), "--rank"),
     ({}, {"launcher": "slurms"}, ("'slurms'",), "leaderworkerset"),
     ({}, {"launcher": "slurm"}, ("SLURM_JOB_ID",), "--launcher=auto"),
@@ -680,7 +696,42 @@ def test_grid_engines_script_is_a_node_if_it_says_so_and_tasks_of_an_array_are_r
         assert found == (rank, 2, ("n1",), "gridengine-7.3", 1)
     (tmp_path / "hosts").write_text("n1 2 all.q@n1 UNDEFINED\n")
     alone, _ = who(script | {"SGE_TASK_ID": "undefined"}, hostname="n1", root=tmp_path)
-    assert (alone.rank, alone.size, alone.run_id) == (0, 1, "gridengine-7")
+    assert (alone.rank, alone.size, alone.run_id) == (0, 1, "gridengine-7.undefined")
+
+
+ALONE = [
+    {"WORLD_SIZE": "1", "MASTER_ADDR": "localhost"},
+    {"GKE_NODE_COUNT": "3", "ES_NUM_NODES": "3", "JOB_ID": "8"},
+    {"NHOSTS": "1", "NSLOTS": "1", "JOB_ID": "8", "SGE_TASK_ID": "undefined"},
+    {"AWS_BATCH_JOB_ID": "u", "AWS_BATCH_JOB_ARRAY_INDEX": "5", "AWS_BATCH_JOB_ARRAY_SIZE": "9"},
+    {"SM_NUM_GPUS": "1"},
+    {"TF_CONFIG": '{"cluster": {"worker": ["a:2222"]}}', "FOO_NODE_COUNT": "9" * 5000},
+]
+
+
+@pytest.mark.parametrize("env", ALONE, ids=lambda env: next(iter(env)))
+def test_a_single_machine_needs_no_launcher_and_no_note(env: dict[str, str]) -> None:
+    identity, notes = who(env)
+    assert (identity.launcher, identity.size, notes) == ("local", 1, [])
+
+
+@pytest.mark.parametrize(
+    ("launcher", "env"),
+    [
+        ("hydra", HYDRA | {"PMI_RANK": "0", "PMI_SIZE": "1"}),
+        ("openmpi", {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}),
+        ("volcengine", {"MLP_ROLE_INDEX": "0", "MLP_WORKER_NUM": "1"}),
+        ("torchrun", {"NODE_RANK": "0", "NUM_NODES": "1"}),
+        ("azureml", {"AZ_BATCH_MASTER_NODE": "10.0.0.4:6000", "AZUREML_NODE_COUNT": "1"}),
+        ("lsf", {"LSB_JOBID": "9", "LSB_MCPU_HOSTS": "node 8"}),
+        ("torch-env", {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}),
+    ],
+)
+def test_a_run_of_one_node_needs_no_name_no_lock_and_no_note(launcher: str, env: dict[str, str]) -> None:
+    identity, notes = who(env)
+    assert (identity.launcher, identity.rank, identity.size, identity.one_process) == (launcher, 0, 1, "")
+    assert identity.run_id
+    assert notes == []
 
 
 def test_launcher_local_runs_alone_inside_a_batch_script() -> None:

@@ -83,6 +83,7 @@ def test_a_tpu_slices_numbers_do_not_count_beside_a_jobs(tmp_path: Path) -> None
     ("env", "shown"),
     [
         ({"NOMAD_ALLOC_INDEX": "0", "NOMAD_JOB_ID": "j"}, "no launcher matches NOMAD_ALLOC_INDEX=0: this machine"),
+        ({"SM_NUM_CPUS": "4", "NHOSTS": "1"}, "no launcher matches NHOSTS=1, SM_NUM_CPUS=4: this machine"),
         ({"PBS_NUM_PPN": "4", "VC_TASK_SPEC": "x", "HOME": "/"}, "no launcher matches PBS_NUM_PPN=4: this machine"),
         ({**POD, "NUM_NODES": "1"}, "no launcher matches NUM_NODES=1: this pod"),
         (POD, "no JOB_COMPLETION_INDEX or the like in this pod: this pod"),
@@ -98,3 +99,15 @@ def test_what_numbers_or_counts_nodes_here_is_shown_with_what_to_give_by_hand(en
 def test_an_ordinary_machine_has_nothing_to_be_shown() -> None:
     env = {"HOME": "/", "PATH": "/bin", "JOB_ID": "7", "PE": "x", "SHELL": "sh", "MACHTYPE": "x", "PEP_SIZE": "3"}
     assert identify(Settings(), Host(env, "laptop-1"))[1] == []
+
+
+@pytest.mark.parametrize(("nodes", "status"), [("2", 65), ("1", 0), ("?", 0)])
+def test_the_script_of_a_flux_batch_job_is_no_node_of_several(tmp_path: Path, nodes: str, status: int) -> None:
+    (tmp_path / "flux").write_text(f"#!/bin/sh\ntest \"$*\" = 'getattr size' && echo '{nodes}'\n")
+    (tmp_path / "flux").chmod(0o755)
+    host = Host({"FLUX_URI": "local:///run/flux/local", "PATH": f"{tmp_path}:/bin:/usr/bin"}, "n1")
+    if not status:
+        assert identify(Settings(), host)[0].size == 1
+        return
+    with pytest.raises(IdentityError, match="`flux getattr size` says 2, and this is no task of `flux run`"):
+        identify(Settings(), host)

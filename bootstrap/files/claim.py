@@ -1,43 +1,71 @@
-"""One process per node, where no variable tells a second one: a lock on a folder in /tmp, per user and run."""
+"""One process per node, where no variable tells a second one: a lock on a folder in /tmp, per user, run and host."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
 
-from bootstrap.files import ownership
-from bootstrap.files.runtime_dir import PARENT, PREFIX
+from bootstrap.files import ownership, runtime_dir
+
+_held: dict[Path, int] = {}
+"""Folder → the descriptor that holds its lock."""
 
 
-def path(run_hash: str, attempt: int) -> Path:
-    """Return the folder that stands for this user's process of a run on this machine."""
-    return PARENT / f"{PREFIX}{os.geteuid()}.{run_hash}.{attempt}"
+def path(run_hash: str, attempt: int, hostname: str) -> Path:
+    """Return the folder that stands for this user's process of a run on this host; hosts may share /tmp."""
+    return runtime_dir.PARENT / f"{runtime_dir.PREFIX}{os.geteuid()}.{run_hash}.{attempt}.{hostname[:64]}"
 
 
-def take(folder: Path) -> bool:
-    """Lock the folder for as long as this process lives, and return whether that was possible.
+def take(folder: Path) -> None:
+    """Lock the folder for as long as this process lives. A process that was killed may have left the folder behind.
 
-    It is free if a process that was killed left it behind, and counts as free if another user made it: that user must
-    not be able to keep this one's run from starting, nor must a full disk.
+    :raises BlockingIOError: if another process holds it.
+    :raises OSError: if there can be no lock, for instance since another user has taken the folder's name.
     """
-    while True:
-        try:
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
-            with ownership.opened(folder) as opened:
-                lock = os.dup(opened)
-        except FileNotFoundError:
-            if folder.parent.exists():
-                continue  # its holder has just removed it
-            return True
-        except OSError:
-            return True
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return False
+    while (lock := _locked(folder)) is None:
+        if not folder.parent.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder.parent))
+    _held[folder] = lock
+
+
+def release() -> None:
+    """Remove the folders that this process has locked, and with them the locks."""
+    while _held:
+        folder, lock = _held.popitem()
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(lock), folder.lstat()):
-                return True
-        os.close(lock)  # its holder removed it between our two steps
+            folder.rmdir()
+        os.close(lock)
+
+
+def remove_left(folder: Path) -> None:
+    """Remove what a process that was killed has left, unless a process, this one or another, holds it now."""
+    with contextlib.suppress(OSError):
+        lock = _locked(folder, make=False)
+        if lock is not None:
+            folder.rmdir()
+            os.close(lock)
+
+
+def _locked(folder: Path, *, make: bool = True) -> int | None:
+    """Return a descriptor that holds the lock; None if its last holder has just removed the folder."""
+    if make:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+    try:
+        with ownership.opened(folder) as opened:
+            lock = os.dup(opened)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its last holder may have removed the name, and a next one made it anew, after we opened it.
+        if os.path.samestat(os.fstat(lock), folder.lstat()):
+            return lock
+    except FileNotFoundError:
+        pass
+    except OSError:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None

@@ -87,7 +87,7 @@ def remove_owned_files(manifest: Manifest) -> None:
         except OSError as error:
             if not _is_foreign(Path(path).parent, error):
                 failure = error
-    for path in filter(None, (*manifest.owned_dirs, manifest.claim)):
+    for path in manifest.owned_dirs:
         with contextlib.suppress(OSError):
             Path(path).rmdir()
     if failure is not None:

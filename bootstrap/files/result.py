@@ -73,7 +73,7 @@ def write(result_file: str | None, host: Host, result: Result) -> str:
             if text := text_of(result):
                 path.write_text(text)  # in place
         except OSError as error:
-            faults.append(f"--result-file={path}: {error.strerror}")
+            faults.append(f"{'--result-file=' if str(path) == result_file else ''}{path}: {error.strerror}")
     return "; ".join(faults)
 
 

@@ -5,14 +5,15 @@ Nothing decisive is guessed: an incomplete identity is an error that quotes the 
 
 import math
 import re
+import secrets
 import string
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from bootstrap import net, parsers, timeouts
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
-from bootstrap.launchers.row import Context, Fact, Facts, Launcher
+from bootstrap.launchers.row import Context, Fact, Facts, Launcher, number
 from bootstrap.launchers.table import LAUNCHERS
 from bootstrap.model import NodeIdentity, Role
 from bootstrap.rendezvous import static
@@ -49,6 +50,7 @@ def identify(
     _refuse_second_process(row, host)
     found = _facts(row, Context(settings, host, own_addresses, resolve))
     _refuse_half(row, found, settings)
+    _refuse_several(row, found, settings, host)
     identity, repeated = _identity(row, found, settings)
     _refuse_misfit(row, found, settings, identity.rank, identity.size)
     if "head" in found:
@@ -59,13 +61,12 @@ def identify(
 
 def _identity(row: Launcher, found: Facts, settings: Settings) -> tuple[NodeIdentity, list[str]]:
     """Return the identity that these facts make, and a note if the next run may have the same id."""
-    rank = _number(found, "rank", 0)
+    rank, size = _number(found, "rank", 0), _number(found, "size", 1)
     rendezvous = _rendezvous(row, settings)
-    run_id, repeated = _run_id(row, found, rendezvous[0])
+    run_id, repeated = _run_id(row, found, rendezvous[0], alone=size == 1)
     isolation = _isolation_timeout(row, settings)
     sources = {word: fact[1] for word, fact in found.items() if word in _OPTIONS}
     sources = {"role": f"rank {rank}", "attempt": "not given", **sources}
-    size = _number(found, "size", 1)
     return NodeIdentity(
         launcher=row.name,
         role=_role(found, rank),
@@ -108,15 +109,15 @@ def _choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
         row = rows["explicit"]
     also = [other.name for other in others if other.when is None and other.name not in row.built_on]
     notes = [f"launcher {row.name}; also matches {', '.join(also)}; --launcher=NAME overrides"] if also else []
-    found = [row.file] if row.has_file(host) else [name for name in (*row.any_of, *row.all_of) if host.get(name)]
+    found = [row.file(host)] if row.file(host) else [name for name in (*row.signs, *row.all_of) if host.get(name)]
     return row, found[0] if found else "nothing else" if row.name == "local" else "options", notes
 
 
 def _wanted(row: Launcher) -> str:
-    wanted = [f"one of {', '.join(row.any_of)} set"] if row.any_of else []
+    wanted = [f"{'one of ' * (len(row.signs) > 1)}{', '.join(row.signs)} set"] if row.signs else []
     wanted += [f"all of {', '.join(row.all_of)} set"] if row.all_of else []
     wanted += [f"none of {', '.join(row.none_of)} set"] if row.none_of else []
-    instead = [f"the file {row.file}"] if row.file else []
+    instead = [f"the file {path}" for path in row.files]
     return f"does not match this environment; it needs {' or '.join([*instead, '; '.join(wanted)])}"
 
 
@@ -168,18 +169,36 @@ def _refuse_second_process(row: Launcher, host: Host) -> None:
 
 def _refuse_half(row: Launcher, found: Facts, settings: Settings) -> None:
     """Raise an error if rank or size is missing, as far as this launcher provides them."""
+    if found.get("size", ("", ""))[0] == "1":
+        found.setdefault("rank", ("0", f"{found['size'][1]}=1"))
     if "role" not in found and "rank" not in found:
         known = ", ".join(_quoted(found[word]) for word in ("size", "head") if word in found) or "no size either"
         raise IdentityError(
-            f"launcher {row.name}: no rank: {' and '.join(row.rank or ('--rank',))} not set ({known})",
+            f"launcher {row.name}: no rank: {_unset(row.rank or ('--rank',))} ({known})",
             hint="--rank=N on each node; or --role=head on one and --role=worker on the others",
         )
     settled = "size" in found or ("rank" not in found and not row.size)
     if not settled and (row.size or settings.min_nodes is None):
         rank = f"rank {_quoted(found['rank'])}" if "rank" in found else "no rank either"
         hint = row.size_hint if row.size else f"--min-nodes=N; or {row.size_hint}"
-        absent = " and ".join(row.size or ("--nodes",))
-        raise IdentityError(f"launcher {row.name}: no size: {absent} not set ({rank})", hint=hint)
+        absent = _unset(row.size or ("--nodes",))
+        raise IdentityError(f"launcher {row.name}: no size: {absent} ({rank})", hint=hint)
+
+
+def _refuse_several(row: Launcher, found: Facts, settings: Settings, host: Host) -> None:
+    """Raise an error if a launcher says that this is the only node, while another one's variable numbers it above 0.
+
+    So does ``srun -N2 mpirun -n 1 ray-bootstrap``, and an image with ``ENV RANK=0 WORLD_SIZE=1``.
+    """
+    value, source = found.get("size", ("", ""))
+    if value != "1" or source not in row.size or settings.launcher != "auto":
+        return
+    for name in dict.fromkeys(name for other in LAUNCHERS if other.name != row.name for name in other.rank):
+        if name not in row.rank and number(host.get(name)) > 0:
+            raise IdentityError(
+                f"{source}=1, but {name}={host.get(name)}: this is one of several nodes, each of which would be alone",
+                hint="start it by one launcher only; or --launcher=NAME; or --launcher=local for this machine alone",
+            )
 
 
 def _refuse_misfit(row: Launcher, found: Facts, settings: Settings, rank: int | None, size: int | None) -> None:
@@ -194,6 +213,10 @@ def _refuse_misfit(row: Launcher, found: Facts, settings: Settings, rank: int | 
         raise IdentityError(
             f"--min-nodes={settings.min_nodes} is more than {_quoted(found['size'])}", hint=f"--min-nodes={size}"
         )
+
+
+def _unset(names: Sequence[str]) -> str:
+    return f"{names[0]} not set" if len(names) == 1 else f"none of {', '.join(names)} set"
 
 
 def _quoted(fact: Fact) -> str:
@@ -248,17 +271,19 @@ def _hosts(found: Facts, settings: Settings, size: int | None) -> tuple[str, ...
     return names if len(names) == size and settings.rank is None else ()
 
 
-def _run_id(row: Launcher, found: Facts, rendezvous: str) -> tuple[Fact, list[str]]:
-    """Return the run id, and a note if the next run may have it too."""
+def _run_id(row: Launcher, found: Facts, rendezvous: str, *, alone: bool) -> tuple[Fact, list[str]]:
+    """Return the run id, and a note if the next run may have it too: of one node, which joins no other, it may."""
     unique = "run_id" in found
     if not unique and "run_name" not in found:
+        if alone:
+            return (f"{row.name}-{secrets.token_hex(4)}", "generated here"), []
         raise IdentityError(f"launcher {row.name}: nothing names this run", hint=row.run_id_hint)
     name, source = found["run_id" if unique else "run_name"]
     try:
         parsers.run_id(name)
     except ValueError as error:
         raise IdentityError(f"run id {parsers.quoted(name)} ({source}): {error}", hint=row.run_id_hint) from None
-    if unique:
+    if unique or (alone and source):
         return (name, source), []
     if not source and rendezvous == "file":
         raise IdentityError(

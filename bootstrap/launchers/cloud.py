@@ -39,13 +39,14 @@ def vertex(_found: Facts, context: Context) -> Facts:
     """
     spec = read_json(context.host.get("CLUSTER_SPEC"), "CLUSTER_SPEC")
     try:
-        pools = {pool: [re.sub(":[0-9]+$", "", each) for each in hosts] for pool, hosts in spec["cluster"].items()}
         task, index = str(spec["task"]["type"]), int(spec["task"]["index"])
-        ranks = [
-            (pool, number) for pool in ("workerpool0", "workerpool1") for number in range(len(pools.get(pool, ())))
-        ]
-        names = [pools[pool][number] for pool, number in ranks]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        lists = {pool: spec["cluster"].get(pool, []) for pool in ("workerpool0", "workerpool1")}
+        pools = {pool: [re.sub(":[0-9]+$", "", host) for host in hosts] for pool, hosts in lists.items()}
+        if not all(isinstance(hosts, list) for hosts in lists.values()):
+            raise TypeError("a worker pool is no list")
+        ranks = [(pool, place) for pool, hosts in pools.items() for place in range(len(hosts))]
+        names = [pools[pool][place] for pool, place in ranks]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise unexpected("CLUSTER_SPEC", f"{type(error).__name__}: {error}", "cluster and task") from None
     if (task, index) not in ranks:
         raise IdentityError(
@@ -76,7 +77,6 @@ def determined(_found: Facts, context: Context) -> Facts:
 ROWS: tuple[Launcher, ...] = (
     Launcher(
         "skypilot",
-        any_of=("SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
         built_on=("slurm",),
         rank=("SKYPILOT_NODE_RANK",),
         size=("SKYPILOT_NUM_NODES",),
@@ -86,7 +86,6 @@ ROWS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "dstack",
-        any_of=("DSTACK_NODE_RANK", "DSTACK_NODES_NUM"),
         all_of=("DSTACK_RUN_ID",),
         rank=("DSTACK_NODE_RANK",),
         size=("DSTACK_NODES_NUM",),
@@ -97,7 +96,6 @@ ROWS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "beaker",
-        any_of=("BEAKER_REPLICA_RANK", "BEAKER_REPLICA_COUNT"),
         rank=("BEAKER_REPLICA_RANK",),
         size=("BEAKER_REPLICA_COUNT",),
         head=("BEAKER_LEADER_REPLICA_HOSTNAME",),
@@ -107,7 +105,6 @@ ROWS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "lepton",
-        any_of=("LEPTON_JOB_WORKER_INDEX", "LEPTON_JOB_TOTAL_WORKERS"),
         built_on=("kubernetes", "torchrun"),  # its templates export NODE_RANK and NNODES
         rank=("LEPTON_JOB_WORKER_INDEX",),
         size=("LEPTON_JOB_TOTAL_WORKERS",),
@@ -125,7 +122,6 @@ ROWS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "volcengine",
-        any_of=("MLP_ROLE_INDEX", "MLP_WORKER_NUM"),
         rank=("MLP_ROLE_INDEX",),
         size=("MLP_WORKER_NUM",),
         head=("MLP_WORKER_0_HOST",),
@@ -157,7 +153,7 @@ ROWS: tuple[Launcher, ...] = (
     Launcher(
         "determined",
         any_of=("DET_TRIAL_ID",),
-        file=DETERMINED,
+        files=(DETERMINED,),
         run_id=("determined-{DET_ALLOCATION_ID}",),
         attempt=("DET_TRIAL_RUN_ID",),
         built_on=("kubernetes", "slurm", "pbs"),

@@ -8,12 +8,14 @@ from bootstrap.errors import IdentityError
 
 def read_json(text: str | None, source: str) -> dict[str, Any]:
     """Return the JSON object in a text. :raises IdentityError: naming the source, if it is none."""
+    if text is None:
+        raise IdentityError(f"{source}: not there, or it cannot be read", hint="--rank=N and --nodes=N on each node")
     try:
-        content = json.loads(text or "")
+        content = json.loads(text)
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise unexpected(source, repr((text or "")[:60]), "a JSON object")
+        raise unexpected(source, repr(text[:60]), "a JSON object")
     return content
 
 

@@ -29,11 +29,11 @@ def flux(_found: Facts, context: Context) -> Facts:
     if context.settings.head_address is not None or nodes == "1":
         return {}
     ask = ["flux", "job", "info", context.host.get("FLUX_JOB_ID") or "", "R"]
-    said, _ = command.output(ask, context.host.env, timeouts.FLUX_S)
+    said, fault = command.output(ask, context.host.env, timeouts.FLUX_S)
     with contextlib.suppress(ValueError, KeyError, TypeError):
         listed = ",".join(json.loads(said)["execution"]["nodelist"])
         return hostlist.by_rank(slurm.hosts(listed), "`flux job info`")
-    return {}
+    return {"note": (f"`{' '.join(ask)}` names no nodes: {fault or 'no nodelist in its output'}", "flux")}
 
 
 ROWS: tuple[Launcher, ...] = (

@@ -11,21 +11,20 @@ from bootstrap.launchers.row import Context, Facts
 
 MOST_HOSTS = 1 << 16
 """Names in a list that are read; a corrupt variable could stand for any number."""
-_SHOWN = 4
-"""Names in an error message."""
+_MOST_BYTES = 4 << 20
+_SHOWN, _SHOWN_CHARACTERS = 4, 64
+"""Names in an error message, and of each."""
+_NO_NAME = re.compile(r"[\[\]@,;/\x00-\x20\x7f-\x9f]")
+"""What no host's name and no address has: ranges, users, several names, control characters."""
 _SLOTS = re.compile(r":[0-9]+$")
+_ONE_A_LINE = "one name or address a line, without user, range or quotes"
+_ALONE = "--launcher=local for this machine alone"
 
 
 def unique(names: Iterable[str]) -> list[str]:
     """Return the names in order, each once: batch systems write one for each slot."""
-    return list(islice(dict.fromkeys(name.rstrip(".") for name in names if name), MOST_HOSTS))
-
-
-def by_number(names: Iterable[str]) -> list[str]:
-    """Return the names ordered by the numbers in them: ``algo-2`` before ``algo-10``."""
-    return sorted(
-        names, key=lambda name: [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", name)]
-    )
+    found = {name.lower(): name for name in islice((name.rstrip(".") for name in names if name), MOST_HOSTS)}
+    return list(found.values())
 
 
 def first_words(text: str) -> list[str]:
@@ -40,8 +39,11 @@ def first_words(text: str) -> list[str]:
 
 def in_file(path: str | None, host: Host) -> list[str] | None:
     """Return the hosts that a file lists, one a line; None if there is no path, or no such file that can be read."""
-    text = host.read(path) if path else None
-    return None if text is None else first_words(text)
+    try:
+        with host.path(path or "").open("rb") as file:  # a pipe, too, as of --hostfile <(...)
+            return first_words(file.read(_MOST_BYTES).decode("utf-8-sig", errors="replace"))
+    except OSError:
+        return None
 
 
 def by_rank(names: Iterable[str], source: str) -> Facts:
@@ -57,8 +59,8 @@ def nodes(names: Iterable[str], source: str) -> Facts:
     ``listed`` makes the agent take a lock (:mod:`bootstrap.files.claim`).
     """
     hosts = unique(names)
-    facts = {"size": (str(len(hosts)), source), "listed": (source, source), **by_rank(hosts, source)}
-    return facts if hosts else {}
+    facts = {"size": (str(len(hosts)), source), **by_rank(hosts, source)} if hosts else {}
+    return {**facts, "listed": ("yes", source)} if len(hosts) > 1 else facts
 
 
 def place(names: Sequence[str], source: str, context: Context, own: str | None = None) -> Facts:
@@ -75,6 +77,8 @@ def place(names: Sequence[str], source: str, context: Context, own: str | None =
     hosts, facts = unique(names), nodes(names, source)
     if not hosts:
         raise IdentityError(f"{source} lists no host", hint="--rank=N and --nodes=N on each node, or --hostfile=FILE")
+    if strange := [host for host in hosts if _NO_NAME.search(host)]:
+        raise IdentityError(f"{source} lists {_quoted(strange)}: expected a host's name or address", hint=_ONE_A_LINE)
     if context.settings.rank is not None:
         return facts
     if len(hosts) > 1 and any(map(net.is_loopback, hosts)):
@@ -87,9 +91,34 @@ def place(names: Sequence[str], source: str, context: Context, own: str | None =
         what = f"both {found[0]} and {found[1]} are" if found else "none is"
         raise IdentityError(
             f"{source} lists {_quoted(hosts)}, and {what} this node ({own or context.host.hostname})",
-            hint="a list with each host's name or address once; or --rank=N on each node",
+            hint=f"a list with each host's name or address once; or --rank=N on each node; or {_ALONE}",
         )
     return {**facts, "rank": (str(hosts.index(found[0])), f"{found[0]} in {source}")}
+
+
+def place_in_file(variable: str, hint: str, context: Context) -> Facts:
+    """Return :func:`place` in the file that a variable names.
+
+    :param hint: how to make it readable on all nodes.
+    :raises IdentityError: if it cannot be read on this node, or for the same reasons.
+    """
+    path = context.host.get(variable)
+    names = in_file(path, context.host)
+    if names is None:
+        unreadable = f"{variable}={path}: no such file on this node, or it cannot be read"
+        raise IdentityError(unreadable if path else f"{variable} is not set", hint=hint)
+    return place(names, f"{variable}={path}", context)
+
+
+def no_task(sign: str, hosts: str, hint: str) -> IdentityError:
+    """Return the error for a batch system's script, which runs on the first of several hosts.
+
+    :param sign: what shows that this is no task.
+    :param hosts: how many hosts there are, and where that is said.
+    :param hint: what starts a task on each host.
+    """
+    what = f"{sign}: this is the job's script, which runs on the first of {hosts} alone"
+    return IdentityError(what, hint=f"{hint}   ({_ALONE})")
 
 
 def same_place(found: Facts, place: Facts, source: str) -> Facts:
@@ -104,29 +133,29 @@ def same_place(found: Facts, place: Facts, source: str) -> Facts:
 
 
 def _own(hosts: Sequence[str], name: str, context: Context) -> list[str]:
-    """Return the entries that are this node: by its name if one has it, else by its addresses."""
+    """Return the entries that are this node: by its name, or as its address; if none is, by the names' addresses."""
     if len(hosts) == 1 and net.is_loopback(hosts[0]):
         return list(hosts)
-    if same := [host for host in hosts if host.lower() == name.lower()]:
+    literal = [host for host in hosts if net.is_address(host)]
+    named = [host for host in hosts if host not in literal]
+    same = [host for host in named if host.lower() == name.lower()]
+    same = same or [host for host in named if net.short_name(host) == net.short_name(name)]
+    if same and not literal:
         return same
-    if same := [host for host in hosts if not net.is_address(host) and _short(host) == _short(name)]:
-        return same
-    own = {net.canonical(address.partition("%")[0]) for address in context.own_addresses()}
-    return [host for host in hosts if any(a in own or net.is_loopback(a) for a in _addresses(host, context))]
+    own = net.without_zone(context.own_addresses())
+    same += [host for host in literal if net.canonical(host) in own]
+    return same or [host for host in named if any(a in own or net.is_loopback(a) for a in _addresses(host, context))]
 
 
-def _addresses(host: str, context: Context) -> Sequence[str]:
-    """Return the addresses of an entry; one of loopback is its own machine's (Debian's 127.0.1.1)."""
+def _addresses(host: str, context: Context) -> set[str]:
+    """Return the addresses of a name; one of loopback is its own machine's (Debian's 127.0.1.1)."""
     try:
-        return [net.canonical(a.partition("%")[0]) for a in ([host] if net.is_address(host) else context.resolve(host))]
+        return net.without_zone(context.resolve(host))
     except (OSError, UnicodeError):
-        return []
-
-
-def _short(name: str) -> str:
-    return name.partition(".")[0].lower()
+        return set()
 
 
 def _quoted(hosts: Sequence[str]) -> str:
     more = f", … ({len(hosts)} hosts)" if len(hosts) > _SHOWN else ""
-    return f"{', '.join(hosts[:_SHOWN])}{more}"
+    names = (host[:_SHOWN_CHARACTERS] for host in hosts[:_SHOWN])
+    return f"{', '.join(name if name.isprintable() else repr(name) for name in names)}{more}"

@@ -1,6 +1,6 @@
 """jsrun, the starter of IBM Spectrum MPI in jobs of LSF."""
 
-from bootstrap.launchers import hostlist
+from bootstrap.launchers import hostlist, lsf
 from bootstrap.launchers.row import Context, Facts, Launcher
 
 
@@ -9,7 +9,7 @@ def jsrun(found: Facts, context: Context) -> Facts:
 
     :raises IdentityError: if this node has another place in that list than jsrun gave it.
     """
-    hosts = hostlist.unique((context.host.get("LSB_MCPU_HOSTS") or "").split()[::2])[1:]
+    hosts = lsf.hosts_of_job(context.host)[1:]
     settings = context.settings
     if not hosts or settings.rank is not None or settings.shared_dir is not None or settings.head_address is not None:
         return {}
@@ -19,11 +19,10 @@ def jsrun(found: Facts, context: Context) -> Facts:
 ROWS: tuple[Launcher, ...] = (
     Launcher(
         "jsrun",
-        any_of=("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"),
         built_on=("lsf", "openmpi"),
         rank=("JSM_NAMESPACE_RANK",),
         size=("JSM_NAMESPACE_SIZE",),
-        run_name=("lsf-{LSB_JOBID}.{LSB_JOBINDEX}", "lsf-{LSB_JOBID}"),
+        run_name=lsf.RUN_NAMES,
         local_rank=("JSM_NAMESPACE_LOCAL_RANK",),
         local_size=("JSM_NAMESPACE_LOCAL_SIZE",),
         derive=jsrun,

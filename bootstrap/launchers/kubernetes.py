@@ -5,8 +5,8 @@ from functools import partial
 
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
-from bootstrap.launchers import events
-from bootstrap.launchers.row import Context, Fact, Facts, Launcher
+from bootstrap.launchers import events, hostlist
+from bootstrap.launchers.row import Context, Fact, Facts, Launcher, number
 from bootstrap.settings import Settings
 
 
@@ -77,7 +77,7 @@ def _across_jobs(own: Fact, named: str, context: Context) -> Facts:
     job, jobs, pods_of = (get(f"JOBSET_{each}") for each in ("JOB_GLOBAL_INDEX", "GLOBAL_REPLICAS", "PODS_PER_JOB"))
     if pods_of is None and (jobs == "1" or (job is None and jobs is None and named == "0")):
         return {}
-    if job is None or jobs is None or not job.isdecimal() or not jobs.isdecimal() or not int(job) < int(jobs):
+    if not 0 <= number(job) < number(jobs) <= hostlist.MOST_HOSTS:
         raise IdentityError(
             f"JOBSET_JOB_GLOBAL_INDEX={job!r} and JOBSET_GLOBAL_REPLICAS={jobs!r} in a set of several Jobs: expected"
             " two whole numbers, the first below the second",
@@ -86,8 +86,8 @@ def _across_jobs(own: Fact, named: str, context: Context) -> Facts:
         )
     listed = re.fullmatch("[0-9]{1,9}(?:, ?[0-9]{1,9})*", pods_of or "")
     numbers = list(map(int, listed[0].split(","))) if listed else []
-    numbers *= int(jobs) if len(numbers) == 1 else 1
-    if len(numbers) != int(jobs) or not index.isdecimal() or int(index) >= numbers[int(job)]:
+    numbers *= number(jobs) if len(numbers) == 1 else 1
+    if len(numbers) != number(jobs) or not 0 <= number(index) < numbers[number(job)]:
         raise IdentityError(
             f"JOBSET_PODS_PER_JOB={pods_of!r} with JOBSET_GLOBAL_REPLICAS={jobs}, JOBSET_JOB_GLOBAL_INDEX={job} and"
             f" {name}={index!r}: expected how many pods each of the {jobs} Jobs has",
@@ -96,7 +96,7 @@ def _across_jobs(own: Fact, named: str, context: Context) -> Facts:
     if context.settings.nodes not in (None, sum(numbers)):
         what = f"--nodes={context.settings.nodes}, and JOBSET_PODS_PER_JOB={pods_of!r} for {jobs} Jobs"
         raise IdentityError(f"{what} makes {sum(numbers)}", hint=f"--nodes={sum(numbers)}, or none")
-    rank = sum(numbers[: int(job)]) + int(index)
+    rank = sum(numbers[: number(job)]) + number(index)
     where = f"JOBSET_JOB_GLOBAL_INDEX={job} of JOBSET_PODS_PER_JOB={pods_of} and {name}={index}"
     return {"rank": (str(rank), where), "size": (str(sum(numbers)), "JOBSET_PODS_PER_JOB")}
 
@@ -162,7 +162,6 @@ ROWS: tuple[Launcher, ...] = (
     # Its pods are an Indexed Job's; those of a PyTorchJob, which have the same variables, are not.
     Launcher(
         "kubeflow-trainer",
-        any_of=("PET_NODE_RANK", "PET_NNODES"),
         all_of=("JOB_COMPLETION_INDEX",),
         built_on=("jobset", "kubernetes", "pytorchjob"),
         rank=("PET_NODE_RANK",),
@@ -218,7 +217,6 @@ ROWS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "kubernetes",
-        any_of=("JOB_COMPLETION_INDEX",),
         rank=("JOB_COMPLETION_INDEX",),
         rendezvous="dns",
         requeues=True,

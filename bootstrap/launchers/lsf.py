@@ -1,6 +1,7 @@
 """LSF: the tasks of blaunch."""
 
 from bootstrap.errors import IdentityError
+from bootstrap.host import Host
 from bootstrap.launchers import hostlist
 from bootstrap.launchers.row import Context, Facts, Launcher
 
@@ -15,20 +16,26 @@ def lsf(_found: Facts, context: Context) -> Facts:
 
     :raises IdentityError: if this is the batch script, which runs on the first of several hosts alone.
     """
-    hosts = hostlist.unique((context.host.get("LSB_MCPU_HOSTS") or "").split()[::2])
+    hosts = hosts_of_job(context.host)
     if len(hosts) > 1 and context.host.get("LSF_PM_TASKID") is None and context.settings.rank is None:
-        raise IdentityError(
-            f"LSF_PM_TASKID is not set: this is no task of blaunch, and the job has {len(hosts)} hosts",
-            hint=f"{_BLAUNCH}   (--launcher=local for this machine alone)",
-        )
+        raise hostlist.no_task("LSF_PM_TASKID is not set", f"{len(hosts)} hosts (LSB_MCPU_HOSTS)", _BLAUNCH)
+    if not hosts:
+        raise IdentityError("LSB_MCPU_HOSTS is not set", hint="--hostfile=FILE with the job's hosts, one a line")
     return hostlist.place(hosts, "LSB_MCPU_HOSTS", context)
 
+
+def hosts_of_job(host: Host) -> list[str]:
+    """Return the hosts of the job, each once, from ``host1 8 host2 8``."""
+    return hostlist.unique((host.get("LSB_MCPU_HOSTS") or "").split()[::2])
+
+
+RUN_NAMES = ("lsf-{LSB_JOBID}.{LSB_JOBINDEX}", "lsf-{LSB_JOBID}")
 
 ROWS: tuple[Launcher, ...] = (
     Launcher(
         "lsf",
         any_of=("LSB_JOBID",),
-        run_name=("lsf-{LSB_JOBID}.{LSB_JOBINDEX}", "lsf-{LSB_JOBID}"),
+        run_name=RUN_NAMES,
         derive=lsf,
         local_hint=_BLAUNCH,
         look="bjobs -l {LSB_JOBID}; bhosts {each_host}",

@@ -1,15 +1,12 @@
 """MPI's own starters, mpirun and mpiexec: one process on each node, each with the variables of its rank."""
 
-from bootstrap.launchers.row import JOBS, Launcher
-
-_BATCH = ("slurm", "lsf", "pbs", "pals", "gridengine", "oar")
-"""The batch systems in whose jobs mpirun is called, and which may start its daemons."""
+from bootstrap.launchers import batch
+from bootstrap.launchers.row import Launcher
 
 ROWS: tuple[Launcher, ...] = (
     Launcher(
         "openmpi",
-        any_of=("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-        built_on=_BATCH,
+        built_on=batch.NAMES,
         rank=("OMPI_COMM_WORLD_RANK",),
         size=("OMPI_COMM_WORLD_SIZE",),
         # Version 4: 128 random bits. The namespace is mpirun's host and process id, in version 4 hashed to 16 bits:
@@ -26,11 +23,10 @@ ROWS: tuple[Launcher, ...] = (
     ),
     Launcher(
         "mvapich",
-        any_of=("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
-        built_on=("hydra", *_BATCH),
+        built_on=("hydra", *batch.NAMES),
         rank=("MV2_COMM_WORLD_RANK",),
         size=("MV2_COMM_WORLD_SIZE",),
-        run_name=JOBS,
+        run_name=batch.RUN_NAMES,
         local_rank=("MV2_COMM_WORLD_LOCAL_RANK",),
         local_size=("MV2_COMM_WORLD_LOCAL_SIZE",),
         rendezvous="file",
@@ -43,11 +39,11 @@ ROWS: tuple[Launcher, ...] = (
     Launcher(
         "hydra",
         any_of=("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-        built_on=_BATCH,
+        built_on=batch.NAMES,
         rank=("PMI_RANK",),
         size=("PMI_SIZE",),
         run_id=("hydra-{I_MPI_HYDRA_UUID}",),  # Intel MPI
-        run_name=JOBS,
+        run_name=batch.RUN_NAMES,
         local_rank=("MPI_LOCALRANKID",),
         local_size=("MPI_LOCALNRANKS",),
         rendezvous="file",

@@ -1,13 +1,12 @@
 """The rows that options decide (a rank, a list of hosts, the head's address), and the last one: this machine alone."""
 
 import secrets
-from collections.abc import Collection
 from pathlib import Path
 
 from bootstrap import net
 from bootstrap.errors import IdentityError
-from bootstrap.launchers import hostlist, unknown
-from bootstrap.launchers.row import JOBS, Context, Facts, Launcher
+from bootstrap.launchers import batch, hostlist, unknown
+from bootstrap.launchers.row import Context, Facts, Launcher
 from bootstrap.rendezvous import static
 
 _UNNAMED: Facts = {"run_name": ("default", "")}
@@ -28,6 +27,11 @@ def hostfile(found: Facts, context: Context) -> Facts:
         raise IdentityError(
             f"--hostfile={path}: no such file, or it cannot be read",
             hint="--hostfile=FILE with one host a line, the head first, in a folder that all nodes see",
+        )
+    listed = len(hostlist.unique(hosts))
+    if context.settings.nodes not in (None, listed):
+        raise IdentityError(
+            f"--hostfile={path} lists {listed} hosts, and --nodes={context.settings.nodes}", hint="leave out --nodes"
         )
     return {**_UNNAMED, **found, **hostlist.place(hosts, f"--hostfile={path}", context)}
 
@@ -55,22 +59,17 @@ def _role_by_address(wanted: str, count: int, context: Context) -> Facts:
             f"{source} with {count} nodes: each of them would take itself for the head",
             hint="--head-address=HOST, the address at which the other nodes reach the head",
         )
-    if name.partition(".")[0] == context.host.hostname.partition(".")[0] and not net.is_address(name):
+    if net.short_name(name) == net.short_name(context.host.hostname) and not net.is_address(name):
         return {"rank": ("0", f"{source} is this host's name")}
     try:
-        found = _without_zone(context.resolve(name))
+        found = net.without_zone(context.resolve(name))
     except (OSError, UnicodeError) as error:
         # The head knows its name, from above or from /etc/hosts; a worker's resolver may lag.
         return {"role": ("worker", source), "note": (f"{name} does not resolve yet ({error}): not this node", source)}
-    own = _without_zone(context.own_addresses())
+    own = net.without_zone(context.own_addresses())
     if held := sorted(a for a in found if a in own or net.is_loopback(a)):
         return {"rank": ("0", f"{source} is this node's address {held[0]}")}
     return {"role": ("worker", f"{source} is not an address of this node")}
-
-
-def _without_zone(addresses: Collection[str]) -> set[str]:
-    """Return the canonical addresses, without the zone (``%eth0``) of link-local ones."""
-    return {net.canonical(address.partition("%")[0]) for address in addresses}
 
 
 def local(_found: Facts, context: Context) -> Facts:
@@ -97,7 +96,8 @@ FIRST: tuple[Launcher, ...] = (
     Launcher(
         "hostfile",
         when=lambda s: s.hostfile is not None,
-        run_name=JOBS,
+        built_on=batch.NAMES,
+        run_name=batch.RUN_NAMES,
         derive=hostfile,
         local_hint="start one process on each host of --hostfile",
         look="look at the terminal or the log of the command on {hosts} (rank {ranks})",

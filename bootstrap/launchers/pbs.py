@@ -7,6 +7,7 @@ from bootstrap.launchers.row import Context, Facts, Launcher
 
 _TMRSH = "for host in $(sort -u $PBS_NODEFILE); do pbs_tmrsh $host $(command -v ray-bootstrap) ... & done; wait"
 """pbsdsh starts a task for each line of the file, of which a host may have several, and its status is always 0."""
+_NO_LIST = "--nodes=N, or --hostfile=FILE with a copy of $PBS_NODEFILE in a folder that all nodes see"
 
 
 def pbs(found: Facts, context: Context) -> Facts:
@@ -20,10 +21,9 @@ def pbs(found: Facts, context: Context) -> Facts:
     """
     path, names = _nodes(context.host)
     if len(names) > 1 and context.host.get("PBS_TASKNUM") == "1" and context.settings.rank is None:
-        raise IdentityError(
-            f"PBS_TASKNUM=1 is the job's script, which runs on the first of {len(names)} hosts ({path}) alone",
-            hint=f"{_TMRSH}   (--launcher=local for this machine alone)",
-        )
+        raise hostlist.no_task("PBS_TASKNUM=1", f"{len(names)} hosts ({path})", _TMRSH)
+    if not names and context.settings.nodes is None:
+        raise IdentityError(f"{path}: no such file on this node, or it cannot be read", hint=_NO_LIST)
     if "rank" in found or not names:
         return hostlist.nodes(names, path)
     return hostlist.place(names, path, context)
@@ -76,7 +76,6 @@ ROWS: tuple[Launcher, ...] = (
         run_name=("pbs-{PBS_JOBID}",),
         requeues=True,  # node_fail_requeue, 310 s by default (PBS Administrator's Guide)
         derive=pbs,
-        size_hint="--nodes=N, or --hostfile=FILE with a copy of $PBS_NODEFILE in a folder that all nodes see",
         local_hint=_TMRSH,
         look="qstat -f {PBS_JOBID}; pbsnodes {each_host}",
     ),

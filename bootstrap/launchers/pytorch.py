@@ -15,7 +15,6 @@ def pytorchjob(found: Facts, context: Context) -> Facts:
 ROWS: tuple[Launcher, ...] = (
     Launcher(
         "pytorchjob",
-        any_of=("RANK", "WORLD_SIZE", "PET_NODE_RANK", "PET_NNODES"),
         all_of=("KUBERNETES_SERVICE_HOST",),
         none_of=("GROUP_RANK", "NODE_RANK", "LOCAL_RANK"),
         built_on=("torch-env",),
@@ -47,8 +46,7 @@ ROWS: tuple[Launcher, ...] = (
     # The variables of torch.distributed's env://, set by hand; with LOCAL_RANK they would number processes.
     Launcher(
         "torch-env",
-        any_of=("RANK", "WORLD_SIZE"),
-        all_of=("MASTER_ADDR",),
+        all_of=("RANK", "WORLD_SIZE", "MASTER_ADDR"),
         none_of=("LOCAL_RANK",),
         rank=("RANK",),
         size=("WORLD_SIZE",),

@@ -1,5 +1,6 @@
 """A launcher as one row: our words on the left, its variables on the right; and what a row's functions get and give."""
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -13,18 +14,13 @@ Fact = tuple[str, str]
 """A value as text, and its source."""
 Facts = dict[str, Fact]
 """By our word: rank, size, role, head, run_id (unique), run_name (perhaps the next run's too), attempt, note; hosts:
-the names of all nodes by rank, with spaces between; listed: this node's own name in the list that gave its rank."""
+the names of all nodes by rank, with spaces between; listed: set where nothing but a lock tells a second process on
+this node from the first."""
 
-JOBS = (
-    "slurm-{SLURM_JOB_ID}",
-    "pbs-{PBS_JOBID}",
-    "lsf-{LSB_JOBID}",
-    "gridengine-{JOB_ID}.{SGE_TASK_ID}",
-    "gridengine-{JOB_ID}",
-    "oar-{OAR_JOB_ID}",
-    "azureml-{AZUREML_RUN_ID}",
-)
-"""Names for a run that is started by hand within a batch job; the job's next run has the same."""
+
+def number(text: str | None) -> int:
+    """Return a whole number of at most nine digits; -1 if the text is no such number."""
+    return int(text) if text and re.fullmatch("[0-9]{1,9}", text.strip()) else -1
 
 
 @dataclass(frozen=True)
@@ -46,13 +42,13 @@ class Launcher:
 
     name: str
     any_of: Names = ()
-    """The row matches if any of these variables is set ..."""
+    """The row matches if any of these variables is set [default: those of rank and size] ..."""
     all_of: Names = ()
     """... and all of these ..."""
     none_of: Names = ()
     """... and none of these."""
-    file: str = ""
-    """The row also matches, whatever the variables, if there is this file, which the launcher writes on each node."""
+    files: Names = ()
+    """The row also matches, whatever the variables, if one of these files of the launcher's is there."""
     when: Callable[[Settings], bool] | None = None
     """Instead of all these, for a row that depends on options."""
     built_on: Names = ()
@@ -108,12 +104,15 @@ class Launcher:
         """Return whether this launcher's variables or file, or its options, are set."""
         if self.when is not None:
             return self.when(settings)
-        return self.has_file(host) or (
-            any(map(host.get, self.any_of or self.all_of))
-            and all(map(host.get, self.all_of))
-            and not any(map(host.get, self.none_of))
+        return self.file(host) != "" or (
+            any(map(host.get, self.signs)) and all(map(host.get, self.all_of)) and not any(map(host.get, self.none_of))
         )
 
-    def has_file(self, host: Host) -> bool:
-        """Return whether this launcher has written its file."""
-        return bool(self.file) and host.path(self.file).is_file()
+    @property
+    def signs(self) -> Names:
+        """Return the variables of which one must be set."""
+        return self.any_of or (*self.rank, *self.size)
+
+    def file(self, host: Host) -> str:
+        """Return the path of the file that this launcher has written; empty if there is none."""
+        return next((path for path in self.files if host.path(path).is_file()), "")

@@ -6,21 +6,7 @@ daemons, on all nodes but the first, and we inherit its variables (SLURM_NODEID)
 ranks do. PyTorch's variables come last: users export them for their programs, too.
 """
 
-from bootstrap.launchers import (
-    aws,
-    batch,
-    cloud,
-    flux,
-    jsrun,
-    kubernetes,
-    lsf,
-    mpi,
-    options,
-    pbs,
-    pytorch,
-    slurm,
-    volcano,
-)
+from bootstrap.launchers import aws, batch, cloud, flux, jsrun, kubernetes, mpi, options, pytorch, volcano
 from bootstrap.launchers.row import Launcher
 
 LAUNCHERS: tuple[Launcher, ...] = (
@@ -33,9 +19,6 @@ LAUNCHERS: tuple[Launcher, ...] = (
     *jsrun.ROWS,
     *mpi.ROWS,
     *batch.ROWS,
-    *pbs.ROWS,
-    *slurm.ROWS,
-    *lsf.ROWS,
     *pytorch.ROWS,
     *options.LAST,
 )

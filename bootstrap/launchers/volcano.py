@@ -7,6 +7,7 @@ Sources: pkg/controllers/job/plugins/env/env.go and svc/svc.go, pkg/controllers/
 import re
 from collections.abc import Mapping, Sequence
 
+from bootstrap import net
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.launchers import events, hostlist
@@ -81,7 +82,7 @@ def _refuse_incomplete(tasks: Tasks, declared: str, host: Host) -> None:
         if number and number != str(len(hosts)):
             raise IdentityError(f"{quoted} has {len(hosts)} names, and VC_{task}_NUM={number!r}", hint=_BY_HAND)
         first = f"-{task.replace('_', '-').lower()}-0"
-        if len(hosts) == 1 and not declared and not _short(hosts[0]).endswith(first):
+        if len(hosts) == 1 and not declared and not net.short_name(hosts[0]).endswith(first):
             raise IdentityError(
                 f"{quoted} is no pod's name of this task: with `hostname` in its template Volcano lists that one name,"
                 " however many pods there are",
@@ -99,7 +100,7 @@ def _rank(tasks: Tasks, found: Facts, declared: str, host: Host) -> Fact:
     own, (index, source) = host.hostname.partition(".")[0], found.get("rank", ("", "VC_TASK_INDEX"))
     if declared == "1":
         return "0", "MA_NUM_HOSTS=1"
-    ranks = [rank for rank, (_, _, name) in enumerate(pods_by_rank) if _short(name) == _short(own)]
+    ranks = [rank for rank, (_, _, name) in enumerate(pods_by_rank) if net.short_name(name) == net.short_name(own)]
     if not ranks:
         task = next(iter(tasks)) if len(tasks) == 1 else (host.get("MA_TASK_NAME") or "").upper().replace("-", "_")
         ranks = [rank for rank, (its, place, _) in enumerate(pods_by_rank) if (its, str(place)) == (task, index)]
@@ -111,10 +112,6 @@ def _rank(tasks: Tasks, found: Facts, declared: str, host: Host) -> Fact:
             hint=_BY_HAND,
         )
     return str(ranks[0]), source if str(ranks[0]) == index else f"{place} in {_variable(task)}"
-
-
-def _short(name: str) -> str:
-    return name.partition(".")[0].lower()
 
 
 def _variable(task: str) -> str:
@@ -135,7 +132,6 @@ ROWS: tuple[Launcher, ...] = (
     # With its plugin pytorch, torchrun or mpirun in a pod the ranks are those of these, and so with Azure ML's PyTorch.
     Launcher(
         "volcano",
-        any_of=("VC_TASK_INDEX", "VK_TASK_INDEX", "MA_NUM_HOSTS"),
         none_of=("RANK", "NODE_RANK", "GROUP_RANK", "OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_RANK"),
         rank=("VC_TASK_INDEX", "VK_TASK_INDEX"),
         size=("MA_NUM_HOSTS",),

@@ -53,6 +53,7 @@ async def _run(
     handle_signals(run, above)
     line = await run.lifecycle.run(the_line(run))
     status = await end_run(run, line)
+    claim.release()
     log.close()
     return status
 
@@ -130,11 +131,16 @@ def _claim_node(run: Context, identity: NodeIdentity) -> None:
     """
     if not identity.one_process:
         return
-    folder = claim.path(identity.run_hash, identity.attempt)
-    if not claim.take(folder):
+    folder = claim.path(identity.run_hash, identity.attempt, run.host.hostname)
+    try:
+        claim.take(folder)
+    except BlockingIOError:
         what = f"another process of run {identity.run_id!r} (attempt {identity.attempt}) is on {run.host.hostname}"
-        raise IdentityError(f"{what}: expected one on each node", hint=identity.one_process)
-    run.note(claim=str(folder))
+        raise IdentityError(f"{what}: expected one on each node", hint=identity.one_process) from None
+    except OSError as error:
+        run.log.warn(f"a second process of this run on this node would not be noticed: {folder}: {error.strerror}")
+        return
+    run.note(claim=str(folder))  # not before: until then it may be another process's, which this one must not release
 
 
 async def _end_survivors(run: Context) -> Mapping[Path, Held]:
