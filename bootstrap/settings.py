@@ -52,7 +52,7 @@ class Settings:
     rank: int | None = _option(parsers.integer(0), None, "This node's rank, 0-based [default: the launcher's]", group=_WHO, metavar="N")
     nodes: int | None = _option(parsers.integer(1), None, "How many nodes the run has [default: the launcher's]", group=_WHO, metavar="N")
     min_nodes: int | None = _option(parsers.integer(1), None, "Start the workload with this many nodes after --last-call [default: all]", group=_WHO, metavar="N")
-    hostfile: str | None = _option(parsers.text, None, "File that lists all nodes, one name or address a line, the head first; the place of this node's is its rank [default: the launcher's list]", group=_WHO, metavar="FILE")
+    hostfile: str | None = _option(parsers.text, None, "File that lists all nodes, one name or address a line, the head first; a node's rank is its line, from 0 [default: the launcher's list]", group=_WHO, metavar="FILE")
     run_id: str | None = _option(parsers.run_id, None, "Name of the run, the same on all its nodes and different for every run [default: the launcher's]", group=_WHO, metavar="TEXT")
     attempt: int | None = _option(parsers.integer(0), None, "Which restart of the run this is, 0-based [default: the launcher's, or 0]", group=_WHO, metavar="N")
 

@@ -47,8 +47,8 @@ def identify(
     :raises IdentityError: if rank, size, role or run id is missing, out of range or contradicts another.
     """
     row, source, notes = _choose(settings, host)
-    _refuse_second_process(row, host)
     found = _facts(row, Context(settings, host, own_addresses, resolve))
+    _refuse_second_process(row, host)
     _refuse_half(row, found, settings)
     _refuse_several(row, found, settings, host)
     identity, repeated = _identity(row, found, settings)
