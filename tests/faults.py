@@ -311,6 +311,9 @@ _BRING_UP = {
     "rank-twice": Fault(
         "a second node has a worker's rank, during the workload", "the head, which refuses it", "at once", 65, WORKLOAD
     ),
+    "node-twice": Fault(
+        "a second process of the run on a node of a list of hosts", "its agent, by a lock", "at once", 65, WORKLOAD
+    ),
     "rank-twice-early": Fault(
         "the same before the quorum, and the first node is alive", "the head, which pings it", "0.3 s", 65, 65
     ),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from itertools import islice
 
 from bootstrap import timeouts
 from bootstrap.errors import IdentityError
@@ -32,7 +33,7 @@ def flux(_found: Facts, context: Context) -> Facts:
     said, fault = command.output(ask, context.host.env, timeouts.FLUX_S)
     with contextlib.suppress(ValueError, KeyError, TypeError):
         listed = ",".join(json.loads(said)["execution"]["nodelist"])
-        return hostlist.by_rank(slurm.hosts(listed), "`flux job info`")
+        return hostlist.by_rank(islice(slurm.hosts(listed), hostlist.MOST_HOSTS), "`flux job info`")
     return {"note": (f"`{' '.join(ask)}` names no nodes: {fault or 'no nodelist in its output'}", "flux")}
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 from bootstrap import net
 from bootstrap.errors import IdentityError
@@ -10,8 +9,8 @@ from bootstrap.host import Host
 from bootstrap.launchers.row import Context, Facts
 
 MOST_HOSTS = 1 << 16
-"""Names in a list that are read; a corrupt variable could stand for any number."""
-_MOST_BYTES = 4 << 20
+"""Names that are read in a list with ranges; a corrupt one could stand for any number."""
+_MOST_BYTES = 16 << 20
 _SHOWN, _SHOWN_CHARACTERS = 4, 64
 """Names in an error message, and of each."""
 _NO_NAME = re.compile(r"[\[\]@,;/\x00-\x20\x7f-\x9f]")
@@ -23,7 +22,9 @@ _ALONE = "--launcher=local for this machine alone"
 
 def unique(names: Iterable[str]) -> list[str]:
     """Return the names in order, each once: batch systems write one for each slot."""
-    found = {name.lower(): name for name in islice((name.rstrip(".") for name in names if name), MOST_HOSTS)}
+    found: dict[str, str] = {}
+    for name in filter(None, names):
+        found.setdefault(name.rstrip(".").lower(), name.rstrip("."))
     return list(found.values())
 
 

@@ -31,7 +31,7 @@ ROWS: tuple[Launcher, ...] = (
         local_size=("MV2_COMM_WORLD_LOCAL_SIZE",),
         rendezvous="file",
         replaced_nodes="none",
-        local_hint="mpiexec -ppn 1 ray-bootstrap ...",
+        local_hint="mpiexec -ppn 1 ray-bootstrap ..., or mpirun_rsh with each host once",
         run_id_hint="mpiexec -env RAY_BOOTSTRAP_RUN_ID $(date +%s)-$$ ray-bootstrap ...",
         look="see the output of mpiexec (with -prepend-rank each line has its rank) for rank {ranks}",
     ),
