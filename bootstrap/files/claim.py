@@ -1,7 +1,6 @@
 """One process per node, where no variable tells a second one: a lock on a folder in /tmp, per user, run and host."""
 
 import contextlib
-import errno
 import fcntl
 import os
 from pathlib import Path
@@ -24,8 +23,7 @@ def take(folder: Path) -> None:
     :raises OSError: if there can be no lock, for instance since another user has taken the folder's name.
     """
     while (lock := _locked(folder)) is None:
-        if not folder.parent.exists():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder.parent))
+        pass
     _held[folder] = lock
 
 
