@@ -26,7 +26,7 @@ STATUSES = {"0": 0, "3": 3}
     ("nodes", "meeting", "status"),
     [
         *[(1, "file", 0), (1, "dns", 3), (1, "static", 0), (2, "file", 3), (2, "dns", 0), (2, "static", 0)],
-        *[(4, "file", 0), (4, "dns", 0), (4, "static", 3)],
+        *[(4, "file", 0), (4, "static", 3)],
     ],
 )
 def test_a_cluster_forms_and_ends_with_the_workloads_status(make_hosts, nodes, meeting, status):

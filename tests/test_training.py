@@ -22,13 +22,13 @@ def assert_trained_and_gone(hosts, output):
     nothing_left(hosts)
 
 
-@pytest.mark.parametrize("hosts_file", ["absent", "read-only"])
-def test_gloo_trains_whatever_the_hosts_file_said(make_hosts, hosts_file):
-    hosts = make_hosts(2, hosts_file=hosts_file, shm_size="2g")
+def test_gloo_trains_where_the_hosts_file_cannot_be_written(make_hosts):
+    """Where it can, the next test trains."""
+    hosts = make_hosts(2, hosts_file="read-only", shm_size="2g")
     agents = start(hosts, "--shared-dir=/shared", workload=[sys.executable, str(EXAMPLE)], env=RESULTS)
     assert agents.wait(seconds=240) == [0, 0]
     for host in hosts:
-        assert (f"{host.ip} {host.name}" in host.hosts_text) == (hosts_file == "absent")
+        assert f"{host.ip} {host.name}" not in host.hosts_text
     assert_trained_and_gone(hosts, agents.out(0))
 
 
