@@ -90,7 +90,7 @@ def _seconds_or_off(identity: NodeIdentity) -> str:
 
 def _candidates(node: Node) -> list[str]:
     """Return the candidates for the head; only name a shared folder, since a look would create a folder in it."""
-    if node.identity.rendezvous == "file":
+    if node.identity.rendezvous == "file" and node.settings.shared_dir:
         return [f"record in {node.settings.shared_dir}"]
     try:
         meeting = rendezvous.make(node.settings, node.identity, node.host)
