@@ -31,7 +31,7 @@ _OPTIONS = {
 }
 """Our word → the option that overrides it."""
 _WORDS = ("rank", "size", "head", "attempt", "run_id", "run_name")
-"""Those that variables may have."""
+"""Those for which a row has variables or templates."""
 
 
 def identify(
@@ -43,7 +43,8 @@ def identify(
 ) -> tuple[NodeIdentity, list[str]]:
     """Return this node's identity, with the source of each value, and notes for the log.
 
-    :param own_addresses: called only if ``--head-address`` alone decides the roles, as is ``resolve``.
+    :param own_addresses: called only where ``--head-address`` alone, or a list without this host's name, decides; as is
+        ``resolve``.
     :raises IdentityError: if rank, size, role or run id is missing, out of range or contradicts another.
     """
     row, source, notes = _choose(settings, host)
@@ -141,8 +142,9 @@ def _facts(row: Launcher, context: Context) -> Facts:
         value = getattr(context.settings, option)
         if value not in (None, "auto"):
             found[word] = (str(value), flag(option))
-    if found.get("role", ("", ""))[0] == "head":
-        found.setdefault("rank", ("0", found["role"][1]))
+    for word, value in (("role", "head"), ("size", "1")):
+        if found.get(word, ("", ""))[0] == value:
+            found.setdefault("rank", ("0", found[word][1]))
     return found
 
 
@@ -169,8 +171,6 @@ def _refuse_second_process(row: Launcher, host: Host) -> None:
 
 def _refuse_half(row: Launcher, found: Facts, settings: Settings) -> None:
     """Raise an error if rank or size is missing, as far as this launcher provides them."""
-    if found.get("size", ("", ""))[0] == "1":
-        found.setdefault("rank", ("0", f"{found['size'][1]}=1"))
     if "role" not in found and "rank" not in found:
         known = ", ".join(_quoted(found[word]) for word in ("size", "head") if word in found) or "no size either"
         raise IdentityError(
