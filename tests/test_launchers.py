@@ -734,6 +734,21 @@ def test_a_run_of_one_node_needs_no_name_no_lock_and_no_note(launcher: str, env:
     assert notes == []
 
 
+def test_a_processing_job_of_sagemaker_has_its_list_in_another_folder(tmp_path: Path) -> None:
+    path = tmp_path / "opt/ml/config/resourceconfig.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"current_host": "algo-2", "hosts": ["algo-1", "algo-2"]}')
+    identity, _ = who({}, asked(run_id="r"), root=tmp_path)
+    assert (identity.launcher, identity.rank, identity.size, identity.hosts) == (
+        "sagemaker",
+        1,
+        2,
+        ("algo-1", "algo-2"),
+    )
+    with pytest.raises(IdentityError, match="nothing names this run"):
+        who({}, root=tmp_path)
+
+
 def test_launcher_local_runs_alone_inside_a_batch_script() -> None:
     assert who(BATCH, asked(launcher="local"))[0].size == 1
 

@@ -9,8 +9,8 @@ from bootstrap.launchers.document import read_json, unexpected
 from bootstrap.launchers.row import Context, Facts, Launcher, number
 
 SAGEMAKER = ("/opt/ml/input/config/resourceconfig.json", "/opt/ml/config/resourceconfig.json")
-"""In a training job, and in a processing job
-(https://docs.aws.amazon.com/sagemaker/latest/dg/build-your-own-processing-container.html)."""
+"""In a training job, and in a processing job, as the containers read it that AWS makes for these
+(https://github.com/aws/sagemaker-spark-container)."""
 
 
 def sagemaker(_found: Facts, context: Context) -> Facts:
