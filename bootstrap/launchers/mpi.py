@@ -32,7 +32,7 @@ ROWS: tuple[Launcher, ...] = (
         rendezvous="file",
         replaced_nodes="none",
         local_hint="mpiexec -ppn 1 ray-bootstrap ..., or mpirun_rsh with each host once",
-        run_id_hint="mpiexec -env RAY_BOOTSTRAP_RUN_ID $(date +%s)-$$ ray-bootstrap ...",
+        run_id_hint="mpiexec -genv RAY_BOOTSTRAP_RUN_ID $(date +%s)-$$ ray-bootstrap ...",
         look="see the output of mpiexec (with -prepend-rank each line has its rank) for rank {ranks}",
     ),
     # Hydra, the starter of MPICH and of Intel MPI. PMI_RANK alone may be Slurm's, Flux' or PALS's.
