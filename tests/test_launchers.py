@@ -428,7 +428,7 @@ ERRORS = [  # environment, options, what the message quotes, what the hint says
     (
         VOLCANO | {"VC_TASK_INDEX": "0", "VC_NODE_HOSTS": "ray.ray", "VC_NODE_NUM": "1"},
         {},
-        ("VC_NODE_HOSTS='ray.ray' is no pod's name of this task",),
+        ("VC_NODE_HOSTS='ray.ray' does not name a pod of this task",),
         "take `hostname` out",
     ),
     (MODELARTS | {"MA_NUM_HOSTS": "3"}, {}, ("MA_NUM_HOSTS='3', and VC_WORKER_HOSTS has 2 names",), "--nodes=N"),

@@ -109,5 +109,5 @@ def test_the_script_of_a_flux_batch_job_is_no_node_of_several(tmp_path: Path, no
     if not status:
         assert identify(Settings(), host)[0].size == 1
         return
-    with pytest.raises(IdentityError, match="`flux getattr size` says 2, and this is no task of `flux run`"):
+    with pytest.raises(IdentityError, match="`flux getattr size` says 2, and this is not a task of `flux run`"):
         identify(Settings(), host)

@@ -81,7 +81,7 @@ def test_the_one_name_of_a_template_with_a_host_name_is_no_list() -> None:
     lists = volcano_lists(job({"worker": 3}, hostname="ray"))
     assert lists == {"VC_WORKER_HOSTS": "ray.ray", "VC_WORKER_NUM": "1"}
     for index in "012":
-        with pytest.raises(IdentityError, match=r"'ray\.ray' is no pod's name of this task") as caught:
+        with pytest.raises(IdentityError, match=r"'ray\.ray' does not name a pod of this task") as caught:
             who({**lists, "VC_TASK_INDEX": index}, "ray")
         assert "take `hostname` out of the task's template" in caught.value.hint
 

@@ -86,7 +86,10 @@ def _identity(row: Launcher, found: Facts, settings: Settings) -> tuple[NodeIden
 
 
 def _note_loopback(head: str, source: str, role: Role) -> list[str]:
-    """Return a note if a worker is to look for the head on its own machine. :raises IdentityError: if it is no host."""
+    """Return a note if a worker is to look for the head on its own machine.
+
+    :raises IdentityError: if ``head`` cannot be a host.
+    """
     if not net.is_loopback(static.host_of(head, source)) or role is Role.HEAD:
         return []
     return [f"{source}={head} on a worker: it looks for the head on its own machine"]

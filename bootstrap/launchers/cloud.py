@@ -43,7 +43,7 @@ def vertex(_found: Facts, context: Context) -> Facts:
         lists = {pool: spec["cluster"].get(pool, []) for pool in ("workerpool0", "workerpool1")}
         pools = {pool: [re.sub(":[0-9]+$", "", host) for host in hosts] for pool, hosts in lists.items()}
         if not all(isinstance(hosts, list) for hosts in lists.values()):
-            raise TypeError("a worker pool is no list")
+            raise TypeError("a worker pool is not a list")
         ranks = [(pool, place) for pool, hosts in pools.items() for place in range(len(hosts))]
         names = [pools[pool][place] for pool, place in ranks]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -114,7 +114,7 @@ def place_in_file(variable: str, hint: str, context: Context) -> Facts:
 def no_task(sign: str, hosts: str, hint: str) -> IdentityError:
     """Return the error for a batch system's script, which runs on the first of several hosts.
 
-    :param sign: what shows that this is no task.
+    :param sign: what shows that this is not a task.
     :param hosts: how many hosts there are, and where that is said.
     :param hint: what starts a task on each host.
     """

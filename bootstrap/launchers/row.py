@@ -19,7 +19,7 @@ this node from the first."""
 
 
 def number(text: str | None) -> int:
-    """Return a whole number of at most nine digits; -1 if the text is no such number."""
+    """Return a whole number of at most nine digits; -1 for any other text."""
     return int(text) if text and re.fullmatch("[0-9]{1,9}", text.strip()) else -1
 
 

@@ -92,7 +92,7 @@ def _counts(host: Host) -> Iterator[str]:
     if host.get("FLUX_URI"):  # the script of `flux batch`, whose instance has the nodes
         size, _ = command.output(["flux", "getattr", "size"], host.env, timeouts.FLUX_S)
         if number(size) > 1:
-            yield f"`flux getattr size` says {size.strip()}, and this is no task of `flux run`"
+            yield f"`flux getattr size` says {size.strip()}, and this is not a task of `flux run`"
     pod, service = kubernetes.pod_name(host)
     if host.get("KUBERNETES_SERVICE_HOST") and service and re.fullmatch(r".+-[1-9][0-9]{0,3}", pod):
         yield f"this pod is called {pod}, as the second or a later one of a StatefulSet"
