@@ -41,8 +41,10 @@ def remove_left(folder: Path) -> None:
     with contextlib.suppress(OSError):
         lock = _locked(folder, make=False)
         if lock is not None:
-            folder.rmdir()
-            os.close(lock)
+            try:
+                folder.rmdir()
+            finally:
+                os.close(lock)
 
 
 def _locked(folder: Path, *, make: bool = True) -> int | None:

@@ -12,7 +12,7 @@ import pytest
 
 from bootstrap import cleanup
 from bootstrap.errors import UsageError
-from bootstrap.files import result, runtime_dir
+from bootstrap.files import claim, result, runtime_dir
 from bootstrap.files.manifest import Manifest
 from bootstrap.files.result import Result
 from bootstrap.files.secret import load_secret
@@ -103,3 +103,29 @@ def test_a_process_that_he_calls_raylet_is_not_ours() -> None:
     assert process is not None
     assert (is_own(ours), is_own(process)) == (True, False)
     os.kill(process.pid, 9)
+
+
+@pytest.mark.parametrize("script", ['mkdir -m 777 "$1"', 'ln -s "$2" "$1"', 'mkfifo "$1"'])
+def test_who_takes_the_name_of_a_claim_holds_no_run_up(public: Path, precious: Path, script: str) -> None:
+    """There is no lock then, which is said; what has the name stays as it is."""
+    folder = claim.path("0123456789abcdef", 0, "here")
+    assert folder.parent == public
+    neighbour.does(script, folder, precious)
+    with pytest.raises(OSError, match="Errno") as caught:
+        claim.take(folder)
+    assert not isinstance(caught.value, BlockingIOError)
+    claim.remove_left(folder)
+    assert folder.lstat().st_uid == neighbour.UID
+    assert precious.exists()
+
+
+def test_no_other_user_can_hold_or_remove_our_claim(public: Path) -> None:
+    folder = claim.path("0123456789abcdef", 0, "here")
+    claim.take(folder)
+    try:
+        assert neighbour.does('flock --nonblock "$1" echo held; rmdir "$1"; ls "$2"', folder, public).split() == [
+            folder.name
+        ]
+    finally:
+        claim.release()
+    assert not folder.exists()
