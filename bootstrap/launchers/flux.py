@@ -27,8 +27,8 @@ def flux(_found: Facts, context: Context) -> Facts:
             f"FLUX_JOB_SIZE={tasks} tasks on FLUX_JOB_NNODES={nodes} nodes: expected one task on each node",
             hint=_FLUX_RUN,
         )
-    if context.settings.head_address is not None or nodes == "1":
-        return {}
+    if nodes == "1" or context.settings.head_address or context.settings.shared_dir:
+        return {}  # the head is found otherwise
     ask = ["flux", "job", "info", context.host.get("FLUX_JOB_ID") or "", "R"]
     said, fault = command.output(ask, context.host.env, timeouts.FLUX_S)
     with contextlib.suppress(ValueError, KeyError, TypeError):

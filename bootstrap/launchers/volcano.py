@@ -84,8 +84,8 @@ def _refuse_incomplete(tasks: Tasks, declared: str, host: Host) -> None:
         first = f"-{task.replace('_', '-').lower()}-0"
         if len(hosts) == 1 and not declared and not net.short_name(hosts[0]).endswith(first):
             raise IdentityError(
-                f"{quoted} does not name a pod of this task: with `hostname` in its template Volcano lists that one name,"
-                " however many pods there are",
+                f"{quoted} does not name a pod of this task: with `hostname` in its template Volcano lists that one"
+                " name, however many pods there are",
                 hint=f"take `hostname` out of the task's template; or {_BY_HAND}",
             )
     total = sum(map(len, tasks.values()))
