@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from bootstrap.raynode import dispositions
+from bootstrap.raynode import dispositions, tempfiles
 from bootstrap.raynode.prefill import announce
 
 _INHERITED = frozenset(os.environ)
@@ -81,6 +81,7 @@ def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
         raylet.AuthenticationTokenLoader.instance().reset_cache()
         announce()
         dispositions.patch_worker_path()
+        tempfiles.patch_dashboard()
         scripts = importlib.import_module("ray.scripts.scripts")
         scripts.start.main(args=argv, prog_name="ray start", standalone_mode=False)
     except BaseException as error:  # noqa: BLE001 (click's Abort and sys.exit included: every way not to start)

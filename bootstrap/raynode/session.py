@@ -130,7 +130,8 @@ def own_sessions(manifest: Manifest, held: Held) -> set[Path]:
 def remove_sockets(files: Sequence[str]) -> None:
     """Remove socket files that no process holds any more, and the folder that Python's multiprocessing made for one.
 
-    When killed, Ray's dashboard leaves ``$TMPDIR/pymp-*/listener-*``.
+    Ray's dashboard leaves ``pymp-*/listener-*`` when killed: outside the session only where a path has no room for it
+    (:mod:`bootstrap.raynode.tempfiles`).
     """
     for file in map(Path, files):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
