@@ -45,7 +45,8 @@ class Lab:
     folder: Path
     agents: dict[int, subprocess.Popen[Any]] = field(default_factory=dict)
     mend: Callable[[], object] = lambda: None
-    """Called once the head has said what is wrong: what it undoes keeps a node from ending."""
+    """Called once the head has said what is wrong, before the workload may end: undoes what keeps a node from ending,
+    or awaits what else is to happen."""
     at_end: list[Callable[[], object]] = field(default_factory=list)
     """Called once all agents have ended."""
     begun: float = 0.0
