@@ -23,11 +23,19 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from bootstrap.raynode import dispositions, tempfiles
-from bootstrap.raynode.prefill import announce
+from bootstrap.raynode import dispositions, prefill, tempfiles
+from bootstrap.raynode.patches import Around, patch
 
 _INHERITED = frozenset(os.environ)
 """Those that the ``env`` of a start leaves out are removed: Ray must not see them."""
+
+_PATCHES: tuple[tuple[str, Around], ...] = (
+    ("start_api_server", prefill.dashboard),
+    ("start_api_server", tempfiles.in_session),
+    ("start_raylet", prefill.agent),
+    ("start_raylet", dispositions.give_back),
+)
+"""Our changes to ``ray start``, by function of services.py."""
 
 
 def main() -> None:
@@ -79,9 +87,8 @@ def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
         raylet = importlib.import_module("ray._raylet")
         raylet.Config.initialize("")  # RAY_AUTH_MODE was read at import; authentication_token_setup.py does the same
         raylet.AuthenticationTokenLoader.instance().reset_cache()
-        announce()
-        dispositions.patch_worker_path()
-        tempfiles.patch_dashboard()
+        for name, around in _PATCHES:
+            patch(name, around)
         scripts = importlib.import_module("ray.scripts.scripts")
         scripts.start.main(args=argv, prog_name="ray start", standalone_mode=False)
     except BaseException as error:  # noqa: BLE001 (click's Abort and sys.exit included: every way not to start)

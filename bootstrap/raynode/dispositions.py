@@ -5,12 +5,12 @@ of a step; by default they end a process, and the end of GCS or a raylet ends th
 inherited through fork(2) and execve(2), so the process that becomes ``ray start`` sets it for all that Ray starts.
 """
 
-import functools
-import importlib
-import inspect
+import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from bootstrap.raynode.patches import Arguments
 
 _IGNORED = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """SIGINT: the agent alone decides what Ctrl-C does. ``default_worker.py`` gives each of these back."""
@@ -23,24 +23,8 @@ def ignore() -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
-def patch_worker_path() -> None:
-    """Patch Ray in this process so that the raylet's Python workers begin with ours (``start_raylet``, services.py).
-
-    A Ray version with other names starts its own: tasks then inherit what its daemons ignore.
-    """
-    try:
-        services: Any = importlib.import_module("ray._private.services")
-        stock = services.start_raylet
-        signature = inspect.signature(stock)
-    except (ImportError, AttributeError):
-        return
-    if "worker_path" not in signature.parameters:
-        return
-
-    @functools.wraps(stock)
-    def start_raylet(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs)
-        given.arguments["worker_path"] = str(_WORKER)
-        return stock(*given.args, **given.kwargs)
-
-    services.start_raylet = start_raylet
+@contextlib.contextmanager
+def give_back(given: Arguments) -> Iterator[None]:
+    """Have the raylet's Python workers begin with ours (``worker_path`` of ``start_raylet``)."""
+    given["worker_path"] = str(_WORKER)
+    yield

@@ -1,42 +1,18 @@
 """Writes two addresses in advance that ``ray start`` would wait for: those of the dashboard and of its agent.
 
 Both are known beforehand. The two processes start as always, one to three seconds later, and write the same values.
-Only :mod:`bootstrap.raynode.child_main` imports this, as it imports Ray. docs/performance.md has the gains.
+docs/performance.md has the gains.
 """
 
 import contextlib
-import functools
 import importlib
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterator
+
+from bootstrap.raynode.patches import Arguments
 
 
-def announce() -> None:
-    """Patch Ray in this process so that ``ray start`` waits neither for the dashboard nor for its agent.
-
-    A Ray version with other names for these functions waits as usual.
-    """
-    try:
-        services = importlib.import_module("ray._private.services")
-    except ImportError:
-        return
-    for name, write in (("start_api_server", _dashboard), ("start_raylet", _agent)):
-        if hasattr(services, name):
-            setattr(services, name, _after(write, getattr(services, name)))
-
-
-def _after(write: Callable[[Mapping[str, Any]], None], stock: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(stock)
-    def start(*args: Any, **kwargs: Any) -> Any:
-        with contextlib.suppress(Exception):  # without the address ray start only waits, as usual
-            write(inspect.signature(stock).bind(*args, **kwargs).arguments)
-        return stock(*args, **kwargs)
-
-    return start
-
-
-def _dashboard(given: Mapping[str, Any]) -> None:
+@contextlib.contextmanager
+def dashboard(given: Arguments) -> Iterator[None]:
     """Write the dashboard's address, which ``start_api_server`` (services.py) awaits in GCS before the raylet's start.
 
     dashboard/head.py writes the same. RAY_DASHBOARD_STARTUP_TIMEOUT_S=0 also removes the wait, but then
@@ -49,9 +25,11 @@ def _dashboard(given: Mapping[str, Any]) -> None:
     gcs = raylet.GcsClient(address=given["gcs_address"], cluster_id=given["cluster_id_hex"])
     address = network.build_address(host, given["port"]).encode()
     gcs.internal_kv_put(constants.DASHBOARD_ADDRESS.encode(), address, True, constants.KV_NAMESPACE_DASHBOARD)
+    yield
 
 
-def _agent(given: Mapping[str, Any]) -> None:
+@contextlib.contextmanager
+def agent(given: Arguments) -> Iterator[None]:
     """Write the HTTP port of this node's dashboard agent, which the raylet awaits in its session's folder.
 
     The raylet registers only when it knows all ports of its agents, and aborts after 15 or 30 s, as on a cold disk
@@ -62,3 +40,4 @@ def _agent(given: Mapping[str, Any]) -> None:
     port = given["dashboard_agent_listen_port"]
     if port:  # 0 stands for any port, which only the agent will know
         raylet.persist_port(given["session_dir"], given["node_id"], raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
+    yield
