@@ -24,14 +24,14 @@ demo: .venv/runtime.stamp ## the main job on this machine: a Ray cluster of one 
 
 # Three times as many processes as the cores of a small machine: half of the time they wait for agents.
 UNIT := $(BIN)/pytest -n 6 --dist worksteal -m "not hosts and not ray"
-# They wait for a third of their time: on two cores two at once take 14 minutes, one by one 21.
+# These wait for a third of their time: on two cores two files at once take 14 minutes, one by one 21.
 HOSTS := $(BIN)/pytest -n 2 --dist loadfile -m "hosts or ray"
 
 # In one shell and with &&, so that the last line is the summary of what decided.
 test: lint .venv-oldest/test.stamp ## every check and every test; says what it skipped and why, and with CI=true skips nothing
 	@$(UNIT) && $(HOSTS)
 
-unit: .venv/test.stamp ## the tests that need neither root nor Ray's processes: a minute on two cores
+unit: .venv/test.stamp ## the tests that need neither root nor Ray's processes: three minutes on two cores
 	@$(UNIT)
 
 lint: .venv/test.stamp ## ruff and mypy

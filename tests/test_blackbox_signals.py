@@ -30,7 +30,7 @@ UNTIL_TOLD = ["sh", "-c", "echo up; while ! test -e ../go; do sleep 0.02; done"]
 SAVES = [
     "sh",
     "-c",
-    """trap 'told=1' TERM; echo up; until test $told; do sleep 0.02; done
+    """trap 'stopped=1' TERM; echo up; until test $stopped; do sleep 0.02; done
     echo saving; until test -e ../go; do sleep 0.02; done; echo saved""",
 ]
 """A workload that takes its time for a checkpoint, and hears no second SIGTERM.
