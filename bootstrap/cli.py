@@ -6,37 +6,39 @@ import importlib
 import io
 import itertools
 import os
-import resource
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
-from bootstrap import __version__, cgroup, settings, timeouts
-from bootstrap.errors import INTERNAL_STATUS, BootstrapError, PreflightFailed, UsageError, without_tracebacks
-from bootstrap.files import result, runtime_dir
-from bootstrap.files.manifest import Manifest
-from bootstrap.files.result import Result
+from bootstrap import __version__, settings, switches
+from bootstrap.errors import INTERNAL_STATUS, BootstrapError, UsageError
+from bootstrap.files import result
 from bootstrap.host import Host, this_host
 from bootstrap.log import Log
 from bootstrap.process import signals
-from bootstrap.process.bounded import TimedOut, run_bounded
-from bootstrap.process.supervisor import supervise
-from bootstrap.process.table import Process
-from bootstrap.settings import Settings
+from bootstrap.switches import Switches
 
-_COMMANDS: Mapping[str, tuple[str, str, str]] = {
-    "run": ("", "", "start or join the cluster, run the workload on the head, stop everywhere (the default)"),
-    "detect": ("reports", "detect", "print this node's role, address and resources with their sources; change nothing"),
-    "check": ("reports", "check", "run the preflight checks only; with --run on all nodes, and probes between them"),
-    "status": ("reports", "status", "print what this node's agent is doing; exit with status 0 if it is ready"),
-    "exec": ("within", "execute", "run the command after --, or a shell, with the variables of this user's run here"),
-    "kuberay": ("kuberay", "hand_over", "in a KubeRay pod: check this node, then hand over to KubeRay"),
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "run": (
+        "launch.foreground:run",
+        "start or join the cluster, run the workload on the head, end everywhere (default)",
+    ),
+    "detect": ("commands.reports:detect", "print this node's role, address and resources with their sources"),
+    "check": (
+        "commands.reports:check",
+        "run the preflight checks only; with --run on all nodes, and probe between them",
+    ),
+    "status": ("commands.reports:status", "print what this node's agent is doing; exit with status 0 if it is ready"),
+    "exec": ("commands.within:execute", "run the command after --, or a shell, with this run's variables"),
+    "kuberay": ("commands.kuberay:hand_over", "in a KubeRay pod: check this node, then hand over to KubeRay"),
 }
-"""Name → module in :mod:`bootstrap.commands`, function, meaning."""
+"""Name → module and function, meaning."""
+_ON_ALL = {"check": "launch.foreground:check_all"}
+"""Module and function with ``--run``."""
 _EPILOG = """Run the same command on every node. The workload runs on the head; every node exits with its status.
 
 \b
@@ -46,11 +48,6 @@ _EPILOG = """Run the same command on every node. The workload runs on the head; 
 
 Every option has an environment variable, such as RAY_BOOTSTRAP_NUM_CPUS for --num-cpus; the option wins. In a
 variable, separate repeated values with spaces. TIME is 90, 90s, 10m or 1h; SIZE is in bytes, or 512Mi, 8Gi, 8G."""
-
-_SWITCHES = ("as_json", "on_all", "version")
-_LEAST_ADDRESSES = 256 << 20
-"""Bytes; with 40-70 or 190-200 MB a thread dies before its first line, and what waits for it hangs. The preflight has
-the limit for Ray."""
 
 
 class _Command(click.Command):
@@ -78,14 +75,19 @@ def _options() -> _Command:
             [*names, field.name], metavar=meta["metavar"], help=meta["help"] + chosen, multiple=True, type=str
         )
 
-    as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, where a command prints a report")
-    on_all = click.Option(["--run", "on_all"], is_flag=True, help="With check: check all nodes of a run, without Ray")
+    def switch(field: Any) -> click.Option:
+        meta = field.metadata
+        help_text = f"{meta['help']} (with {' or '.join(meta['commands'])})"
+        return click.Option(
+            [meta["flag"], field.name], metavar=meta["metavar"], is_flag=meta["metavar"] is None, help=help_text
+        )
+
     version = click.Option(["--version"], is_flag=True, help="Show the version and exit.")
     return _Command(
         name=f"ray-bootstrap [{'|'.join(_COMMANDS)}]",
-        params=[*(option(field) for field in settings.options()), as_json, on_all, version],
+        params=[*map(option, settings.options()), *map(switch, switches.switches()), version],
         help="Start Ray on the nodes that a scheduler gave you.\n\n\b\n"
-        + "\n".join(f"  {name:{max(map(len, _COMMANDS))}}  {meaning}" for name, (_, _, meaning) in _COMMANDS.items()),
+        + "\n".join(f"  {name:{max(map(len, _COMMANDS))}}  {meaning}" for name, (_, meaning) in _COMMANDS.items()),
         epilog=_EPILOG,
         options_metavar="[COMMAND] [OPTIONS] [-- WORKLOAD ARGS...]",
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "max_content_width": 120},
@@ -106,14 +108,10 @@ def main(argv: Sequence[str]) -> int:
         return INTERNAL_STATUS
 
 
-def _misplaced(command: str, switches: Collection[str], workload: Sequence[str]) -> Iterator[str]:
-    """Yield a fault for each use of ``--run`` that cannot work."""
-    if "on_all" not in switches:
-        return
-    if command != "check":
-        yield "--run goes with check: ray-bootstrap check --run"
-    for what, is_given in (("--json", "as_json" in switches), ("a workload", bool(workload))):
-        if command == "check" and is_given:
+def _contradictions(command: str, chosen: Switches, workload: Sequence[str]) -> Iterator[str]:
+    """Yield a fault for each switch or workload that does not go with another switch."""
+    if command == "check" and chosen.on_all:
+        for what in ["--json"] * chosen.as_json + ["a workload"] * bool(workload):
             yield f"check --run with {what}: it prints a table, and runs nothing; leave {what} out"
 
 
@@ -139,10 +137,11 @@ def _main(argv: list[str]) -> int:
     if ours[:1] == ["-h"]:  # not left to click, which would parse `-head-address` as a cluster of short options
         ours = ["--help"]
     with _printed():
-        flags, switches, found = _parse(command, ours)
-    found += _misplaced(command, switches, workload)
-    if flags is None:
+        parsed = _parse(command, ours)
+    if parsed is None:
         return 0
+    flags, chosen, found = parsed
+    found += _contradictions(command, chosen, workload)
     if not sys.platform.startswith("linux"):
         raise UsageError([f"ray-bootstrap runs on Linux only; this is {sys.platform}"], hint="use a Linux container")
     asked = settings.load(flags, host.env, workload, faults + found)
@@ -153,14 +152,14 @@ def _main(argv: list[str]) -> int:
             raise UsageError(unknown)
     for line in settings.unknown_variables(host.env):
         Log(as_json=asked.log_format == "json").warn(line)
-    if command == "run" or "on_all" in switches:
-        return _run(asked, host, check_only=command == "check")
+    module, _, name = (_ON_ALL[command] if chosen.on_all else _COMMANDS[command][0]).partition(":")
+    function = getattr(importlib.import_module(f"bootstrap.{module}"), name)
+    if module.startswith("launch."):
+        return int(function(asked, host, chosen))
     if os.getpid() != 1:  # which would lose them; kuberay looks for them once it is done
         signals.restore(host)
-    module, function, _ = _COMMANDS[command]
-    report = getattr(importlib.import_module(f"bootstrap.commands.{module}"), function)
     with _printed():
-        return int(report(asked, host, "as_json" in switches))
+        return int(function(asked, host, chosen))
 
 
 @contextlib.contextmanager
@@ -185,56 +184,17 @@ def _print(text: str) -> None:
         raise UsageError([fault], hint="redirect it to a file system with free space") from None
 
 
-def _run(asked: Settings, host: Host, *, check_only: bool) -> int:
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESSES:
-        what = f"the address space of a process is limited to {limit >> 20} MiB (ulimit -v): too little for this agent"
-        raise PreflightFailed(what, hint="`ulimit -v unlimited` before this command")
-    runtime, oom_count = runtime_dir.make(), cgroup.OomCount(host, cgroup.oom_kills(host))
-
-    def agent(above: Sequence[int]) -> int:
-        try:
-            from bootstrap.run.agent import run_agent  # noqa: PLC0415 (in the child only, to keep the supervisor small)
-
-            return run_agent(asked, host, runtime, above, oom_count, check_only)
-        except Exception:  # noqa: BLE001 (as in main; this is another process)
-            bug = traceback.format_exc().rstrip()
-            _say(bug)
-            reason = f"internal error: {without_tracebacks(bug)}"
-            ended = Result(INTERNAL_STATUS, "internal", reason, "please report this", False, host.hostname)
-            _write(asked.result_file, ended)
-            return INTERNAL_STATUS
-
-    def on_killed(status: int, reason: str, running: Sequence[Process]) -> tuple[str, Iterable[Callable[[], object]]]:
-        from bootstrap import cleanup  # noqa: PLC0415 (only here, to keep the supervisor small)
-        from bootstrap.raynode.session import observe  # noqa: PLC0415
-
-        held = observe(running)
-        oom = oom_count.since()
-        reason, hint = (f"{reason}; {oom}", cgroup.FIX_OOM) if oom else (reason, "")
-        ended = Result(status, "killed", reason, hint, True, host.hostname)
-        manifest = Manifest.load(runtime.path / runtime_dir.MANIFEST)
-        tasks = [lambda: _write(asked.result_file, ended), lambda: cleanup.remove(runtime.path, manifest, held)]
-        return reason, tasks
-
-    with contextlib.suppress(TimedOut):
-        run_bounded(timeouts.SHARED_FOLDER_S, lambda: result.clear(asked.result_file, host))
-    return supervise(agent, on_killed)
-
-
-def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]] | None, Set[str], list[str]]:
-    """Return each option's raw values (None after ``--help``), the names of the switches, and the usage faults."""
+def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]], Switches, list[str]] | None:
+    """Return each option's raw values, the switches, and the usage faults; None after ``--help``."""
     options = _options()
     try:
         with options.make_context("ray-bootstrap", list(ours)) as context:
-            params = context.params
-            return (
-                {name: value for name, value in params.items() if name not in _SWITCHES and value},
-                {name for name in _SWITCHES if params[name]},
-                _left_over(context.args, options, command, ours),
-            )
+            given = context.params
+            chosen, faults = switches.load(given, command)
+            flags = {option.name: given[option.name] for option in settings.options() if given[option.name]}
+            return flags, chosen, _left_over(context.args, options, command, ours) + faults
     except click.exceptions.Exit:
-        return None, set(), []
+        return None
     except click.UsageError as error:
         raise UsageError([error.format_message()]) from None
 
@@ -289,9 +249,6 @@ def _write_refusal(error: BootstrapError, argv: Sequence[str]) -> None:
     ours = list(itertools.takewhile(lambda argument: argument != "--", argv))
     given = [after for argument, after in itertools.pairwise(ours) if argument == name]
     given += [argument.partition("=")[2] for argument in ours if argument.startswith(f"{name}=")]
-    _write(given[-1] if given else host.get(settings.variable("result_file")), result.of_error(error, host))
-
-
-def _write(result_file: str | None, outcome: Result) -> None:
-    if fault := result.write(result_file, this_host(), outcome):
+    target = given[-1] if given else host.get(settings.variable("result_file"))
+    if fault := result.write(target, host, result.of_error(error, host)):
         _say(f"ray-bootstrap: {fault}")

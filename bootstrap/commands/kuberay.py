@@ -23,6 +23,7 @@ from bootstrap.process import signals
 from bootstrap.raynode.command import memory_argv, shm_free
 from bootstrap.raynode.environment import for_kuberay
 from bootstrap.settings import Settings
+from bootstrap.switches import Switches
 
 COMMAND = "KUBERAY_GEN_RAY_START_CMD"
 _ENOUGH_FILES = 65536
@@ -33,7 +34,7 @@ in the RayCluster or RayService, and its containers:
   command: [env, "--block-signal=HUP,INT,QUIT,TERM,USR1,USR2", RAY_BOOTSTRAP_SIGNALS=blocked, ray-bootstrap, kuberay]"""
 
 
-def hand_over(settings: Settings, host: Host, _as_json: bool) -> int:
+def hand_over(settings: Settings, host: Host, _switches: Switches) -> int:
     """Check this node, correct its /etc/hosts, then exec KubeRay's command; never return.
 
     :raises UsageError: if an option demands a token or TLS.

@@ -21,6 +21,7 @@ from bootstrap.process.bounded import TimedOut, run_bounded
 from bootstrap.raynode.command import start_argv
 from bootstrap.raynode.ports import choose
 from bootstrap.settings import Settings
+from bootstrap.switches import Switches
 
 _IDENTITY = ("launcher", "role", "rank", "size", "run_id", "attempt", "rendezvous")
 _USED_BY_RUNS = ("memory", "shm", "nproc", "pids", "temp-dir-disk")
@@ -31,12 +32,12 @@ RAY_DIR = runtime_dir.PARENT / f"{runtime_dir.PREFIX}XXXXXXXX" / runtime_dir.RAY
 """Stands for the folder with a random name that a run creates."""
 
 
-def detect(settings: Settings, host: Host, as_json: bool) -> int:
+def detect(settings: Settings, host: Host, switches: Switches) -> int:
     """Print this node's role, address and resources, each value with its source; change nothing."""
     identity, notes = identify(settings, host)
     node = inspect_only(settings, host, identity, RAY_DIR)
     report = _describe(node, notes)
-    if as_json:
+    if switches.as_json:
         print(json.dumps(report, indent=2))
         return 0
     for name, entry in report.items():
@@ -101,13 +102,13 @@ def _candidates(node: Node) -> list[str]:
         return [f"{meeting.place} timed out after {timeouts.CANDIDATE_S:g} s"]
 
 
-def check(settings: Settings, host: Host, as_json: bool) -> int:
+def check(settings: Settings, host: Host, switches: Switches) -> int:
     """Print all preflight checks and their findings. :raises PreflightFailed: if one is fatal and not ignored."""
     identity, _ = identify(settings, host)
     prepared = prepare(settings, host, identity, RAY_DIR, repair=False)
     findings = [_excused(finding) for finding in prepared.findings] if runtime_dir.running() else prepared.findings
     check_required(prepared.node.secret, settings)
-    if as_json:
+    if switches.as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         for line in preflight.render(prepared.node, findings, settings.ignore_check):
@@ -124,7 +125,7 @@ def _excused(finding: preflight.Finding) -> preflight.Finding:
     return dataclasses.replace(finding, fatal=finding.fatal and not finding.own_run)
 
 
-def status(settings: Settings, _host: Host, as_json: bool) -> int:
+def status(settings: Settings, _host: Host, switches: Switches) -> int:
     """Print what this user's agents on this machine are doing.
 
     :returns: 0 if one (of ``--run-id``, if given) is ready, which means that its Ray runs and the cluster stands;
@@ -132,9 +133,9 @@ def status(settings: Settings, _host: Host, as_json: bool) -> int:
     """
     states = runtime_dir.running()
     found = [state for state in states if settings.run_id in (None, state.get("run_id"))]
-    if as_json:
+    if switches.as_json:
         print(json.dumps(found, indent=2))
-    for state in [] if as_json else found:
+    for state in [] if switches.as_json else found:
         seconds = time.time() - state["since"]
         head = state.get("gcs") or state.get("head") or "-"
         connected = f" {state['seen']} of {state.get('size') or '?'} nodes connected," if "seen" in state else ""

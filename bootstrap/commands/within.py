@@ -13,9 +13,10 @@ from bootstrap.files import runtime_dir
 from bootstrap.host import Host
 from bootstrap.process.executable import NOT_EXECUTABLE, find_fault
 from bootstrap.settings import Settings
+from bootstrap.switches import Switches
 
 
-def execute(settings: Settings, host: Host, _as_json: bool) -> int:
+def execute(settings: Settings, host: Host, _switches: Switches) -> int:
     """Become the command after ``--``, or this user's shell, with RAY_ADDRESS and Ray's token and certificate set.
 
     :returns: 126 or 127, as a shell does, if the command cannot be started.

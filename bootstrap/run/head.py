@@ -2,22 +2,19 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bootstrap import cleanup, preflight, timeouts
-from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RayStartFailed, Stopped
+from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RayStartFailed
 from bootstrap.files.secret import Channel, Secret, check_required, generate, load_secret, ray_token
 from bootstrap.launchers.look import finds_causes, how_to_look, how_to_reach
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, join_host_port
 from bootstrap.node.address import other_addresses
 from bootstrap.node.inspection import Node
-from bootstrap.parsers import host_port
 from bootstrap.probe.responder import Responder
-from bootstrap.process import signals
-from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
+from bootstrap.process.bounded import TimedOut, run_in_thread
 from bootstrap.process.executable import find_fault
 from bootstrap.raynode import environment
 from bootstrap.raynode import ports as ray_ports
@@ -27,7 +24,7 @@ from bootstrap.rendezvous.other_heads import check_no_other_head, check_still_he
 from bootstrap.rollcall import credential
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.server import RollCall
-from bootstrap.run import bring_up, own_probes, quorum, shutdown, workload
+from bootstrap.run import bring_up, dashboard, own_probes, quorum, shutdown, workload
 from bootstrap.run.certification import certify_head, make_authority
 from bootstrap.run.check_all import check_all
 from bootstrap.run.context import Context
@@ -68,20 +65,20 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
     env = environment.for_node(node, token, prepared.hosts.env, files)
     if fault := find_fault(settings.workload, env):
         return workload.not_started(*fault)  # before the other nodes wait for it
-    gcs, dashboard, starter = await start_head_ray(run, node, starter, env)
+    gcs, web_address, starter = await start_head_ray(run, node, starter, env)
     run.enter(Phase.WAITING, gcs=gcs, use=environment.for_shell(env, gcs))
     await check_still_head(rendezvous, hello, address)
     watch.roll_call.release(gcs, asyncio.get_running_loop().time() + settings.quorum_timeout)
     watch.probes.on_released(gcs)
-    gcs_is, web = f"{gcs}, with TLS," if files else gcs, how_to_reach(identity.launcher, run.host, dashboard)
+    gcs_is, web = f"{gcs}, with TLS," if files else gcs, how_to_reach(identity.launcher, run.host, web_address)
     run.log.say(f"the Ray head is up at {gcs_is} after {run.seconds:.1f} s; its dashboard comes up at {web}")
     ready = await wait_for_quorum(run, identity, watch, starter, gcs, address)
     if settings.dashboard_wait:
-        await wait_for_dashboard(run, dashboard)
+        await dashboard.wait(run, web_address)
     run.enter(Phase.RUNNING, nodes=len(ready.ready))
     if not settings.workload:
-        await stay_without_workload(run, env, gcs)
-    return await run_workload(run, environment.for_workload(env, identity.run_id, gcs, len(ready.ready), ready.gpus))
+        await workload.stay_without(run, env, gcs)
+    return await workload.run(run, environment.for_workload(env, identity.run_id, gcs, len(ready.ready), ready.gpus))
 
 
 async def meet_workers_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous) -> None:
@@ -237,54 +234,3 @@ async def wait_for_quorum(
     nodes = "1 node" if len(ready.ready) == 1 else f"{len(ready.ready)} nodes"
     run.log.say(f"quorum reached: {nodes} after {run.seconds:.1f} s")
     return ready
-
-
-async def wait_for_dashboard(run: Context, address: str) -> None:
-    """Wait up to ``--dashboard-wait`` for the dashboard, which ``ray job submit`` and ``serve deploy`` need.
-
-    :raises RayStartFailed: if it does not answer.
-    """
-
-    async def answers() -> None:
-        host, port = host_port(address)
-        while True:
-            with contextlib.suppress(OSError):
-                return (await asyncio.open_connection(host, port))[1].close()
-            await asyncio.sleep(timeouts.DASHBOARD_LOOK_AGAIN_S)
-
-    run.enter(Phase.WAITING_FOR_DASHBOARD)
-    try:
-        await wait_for(run.settings.dashboard_wait, answers())
-    except TimedOut:
-        what = f"Ray's dashboard at {address} did not answer within --dashboard-wait={run.settings.dashboard_wait:g}s"
-        raise RayStartFailed(what, hint="see dashboard.log in the folder that the last line names") from None
-
-
-async def stay_without_workload(run: Context, env: Mapping[str, str], gcs: str) -> None:
-    """Log how to use the cluster, and wait until something stops the run."""
-    run.log.say(
-        f"no workload was given: the cluster stays until it is stopped; to use it: {environment.for_shell(env, gcs)}"
-    )
-    await asyncio.get_running_loop().create_future()
-
-
-async def run_workload(run: Context, env: Mapping[str, str]) -> Verdict:
-    """Run the workload and return its verdict; if the run is stopped, signal it and allow it ``--grace``."""
-    lifecycle, grace = run.lifecycle, run.settings.grace
-    if lifecycle.reason is not None:
-        raise asyncio.CancelledError  # the run was stopped before the workload started
-    started = workload.start(run.children, run.settings.workload, env)
-    if isinstance(started, tuple):
-        return workload.not_started(*started)
-    run.note_processes(run.children.below(started))
-    lifecycle.on_signal = started.signal
-    try:
-        status = await asyncio.shield(started.exited)
-    except asyncio.CancelledError:
-        signum = lifecycle.reason.signum if isinstance(lifecycle.reason, Stopped) else signal.SIGTERM
-        passing = f"passing {signals.name_of(signum)} on to the workload"
-        run.log.say(f"{passing}; {grace:g} s of grace; a second signal ends the grace")
-        await workload.finish(run.children, started, signum, grace, lifecycle.force_stop)
-        run.log.say(workload.ending(started))
-        raise
-    return Verdict(status, workload.ending(started))

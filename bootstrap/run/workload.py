@@ -1,4 +1,4 @@
-"""The user's command on the head: its start, its end and its status."""
+"""The user's command on the head: its start, its end and its status; or a cluster that stays without one."""
 
 import asyncio
 import os
@@ -7,11 +7,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootstrap import timeouts
+from bootstrap.errors import Stopped
 from bootstrap.model import Verdict
 from bootstrap.process import signals
 from bootstrap.process.children import Child, Children
 from bootstrap.process.executable import NOT_EXECUTABLE, NOT_FOUND
 from bootstrap.process.table import exit_status, is_alive, send
+from bootstrap.raynode import environment
+from bootstrap.run.context import Context
+
+
+async def stay_without(run: Context, env: Mapping[str, str], gcs: str) -> None:
+    """Log how to use the cluster, and wait until something stops the run."""
+    run.log.say(
+        f"no workload was given: the cluster stays until it is stopped; to use it: {environment.for_shell(env, gcs)}"
+    )
+    await asyncio.get_running_loop().create_future()
+
+
+async def run(run: Context, env: Mapping[str, str]) -> Verdict:
+    """Run the workload and return its verdict; if the run is stopped, signal it and allow it ``--grace``."""
+    lifecycle, grace = run.lifecycle, run.settings.grace
+    if lifecycle.reason is not None:
+        raise asyncio.CancelledError  # the run was stopped before the workload started
+    started = start(run.children, run.settings.workload, env)
+    if isinstance(started, tuple):
+        return not_started(*started)
+    run.note_processes(run.children.below(started))
+    lifecycle.on_signal = started.signal
+    try:
+        status = await asyncio.shield(started.exited)
+    except asyncio.CancelledError:
+        signum = lifecycle.reason.signum if isinstance(lifecycle.reason, Stopped) else signal.SIGTERM
+        passing = f"passing {signals.name_of(signum)} on to the workload"
+        run.log.say(f"{passing}; {grace:g} s of grace; a second signal ends the grace")
+        await finish(run.children, started, signum, grace, lifecycle.force_stop)
+        run.log.say(ending(started))
+        raise
+    return Verdict(status, ending(started))
 
 
 def start(children: Children, argv: Sequence[str], env: Mapping[str, str]) -> Child | tuple[int, str]:

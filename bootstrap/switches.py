@@ -1,0 +1,53 @@
+"""What single commands take besides the options. Unlike those, none of it has a variable.
+
+A field of :class:`Switches` *is* a switch: the command line, ``--help`` and the errors are derived from the fields.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bootstrap import parsers
+
+Parse = Callable[[str], Any]
+
+
+def _switch(name: str, commands: str, meaning: str, *, default: Any = False, **value: Any) -> Any:
+    """Declare a switch of these commands; with ``metavar`` and ``parse``, one that takes a value."""
+    metadata = {"flag": name, "commands": commands.split(), "help": meaning, "metavar": None, "parse": None, **value}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switches:
+    """What a command was given besides the options."""
+
+    # fmt: off
+    as_json: bool = _switch("--json", "detect check status", "Print JSON")
+    on_all: bool = _switch("--run", "check", "Check all nodes of a run, without Ray")
+    # fmt: on
+
+
+def switches() -> Iterator[dataclasses.Field[Any]]:
+    """Return the fields of :class:`Switches`, in the order of ``--help``."""
+    return iter(dataclasses.fields(Switches))
+
+
+def load(given: Mapping[str, Any], command: str) -> tuple[Switches, list[str]]:
+    """Return the switches with the values that were given, by field name, and a fault for each that cannot be."""
+    faults: list[str] = []
+    chosen: dict[str, Any] = {}
+    for switch in switches():
+        name, commands, parse = (switch.metadata[key] for key in ("flag", "commands", "parse"))
+        value = given.get(switch.name)
+        if value in (None, False):
+            continue
+        if command not in commands:
+            faults.append(f"{name} goes with {' or '.join(commands)}: ray-bootstrap {commands[0]} {name}")
+            continue
+        try:
+            chosen[switch.name] = parse(value) if parse else value
+        except ValueError as error:
+            faults.append(f"{name}={parsers.quoted(value)}: {error}")
+    return Switches(**chosen), faults
