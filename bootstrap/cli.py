@@ -27,6 +27,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "launch.foreground:run",
         "start or join the cluster, run the workload on the head, end everywhere (default)",
     ),
+    "up": ("launch.background:up", "start or join the cluster and return when it stands; the agent stays until `down`"),
     "detect": ("commands.reports:detect", "print this node's role, address and resources with their sources"),
     "check": (
         "commands.reports:check",

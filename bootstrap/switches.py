@@ -26,6 +26,7 @@ class Switches:
     # fmt: off
     as_json: bool = _switch("--json", "detect check status", "Print JSON")
     on_all: bool = _switch("--run", "check", "Check all nodes of a run, without Ray")
+    detach: bool = _switch("--detach", "up", "Outlive the caller of up; on a worker, return once it has joined")
     # fmt: on
 
 

@@ -24,6 +24,8 @@ from bootstrap.process.table import pid_namespace, read_process
 PARENT = Path("/tmp")  # noqa: S108 (we make each folder in it, mode 0700, under a random name)
 PREFIX = "ray-bootstrap."
 STATE, MANIFEST, TOKEN, RAY = "state.json", "manifest.json", "token", "ray"
+AGENT_LOG = "agent.log"
+"""The lines of an agent that has no terminal."""
 TLS_CERTIFICATE, TLS_KEY, TLS_CA = "tls.crt", "tls.key", "ca.crt"
 """Names of the files and the folder in it."""
 PRIVATE = (TOKEN, TLS_CERTIFICATE, TLS_KEY, TLS_CA)

@@ -5,6 +5,7 @@ import os
 import resource
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from bootstrap import cgroup, timeouts
 from bootstrap.errors import INTERNAL_STATUS, PreflightFailed, without_tracebacks
@@ -18,6 +19,9 @@ from bootstrap.process.supervisor import supervise
 from bootstrap.process.table import Process
 from bootstrap.settings import Settings
 from bootstrap.switches import Switches
+
+if TYPE_CHECKING:
+    from bootstrap.run.caller import Caller
 
 _LEAST_ADDRESSES = 256 << 20
 """Bytes; with 40-70 or 190-200 MB a thread dies before its first line, and what waits for it hangs. The preflight has
@@ -44,10 +48,13 @@ def check_address_space() -> None:
         raise PreflightFailed(what, hint="`ulimit -v unlimited` before this command")
 
 
-def supervise_agent(settings: Settings, host: Host, runtime: RuntimeDir, *, check_only: bool = False) -> int:
+def supervise_agent(
+    settings: Settings, host: Host, runtime: RuntimeDir, *, check_only: bool = False, caller: "Caller | None" = None
+) -> int:
     """Run an agent below a supervisor and a standby, write the result if it is killed, and return the exit status.
 
     :param check_only: whether to check all nodes, without Ray and workload.
+    :param caller: what called ``up``, if the agent stays behind it.
     """
     oom_count = cgroup.OomCount(host, cgroup.oom_kills(host))
 
@@ -55,7 +62,7 @@ def supervise_agent(settings: Settings, host: Host, runtime: RuntimeDir, *, chec
         try:
             from bootstrap.run.agent import run_agent  # noqa: PLC0415 (in the child only, to keep the supervisor small)
 
-            return run_agent(settings, host, runtime, above, oom_count, check_only)
+            return run_agent(settings, host, runtime, above, oom_count, check_only, caller)
         except Exception:  # noqa: BLE001 (as in cli.main; this is another process)
             bug = traceback.format_exc().rstrip()
             _say(bug)

@@ -23,6 +23,7 @@ from bootstrap.process.table import pid_namespace
 from bootstrap.raynode.environment import for_starter
 from bootstrap.raynode.session import Held
 from bootstrap.raynode.starter import Starter
+from bootstrap.run.caller import Caller
 from bootstrap.run.context import Context
 from bootstrap.run.shutdown import end_run
 from bootstrap.settings import Settings
@@ -33,24 +34,36 @@ _IGNORED_BY_DEFAULT = (signal.SIGWINCH, signal.SIGURG)
 
 
 def run_agent(
-    settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom: OomCount, check_only: bool = False
+    settings: Settings,
+    host: Host,
+    runtime: RuntimeDir,
+    above: Sequence[int],
+    oom: OomCount,
+    check_only: bool = False,
+    caller: Caller | None = None,
 ) -> int:
     """Bring the cluster up, run the workload, shut everything down and return the exit status.
 
     :param above: pipes from the processes above the agent (:data:`bootstrap.process.supervisor.Agent`).
     :param check_only: whether to check all nodes and how they reach each other, without Ray and workload.
+    :param caller: what called ``up``, if the agent stays behind it.
     """
-    # Not asyncio.run(): it would wait at the end for a thread that a resolver blocks until it times out.
-    return asyncio.new_event_loop().run_until_complete(_run(settings, host, runtime, above, oom, check_only))
-
-
-async def _run(
-    settings: Settings, host: Host, runtime: RuntimeDir, above: Sequence[int], oom: OomCount, check_only: bool
-) -> int:
     log = Log(as_json=settings.log_format == "json", threaded=True)
-    run = Context(settings, host, log, Children(oom_score_adj(host)), runtime, oom, check_only=check_only)
-    runtime.set_state(pid=os.getpid(), pid_namespace=pid_namespace())
+    loop = asyncio.new_event_loop()  # not asyncio.run(): it would wait at the end for a thread that a resolver blocks
+
+    async def start() -> int:
+        children = Children(oom_score_adj(host))
+        context = Context(settings, host, log, children, runtime, oom, check_only=check_only, caller=caller or Caller())
+        return await _run(context, above)
+
+    return loop.run_until_complete(start())
+
+
+async def _run(run: Context, above: Sequence[int]) -> int:
+    log = run.log
+    run.runtime.set_state(pid=os.getpid(), pid_namespace=pid_namespace())
     handle_signals(run, above)
+    run.caller.watch(lambda reason: None if run.lifecycle.reason else run.lifecycle.stop(reason))
     line = await run.lifecycle.run(the_line(run))
     status = await end_run(run, line)
     claim.release()

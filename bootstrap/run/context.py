@@ -17,6 +17,7 @@ from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.process import table
 from bootstrap.process.children import Children
 from bootstrap.process.table import Process
+from bootstrap.run.caller import Caller
 from bootstrap.run.readiness import Readiness
 from bootstrap.settings import Settings
 
@@ -117,6 +118,7 @@ class Context:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     check_only: bool = False
     """Whether the run is a check of all nodes: no Ray, no workload."""
+    caller: Caller = field(default_factory=Caller)
     begun: float = field(default_factory=time.monotonic)
     readiness: Readiness = field(default_factory=Readiness)
 

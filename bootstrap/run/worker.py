@@ -200,6 +200,7 @@ async def stay_until_verdict(
             membership.report(Phase.JOINED)
             run.enter(Phase.JOINED, use=environment.for_shell(env, gcs))
             run.log.say(f"joined {gcs} after {run.seconds:.1f} s; waiting for the head's verdict")
+            run.caller.note(Phase.JOINED)
         await starter.end()
         return await asyncio.shield(membership.ended)
     except asyncio.CancelledError:

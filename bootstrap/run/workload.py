@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bootstrap import timeouts
 from bootstrap.errors import Stopped
-from bootstrap.model import Verdict
+from bootstrap.model import Phase, Verdict
 from bootstrap.process import signals
 from bootstrap.process.children import Child, Children
 from bootstrap.process.executable import NOT_EXECUTABLE, NOT_FOUND
@@ -22,6 +22,7 @@ async def stay_without(run: Context, env: Mapping[str, str], gcs: str) -> None:
     run.log.say(
         f"no workload was given: the cluster stays until it is stopped; to use it: {environment.for_shell(env, gcs)}"
     )
+    run.caller.note(Phase.RUNNING)
     await asyncio.get_running_loop().create_future()
 
 

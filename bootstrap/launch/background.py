@@ -1,0 +1,151 @@
+"""``up``: start the agent behind the shell, return when the cluster stands, and leave the agent there."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from bootstrap.errors import UsageError
+from bootstrap.files import runtime_dir
+from bootstrap.files.runtime_dir import AGENT_LOG
+from bootstrap.host import Host
+from bootstrap.launch.foreground import check_address_space, supervise_agent
+from bootstrap.model import Phase
+from bootstrap.process import signals, table
+from bootstrap.run.caller import Caller
+from bootstrap.settings import Settings
+from bootstrap.switches import Switches
+
+STARTERS = (
+    "slurmstepd",
+    "mpirun",
+    "mpiexec",
+    "mpiexec.hydra",
+    "orterun",
+    "orted",
+    "prterun",
+    "prted",
+    "hydra_pmi_proxy",
+    "flux-shell",
+    "pbs_mom",
+    "sge_shepherd",
+    "jsrun",
+    "res",
+)
+"""Names of the processes by which launchers start a program on a node (/proc/PID/comm). When that ends, they end what
+it has left: ``proctrack`` of Slurm (https://slurm.schedmd.com/proctrack_plugins.html), and the others alike."""
+_FOLLOW_S = 0.2
+"""Seconds between two looks at the log of a detached agent."""
+
+
+def up(settings: Settings, host: Host, switches: Switches) -> int:
+    """Start or join the cluster, and return while the agent stays.
+
+    :returns: on the head 0 once the quorum stands; on a worker the run's status at its end, or with ``--detach`` 0 once
+        it has joined; the error's status if it does not come to that.
+    :raises UsageError: where the agent could not stay, or with a workload.
+    """
+    faults = list(_impossible(settings, switches))
+    if faults:
+        raise UsageError(faults, hint="docs/workload.md has scripts that go on after `ray-bootstrap up`")
+    check_address_space()
+    return _Start(settings, host, detach=switches.detach).wait()
+
+
+def _impossible(settings: Settings, switches: Switches) -> Iterator[str]:
+    """Yield a fault for each reason why the agent cannot stay behind."""
+    if settings.workload:
+        yield "up takes no workload: it returns when the cluster stands; put the command after it, or leave `up` out"
+    parent = table.read_process(os.getppid()) if os.getppid() else None
+    if os.getpid() == 1:
+        what = "`ray-bootstrap up` is PID 1: everything ends with it when it returns"
+        yield f"{what}; start a shell: bash -c 'ray-bootstrap up && python train.py; ray-bootstrap down --status $?'"
+    elif parent is not None and parent.name in STARTERS:
+        what = f"{parent.name} (pid {parent.pid}) started `ray-bootstrap up`: it ends everything here when that returns"
+        yield f"{what}; without `up`, `srun ray-bootstrap` stays; or start a script that calls `up` and then goes on"
+    elif parent is None and not switches.detach:
+        yield "a process outside of this container called `ray-bootstrap up`, so its end cannot be seen; add --detach"
+
+
+class _Start:
+    """The agent's processes as they start, as ``up`` sees them."""
+
+    def __init__(self, settings: Settings, host: Host, *, detach: bool) -> None:
+        runtime = runtime_dir.make()
+        self._log = runtime.path / AGENT_LOG if detach and not runtime.fault else None
+        log = None if self._log is None else os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._ready, tell = os.pipe()
+        caller = _caller(tell, detach=detach)
+        self._supervisor = os.fork()
+        if self._supervisor == 0:
+            _leave_shell(log, {tell, caller.command, caller.shell, runtime.lock})
+            os._exit(supervise_agent(settings, host, runtime, caller=caller))
+        for fd in filter(None, (tell, log)):
+            os.close(fd)
+        self._shown = 0
+
+    def wait(self) -> int:
+        """Return 0 when the agent says so, or the status with which it ends; forward signals meanwhile."""
+        # The kernel sends SIGIO when there is something to read (fcntl(2), F_SETOWN).
+        fcntl.fcntl(self._ready, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self._ready, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        waited = signals.forwarded() | {signal.SIGCHLD, signal.SIGIO}
+        while True:
+            if self._is_ready():
+                self._follow()
+                if self._log is not None:
+                    print(f"ray-bootstrap: the agent stays; its log is {self._log}", file=sys.stderr)
+                return 0
+            ended, wait_status = os.waitpid(self._supervisor, os.WNOHANG)
+            self._follow()
+            if ended:
+                return table.exit_status(wait_status)
+            received = signal.sigtimedwait(waited, _FOLLOW_S if self._log else 60)
+            if received is not None and received.si_signo not in (signal.SIGCHLD, signal.SIGIO):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._supervisor, received.si_signo)
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(os.read(self._ready, 1))
+        except BlockingIOError:
+            return False
+
+    def _follow(self) -> None:
+        """Show what a detached agent has logged meanwhile."""
+        if self._log is None:
+            return
+        with contextlib.suppress(OSError), self._log.open("rb") as file:
+            file.seek(self._shown)
+            new = file.read()
+            self._shown += len(new)
+            os.write(2, new)
+
+
+def _caller(ready: int, *, detach: bool) -> Caller:
+    """Return what the agent is to know of this process and its parent."""
+    phases = (Phase.RUNNING, Phase.JOINED) if detach else (Phase.RUNNING,)
+    command, pid = os.pidfd_open(os.getpid()), os.getppid()
+    if detach:
+        return Caller(phases, ready, command)
+    parent = table.read_process(pid)
+    return Caller(phases, ready, command, os.pidfd_open(pid), f"{parent.name if parent else '?'} (pid {pid})")
+
+
+def _leave_shell(log: int | None, kept: set[int]) -> None:
+    """Enter a session of its own, without the shell's terminal and descriptors but standard error.
+
+    :param log: takes the place of standard error.
+    :param kept: descriptors that stay open.
+    """
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd, source in ((0, null), (1, null), (2, 2 if log is None else log)):
+        os.dup2(source, fd)
+    for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        if fd > 2 and fd not in kept:
+            with contextlib.suppress(OSError):
+                os.close(fd)
