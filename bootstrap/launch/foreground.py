@@ -5,6 +5,7 @@ import os
 import resource
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bootstrap import cgroup, timeouts
@@ -71,24 +72,31 @@ def supervise_agent(
             _write(settings.result_file, host, ended)
             return INTERNAL_STATUS
 
-    def on_killed(status: int, reason: str, running: Sequence[Process]) -> tuple[str, Iterable[Callable[[], object]]]:
-        from bootstrap import cleanup  # noqa: PLC0415 (only here, to keep the supervisor small)
-        from bootstrap.raynode.session import observe  # noqa: PLC0415
-
-        held = observe(running)
-        oom = oom_count.since()
-        reason, hint = (f"{reason}; {oom}", cgroup.FIX_OOM) if oom else (reason, "")
-        ended = Result(status, "killed", reason, hint, True, host.hostname)
-        manifest = Manifest.load(runtime.path / runtime_dir.MANIFEST)
-        tasks = [
-            lambda: _write(settings.result_file, host, ended),
-            lambda: cleanup.remove(runtime.path, manifest, held),
-        ]
-        return reason, tasks
-
     with contextlib.suppress(TimedOut):
         run_bounded(timeouts.SHARED_FOLDER_S, lambda: result.clear(settings.result_file, host))
-    return supervise(agent, on_killed)
+    return supervise(agent, partial(_on_killed, settings, host, runtime, oom_count))
+
+
+def _on_killed(
+    settings: Settings,
+    host: Host,
+    runtime: RuntimeDir,
+    oom_count: cgroup.OomCount,
+    status: int,
+    reason: str,
+    running: Sequence[Process],
+) -> tuple[str, Iterable[Callable[[], object]]]:
+    """Clean up after an agent that was killed (:data:`bootstrap.process.supervisor.OnKilled`)."""
+    from bootstrap import cleanup  # noqa: PLC0415 (only here, to keep the supervisor small)
+    from bootstrap.raynode.session import observe  # noqa: PLC0415
+
+    held = observe(running)
+    oom = oom_count.since()
+    reason, hint = (f"{reason}; {oom}", cgroup.FIX_OOM) if oom else (reason, "")
+    ended = Result(status, "killed", reason, hint, True, host.hostname)
+    manifest = Manifest.load(runtime.path / runtime_dir.MANIFEST)
+    write = partial(_write, settings.result_file, host, ended)
+    return reason, [write, partial(cleanup.remove, runtime.path, manifest, held)]
 
 
 def _write(result_file: str | None, host: Host, outcome: Result) -> None:
