@@ -244,7 +244,7 @@ def _render(error: BootstrapError) -> None:
 
 def _write_refusal(error: BootstrapError, argv: Sequence[str]) -> None:
     """Write the result of a run that was refused before its settings were known."""
-    if argv and argv[0] in _COMMANDS and argv[0] != "run":
+    if argv and argv[0] in _COMMANDS and argv[0] not in ("run", "up"):
         return  # an existing result belongs to the run that this command inspects
     host, name = this_host(), settings.flag("result_file")
     ours = list(itertools.takewhile(lambda argument: argument != "--", argv))

@@ -178,7 +178,7 @@ def _run(
     termination.touch()
     termination.chmod(0o666)
     mounts = [
-        *_volumes(pod.spec, its, hosts, folder),
+        *_volumes(objects, pod.spec, its, hosts, folder),
         ["bind", str(termination), its.get("terminationMessagePath", "/dev/termination-log")],
         *account,
     ]
@@ -271,8 +271,8 @@ def _milli(quantity: str) -> int:
     return int(quantity[:-1]) if quantity.endswith("m") else int(float(quantity) * 1000)
 
 
-def _volumes(spec: Object, its: Object, hosts: Hosts, folder: Path) -> list[list[str]]:
-    """emptyDir on disk or in memory, and a claim, which is the folder that all hosts share."""
+def _volumes(objects: Sequence[Object], spec: Object, its: Object, hosts: Hosts, folder: Path) -> list[list[str]]:
+    """emptyDir on disk or in memory, a ConfigMap's files, and a claim, which is the folder that all hosts share."""
     volumes = {volume["name"]: volume for volume in spec.get("volumes", ())}
     mounts = []
     for use in its.get("volumeMounts", ()):
@@ -285,6 +285,12 @@ def _volumes(spec: Object, its: Object, hosts: Hosts, folder: Path) -> list[list
             disk.mkdir(exist_ok=True)
             disk.chmod(0o777)
             mounts.append(["bind", str(disk), use["mountPath"]])
+        elif "configMap" in volume:
+            (files,) = (o["data"] for o in objects if o["metadata"]["name"] == volume["configMap"]["name"])
+            (folder / use["name"]).mkdir()
+            for name, text in files.items():
+                (folder / use["name"] / name).write_text(text)
+            mounts.append(["bind", str(folder / use["name"]), use["mountPath"]])
         else:
             mounts.append(["bind", str(hosts.shared if "persistentVolumeClaim" in volume else None), use["mountPath"]])
     return mounts

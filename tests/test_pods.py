@@ -108,6 +108,27 @@ def test_a_failure_is_every_pods_and_the_jobs(pods, args, env, status, becomes):
     assert outcome(kubelet.only(objects, "Job"), [status, status]) == becomes
 
 
+def test_a_script_brings_the_cluster_up_goes_on_and_takes_it_down(pods):
+    """bash is PID 1 of both pods, and the kubelet's SIGTERM in its midst ends both in order."""
+    objects = kubelet.render("k8s/overlays/script")
+    _, agents, _ = pods(objects)
+    assert agents.wait() == [0, 0]
+    assert re.search("PASS: 2 nodes.*and the script goes on", agents.out(0), re.DOTALL)
+    assert outcome(kubelet.only(objects, "Job"), [0, 0]) == "Complete"
+    assert kubelet.termination_message(agents, 1)["source"] == "down"
+
+
+def test_sigterm_ends_a_script_in_its_midst_and_the_cluster_with_it(pods):
+    objects = kubelet.render("k8s/overlays/script")
+    (files,) = (o["data"] for o in objects if "script.sh" in o.get("data", {}))
+    files["script.sh"] = files["script.sh"].replace("python /opt", "sh -c 'echo up; exec sleep 600'; python /opt")
+    _, agents, _ = pods(objects)
+    agents.prints(0, "up")
+    agents.signal(0, signal.SIGTERM)
+    assert agents.wait(seconds=30) == [143, 143]
+    assert outcome(kubelet.only(objects, "Job"), [143, 143], disrupted=[0]) == "Retry"
+
+
 @pytest.mark.parametrize("path", ["k8s/base", "k8s/overlays/ports"])
 def test_the_pods_use_the_ports_of_the_network_policy_and_a_stop_is_no_failure(pods, path):
     objects = changed(kubelet.render(path), ["python", "-c", ON_EVERY_NODE])
