@@ -40,7 +40,7 @@ def test_the_script_goes_on_once_the_cluster_stands(site: Site) -> None:
     assert (state["phase"], state["ready"]) == ("running", True)
     assert os.getsid(state["pid"]) != os.getsid(node.process.pid)
     for fd in Path(f"/proc/{state['pid']}/fd").iterdir():
-        assert Path(os.readlink(fd)) != node.folder / "out"
+        assert fd.readlink() != node.folder / "out"
     node.process.stdin.close()
     assert node.wait(within=10) == 1  # read's
     assert "exit status 129 (from ray-bootstrap: stopped)" in node.err

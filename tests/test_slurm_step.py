@@ -1,4 +1,4 @@
-"""Steps that srun makes in other ways than slurm/ray.sbatch does, in a real Slurm."""
+"""Steps that srun makes in other ways than slurm/ray.sbatch does, and scripts that go on beside one, in a real Slurm."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster import COUNT
+from conftest import REPOSITORY
 from requirements import HOSTS, requires
 from slurm_cluster import Slurm, slurm_on_hosts
 
@@ -19,7 +20,8 @@ pytestmark = [
     pytest.mark.timeout(180),
 ]
 
-AGENT = f"{Path(sys.executable).parent}/ray-bootstrap"
+BIN = Path(sys.executable).parent
+AGENT = f"{BIN}/ray-bootstrap"
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +63,56 @@ def test_a_direct_srun_knows_the_memory_of_its_step(slurm):
         re.findall(r"^memory +(\d+) .*`scontrol --details show job \d+`: Mem=600 MiB", said, re.MULTILINE)
         == [str(600 << 20)] * 2
     )
+
+
+def script(slurm: Slurm, *commands: str, **env: str) -> str:
+    """The shipped script that goes on, with these commands in the place of its last ones; with the test's programs."""
+    text = (REPOSITORY / "slurm" / "script.sbatch").read_text()
+    before, _, _ = text.partition("run ray job submit")
+    path = slurm.folder / "script.sbatch"
+    path.write_text(before.replace("set -eo", f"PATH={BIN}:$PATH; set -eo", 1) + "\n".join(commands) + "\n")
+    return slurm.submit("--cpus-per-task=2", "--mem=1800M", str(path), env={"HOME": "/tmp/home", **env})
+
+
+def test_a_batch_script_goes_on_beside_the_cluster_and_its_status_is_the_jobs(slurm):
+    count = f"{sys.executable} {slurm.folder}/count.py"
+    job = script(
+        slurm,
+        "ray-bootstrap status --run",
+        f"run ray job submit -- {count} 0",
+        f"run {count} 3",
+    )
+    ended = slurm.wait(job)
+    said = slurm.output(job)
+    assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "3:0"), said
+    assert len(re.findall("^nodes 2 ", said, re.MULTILINE)) == 2
+    assert said.count("exit status 3 (from ray-bootstrap: down)") == 2
+    assert "error" not in said
+    slurm.nothing_left()
+
+
+def test_a_batch_script_that_is_killed_takes_its_cluster_along(slurm):
+    job = script(slurm, 'kill -KILL "$$"')
+    ended = slurm.wait(job)
+    said = slurm.output(job)
+    assert ended["JobState"] == "FAILED", said
+    assert said.count("quorum reached") == 1
+    slurm.nothing_left()
+
+
+def test_a_batch_script_whose_run_fails_ends_with_its_status(slurm):
+    """At once, although nothing is left that could answer: ``wait`` finds on this node how the run ended."""
+    job = script(slurm, "echo not reached", RAY_BOOTSTRAP_EXPECT_GPUS="8")
+    ended = slurm.wait(job, seconds=60)
+    said = slurm.output(job)
+    assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "78:0"), said
+    assert "not reached" not in said
+
+
+def test_a_bare_srun_up_is_refused(slurm):
+    job = slurm.submit("--nodes=2", f"--wrap=srun --ntasks-per-node=1 --kill-on-bad-exit=0 {AGENT} up")
+    ended = slurm.wait(job, seconds=60)
+    said = slurm.output(job)
+    assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "64:0"), said
+    assert len(re.findall(r"slurmstepd \(pid \d+\) started `ray-bootstrap up`", said)) == 2
+    assert "without `up`, `srun ray-bootstrap` stays" in said
