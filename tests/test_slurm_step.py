@@ -1,4 +1,4 @@
-"""Steps that srun makes in other ways than slurm/ray.sbatch does, and scripts that go on beside one, in a real Slurm."""
+"""Steps that srun makes in other ways than slurm/ray.sbatch does, and scripts beside a step, in a real Slurm."""
 
 from __future__ import annotations
 
