@@ -32,8 +32,6 @@ STARTERS = (
     "flux-shell",
     "pbs_mom",
     "sge_shepherd",
-    "jsrun",
-    "res",
 )
 """Names of the processes by which launchers start a program on a node (/proc/PID/comm). When that ends, they end what
 it has left: ``proctrack`` of Slurm (https://slurm.schedmd.com/proctrack_plugins.html), and the others alike."""
