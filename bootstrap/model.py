@@ -137,6 +137,8 @@ class NodeAddress:
     """The interface that holds ``ip``; None if no interface here does (NAT, or one in another namespace)."""
     hostname: str
     sources: Sources = field(default_factory=dict)
+    besides: tuple[str, ...] = ()
+    """The other interfaces of this node that other nodes may reach: no loopback, no bridge."""
 
 
 @dataclass(frozen=True, slots=True)

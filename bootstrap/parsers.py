@@ -126,6 +126,18 @@ def ip_address(value: str) -> str:
     return str(address)
 
 
+def interface(value: str) -> str:
+    """Return a comma list of interface names and networks as it is, once its networks are known to be some."""
+    for item in text(value).lstrip("^= ").split(","):
+        if "/" in item:
+            try:
+                ipaddress.ip_network(item.strip().lstrip("="), strict=False)
+            except ValueError:
+                what = f"{item.strip()!r} is no network; expected ADDRESS/BITS, such as 10.4.0.0/16 or 2001:db8:4::/48"
+                raise ValueError(what) from None
+    return value
+
+
 def host_port(value: str) -> tuple[str, int | None]:
     """Return ``(host, port or None)`` from ``host``, ``host:port``, ``[v6]:port`` or a bare IPv6 address."""
     expected = "expected HOST or HOST:PORT ([ADDRESS]:PORT for IPv6)"

@@ -63,7 +63,7 @@ class Settings:
     probe_port: int | None = _option(parsers.port, None, "TCP port on which the agents probe each other while the cluster comes up [default: any free one]", group=_WHERE, metavar="PORT")
     ready_port: int | None = _option(parsers.port, None, "TCP port that is open while this node's Ray runs and the cluster stands, from the quorum to the end: for a readiness probe [default: none]", group=_WHERE, metavar="PORT")
     node_ip: str | None = _option(parsers.ip_address, None, "Address at which the other nodes reach this one [default: POD_IP, or that of the route to the head]", group=_WHERE, metavar="ADDRESS")
-    interface: str | None = _option(parsers.text, None, "Take the node's address from this interface, in NCCL_SOCKET_IFNAME's syntax [default: NCCL_SOCKET_IFNAME, or GLOO_SOCKET_IFNAME]", group=_WHERE, metavar="NAME")
+    interface: str | None = _option(parsers.interface, None, "Take the node's address from this interface: a name, or NCCL_SOCKET_IFNAME's syntax, or a network such as 10.4.0.0/16 that holds the address, or a comma list of them [default: NCCL_SOCKET_IFNAME, or GLOO_SOCKET_IFNAME]", group=_WHERE, metavar="NAME|CIDR")
     hosts: str = _option(parsers.choice("auto", "require", "off"), "auto", "Make this node's name resolve to its address in /etc/hosts", group=_WHERE, metavar="auto|require|off")
 
     num_cpus: int | None = _option(parsers.integer(0), None, "CPUs for Ray [default: the minimum of affinity, cgroup and grant]", group=_WHAT, metavar="N")

@@ -18,7 +18,8 @@ from bootstrap import net
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.net import Interface
-from bootstrap.node.address import matches, node_address
+from bootstrap.node.address import node_address
+from bootstrap.node.interfaces import Pattern
 from bootstrap.settings import Settings
 
 LO = Interface("lo", True, ("127.0.0.1", "::1"))
@@ -30,6 +31,11 @@ DOCKER = Interface("docker0", True, ("172.17.0.1",))
 BRIDGE = Interface("br-12ab", True, ("172.18.0.1",))
 V6 = Interface("eth0", True, ("fe80::1", "2001:db8:1::5"))
 TABLE = (LO, DOCKER, DOWN, ETH0, ETH1, IB0, BRIDGE)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a variable with this pattern selects an interface of this name."""
+    return bool(Pattern.parse(pattern, networks=False).narrow(Interface(name, True, ("10.0.0.5",))).addresses)
 
 
 def routes(towards: Mapping[str, str] | None = None, default: str | None = None) -> Callable[[str], str | None]:
@@ -108,6 +114,30 @@ HEAD = {"10.1.0.1": "10.1.0.5", "127.0.1.1": "127.0.0.1", "2001:db8:9::1": "2001
         ),
         ({"interface": "docker0"}, ("172.17.0.1", "docker0", "--interface=docker0 (docker0)")),
         ({"interface": "lo"}, ("127.0.0.1", "lo", "loopback, as no interface that is up has another address")),
+        # Networks: of an interface with several addresses the one inside; a bridge only for want of anything else.
+        ({"interface": "10.1.0.0/16"}, ("10.1.0.5", "eth1", "--interface=10.1.0.0/16 (eth1)")),
+        ({"interface": "10.1.200.9/16"}, ("10.1.0.5", "eth1", "--interface=10.1.200.9/16 (eth1)")),
+        ({"interface": "2001:db8:1::/48"}, ("2001:db8:1::5", "eth0", "--interface=2001:db8:1::/48 (eth0)")),
+        ({"interface": "ib9, 10.1.0.0/24"}, ("10.1.0.5", "eth1", "--interface=ib9, 10.1.0.0/24 (eth1)")),
+        ({"interface": "ib,10.1.0.0/24"}, ("10.1.0.5", "eth1", "--interface=ib,10.1.0.0/24 (eth1)")),
+        ({"interface": "=eth1,172.17.0.0/16"}, ("10.1.0.5", "eth1", "--interface==eth1,172.17.0.0/16 (eth1)")),
+        ({"interface": "^10.0.0.0/8"}, ("192.168.7.5", "ib0", "--interface=^10.0.0.0/8 (ib0)")),
+        (
+            {"interface": "^=ib0,10.0.0.0/8", "table": (LO, ETH0, IB0, ETH1)},
+            ("2001:db8:1::5", "eth0", "--interface=^=ib0,10.0.0.0/8 (eth0)"),
+        ),
+        (
+            {"interface": "172.16.0.0/12", "route": routes(default="10.0.0.5")},
+            (
+                "172.17.0.1",
+                "docker0",
+                "--interface=172.16.0.0/12 (docker0): a bridge, as no other interface has an address",
+            ),
+        ),
+        (
+            {"interface": "10.0.0.0/8", "towards": "10.1.0.1", "route": routes(HEAD, "10.0.0.5")},
+            ("10.1.0.5", "eth1", "the route to the head (10.1.0.1) (among those that --interface=10.0.0.0/8 selects)"),
+        ),
         # Routes.
         (
             {"towards": "10.1.0.1", "route": routes(HEAD, "10.0.0.5")},
@@ -158,6 +188,8 @@ def test_node_address(given_: dict[str, Any], expected: tuple[str, str | None, s
     [
         ({"interface": "enp"}, "--interface='enp'"),
         ({"interface": "eno9"}, "--interface='eno9'"),
+        ({"interface": "10.9.0.0/16"}, "--interface='10.9.0.0/16'"),
+        ({"env": {"NCCL_SOCKET_IFNAME": "10.1.0.0/16"}}, "NCCL_SOCKET_IFNAME='10.1.0.0/16'"),
         ({"env": {"NCCL_SOCKET_IFNAME": "=eth"}}, "NCCL_SOCKET_IFNAME='=eth'"),
         ({"env": {"GLOO_SOCKET_IFNAME": "eth"}}, "GLOO_SOCKET_IFNAME='=eth'"),
         ({"env": {"NCCL_SOCKET_IFNAME": "^e,i,l,d,b"}}, "NCCL_SOCKET_IFNAME='^e,i,l,d,b'"),

@@ -54,6 +54,7 @@ GIB = 1 << 30
         (parsers.host_port, "my_host.example.", ("my_host.example.", None)),
         (parsers.choice("a", "b"), "b", "b"),
         (parsers.text, " x ", " x "),
+        (parsers.interface, "^=eth0, 10.4.7.7/16,2001:db8::/32", "^=eth0, 10.4.7.7/16,2001:db8::/32"),
         (parsers.ip_address, "10.0.0.1", "10.0.0.1"),
         (parsers.ip_address, "FD00::0001", "fd00::1"),
         (parsers.host_port, "head", ("head", None)),
@@ -109,6 +110,8 @@ def test_a_text_becomes_a_value(parse: Callable[[str], Any], text: str, value: o
         (parsers.host_port, f"{'a' * 64}.b:6379", "cannot be a host name"),
         (parsers.choice("a", "b"), "c", "one of a, b"),
         (parsers.text, "  ", "it is empty"),
+        (parsers.interface, "10.4.0.0/33", "'10.4.0.0/33' is no network; expected ADDRESS/BITS"),
+        (parsers.interface, "^eth0,=10.4/16", "'=10.4/16' is no network"),
         (parsers.ip_address, "head", "not a name"),
         (parsers.ip_address, "0.0.0.0", "one machine"),
         (parsers.ip_address, "224.0.0.1", "one machine"),
@@ -158,6 +161,7 @@ PARSERS = (
     parsers.host_port,
     parsers.resources_json,
     parsers.labels,
+    parsers.interface,
     parsers.ip_address,
 )
 

@@ -17,6 +17,7 @@ from bootstrap.net import (
     resolve,
     source_address,
 )
+from bootstrap.node.interfaces import Pattern
 from bootstrap.settings import Settings
 
 # fmt: off
@@ -35,23 +36,6 @@ MOST_OTHERS = 8
 """Maximum number of a node's other addresses."""
 
 
-def matches(pattern: str, name: str) -> bool:
-    """Return whether NCCL_SOCKET_IFNAME=``pattern`` selects the interface ``name``.
-
-    A pattern is a comma list of prefixes; a leading ``=`` makes them whole names, a leading ``^`` excludes them all
-    (https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-socket-ifname).
-    """
-    rest = pattern.strip()
-    excluded = rest.startswith("^")
-    rest = rest[1:] if excluded else rest
-    exact = rest.startswith("=")
-    items = [item for item in (part.strip() for part in rest.lstrip("=").split(",")) if item]
-    if not items:
-        return True
-    hit = any(name == item.lstrip("=") if exact or item.startswith("=") else name.startswith(item) for item in items)
-    return hit != excluded
-
-
 def node_address(
     settings: Settings,
     host: Host,
@@ -63,8 +47,8 @@ def node_address(
 ) -> NodeAddress:
     """Return the address at which other nodes reach this one, and the interface that holds it.
 
-    ``--node-ip`` goes first, then POD_IP. Otherwise only interfaces that ``--interface``, NCCL_SOCKET_IFNAME or
-    GLOO_SOCKET_IFNAME selects count: first the source address of the route to ``towards`` (the head's name or address),
+    ``--node-ip`` goes first, then POD_IP. Otherwise only what ``--interface``, NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME
+    selects counts: first the source address of the route to ``towards`` (the head's name or address),
     then that of the default route, then the first interface that is up. IPv4 goes before IPv6; loopback and bridges are
     the last resort.
 
@@ -77,7 +61,8 @@ def node_address(
     held = _holder(table, ip)
     where = f"holds {ip}" if held else f"no interface of this machine holds {ip}"
     sources = {"ip": source, "interface": where, "hostname": "gethostname"}
-    return NodeAddress(ip, held.name if held else None, host.hostname, sources)
+    besides = tuple(i.name for i in table if i.up and not _inward(i) and i != held)
+    return NodeAddress(ip, held.name if held else None, host.hostname, sources, besides)
 
 
 def other_addresses(ip: str, table: Sequence[Interface] | None = None) -> tuple[str, ...]:
@@ -118,15 +103,15 @@ def _selected(
 ) -> tuple[str, str]:
     """Return the address of the best interface that the pattern, if there is one, selects, and its source."""
     origin, pattern = _pattern(settings, host)
-    selected = [i for i in table if i.up and any(_usable(a) for a in i.addresses) and matches(pattern, i.name)]
+    parsed = Pattern.parse(pattern, networks=origin == "--interface")
+    selected = [i for i in map(parsed.narrow, table) if i.up and any(_usable(a) for a in i.addresses)]
     if pattern and not selected:
         raise IdentityError(
             f"{origin}={pattern!r} selects no interface that is up and has an address; there are: {_listing(table)}",
             hint=f"correct or unset {origin}, or give --node-ip=ADDRESS",
         )
-    # A pattern that names docker0 or lo means it; `^lo` names nothing.
-    named = bool(pattern) and not pattern.strip().startswith("^")
-    wanted = selected if named else [i for i in selected if not _inward(i)]
+    # A pattern that names docker0 or lo means it; `^lo` and a network name nothing.
+    wanted = [i for i in selected if parsed.names_interface(i.name) or not _inward(i)]
     suffix = f" (among those that {origin}={pattern} selects)" if pattern else ""
     for source, address in _route_sources(towards, route, lookup):
         holder = _holder(wanted, address)
@@ -143,7 +128,7 @@ def _selected(
 
 
 def _pattern(settings: Settings, host: Host) -> tuple[str, str]:
-    """Return the option or variable that restricts the interfaces, and its pattern in NCCL's syntax; empty for none."""
+    """Return the option or variable that restricts the interfaces, and its pattern; empty for none."""
     if settings.interface:
         return "--interface", settings.interface
     if nccl := host.get("NCCL_SOCKET_IFNAME"):
