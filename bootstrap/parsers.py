@@ -101,6 +101,14 @@ def duration_or_off(minimum: float) -> Callable[[str], float]:
     return parse
 
 
+def duration_or_auto(value: str) -> float | None:
+    """Return the seconds of a duration, or None for ``auto``."""
+    try:
+        return None if value.strip() == "auto" else duration(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
+
+
 def size(value: str) -> int:
     """Return the bytes in ``1073741824``, ``16Gi``, ``16GiB`` (powers of 1024) or ``16G``, ``16GB`` (of 1000)."""
     match = _SIZE.fullmatch(value.strip())

@@ -94,7 +94,7 @@ class Settings:
     head_timeout: float = _option(parsers.duration_from(0.1), 600.0, "How long a worker searches for the head [default: 10m]", group=_WHEN, metavar="TIME")
     quorum_timeout: float = _option(parsers.duration_from(0.1), 600.0, "How long the head waits for enough nodes [default: 10m]", group=_WHEN, metavar="TIME")
     last_call: float = _option(parsers.duration, 30.0, "How long the head waits for more nodes once --min-nodes are ready [default: 30s]", group=_WHEN, metavar="TIME")
-    dashboard_wait: float = _option(parsers.duration, 0.0, "How long the workload's start waits for the dashboard, which answers a few seconds after Ray [default: 0s]", group=_WHEN, metavar="TIME")
+    dashboard_wait: float | None = _option(parsers.duration_or_auto, None, "How long the workload's start waits until the dashboard takes jobs, a few seconds after Ray is up; or the run ends (69). auto: up to 60s, then on without, if `ray job`, `ray list` or the like, `serve deploy` or JobSubmissionClient stands in the workload's command line or in a script that it names, or there is no workload [default: auto]", group=_WHEN, metavar="auto|TIME")
     heartbeat_timeout: float = _option(parsers.duration_from(1), 10.0, "Silence after which a node counts as lost [default: 10s]", group=_WHEN, metavar="TIME")
     isolation_timeout: float | None = _option(parsers.duration_or_off(1), None, "How long a head goes on without any worker after the last one fell silent, before the run ends (76); off: to the end [default: 60s where the launcher starts a lost run anew, else off]", group=_WHEN, metavar="TIME|off")
     late_wait: float = _option(parsers.duration, 60.0, "How long a head that ends early stays to tell nodes that come late why, its Ray gone; at most --grace after SIGTERM; not after --quorum-timeout or Ctrl-C, nor with a shared folder; 0: not at all [default: 60s]", group=_WHEN, metavar="TIME")
@@ -106,6 +106,7 @@ class Settings:
     secret_file: str | None = _option(parsers.text, None, "File with the secret that the nodes share; it wins over RAY_BOOTSTRAP_SECRET [default: a generated one, where there is a way to share it]", group=_HOW, metavar="FILE")
     tls: str = _option(parsers.choice("off", "auto", "required"), "off", "TLS for Ray's connections, with certificates made for the run; auto: if the nodes share a secret", group=_HOW, metavar="off|auto|required")
     ignore_check: tuple[str, ...] = _option(parsers.text, (), "Report the findings of this preflight check but go on (`ray-bootstrap check` lists the names); may be repeated", group=_HOW, metavar="NAME", many=True)
+    framework_env: str = _option(parsers.choice("auto", "off"), "auto", "Set what frameworks look for in the environment, unless it is set: MASTER_ADDR, VLLM_HOST_IP, *_SOCKET_IFNAME, no_proxy (docs/workload.md)", group=_HOW, metavar="auto|off")
     log_format: str = _option(parsers.choice("text", "json"), "text", "Format of the agent's lines on standard error", group=_HOW, metavar="text|json")
     result_file: str | None = _option(parsers.text, None, "Write how the run ended to this file, as JSON [default: /dev/termination-log in Kubernetes]", group=_HOW, metavar="FILE")
 

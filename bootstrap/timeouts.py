@@ -110,7 +110,13 @@ it asks the launcher why nodes were never seen; it does so again every :data:`ST
 EVENTS_S = 5.0
 """Limit for Kubernetes' API server to list its events."""
 DASHBOARD_LOOK_AGAIN_S = 0.05
-"""Delay between attempts to connect to the dashboard during ``--dashboard-wait``."""
+"""Delay between questions to the dashboard during ``--dashboard-wait``."""
+DASHBOARD_ANSWER_S = 5.0
+"""Limit for it to answer one of them."""
+DASHBOARD_S = 60.0
+"""``--dashboard-wait`` of a workload that needs the dashboard, and without a workload."""
+READ_WORKLOAD_S = 2.0
+"""Limit for reading the scripts that the workload names."""
 STARTER_END_S = 2.0
 """Limit for the starter to end by itself before it is killed."""
 

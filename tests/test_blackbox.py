@@ -428,7 +428,10 @@ def test_the_logs_are_copied(site: Site) -> None:
 
 def test_without_a_workload_the_cluster_stays_until_it_is_stopped(site: Site) -> None:
     node = site.run("--gcs-port=6393")
-    node.says("no workload was given: the cluster stays until it is stopped; to use it: RAY_ADDRESS=127.0.0.1:6393")
+    node.says("no workload was given: the cluster stays until it is stopped")
+    assert (
+        'to use it from another shell on any of its nodes: eval "$(ray-bootstrap env)", which sets RAY_ADDR' in node.err
+    )
     node.send(signal.SIGTERM)
     assert node.wait() == 143
     assert (node.verdict["source"], node.verdict["retryable"]) == ("stopped", True)
@@ -446,8 +449,50 @@ def test_two_runs_on_one_machine_do_not_touch_each_other(site: Site) -> None:
 
 
 def test_a_dashboard_that_is_waited_for_and_does_not_come(site: Site) -> None:
-    node = site.run("--dashboard-wait=0.2s", "--", "touch", "started")
+    node = site.run("--dashboard-wait=0.2s", "--", "touch", "started", env={"FAKE_RAY": "no-dashboard"})
     assert node.wait() == 69
     assert "Ray's dashboard at 127.0.0.1:" in node.err
-    assert "--dashboard-wait=0.2" in node.err
-    assert not (site.folder / "started").exists()
+    assert "took no jobs within --dashboard-wait=0.2s: http://127.0.0.1:" in node.err
+    assert "/api/jobs/: connection refused" in node.err
+    assert not (node.folder / "started").exists()
+
+
+def test_a_workload_that_submits_a_job_starts_when_the_dashboard_takes_jobs(site: Site) -> None:
+    script = site.folder / "train.sh"
+    script.write_text(
+        "# ours\necho $RAY_API_SERVER_ADDRESS $RAY_DASHBOARD_ADDRESS\ncat $0 >/dev/null || ray job submit -- true\n"
+    )
+    black_hole = {"http_proxy": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"}
+    outer = {"RAY_API_SERVER_ADDRESS": "http://outer:8265", "RAY_BOOTSTRAP_SECRET": "of the test"}
+    node = site.run("--dashboard-port=8395", "--", "sh", str(script), env=black_hole | outer)
+    assert node.wait() == 0, node.err
+    assert f"starts when the dashboard takes jobs, as it needs that: `ray job` in {script}" in node.err
+    assert node.out == "http://127.0.0.1:8395 http://127.0.0.1:8395\n"
+    (start,) = node.starts
+    assert "RAY_API_SERVER_ADDRESS" not in start["env"]
+    asked = {path.stem: path.read_text() for path in node.temp_dir.rglob("*.requests")}
+    assert asked["gcs_server"].startswith("GET /api/jobs/ HTTP/1.1\n")
+    assert asked["raylet"].startswith("GET /api/healthz HTTP/1.1\n")
+    assert "Authorization" not in "".join(asked.values())
+
+
+def test_a_workload_starts_without_a_dashboard_that_nothing_demands(site: Site) -> None:
+    site.shorten(DASHBOARD_S=0.3)
+    needing = ["sh", "-c", "echo ran; exit 3; ray job submit -- true"]
+    node = site.run("--", *needing, env={"FAKE_RAY": "no-jobs"})
+    assert node.wait() == 3
+    assert node.out == "ran\n"
+    assert "took no jobs within --dashboard-wait=0.3s" in node.err
+    assert "/api/jobs/: status 503; going on without it; fix: " in node.err
+    other = site.run("--", "sh", "-c", "exit 4", env={"FAKE_RAY": "no-dashboard"})
+    assert other.wait() == 4
+    assert "dashboard-wait" not in other.err
+
+
+def test_a_cluster_that_stays_is_up_when_its_dashboard_takes_jobs(site: Site) -> None:
+    node = site.run(env={"FAKE_RAY": "no-jobs"})
+    node.is_in("waiting-for-dashboard")
+    assert site.run("status").wait() == 0
+    node.send(signal.SIGTERM)
+    assert node.wait() == 143
+    assert "no workload was given" not in node.err

@@ -191,8 +191,37 @@ def test_where_the_hosts_file_cannot_be_written_gloo_is_told_the_interface(site:
     assert node.wait() == 0, node.err
     (start,) = node.starts
     assert start["env"]["GLOO_SOCKET_IFNAME"] == (given or "data0")
+    assert "NCCL_SOCKET_IFNAME" not in start["env"]
     assert node.out == f"{given or 'data0'}\n"
+    assert (f"GLOO_SOCKET_IFNAME={given} stays as it is" if given else "GLOO_SOCKET_IFNAME=data0 is set") in node.err
     assert own.read_text() == "127.0.0.1 localhost\n"
+
+
+@pytest.mark.hosts
+def test_on_a_node_with_two_interfaces_frameworks_get_the_chosen_one(site: Site) -> None:
+    script = [
+        "ip link add data0 type veth peer name data1",
+        "ip address add 10.77.0.1/24 dev data0",
+        "ip address add 10.78.0.1/24 dev data1",
+        "ip link set lo up",
+        "ip link set data0 up",
+        "ip link set data1 up",
+        'exec "$@"',
+    ]
+    before = ["unshare", "--net", "sh", "-c", " && ".join(script), "sh"]
+    env = {"RAY_BOOTSTRAP_NODE_IP": None, "RAY_BOOTSTRAP_INTERFACE": "10.78.0.0/16", "https_proxy": "http://10.77.0.9"}
+    show = "echo $MASTER_ADDR $VLLM_HOST_IP $GLOO_SOCKET_IFNAME $TP_SOCKET_IFNAME $HCCL_SOCKET_IFNAME $no_proxy"
+    node = site.run("--", "sh", "-c", show, env=env, before=before)
+    assert node.wait() == 0, node.err
+    assert node.out == "10.78.0.1 10.78.0.1 data1 data1 =data1 localhost,127.0.0.1,::1,10.78.0.1\n"
+    (start,) = node.starts
+    assert (start["env"]["MASTER_ADDR"], start["env"]["TP_SOCKET_IFNAME"]) == ("10.78.0.1", "data1")
+    detected = site.run("detect", env=env, before=before)
+    assert detected.wait() == 0
+    assert "GLOO_SOCKET_IFNAME=data1 (holds 10.78.0.1; there are also data0)\n" in detected.out
+    off = site.run("--framework-env=off", "--", "sh", "-c", show, env=env, before=before)
+    assert off.wait() == 0
+    assert off.out == "\n"
 
 
 def test_check_on_a_fit_node(site: Site) -> None:

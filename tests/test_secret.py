@@ -252,7 +252,7 @@ def test_ray_is_told_of_its_token_and_nobody_of_the_secret(files: Path) -> None:
         address = NodeAddress("10.0.0.1", None, "host")
         node = Node(settings, host(**env), WORKER, address, Resources(cpus=1, memory=1), Path("/tmp/ray"), secret)
         token = ray_token(secret, "run", runtime)
-        assert for_node(node, token, {}) == {"RAY_AUTH_MODE": "token", **expected}
+        assert for_node(node, token, None) == {"RAY_AUTH_MODE": "token", "VLLM_HOST_IP": "10.0.0.1", **expected}
 
 
 def test_rays_token_is_derived_as_documented_and_differs_for_each_run() -> None:

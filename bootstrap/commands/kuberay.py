@@ -57,7 +57,7 @@ def hand_over(settings: Settings, host: Host, _switches: Switches) -> int:
     prepared = prepare(settings, host, identity, ray_dir)
     judge(prepared, log)
     measured = prepared.node.resources
-    env = for_kuberay(prepared.node, prepared.hosts.env)
+    env = for_kuberay(prepared.node)
     added = missing(given, measured, memory_argv(settings, measured, shm_free()))
     _raise_nofile(host)
     raise_soft_limits(resource.RLIMIT_NPROC)

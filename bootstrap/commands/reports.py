@@ -18,6 +18,7 @@ from bootstrap.model import NodeIdentity, Role
 from bootstrap.node.inspection import Node
 from bootstrap.preflight.prepare import identify, inspect_only, prepare
 from bootstrap.process.bounded import TimedOut, run_bounded
+from bootstrap.raynode import frameworks
 from bootstrap.raynode.command import start_argv
 from bootstrap.raynode.ports import choose
 from bootstrap.settings import Settings
@@ -80,9 +81,17 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
         "resources": sourced(measured, "custom"),
         "secret": {"value": "no" if secret.channel is Channel.NONE else "yes", "source": secret.source},
         "tls": {"value": "yes" if tls else "no", "source": f"--tls={node.settings.tls}{no_secret}"},
+        "environment": {"value": _planned(node), "source": f"--framework-env={node.settings.framework_env}"},
         "ray start": shlex.join(["ray", "start", *start_argv(node, ports, gcs)]),
         "notes": notes,
     }
+
+
+def _planned(node: Node) -> list[str]:
+    """Return what is set for frameworks, and what is not and why; a worker learns the head's address when it joins."""
+    ip = node.address.ip
+    head = ip if node.identity.role is Role.HEAD else None
+    return [str(each) for each in frameworks.plan(node, node.host.env, head, ray_ip=ip)]
 
 
 def _seconds_or_off(identity: NodeIdentity) -> str:

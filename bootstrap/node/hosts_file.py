@@ -9,8 +9,8 @@ import fcntl
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from bootstrap import net, timeouts
@@ -35,10 +35,10 @@ class HostsOutcome:
 
     changed: bool
     """Whether the file was written."""
-    note: str = ""
-    """A warning with its remedy, for people; empty if the name resolves to the address."""
-    env: Mapping[str, str] = field(default_factory=dict)
-    """Variables for every process that the agent starts."""
+    fault: str = ""
+    """Why the name does not resolve to the address; empty if it does, or need not."""
+    remedy: str = ""
+    """What to type, then."""
 
 
 def plan(text: str, hostname: str, ip: str) -> str | None:
@@ -75,7 +75,7 @@ def ensure(
 
     It writes the file in place, because in a container it is a bind mount and cannot be replaced. The line stays after
     the run: a container's file goes with the container, and on a machine the line is true and others may rely on it.
-    If that fails, ``auto`` returns a note, and GLOO_SOCKET_IFNAME, with which Gloo needs no name.
+    If that fails, ``auto`` returns the fault: :mod:`bootstrap.raynode.frameworks` then names Gloo the interface.
 
     :raises HostsError: with ``mode="require"``, if the name still does not resolve to the address.
     """
@@ -99,26 +99,16 @@ def ensure(
     if leads_to(found, ip):
         return HostsOutcome(changed)
     fact = f"{hostname!r} resolves to {', '.join(sorted(found)) or 'nothing'}, not to the node address {ip}"
-    message = f"{fact}; {trouble or f'the resolver does not answer what {FILE} says (nsswitch.conf, nscd?)'}"
+    fault = f"{fact}; {trouble or f'the resolver does not answer what {FILE} says (nsswitch.conf, nscd?)'}"
     if mode == "require":
-        raise HostsError(message, hint=f"{_remedy(address)}; or --hosts=auto")
-    env, instead = _interface(address, host)
-    return HostsOutcome(changed, note=f"{message}; {instead}; fix: {_remedy(address)}", env=env)
+        raise HostsError(fault, hint=f"{_remedy(address)}; or --hosts=auto")
+    return HostsOutcome(changed, fault, _remedy(address))
 
 
 def _remedy(address: NodeAddress) -> str:
     if address.interface is None:
         return "--node-ip=ADDRESS with an address of this machine; `ip -brief address` lists them"
     return f"as root: echo '{address.ip} {address.hostname}' >> {FILE}, and remove the name from its other lines"
-
-
-def _interface(address: NodeAddress, host: Host) -> tuple[dict[str, str], str]:
-    """Return the variable with which Gloo needs no name, and a remark on it."""
-    if theirs := host.get("GLOO_SOCKET_IFNAME"):
-        return {}, f"GLOO_SOCKET_IFNAME={theirs} stays as it is"
-    if address.interface is None:
-        return {}, f"the interface of {address.ip} is unknown, so Gloo may take the wrong one"
-    return {"GLOO_SOCKET_IFNAME": address.interface}, f"GLOO_SOCKET_IFNAME={address.interface} is set instead"
 
 
 def _write(host: Host, hostname: str, ip: str) -> bool:

@@ -27,6 +27,8 @@ class Node:
     temp_dir: Path
     """Ray's folder on this node, which Ray opens to all users (mode 0777)."""
     secret: Secret
+    named: bool = True
+    """Whether this node's name leads to its address, or need not."""
 
     @property
     def closed_dir(self) -> Path | None:

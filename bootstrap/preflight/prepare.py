@@ -16,6 +16,7 @@ from bootstrap.node.hosts_file import HostsOutcome
 from bootstrap.node.inspection import Node, inspect
 from bootstrap.preflight.finding import Finding
 from bootstrap.process.bounded import TimedOut, run_bounded
+from bootstrap.raynode import frameworks
 from bootstrap.settings import Settings
 
 T = TypeVar("T")
@@ -58,7 +59,9 @@ def prepare(settings: Settings, host: Host, identity: NodeIdentity, ray_dir: Pat
     def work() -> Prepared:
         node = inspect(settings, host, identity, ray_dir)
         outcome = hosts_file.ensure(settings.hosts if repair else "off", node.address, host)
-        seen = dataclasses.replace(host, env={**host.env, **outcome.env})
+        node = dataclasses.replace(node, named=not outcome.fault)
+        added = frameworks.variables(node, host.env, None, ray_ip=node.address.ip)
+        seen = dataclasses.replace(host, env={**host.env, **added})
         return Prepared(node, outcome, preflight.run(dataclasses.replace(node, host=seen)))
 
     return _in_time(timeouts.PREPARE_S, work, _hangs())
@@ -73,12 +76,22 @@ def judge(prepared: Prepared, log: Log, unsaid: Collection[str] = ()) -> None:
     outcome, ignored = prepared.hosts, prepared.node.settings.ignore_check
     if outcome.changed:
         log.say(f"{hosts_file.FILE}: {prepared.node.address.hostname} now means {prepared.node.address.ip}")
-    if outcome.note:
-        log.warn(outcome.note)
+    if outcome.fault:
+        log.warn(f"{outcome.fault}; {_gloo(prepared.node)}; fix: {outcome.remedy}")
     for finding in preflight.reports(prepared.findings, ignored):
         if finding.partition(":")[0] not in unsaid:
             log.warn(finding)
     preflight.judge(prepared.findings, ignored)
+
+
+def _gloo(node: Node) -> str:
+    """Return what Gloo does on a node whose name does not lead to its address."""
+    if theirs := node.host.get(frameworks.GLOO):
+        return f"{frameworks.GLOO}={theirs} stays as it is"
+    added = frameworks.variables(node, node.host.env, None, ray_ip=node.address.ip)
+    if frameworks.GLOO in added:
+        return f"{frameworks.GLOO}={added[frameworks.GLOO]} is set instead"
+    return f"{frameworks.GLOO} is not set, so Gloo may take the wrong interface"
 
 
 def _in_time(seconds: float, function: Callable[[], T], otherwise: BootstrapError) -> T:

@@ -4,42 +4,53 @@
 variable                                from                                       for
 ======================================  =========================================  ==================
 all others                              the agent's own environment                everything
-RAY_ADDRESS, RAY_JOB_ID                 removed: they belong to an outer cluster   Ray
+RAY_ADDRESS, RAY_API_SERVER_ADDRESS,    removed: they belong to an outer cluster   Ray
+RAY_DASHBOARD_ADDRESS, RAY_JOB_ID
 RAY_BOOTSTRAP_SECRET                    removed: Ray gets a token derived from it  everything
 RAY_BOOTSTRAP_SIGNALS                   removed: what it marks has been undone     everything
 RAY_AUTH_MODE, RAY_AUTH_TOKEN[_PATH]    Ray's token                                everything
 RAY_USE_TLS, RAY_TLS_*                  this node's certificate                    everything
-GLOO_SOCKET_IFNAME                      set if /etc/hosts could not be written     everything
+MASTER_ADDR, VLLM_HOST_IP, ...          :mod:`bootstrap.raynode.frameworks`        everything
 CUDA_VISIBLE_DEVICES                    the GPUs that this node may use            everything
 RAY_ADDRESS, RAY_BOOTSTRAP_*            the cluster (docs/workload.md)             the workload
+RAY_API_SERVER_ADDRESS, and for serve   the dashboard's URL                        the workload
+RAY_DASHBOARD_ADDRESS
+no_proxy, NO_PROXY                      extended by all nodes' addresses           the workload
 ======================================  =========================================  ==================
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from bootstrap.files.certificates import TlsFiles
 from bootstrap.files.secret import Token
 from bootstrap.host import Host
 from bootstrap.node.inspection import Node
 from bootstrap.process.signals import ENTRYPOINT_MARK
+from bootstrap.raynode import frameworks
 from bootstrap.settings import SECRET
 
-_NOT_FOR_RAY = ("RAY_ADDRESS", "RAY_JOB_ID")
+_NOT_FOR_RAY = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_JOB_ID")
 """Set by an outer cluster, such as in a shell of its job: Ray would join it, or run as one of its jobs."""
 _TLS = ("RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 
 
-def for_node(node: Node, token: Token, hosts: Mapping[str, str], files: TlsFiles | None = None) -> dict[str, str]:
+def for_node(node: Node, token: Token, head: str | None, files: TlsFiles | None = None) -> dict[str, str]:
     """Return the environment of everything that is started on this node: Ray, and with more the workload.
 
-    :param hosts: variables to add because /etc/hosts could not be written.
+    :param head: the head's node address; None on a worker that has not joined: :func:`with_head` adds what needs it.
     :param files: this node's certificate, if the run has TLS.
     """
     # Ray would prefer RAY_AUTH_TOKEN to a file.
     left_out = _NOT_FOR_RAY if token.path is None else (*_NOT_FOR_RAY, "RAY_AUTH_TOKEN")
-    env = {name: value for name, value in for_kuberay(node, hosts).items() if name not in left_out}
-    return {**env, **authentication(token, off=node.settings.auth == "off"), **tls(files)}
+    env = {name: value for name, value in _common(node).items() if name not in left_out}
+    env |= {**authentication(token, off=node.settings.auth == "off"), **tls(files)}
+    return with_head(node, env, head)
+
+
+def with_head(node: Node, env: Mapping[str, str], head: str | None) -> dict[str, str]:
+    """Return ``env`` with what frameworks look for, now that the head's node address is known."""
+    return {**env, **frameworks.variables(node, env, head, ray_ip=node.address.ip)}
 
 
 def for_starter(host: Host) -> dict[str, str]:
@@ -47,10 +58,15 @@ def for_starter(host: Host) -> dict[str, str]:
     return {name: value for name, value in host.env.items() if name not in (SECRET, ENTRYPOINT_MARK)}
 
 
-def for_kuberay(node: Node, hosts: Mapping[str, str]) -> dict[str, str]:
+def for_kuberay(node: Node) -> dict[str, str]:
     """Return the environment of KubeRay's own command, which sets up the rest by itself."""
+    env = _common(node)
+    return {**env, **frameworks.variables(node, env, None, ray_ip=None)}
+
+
+def _common(node: Node) -> dict[str, str]:
     visible = node.resources.gpu_visibility
-    return {**for_starter(node.host), **hosts, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
+    return {**for_starter(node.host), **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
 
 
 def authentication(token: Token, *, off: bool) -> dict[str, str]:
@@ -79,12 +95,29 @@ def for_shell(env: Mapping[str, str], gcs_address: str) -> str:
     return " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
 
 
-def for_workload(env: Mapping[str, str], run_id: str, gcs_address: str, nodes: int, gpus: float) -> dict[str, str]:
-    """Return the environment of the workload, as docs/workload.md documents it."""
+def how_to_use(env: Mapping[str, str]) -> str:
+    """Return what to type in another shell, and which variables that sets."""
+    names = ", ".join(["RAY_ADDRESS", *(name for name in _FOR_SHELLS if name in env)])
+    return f'eval "$(ray-bootstrap env)", which sets {names}'
+
+
+def for_workload(
+    node: Node, env: Mapping[str, str], gcs: str, dashboard: str, nodes: Collection[str], gpus: float
+) -> dict[str, str]:
+    """Return the environment of the workload, as docs/workload.md documents it.
+
+    :param env: from :func:`for_node`.
+    :param gcs: ``host:port`` of GCS; ``dashboard``: of the dashboard.
+    :param nodes: the addresses of the nodes that are ready.
+    """
+    url = f"http://{dashboard}"
     return {
         **env,
-        "RAY_ADDRESS": gcs_address,
-        "RAY_BOOTSTRAP_RUN_ID": run_id,
-        "RAY_BOOTSTRAP_CLUSTER_NODES": str(nodes),
+        **(frameworks.exceptions(env, nodes) if node.settings.framework_env == "auto" else {}),
+        "RAY_ADDRESS": gcs,
+        "RAY_API_SERVER_ADDRESS": url,
+        "RAY_DASHBOARD_ADDRESS": url,
+        "RAY_BOOTSTRAP_RUN_ID": node.identity.run_id,
+        "RAY_BOOTSTRAP_CLUSTER_NODES": str(len(nodes)),
         "RAY_BOOTSTRAP_CLUSTER_GPUS": f"{gpus:g}",
     }

@@ -24,10 +24,12 @@ from bootstrap.rendezvous.other_heads import check_no_other_head, check_still_he
 from bootstrap.rollcall import credential
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.server import RollCall
-from bootstrap.run import bring_up, dashboard, own_probes, quorum, shutdown, workload
+from bootstrap.run import bring_up, own_probes, quorum, shutdown, workload
 from bootstrap.run.certification import certify_head, make_authority
 from bootstrap.run.check_all import check_all
 from bootstrap.run.context import Context
+from bootstrap.run.dashboard import Dashboard
+from bootstrap.run.dashboard import wait as wait_for_dashboard
 from bootstrap.run.hello import make_hello
 from bootstrap.run.node_watch import NodeWatch, minimum_nodes
 from bootstrap.settings import fixed_ports
@@ -62,23 +64,29 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
         return await check_all(run, identity, watch)
     files = await certify_head(run.runtime, hello, authority)
     token = ray_token(secret, identity.run_id, run.runtime)
-    env = environment.for_node(node, token, prepared.hosts.env, files)
+    env = environment.for_node(node, token, node.address.ip, files)
     if fault := find_fault(settings.workload, env):
         return workload.not_started(*fault)  # before the other nodes wait for it
-    gcs, web_address, starter = await start_head_ray(run, node, starter, env)
+    gcs, chosen, starter = await start_head_ray(run, node, starter, env)
+    dashboard = Dashboard.of(chosen, settings.dashboard_host, node.address.ip)
     run.enter(Phase.WAITING, gcs=gcs, use=environment.for_shell(env, gcs))
     await check_still_head(rendezvous, hello, address)
     watch.roll_call.release(gcs, asyncio.get_running_loop().time() + settings.quorum_timeout)
     watch.probes.on_released(gcs)
-    gcs_is, web = f"{gcs}, with TLS," if files else gcs, how_to_reach(identity.launcher, run.host, web_address)
-    run.log.say(f"the Ray head is up at {gcs_is} after {run.seconds:.1f} s; its dashboard comes up at {web}")
+    say_up(run, identity, f"{gcs}, with TLS," if files else gcs, chosen["dashboard_port"])
     ready = await wait_for_quorum(run, identity, watch, starter, gcs, address)
-    if settings.dashboard_wait:
-        await dashboard.wait(run, web_address)
+    run.log.say(f"to use it from another shell on any of its nodes: {environment.how_to_use(env)}")
+    await wait_for_dashboard(run, dashboard)
     run.enter(Phase.RUNNING, nodes=len(ready.ready))
-    if not settings.workload:
-        await workload.stay_without(run, env, gcs)
-    return await workload.run(run, environment.for_workload(env, identity.run_id, gcs, len(ready.ready), ready.gpus))
+    addresses = [presence.ip for presence in ready.ready.values()]
+    return await workload.run(run, environment.for_workload(node, env, gcs, dashboard.address, addresses, ready.gpus))
+
+
+def say_up(run: Context, identity: NodeIdentity, gcs: str, dashboard_port: int) -> None:
+    """Log where GCS and the dashboard are."""
+    address = join_host_port(run.settings.dashboard_host, dashboard_port)
+    web = how_to_reach(identity.launcher, run.host, address)
+    run.log.say(f"the Ray head is up at {gcs} after {run.seconds:.1f} s; its dashboard comes up at {web}")
 
 
 async def meet_workers_unfit(run: Context, identity: NodeIdentity, rendezvous: Rendezvous) -> None:
@@ -166,10 +174,10 @@ async def choose_secret(run: Context, hello: Hello, given: Secret) -> Secret:
 
 async def start_head_ray(
     run: Context, node: Node, starter: Starter, env: Mapping[str, str]
-) -> tuple[str, str, Starter]:
+) -> tuple[str, Mapping[str, int], Starter]:
     """Start GCS, the dashboard and the head's raylet; try other ports if another program takes one.
 
-    :returns: GCS's address, the dashboard's address, and the starter, which can query GCS.
+    :returns: GCS's address, all ports, and the starter, which can query GCS.
     :raises RayStartFailed: with the cause.
     """
     run.enter(Phase.STARTING_RAY)
@@ -191,7 +199,7 @@ async def start_head_ray(
             run.log.warn(f"port {taken[0]} was taken while Ray started; trying again with other ports")
             await starter.end()
             starter = await Starter.spawn(run.children, environment.for_starter(run.host), run.oom)
-    return gcs, join_host_port(run.settings.dashboard_host, ports["dashboard_port"]), starter
+    return gcs, ports, starter
 
 
 async def wait_for_quorum(

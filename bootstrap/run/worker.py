@@ -14,6 +14,7 @@ from bootstrap.files.secret import Secret, load_secret, ray_token
 from bootstrap.launchers.look import how_to_look
 from bootstrap.model import NodeIdentity, Phase, Role, Verdict
 from bootstrap.node.inspection import Node
+from bootstrap.parsers import host_port
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.raynode import environment, ports
 from bootstrap.raynode.starter import Starter
@@ -73,7 +74,7 @@ async def _join_and_stay(
     identity = dataclasses.replace(identity, rank=membership.rank)
     node = dataclasses.replace(prepared.node, identity=identity)
     token = ray_token(membership.secret, identity.run_id, run.runtime)
-    env: Mapping[str, str] = environment.for_node(node, token, prepared.hosts.env)
+    env: Mapping[str, str] = environment.for_node(node, token, None)
     with own_probes.WorkerProbes(membership, ports, run.log):
         if starter is None:
             return await asyncio.shield(membership.ended)
@@ -167,6 +168,7 @@ async def _start_when_released(
             files = await get_certificate(run.runtime, node.address.ip, membership.certify)
             env = {**env, **environment.tls(files)}
         gcs = await until_released(membership.released, starter, still_waiting)
+        env = environment.with_head(node, env, host_port(gcs)[0])
         run.enter(Phase.STARTING_RAY, gcs=gcs)
         membership.report(Phase.STARTING_RAY)
         chosen = ports.choose(run.settings, Role.WORKER, run.host)

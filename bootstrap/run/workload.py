@@ -13,15 +13,12 @@ from bootstrap.process import signals
 from bootstrap.process.children import Child, Children
 from bootstrap.process.executable import NOT_EXECUTABLE, NOT_FOUND
 from bootstrap.process.table import exit_status, is_alive, send
-from bootstrap.raynode import environment
 from bootstrap.run.context import Context
 
 
-async def stay_without(run: Context, env: Mapping[str, str], gcs: str) -> None:
-    """Log how to use the cluster, and wait until something stops the run."""
-    run.log.say(
-        f"no workload was given: the cluster stays until it is stopped; to use it: {environment.for_shell(env, gcs)}"
-    )
+async def stay_without(run: Context) -> None:
+    """Wait until something stops the run."""
+    run.log.say("no workload was given: the cluster stays until it is stopped")
     run.caller.note(Phase.RUNNING)
     await asyncio.get_running_loop().create_future()
 
@@ -29,6 +26,8 @@ async def stay_without(run: Context, env: Mapping[str, str], gcs: str) -> None:
 async def run(run: Context, env: Mapping[str, str]) -> Verdict:
     """Run the workload and return its verdict; if the run is stopped, signal it and allow it ``--grace``."""
     lifecycle, grace = run.lifecycle, run.settings.grace
+    if not run.settings.workload:
+        await stay_without(run)
     if lifecycle.reason is not None:
         raise asyncio.CancelledError  # the run was stopped before the workload started
     started = start(run.children, run.settings.workload, env)

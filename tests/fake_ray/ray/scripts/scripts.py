@@ -27,7 +27,11 @@ raylet-ends, gcs-ends
 stubborn
     its daemons ignore SIGTERM;
 busy
-    a node that is drained does not leave.
+    a node that is drained does not leave;
+no-dashboard
+    its dashboard accepts no connection;
+no-jobs
+    its dashboard answers 503.
 """
 
 from __future__ import annotations
@@ -131,8 +135,8 @@ def _start(options: dict[str, str], session: Path) -> None:
     ip, gcs = options["node-ip-address"], options.get("address")
     if gcs is None:
         gcs = f"{ip}:{options['port']}"
-        with _listening(ip, int(options["port"])) as gcs_port:
-            pid = _daemon("gcs_server", session, listening=[gcs_port])
+        with _listening(ip, int(options["port"])) as gcs_port, _web(options, "dashboard-host", "dashboard-port") as web:
+            pid = _daemon("gcs_server", session, listening=[gcs_port], web=web)
         if "gcs-ends" in _words():
             os.kill(pid, signal.SIGRTMIN + 1)
             signal.pause()
@@ -142,9 +146,13 @@ def _start(options: dict[str, str], session: Path) -> None:
     (session.parent / "ray_current_cluster").write_text(gcs)
     (session / "sockets" / "raylet").write_text("")
     (session / "node_ip_address.json").write_text(json.dumps({"node_ip_address": ip}))
-    with _listening(ip, int(options.get("node-manager-port", 0))) as manager, _listening(ip, 0) as objects:
+    with (
+        _listening(ip, int(options.get("node-manager-port", 0))) as manager,
+        _listening(ip, 0) as objects,
+        _web(options, "node-ip-address", "dashboard-agent-listen-port") as web,
+    ):
         name = f"--raylet_socket_name={session}/sockets/raylet"
-        pid = _daemon("raylet", session, name, listening=[manager, objects])
+        pid = _daemon("raylet", session, name, listening=[manager, objects], web=web)
         ports = {"manager": _port(manager), "objects": _port(objects)}
     if "raylet-ends" in _words():
         os.kill(pid, signal.SIGRTMIN + 1)
@@ -176,12 +184,20 @@ def _listening(ip: str, port: int) -> socket.socket:
     return listening
 
 
+def _web(options: dict[str, str], host: str, port: str) -> socket.socket:
+    """A socket for the dashboard's, or its agent's, HTTP port."""
+    return socket.socket() if "no-dashboard" in _words() else _listening(options[host], int(options[port]))
+
+
 def _port(listening: socket.socket) -> int:
     return int(listening.getsockname()[1])
 
 
-def _daemon(name: str, session: Path, *arguments: str, listening: Sequence[socket.socket]) -> int:
-    """A process of this name in /proc/PID/stat, which is the last part of the path that execve(2) was given."""
+def _daemon(name: str, session: Path, *arguments: str, listening: Sequence[socket.socket], web: socket.socket) -> int:
+    """A process of this name in /proc/PID/stat, which is the last part of the path that execve(2) was given.
+
+    It answers every request to ``web``, and keeps it in a log file.
+    """
     program = session / "sockets" / name
     program.unlink(missing_ok=True)
     program.symlink_to(Path(sys.executable).resolve())
@@ -189,13 +205,26 @@ def _daemon(name: str, session: Path, *arguments: str, listening: Sequence[socke
     leave = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
     leave += "signal.signal(signal.SIGRTMIN, lambda *_: sys.exit(3))\n"
     leave += "signal.signal(signal.SIGRTMIN + 1, lambda *_: sys.exit(4))\n"
-    code = f"import _signal as signal, sys\n{ignore or leave}print('ready', flush=True)\nwhile True: signal.pause()"
+    answer = b"HTTP/1.1 503 Service Unavailable\r\n\r\n" if "no-jobs" in _words() else b"HTTP/1.1 200 OK\r\n\r\n"
+    serve = f"""
+web, requests = socket.socket(fileno={web.fileno()}), open({str(session / "logs" / f"{name}.requests")!r}, "ab", 0)
+print('ready', flush=True)
+try:
+    while True:
+        peer = socket.socket(fileno=web._accept()[0])
+        requests.write(peer.recv(65536))
+        peer.send({answer!r})
+        peer.close()
+except OSError:
+    while True: signal.pause()
+"""
+    code = f"import _signal as signal, _socket as socket, sys\n{ignore or leave}{serve}"
     with (session / "logs" / f"{name}.err").open("w") as log:
         process = subprocess.Popen(
             [str(program), "-I", "-S", "-c", code, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            pass_fds=[each.fileno() for each in listening],
+            pass_fds=[each.fileno() for each in (*listening, web)],
             stderr=log,
         )
     if process.stdout is not None:
