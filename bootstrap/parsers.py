@@ -171,8 +171,8 @@ def host_port(value: str) -> tuple[str, int | None]:
     return host, None if tail is None else port(tail)
 
 
-def resources_json(value: str) -> Mapping[str, float]:
-    """Return the custom resources in a JSON object of numbers, as ``ray start --resources`` takes it."""
+def amounts_json(value: str) -> Mapping[str, float]:
+    """Return the amounts of resources in a JSON object of numbers."""
     try:
         parsed: Any = json.loads(value)
     except (ValueError, RecursionError) as error:
@@ -180,11 +180,18 @@ def resources_json(value: str) -> Mapping[str, float]:
     if not isinstance(parsed, dict):
         raise ValueError('expected a JSON object such as {"disk": 2}')
     for name, amount in parsed.items():
-        if name in ("CPU", "GPU", "memory", "object_store_memory"):
-            raise ValueError(f"{name!r} has its own option (--num-cpus, --num-gpus, --memory, --object-store-memory)")
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < _MAX_RESOURCE:
             raise ValueError(f"expected a number of at least 0 and below 2**53 for {name!r}")
     return {str(name): amount for name, amount in parsed.items()}
+
+
+def resources_json(value: str) -> Mapping[str, float]:
+    """Return the custom resources in a JSON object of numbers, as ``ray start --resources`` takes it."""
+    found = amounts_json(value)
+    for name in found:
+        if name in ("CPU", "GPU", "memory", "object_store_memory"):
+            raise ValueError(f"{name!r} has its own option (--num-cpus, --num-gpus, --memory, --object-store-memory)")
+    return found
 
 
 def labels(value: str) -> Mapping[str, str]:

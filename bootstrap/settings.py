@@ -68,7 +68,11 @@ class Settings:
 
     num_cpus: int | None = _option(parsers.integer(0), None, "CPUs for Ray [default: the minimum of affinity, cgroup and grant]", group=_WHAT, metavar="N")
     num_gpus: str = _option(parsers.text, "auto", "GPUs for Ray; auto: those that NVML shows and CUDA_VISIBLE_DEVICES allows", group=_WHAT, metavar="auto|N")
-    expect_gpus: int | None = _option(parsers.integer(0), None, "GPUs that every node must have", group=_WHAT, metavar="N")
+    head_cpus: int | None = _option(parsers.integer(0), None, "CPUs for Ray on the head, 0 for one that only leads; workers ignore it [default: --num-cpus]", group=_WHAT, metavar="N")
+    head_gpus: int | None = _option(parsers.integer(0), None, "GPUs for Ray on the head; workers ignore it [default: --num-gpus]", group=_WHAT, metavar="N")
+    head_resources: Mapping[str, float] = _option(parsers.resources_json, {}, "Custom resources for Ray on the head, such as {\"NPU\": 0} for none of those that Ray finds; it wins over --resources, which workers use alone [default: --resources]", group=_WHAT, metavar="JSON")
+    expect_gpus: int | None = _option(parsers.integer(0), None, "GPUs that every node must have, the head no more than --head-gpus", group=_WHAT, metavar="N")
+    expect_resources: Mapping[str, float] = _option(parsers.amounts_json, {}, "What Ray must offer on every node before the workload starts, such as {\"NPU\": 8}; on the head no more than --head-resources, --head-cpus and --head-gpus give it", group=_WHAT, metavar="JSON")
     memory: int | None = _option(parsers.size, None, "Memory for Ray's tasks and actors [default: all but the object store's]", group=_WHAT, metavar="SIZE")
     object_store_memory: int | None = _option(parsers.size, None, "Memory for Ray's object store [default: 30% of the node's, if /dev/shm has room]", group=_WHAT, metavar="SIZE")
     resources: Mapping[str, float] = _option(parsers.resources_json, {}, "Custom resources for Ray, besides the GPUs' product names", group=_WHAT, metavar="JSON")
@@ -166,6 +170,9 @@ def _impossible(s: Settings) -> Iterator[str]:
     """Yield a fault for each combination that cannot work."""
     if s.num_gpus != "auto" and not (s.num_gpus.isascii() and s.num_gpus.isdecimal()):
         yield f"--num-gpus={s.num_gpus!r}: expected auto or a whole number of at least 0"
+    if s.expect_gpus is not None and s.expect_resources.get("GPU", s.expect_gpus) != s.expect_gpus:
+        named = s.expect_resources["GPU"]
+        yield f"--expect-gpus={s.expect_gpus} and --expect-resources with {named:g} of 'GPU' differ; give only one"
     if s.rank is not None and s.nodes is not None and s.rank >= s.nodes:
         yield f"--rank={s.rank} with --nodes={s.nodes}: ranks go from 0 to {s.nodes - 1}"
     if s.min_nodes is not None and s.nodes is not None and s.min_nodes > s.nodes:

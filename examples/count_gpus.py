@@ -28,7 +28,7 @@ def main() -> int:
     gpus = int(ray.cluster_resources().get("GPU", 0))
 
     # Counting is not enough: a task on every node shows that work really runs there.
-    @ray.remote(num_cpus=0.01)
+    @ray.remote(num_cpus=0)  # a head that only leads (--head-cpus=0) offers none
     def where() -> str:
         return ray.get_runtime_context().get_node_id()
 

@@ -146,12 +146,12 @@ def test_the_number_of_nodes_is_the_same_wherever_it_is_said(folder: str) -> Non
 
 
 def test_only_the_workers_of_jobset_head_have_gpus() -> None:
-    """What the head expects it would expect of all (``run/quorum.py``), so it expects none."""
+    """Both templates say the same, so that neither can drift from the other."""
     head, worker = (kubelet.container(pod) for pod in pods("k8s/overlays/jobset-head"))
-    told = [{entry["name"]: entry.get("value") for entry in its["env"]} for its in (head, worker)]
-    assert (told[0]["RAY_BOOTSTRAP_NUM_GPUS"], "RAY_BOOTSTRAP_EXPECT_GPUS" in told[0]) == ("0", False)
-    assert told[1]["RAY_BOOTSTRAP_EXPECT_GPUS"] == str(worker["resources"]["limits"]["nvidia.com/gpu"])
-    assert "RAY_BOOTSTRAP_NUM_GPUS" not in told[1]
+    assert head["env"] == worker["env"]
+    told = {entry["name"]: entry.get("value") for entry in head["env"]}
+    assert (told["RAY_BOOTSTRAP_HEAD_GPUS"], told["RAY_BOOTSTRAP_HEAD_CPUS"]) == ("0", "0")
+    assert told["RAY_BOOTSTRAP_EXPECT_GPUS"] == str(worker["resources"]["limits"]["nvidia.com/gpu"])
     assert "nvidia.com/gpu" not in head["resources"]["limits"]
     assert head["args"] == worker["args"]
     gpus = 2 * worker["resources"]["limits"]["nvidia.com/gpu"]

@@ -101,6 +101,25 @@ def test_a_head_and_several_jobs_of_workers(tmp_path: Path) -> None:
     assert [identity.rank for identity in found] == list(range(7))
 
 
+def test_a_head_workers_and_a_job_whose_pod_is_no_node(tmp_path: Path) -> None:
+    """As in NeMo-RL's infra/examples/monolithic-jobset.yaml: its driver's pod submits a job and starts no Ray."""
+    objects = more_workers("1,4,0")
+    jobs = kubelet.only(objects, "JobSet")["spec"]["replicatedJobs"]
+    head, worker = jobs
+    worker["replicas"] = 1
+    worker["template"]["spec"] |= {"completions": 4, "parallelism": 4}
+    jobs.append({**head, "name": "driver"})
+
+    def nodes(jobset: Any, hosts: Any) -> list[Any]:
+        return list(controllers.jobset_pods(jobset, hosts))[:5]
+
+    found = identities(objects, "JobSet", nodes, tmp_path)
+    assert [(identity.rank, identity.size, identity.role) for identity in found] == [
+        (0, 5, Role.HEAD),
+        *((rank, 5, Role.WORKER) for rank in (1, 2, 3, 4)),
+    ]
+
+
 def test_jobs_that_are_not_counted_are_refused_from_the_first_pod_on(tmp_path: Path) -> None:
     with pytest.raises(IdentityError, match="JOBSET_PODS_PER_JOB='1,2' with JOBSET_GLOBAL_REPLICAS=4"):
         identities(more_workers("1,2"), "JobSet", controllers.jobset_pods, tmp_path)

@@ -46,7 +46,7 @@ def test_the_pods_of_a_volcano_job(make_hosts):
 
 @pytest.mark.requires("cc")
 def test_a_head_without_gpus_and_workers_with_eight(make_hosts):
-    """Each worker checks that it has them. The head expects none, so the quorum does not either."""
+    """Each worker checks that it has them, and the head that Ray offers them there; nothing is expected of itself."""
     objects = kubelet.render("k8s/overlays/jobset-head")
     hosts = make_hosts(3, dns={})
     made = controllers.jobset_pods(kubelet.only(objects, "JobSet"), hosts)
@@ -57,4 +57,5 @@ def test_a_head_without_gpus_and_workers_with_eight(make_hosts):
     agents = run(objects, made, hosts)
     assert [kubelet.termination_message(agents, rank)["rank"] for rank in (0, 1, 2)] == [0, 1, 2]
     assert ["8 GPUs" in agents.err(rank) for rank in (1, 2)] == [True, True]
+    assert "0 CPUs\n" in agents.err(0)
     assert "quorum reached: 3 nodes" in agents.err(0)

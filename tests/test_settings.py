@@ -354,7 +354,8 @@ def test_every_option_says_what_it_means() -> None:
     assert (settings.flag("num_cpus"), settings.variable("num_cpus")) == ("--num-cpus", "RAY_BOOTSTRAP_NUM_CPUS")
 
 
-WITHOUT_DEFAULT = {"shared_dir", "expect_gpus", "resources", "labels", "log_dir", "ray_start_arg", "ignore_check"}
+WITHOUT_DEFAULT = {"shared_dir", "expect_gpus", "expect_resources", "resources", "labels"}
+WITHOUT_DEFAULT |= {"log_dir", "ray_start_arg", "ignore_check"}
 
 
 def test_help_shows_one_default_for_each_option_that_has_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,10 +56,10 @@ class Selection:
     notes: tuple[str, ...]
 
 
-def find(host: Host, expected: int | None) -> GpuReport:
+def find(host: Host, expected: float | None) -> GpuReport:
     """Return the GPUs that this node may use; none without a driver, unless a GPU is expected.
 
-    :param expected: the number of ``--expect-gpus``; None or 0 if none is expected.
+    :param expected: how many this node must have; None or 0 if none is expected.
     :raises PreflightFailed: if NVML is broken although a GPU is expected or visible, or a device is listed twice.
     """
     if hidden := _hidden(host):
@@ -186,10 +186,10 @@ def _device_files(host: Host) -> list[str]:
     return sorted(f"/dev/{path.name}" for path in host.path("/dev").glob("nvidia[0-9]*"))
 
 
-def _reason(host: Host, expected: int | None) -> str | None:
+def _reason(host: Host, expected: float | None) -> str | None:
     """Return why there should be a GPU; None without a sign of one."""
     if expected:
-        return f"{expected} GPUs are expected"
+        return f"{expected:g} GPUs are expected"
     if host.env.get(VISIBLE):
         return f"{VISIBLE}={host.env[VISIBLE]!r}"
     files = _device_files(host)

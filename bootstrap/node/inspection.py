@@ -12,6 +12,7 @@ from bootstrap.host import Host
 from bootstrap.model import NodeAddress, NodeIdentity, Resources, Role
 from bootstrap.node import resources
 from bootstrap.node.address import node_address
+from bootstrap.node.by_role import settings_of
 from bootstrap.settings import Settings
 
 
@@ -20,6 +21,7 @@ class Node:
     """All that is known of this node."""
 
     settings: Settings
+    """As they count here (:mod:`bootstrap.node.by_role`)."""
     host: Host
     identity: NodeIdentity
     address: NodeAddress
@@ -54,6 +56,7 @@ def inspect(settings: Settings, host: Host, identity: NodeIdentity, ray_dir: Pat
     :param ray_dir: Ray's folder unless ``--temp-dir`` names one.
     :raises BootstrapError: what is wrong with this node.
     """
+    settings = settings_of(settings, identity.role)
     # A name in a headless Service may not exist yet, and resolvers remember that it does not (rendezvous.dns).
     published = identity.rendezvous == "dns" and host.get("KUBERNETES_SERVICE_HOST") is not None
     towards = identity.head_hints[0] if identity.head_hints and not published else None

@@ -12,11 +12,12 @@ from bootstrap.errors import PreflightFailed
 from bootstrap.host import Host
 from bootstrap.model import Gpu, Resources
 from bootstrap.node import gpus, slurm
+from bootstrap.node.by_role import expected
 from bootstrap.settings import Settings
 
 Grant = tuple[int, str]
 """An amount, and its source."""
-Find = Callable[[Host, "int | None"], gpus.GpuReport]
+Find = Callable[[Host, "float | None"], gpus.GpuReport]
 
 CPU_REQUEST = "POD_CPU_REQUEST_MILLI"
 """Variable with the container's ``requests.cpu`` in thousandths of a CPU, by the downward API with ``divisor: 1m``.
@@ -45,10 +46,12 @@ def measure(
     cpus, cpus_source = _minimum([(allowed(), "affinity"), *_cpu_grants(host)])
     memory, memory_source = _minimum(list(_memory_grants(host, allowed)))
     if settings.num_cpus is not None:
-        cpus, cpus_source = settings.num_cpus, f"--num-cpus (found: {cpus} from {cpus_source})"
+        option = "--num-cpus" if settings.head_cpus is None else "--head-cpus"
+        cpus, cpus_source = settings.num_cpus, f"{option} (found: {cpus} from {cpus_source})"
     # --num-gpus=0 is also the way past a broken NVML, so it must not start NVML.
     none = settings.num_gpus.isdecimal() and int(settings.num_gpus) == 0
-    report = gpus.GpuReport(sources={"gpus": "--num-gpus=0"}) if none else find(host, settings.expect_gpus)
+    wanted = expected(settings).get("GPU")
+    report = gpus.GpuReport(sources={"gpus": f"{_gpus_option(settings)}=0"}) if none else find(host, wanted)
     num_gpus, num_gpus_source = _num_gpus(settings, host, report)
     custom = {**_gpu_resources(report, num_gpus), **settings.resources}
     sources = {"cpus": cpus_source, "memory": memory_source, "num_gpus": num_gpus_source, **report.sources}
@@ -184,18 +187,22 @@ def _num_gpus(settings: Settings, host: Host, report: gpus.GpuReport) -> tuple[i
     found = len(report.gpus)
     if settings.num_gpus == "auto":
         return found, "auto"
-    asked = int(settings.num_gpus)
+    asked, option = int(settings.num_gpus), _gpus_option(settings)
     if asked <= found:
-        return asked, "--num-gpus"
+        return asked, option
     listed = host.env.get(gpus.VISIBLE)
     if listed is not None or report.visibility is not None:
         # Ray refuses this too, but only when its raylet starts, and with a traceback.
         shown = f"{gpus.VISIBLE}={listed!r} leaves" if listed is not None else "NVML shows"
         raise PreflightFailed(
-            f"--num-gpus={asked}, but {shown} {found}",
-            hint=f"--num-gpus=auto, or list {asked} devices in {gpus.VISIBLE}",
+            f"{option}={asked}, but {shown} {found}",
+            hint=f"{option}={found}, or list {asked} devices in {gpus.VISIBLE}",
         )
-    return asked, f"--num-gpus, although NVML shows {found}"
+    return asked, f"{option}, although NVML shows {found}"
+
+
+def _gpus_option(settings: Settings) -> str:
+    return "--num-gpus" if settings.head_gpus is None else "--head-gpus"
 
 
 def _gpu_resources(report: gpus.GpuReport, num_gpus: int) -> dict[str, float]:

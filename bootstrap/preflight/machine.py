@@ -11,6 +11,7 @@ from bootstrap.files.runtime_dir import run_of
 from bootstrap.files.secret import Channel
 from bootstrap.host import Host
 from bootstrap.model import Role
+from bootstrap.node import by_role
 from bootstrap.node import gpus as nvidia
 from bootstrap.node.inspection import Node
 from bootstrap.node.nvml import GpuHealth
@@ -173,15 +174,18 @@ def _without_mpi(node: Node, rank: str | None) -> str:
 
 def gpus(node: Node) -> Iterator[Finding]:
     """Check that this node offers Ray as many GPUs as every node must have."""
-    expected, found = node.settings.expect_gpus, node.resources.num_gpus
+    expected, found = by_role.expected(node.settings).get("GPU"), node.resources.num_gpus
     if expected is not None and found < expected:
+        option = "--expect-resources" if node.settings.expect_gpus is None else "--expect-gpus"
         sources = node.resources.sources
         source = "; ".join(dict.fromkeys(sources[name] for name in ("num_gpus", "gpus") if name in sources))
-        message = f"{expected} GPUs are expected (--expect-gpus), {found} found ({source or 'NVML'})"
-        remedy = f"ask the scheduler for {expected} GPUs on this node, or --expect-gpus={found}"
+        message = f"{expected:g} GPUs are expected ({option}), {found} found ({source or 'NVML'})"
+        remedy = f"ask the scheduler for {expected:g} GPUs on this node"
         if node.in_pod:
-            remedy = f"resources: {{limits: {{nvidia.com/gpu: {expected}}}}}, or --expect-gpus={found}"
-        yield Finding("gpus", message, remedy)
+            remedy = f"resources: {{limits: {{nvidia.com/gpu: {expected:g}}}}}"
+        fewer = f"--expect-gpus={found}" if option == "--expect-gpus" else f"a lower 'GPU' in {option}"
+        leads = f", or --head-gpus={found} on all nodes" if node.identity.role is Role.HEAD and node.multi_node else ""
+        yield Finding("gpus", message, f"{remedy}, or {fewer}{leads}")
 
 
 def nvml(node: Node) -> Iterator[Finding]:

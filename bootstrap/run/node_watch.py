@@ -11,6 +11,7 @@ from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.probe.responder import Responder
 from bootstrap.raynode import endings
 from bootstrap.rollcall.admission import FIX_TLS
+from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.server import RollCall
 from bootstrap.run import dead_end
@@ -68,7 +69,7 @@ class NodeWatch:
         if member.detail and member.phase in (Phase.WAITING, Phase.STARTING_RAY):
             self._reports.add(member, what)
         elif member.phase is Phase.WAITING:
-            run.log.say(f"rank {member.rank}: {what}{describe_mismatch(self.roll_call, member)}")
+            run.log.say(f"rank {member.rank}: {what}{describe_mismatch(run.settings, self.roll_call.me, member.hello)}")
             self.probes.on_joined(member)
         elif member.phase.is_loss:
             self._reports.forget(member)
@@ -187,16 +188,15 @@ def oom_kills_of(roll_call: RollCall) -> list[str]:
     return [*said[:_OOM_NODES], f"and processes on {more} more node{'s' if more > 1 else ''}"]
 
 
-def describe_mismatch(roll_call: RollCall, member: Member) -> str:
-    """Return how a node's GPUs and CPUs differ from the head's, which is rarely intended; "" if they do not."""
-    theirs, own = member.hello, roll_call.me
+def describe_mismatch(settings: Settings, own: Hello, theirs: Hello) -> str:
+    """Return how a node's GPUs and CPUs differ from the head's, unless that was asked for; "" if they do not."""
     if theirs.cpus == 0:  # unfit: it was not measured
         return ""
     differences = []
-    if (theirs.gpus, theirs.gpu_model) != (own.gpus, own.gpu_model):
+    if settings.head_gpus is None and (theirs.gpus, theirs.gpu_model) != (own.gpus, own.gpu_model):
         differences.append(
             f"{theirs.gpus} GPUs ({theirs.gpu_model or '-'}), the head {own.gpus} ({own.gpu_model or '-'})"
         )
-    if theirs.cpus != own.cpus:
+    if settings.head_cpus is None and theirs.cpus != own.cpus:
         differences.append(f"{theirs.cpus} CPUs, the head {own.cpus}")
     return "".join(f"; it has {difference}" for difference in differences)

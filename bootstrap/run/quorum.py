@@ -1,11 +1,11 @@
 """Which nodes are ready, which are missing, and when the workload may start.
 
-GCS's node table decides: a rank is ready if an alive node carries its label and this run's, with the expected GPUs. The
-roll call only explains a missing rank: its last phase, and since when.
+GCS's node table decides: a rank is ready if an alive node carries its label and this run's, and has the expected
+resources. The roll call only explains a missing rank: its last phase, and since when.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ from bootstrap.errors import QuorumTimeout
 from bootstrap.files.secret import FIX_MISMATCH
 from bootstrap.launchers.events import Causes
 from bootstrap.log import Log
-from bootstrap.model import HeadAddress
+from bootstrap.model import HeadAddress, Role
+from bootstrap.node import by_role
+from bootstrap.node.by_role import in_words
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.raynode import endings
 from bootstrap.raynode.command import RANK_LABEL, RUN_LABEL
@@ -42,7 +44,7 @@ class Goal:
     """Number of nodes in the run; None if unknown: ``minimum`` or more."""
     minimum: int
     settings: Settings
-    """The source of ``expect_gpus``, ``quorum_timeout`` and ``last_call``."""
+    """The source of what is expected of each node, of ``quorum_timeout`` and of ``last_call``."""
     look: Callable[[Sequence[int], Sequence[str]], str] = lambda ranks, _hosts: f"look at rank {ranks}"
     """Returns what to type to look at these ranks, with the names of their hosts as far as they are known."""
     listens: str = ""
@@ -52,6 +54,10 @@ class Goal:
     why: Callable[[], Causes] | None = None
     """Finds out why nodes were never seen, if the launcher can tell; it may block, and raises an OSError."""
 
+    def expected(self, rank: int) -> Mapping[str, float]:
+        """Return how much of which resource the node with this rank must offer."""
+        return by_role.expected(by_role.settings_of(self.settings, Role.WORKER if rank else Role.HEAD))
+
 
 @dataclass(frozen=True, slots=True)
 class Presence:
@@ -59,7 +65,13 @@ class Presence:
 
     rank: int
     ip: str
-    gpus: float
+    resources: Mapping[str, float]
+    lacking: Mapping[str, float]
+    """What is expected, of the resources of which it has less."""
+
+    def shortfall(self) -> Iterator[tuple[str, float, float]]:
+        """Yield each resource of which there is less than expected: its name, how much there is, and is expected."""
+        return ((name, self.resources.get(name, 0.0), wanted) for name, wanted in self.lacking.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +80,12 @@ class Count:
 
     ready: Mapping[int, Presence]
     underprovisioned: Mapping[int, Presence]
-    """Ranks with fewer GPUs than expected."""
+    """Ranks with less of a resource than expected."""
 
     @property
     def gpus(self) -> float:
         """Return the number of GPUs of all ready nodes."""
-        return sum(presence.gpus for presence in self.ready.values())
+        return sum(presence.resources.get("GPU", 0.0) for presence in self.ready.values())
 
 
 def count(nodes: Sequence[Mapping[str, Any]], goal: Goal) -> Count:
@@ -84,9 +96,9 @@ def count(nodes: Sequence[Mapping[str, Any]], goal: Goal) -> Count:
         labels = node["labels"]
         if not node["alive"] or labels.get(RUN_LABEL) != goal.run_hash or not labels.get(RANK_LABEL, "").isdecimal():
             continue
-        here = Presence(int(labels[RANK_LABEL]), node["ip"], float(node["resources"].get("GPU", 0)))
-        lacking = goal.settings.expect_gpus is not None and here.gpus < goal.settings.expect_gpus
-        (underprovisioned if lacking else ready)[here.rank] = here
+        rank, has = int(labels[RANK_LABEL]), node["resources"]
+        lacking = {name: wanted for name, wanted in goal.expected(rank).items() if has.get(name, 0) < wanted}
+        (underprovisioned if lacking else ready)[rank] = Presence(rank, node["ip"], has, lacking)
     return Count(ready, underprovisioned)
 
 
@@ -178,7 +190,8 @@ def missing(goal: Goal, now: Count) -> list[int]:
 def _missing_in_brief(goal: Goal, now: Count, members: Mapping[int, Member], *, details: bool = False) -> str:
     def how_far(rank: int) -> str:
         if rank in now.underprovisioned:
-            return f"{rank} ({now.underprovisioned[rank].gpus:g} of {goal.settings.expect_gpus} GPUs)"
+            short = now.underprovisioned[rank].shortfall()
+            return f"{rank} ({', '.join(f'{has:.12g} of {in_words(name, wanted)}' for name, has, wanted in short)})"
         if rank in members:
             detail = members[rank].detail if details else ""
             return f"{rank} ({': '.join(filter(None, [members[rank].hello.host, members[rank].phase.value, detail]))})"
@@ -213,18 +226,17 @@ def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: flo
     lines = table(members, ranks[:_SHOWN], clock, causes)
     for position, rank in enumerate(ranks[:_SHOWN]):
         if rank in now.underprovisioned:
-            lacking = now.underprovisioned[rank]
-            lines[position] = (
-                f"rank {rank}: {lacking.ip} has {lacking.gpus:g} GPUs, {goal.settings.expect_gpus} expected"
-            )
+            here = now.underprovisioned[rank]
+            short = (f"{in_words(name, has)}, {wanted:.12g} expected" for name, has, wanted in here.shortfall())
+            lines[position] = f"rank {rank}: {here.ip} has {'; '.join(short)}"
     listens = [goal.listens] if goal.listens and not members else []
     return "\n".join([head, *lines, *listens, *findings_of(members, ranks, goal.own_findings)])
 
 
 def _remedy(goal: Goal, now: Count, members: Mapping[int, Member], causes: UnseenCauses) -> str:
     ranks = missing(goal, now)
-    if any(rank in now.underprovisioned for rank in ranks):
-        return "run `ray-bootstrap detect` on the nodes that are short of GPUs, or lower --expect-gpus"
+    if lacking := {name for rank, short in now.underprovisioned.items() if rank in ranks for name in short.lacking}:
+        return _more_of(sorted(lacking), goal.settings)
     unseen = [rank for rank in ranks if rank not in members]
     slow = [rank for rank in ranks if rank in members]
     known = (members[rank].hint or endings.remedy_of(members[rank].detail) for rank in slow)
@@ -241,6 +253,17 @@ def _remedy(goal: Goal, now: Count, members: Mapping[int, Member], causes: Unsee
         " `getent hosts HEAD`, `ip route get ADDRESS`, `nft list ruleset` (in Kubernetes the NetworkPolicy),"
         " --head-address and --rollcall-port; --min-nodes starts with fewer"
     )
+
+
+def _more_of(lacking: Sequence[str], settings: Settings) -> str:
+    """Return what mends a shortfall of these resources."""
+    own = ", ".join(name for name in lacking if name not in ("CPU", "GPU"))
+    if own:
+        found = "Ray finds NPU, TPU and the like by itself where their driver's tools work"
+        return f"{found}; else --resources with {own} on the nodes that are short of it, or lower --expect-resources"
+    short = " and ".join(f"{name}s" for name in lacking)
+    option = "--expect-gpus" if settings.expect_gpus is not None else "--expect-resources"
+    return f"run `ray-bootstrap detect` on the nodes that are short of {short}, or lower {option}"
 
 
 def describe_address(address: HeadAddress) -> str:
