@@ -130,11 +130,12 @@ def remove_ended_runs(keep: int, log: Callable[[str], None], survivors: Mapping[
             manifest = Manifest.load(folder / runtime_dir.MANIFEST)
             if _is_used(folder, manifest, live) or remove(folder, manifest, (survivors or {}).get(folder, Held()))[1]:
                 continue  # Ray outlived its agents, or a shared folder does not answer: the next run tries again
-            if (folder / runtime_dir.RAY).exists():
+            if any((folder / name).exists() for name in (runtime_dir.RAY, *runtime_dir.STAYS)):
                 kept.append(folder)
         old = kept[keep:] if keep else []
         for folder in old:
             shutil.rmtree(folder / runtime_dir.RAY, ignore_errors=True)
+            runtime_dir.remove_files(folder, *runtime_dir.STAYS)
             with contextlib.suppress(OSError):  # it holds files that are not ours
                 folder.rmdir()
     if old:

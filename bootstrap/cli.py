@@ -48,7 +48,8 @@ _EPILOG = """Run the same command on every node. The workload runs on the head; 
   ray-bootstrap --address 10.0.0.1:6379 --min-nodes 4 -- python ... as `ray symmetric-run`
 
 Every option has an environment variable, such as RAY_BOOTSTRAP_NUM_CPUS for --num-cpus; the option wins. In a
-variable, separate repeated values with spaces. TIME is 90, 90s, 10m or 1h; SIZE is in bytes, or 512Mi, 8Gi, 8G."""
+variable, separate repeated values with spaces, those of --setup with line breaks. TIME is 90, 90s, 10m or 1h; SIZE is
+in bytes, or 512Mi, 8Gi, 8G."""
 
 
 class _Command(click.Command):

@@ -12,6 +12,7 @@
     ├── RayDied                 76    ray-died        yes
     ├── Refused                 77    refused         no
     ├── PreflightFailed         78    preflight       no
+    ├── SetupFailed             79    setup           yes
     └── Stopped              128+n    stopped         yes
 
 70 (internal) has no class: :func:`bootstrap.cli.main` returns it for any other exception.
@@ -102,6 +103,12 @@ class PreflightFailed(BootstrapError):
     """This node is unfit; the message lists all findings."""
 
     status, name = 78, "preflight"
+
+
+class SetupFailed(BootstrapError):
+    """A command of ``--setup`` failed on this node; the message quotes it, with how it ended and its last lines."""
+
+    status, name, retryable = 79, "setup", True
 
 
 class Stopped(BootstrapError):

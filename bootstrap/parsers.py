@@ -15,6 +15,7 @@ _INTEGER = re.compile(r"[0-9]{1,18}")
 _MAX_RUN_ID = 256
 _MAX_RESOURCE = 2**53
 """Ray counts in doubles, which are exact below this."""
+_ASSIGNMENT = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<sign>=|<<)(?P<text>.*)", re.DOTALL)
 _LABEL_PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
@@ -191,6 +192,29 @@ def resources_json(value: str) -> Mapping[str, float]:
     for name in found:
         if name in ("CPU", "GPU", "memory", "object_store_memory"):
             raise ValueError(f"{name!r} has its own option (--num-cpus, --num-gpus, --memory, --object-store-memory)")
+    return found
+
+
+def variables(value: str) -> dict[str, str]:
+    """Return the variables in lines of ``NAME=value``, taken as they are, and of several lines in ``NAME<<END``.
+
+    As in the file that GitHub Actions calls GITHUB_ENV.
+    """
+    found: dict[str, str] = {}
+    lines, at = value.split("\n"), 0
+    while at < len(lines):
+        line, at = lines[at], at + 1
+        match = _ASSIGNMENT.fullmatch(line)
+        if match is None or "\0" in line:
+            if line.strip():
+                raise ValueError(f"line {at} is {quoted(line)}: expected NAME=value, or NAME<<END, lines and END")
+        elif match["sign"] == "=":
+            found[match["name"]] = match["text"]
+        elif match["text"] in lines[at:]:
+            end = lines.index(match["text"], at)
+            found[match["name"]], at = "\n".join(lines[at:end]), end + 1
+        else:
+            raise ValueError(f"line {at} is {quoted(line)}, and no line after it is {quoted(match['text'])}")
     return found
 
 

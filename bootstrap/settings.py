@@ -26,12 +26,24 @@ _SERVICE_LINK = re.compile(
 
 
 def _option(
-    parse: Callable[[str], Any], default: Any, meaning: str, *, group: str, metavar: str = "", many: bool = False
+    parse: Callable[[str], Any],
+    default: Any,
+    meaning: str,
+    *,
+    group: str,
+    metavar: str = "",
+    many: bool = False,
+    split: Callable[[str], Sequence[str]] = str.split,
 ) -> Any:
-    metadata = {"parse": parse, "help": meaning, "group": group, "metavar": metavar, "many": many}
+    """Declare an option; of ``many`` values, ``split`` tells them apart in its variable."""
+    metadata = {"parse": parse, "help": meaning, "group": group, "metavar": metavar, "many": many, "split": split}
     return (
         field(default_factory=dict, metadata=metadata) if default == {} else field(default=default, metadata=metadata)
     )
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
 
 
 _WHO = "Who this node is"
@@ -104,6 +116,8 @@ class Settings:
     late_wait: float = _option(parsers.duration, 60.0, "How long a head that ends early stays to tell nodes that come late why, its Ray gone; at most --grace after SIGTERM; not after --quorum-timeout or Ctrl-C, nor with a shared folder; 0: not at all [default: 60s]", group=_WHEN, metavar="TIME")
     grace: float = _option(parsers.duration, 20.0, "Time between SIGTERM and SIGKILL for the workload; keep it below the platform's [default: 20s]", group=_WHEN, metavar="TIME")
 
+    setup: tuple[str, ...] = _option(parsers.text, (), "Run this command by /bin/sh on every node before its Ray, where NAME=value lines that it writes to the file $RAY_BOOTSTRAP_ENV reach Ray (docs/workload.md); may be repeated, in the variable one command a line", group=_HOW, metavar="CMD", many=True, split=_lines)
+    setup_again: str = _option(parsers.choice("no", "yes"), "no", "Repeat the commands of --setup in a later attempt of the run on a node where they succeeded", group=_HOW, metavar="no|yes")
     on_node_loss: str = _option(parsers.choice("warn", "fail"), "warn", "What to do if a worker is lost while the workload runs", group=_HOW, metavar="warn|fail")
     replaced_nodes: str | None = _option(parsers.choice("all", "stopped", "none"), None, "Which nodes that are lost before the workload starts another one replaces: all, those that a signal has stopped, or none; the loss of any other ends the run at once, if it needs all nodes [default: none under srun and mpirun, else all]", group=_HOW, metavar="all|stopped|none")
     auth: str = _option(parsers.choice("auto", "off", "required"), "auto", "Authenticate agents, and Ray by token: auto, where the nodes share a secret; required, or refuse to run; off, never", group=_HOW, metavar="auto|off|required")
@@ -149,7 +163,7 @@ def load(
         texts, origin = flags.get(option.name, ()), flag(option.name)
         if not texts and env.get(variable(option.name)) and not _of_a_service(variable(option.name), env):
             raw, origin = env[variable(option.name)], variable(option.name)
-            texts = raw.split() if option.metadata["many"] else [raw]
+            texts = option.metadata["split"](raw) if option.metadata["many"] else [raw]
         if not texts:
             continue
         try:

@@ -93,8 +93,10 @@ READ_LOGS_S = 2.0
 QUIET_START_S = 3.0
 """Time for `ray start` before what it prints and logs is read for why it takes so long."""
 SLOW_START_S = 8.0
-"""Time for `ray start`, and for the import of Ray, before a node reports how far it is; of an import, which takes long
-from a cold image, each further report comes after twice the time."""
+"""Time for `ray start`, for a command of ``--setup`` and for the import of Ray, before a node reports how far it is; of
+an import, which takes long from a cold image, each further report comes after twice the time."""
+SHELL_S = 5.0
+"""Limit for the shell to read a command of ``--setup`` in the preflight."""
 READ_LOGS_AGAIN_S = 1.0
 """Delay between looks at what a slow `ray start` has printed and logged."""
 START_REPORT_S = 3.0

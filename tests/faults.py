@@ -365,6 +365,13 @@ _BRING_UP = {
         127,
         127,
     ),
+    "setup": Fault(
+        "a command of `--setup` fails on one node",
+        "that node's agent; all others, through the head",
+        "at once",
+        79,
+        79,
+    ),
     "ray-start": Fault(
         "`ray start` fails on one node", "that node's agent, which quotes Ray's own cause on all", "at once", 69, 69
     ),

@@ -65,6 +65,27 @@ def test_who_counts(
 
 
 @pytest.mark.parametrize(
+    ("options", "head", "lacking"),
+    [
+        ({"expect_gpus": 8, "head_gpus": 0}, {}, {}),
+        ({"expect_gpus": 8, "head_gpus": 2}, {"GPU": 2}, {}),
+        ({"expect_gpus": 8, "head_gpus": 2}, {"GPU": 1}, {0: {"GPU": 2}}),
+        ({"expect_gpus": 8, "head_gpus": 16}, {"GPU": 8}, {}),
+        ({"expect_gpus": 8}, {}, {0: {"GPU": 8}}),
+        ({"expect_gpus": 8, "expect_resources": {"NPU": 1}, "head_gpus": 0}, {}, {0: {"NPU": 1}, 1: {"NPU": 1}}),
+        ({"expect_resources": {"CPU": 4, "GPU": 8}, "head_cpus": 0, "head_gpus": 0}, {}, {}),
+        ({"expect_resources": {"NPU": 0}, "head_resources": {"NPU": 0}}, {}, {}),
+    ],
+)
+def test_of_the_head_no_more_is_expected_than_its_own_options_give_it(
+    options: dict[str, Any], head: dict[str, float], lacking: dict[int, dict[str, float]]
+) -> None:
+    nodes = [{**node(0), "resources": head}, {**node(1), "resources": {"GPU": 8.0, "CPU": 4.0}}]
+    found = quorum.count(nodes, goal(**options))
+    assert {rank: dict(here.lacking) for rank, here in found.underprovisioned.items()} == lacking
+
+
+@pytest.mark.parametrize(
     ("size", "minimum", "ready", "expected"),
     [(4, 4, [0, 2], [1, 3]), (4, 2, [0, 1], [2, 3]), (None, 3, [0], [1, 2]), (None, 1, [0, 5], [])],
 )
@@ -182,6 +203,13 @@ SHORTFALLS = [
         {},
         ["1 of 2 nodes after 0.2 s; joined: rank 0", "rank 1: 10.0.0.1 has 4 GPUs, 8 expected"],
         "lower --expect-gpus",
+    ),
+    (
+        {"expect_resources": {"NPU": 16, "CPU": 2, "memory": 2e10}},
+        [{**node(0), "resources": {"NPU": 16.0, "CPU": 2.0, "memory": 2e10}}, node(1)],
+        {},
+        ["rank 1: 10.0.0.1 has 0 NPU, 16 expected; 1 CPUs, 2 expected; 0 memory, 20000000000 expected"],
+        "--resources with NPU, memory on the nodes that are short of it, or lower --expect-resources",
     ),
     (
         {"listens": "no node has joined this head at 10.0.0.1:7"},

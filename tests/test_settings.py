@@ -64,6 +64,11 @@ GIB = 1 << 30
         (parsers.host_port, "fd00::1", ("fd00::1", None)),
         (parsers.resources_json, "{}", {}),
         (parsers.resources_json, '{"disk": 2, "half": 0.5, "none": 0}', {"disk": 2, "half": 0.5, "none": 0}),
+        (parsers.amounts_json, '{"NPU": 8, "CPU": 2, "memory": 1e9}', {"NPU": 8, "CPU": 2, "memory": 1e9}),
+        (parsers.variables, "", {}),
+        (parsers.variables, 'A=1\n\n_b2=x = "y" <<E\nC=', {"A": "1", "_b2": 'x = "y" <<E', "C": ""}),
+        (parsers.variables, "A<<E N D\none\n\nB=2\nE N D\nC=3\n", {"A": "one\n\nB=2", "C": "3"}),
+        (parsers.variables, "A=1\nA<<E\nE\n", {"A": ""}),
         (parsers.labels, "", {}),
         (parsers.labels, "a=b,c=d", {"a": "b", "c": "d"}),
         (parsers.labels, " a=b , ", {"a": "b"}),
@@ -140,6 +145,12 @@ def test_a_text_becomes_a_value(parse: Callable[[str], Any], text: str, value: o
         (parsers.resources_json, '{"disk": -1}', "a number of at least 0"),
         (parsers.resources_json, '{"disk": NaN}', "a number of at least 0"),
         (parsers.resources_json, '{"disk": Infinity}', "a number of at least 0"),
+        (parsers.variables, "A=1\nB", "line 2 is 'B': expected NAME=value, or NAME<<END, lines and END"),
+        (parsers.variables, "# comment", "line 1 is '# comment'"),
+        (parsers.variables, "A =1", "line 1 is 'A =1'"),
+        (parsers.variables, "1A=1", "line 1 is '1A=1'"),
+        (parsers.variables, "A=\0", "line 1 is "),
+        (parsers.variables, "A<<E\none\nE \n", "line 1 is 'A<<E', and no line after it is 'E'"),
         (parsers.labels, "a", "expected key=value,key=value, got 'a'"),
         (parsers.labels, "=b", "got '=b'"),
         (parsers.labels, "/a=b", "got '/a=b'"),
@@ -219,6 +230,7 @@ def test_bytes_come_back(amount: int, unit: tuple[str, int]) -> None:
         ({}, {"RAY_BOOTSTRAP_NUM_CPUS": ""}, {"num_cpus": None}),
         ({"ray_start_arg": ["--a=b c", "--d"]}, {}, {"ray_start_arg": ("--a=b c", "--d")}),
         ({}, {"RAY_BOOTSTRAP_RAY_START_ARG": "--a --b"}, {"ray_start_arg": ("--a", "--b")}),
+        ({}, {"RAY_BOOTSTRAP_SETUP": "pip install x\n\n  a 'b c'\n"}, {"setup": ("pip install x", "  a 'b c'")}),
         ({}, {"RAY_BOOTSTRAP_IGNORE_CHECK": "shm ports"}, {"ignore_check": ("shm", "ports")}),
         ({}, {"RAY_BOOTSTRAP_RESOURCES": '{"a": 1}'}, {"resources": {"a": 1}}),
         ({"num_gpus": ["2"]}, {}, {"num_gpus": "2"}),
@@ -272,6 +284,7 @@ IMPOSSIBLE = [
     ({"rendezvous": "static"}, "--rendezvous=static needs --head-address=HOST[:PORT]"),
     ({"head_address": "a b"}, "--head-address='a b': expected HOST or HOST:PORT"),
     ({"head_address": "h:6379", "gcs_port": "6380"}, "--head-address=h:6379 and --gcs-port=6380 name different ports"),
+    ({"expect_gpus": "8", "expect_resources": '{"GPU": 4}'}, "--expect-gpus=8 and --expect-resources with 4 of 'GPU'"),
     ({"tls": "required", "auth": "off"}, "--tls=required with --auth=off: only nodes that prove they know a secret"),
     ({"min_worker_port": "20000"}, "--min-worker-port and --max-worker-port go together"),
     ({"min_worker_port": "2", "max_worker_port": "1"}, "--min-worker-port=2 is above --max-worker-port=1"),
@@ -355,7 +368,7 @@ def test_every_option_says_what_it_means() -> None:
 
 
 WITHOUT_DEFAULT = {"shared_dir", "expect_gpus", "expect_resources", "resources", "labels"}
-WITHOUT_DEFAULT |= {"log_dir", "ray_start_arg", "ignore_check"}
+WITHOUT_DEFAULT |= {"setup", "log_dir", "ray_start_arg", "ignore_check"}
 
 
 def test_help_shows_one_default_for_each_option_that_has_one(capsys: pytest.CaptureFixture[str]) -> None:

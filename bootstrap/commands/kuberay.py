@@ -45,6 +45,9 @@ def hand_over(settings: Settings, host: Host, _switches: Switches) -> int:
     if option := demanded_by(settings):
         hint = "authOptions and tlsOptions in the RayCluster's spec"
         raise UsageError([f"{option}: KubeRay decides about its cluster's token and TLS"], hint=hint)
+    if settings.setup:
+        hint = "an init container, or KubeRay's own command with the commands before it"
+        raise UsageError([f"--setup={settings.setup[0]!r}: KubeRay starts Ray in its pods"], hint=hint)
     log = Log(as_json=settings.log_format == "json")
     line = host.get(COMMAND)
     if line is None:

@@ -15,6 +15,7 @@ from bootstrap.files import runtime_dir
 from bootstrap.files.secret import Channel, check_required, uses_tls
 from bootstrap.host import Host
 from bootstrap.model import NodeIdentity, Role
+from bootstrap.node.by_role import expected
 from bootstrap.node.inspection import Node
 from bootstrap.preflight.prepare import identify, inspect_only, prepare
 from bootstrap.process.bounded import TimedOut, run_bounded
@@ -79,6 +80,8 @@ def _describe(node: Node, notes: list[str]) -> dict[str, Any]:
         "hostname": sourced(address, "hostname"),
         **{name.replace("_", " "): sourced(measured, name) for name in ("cpus", "memory", "gpus", "num_gpus")},
         "resources": sourced(measured, "custom"),
+        "expected": {"value": dict(expected(node.settings)), "source": "--expect-gpus, --expect-resources"},
+        "setup": {"value": list(node.settings.setup), "source": "--setup, before Ray"},
         "secret": {"value": "no" if secret.channel is Channel.NONE else "yes", "source": secret.source},
         "tls": {"value": "yes" if tls else "no", "source": f"--tls={node.settings.tls}{no_secret}"},
         "environment": {"value": _planned(node), "source": f"--framework-env={node.settings.framework_env}"},

@@ -26,10 +26,13 @@ PREFIX = "ray-bootstrap."
 STATE, MANIFEST, TOKEN, RAY = "state.json", "manifest.json", "token", "ray"
 AGENT_LOG = "agent.log"
 """The lines of an agent that has no terminal."""
+SETUP_ENV, SETUP = "setup.env", "setup.json"
 TLS_CERTIFICATE, TLS_KEY, TLS_CA = "tls.crt", "tls.key", "ca.crt"
 """Names of the files and the folder in it."""
-PRIVATE = (TOKEN, TLS_CERTIFICATE, TLS_KEY, TLS_CA)
-"""Those that Ray's processes read."""
+PRIVATE = (TOKEN, TLS_CERTIFICATE, TLS_KEY, TLS_CA, SETUP_ENV)
+"""Those that Ray's processes and the commands of ``--setup`` use."""
+STAYS = (AGENT_LOG, SETUP)
+"""Those that stay beside Ray's logs when the run has ended, and go with them."""
 _TRIES = 5
 """Names to try, since one may be taken."""
 
@@ -76,6 +79,14 @@ class RuntimeDir:
     def write_private(self, name: str, content: bytes) -> Path | None:
         """Write a file for Ray's processes, mode 0600; return its path, or None if it cannot be written."""
         return self.path / name if self._write(name, content) else None
+
+    def read(self, name: str, most: int) -> bytes:
+        """Return at most so many bytes of a file. :raises OSError: if it cannot be read, or is not this user's own."""
+        with (
+            ownership.opened(self.path) as folder,
+            os.fdopen(ownership.open_file(name, dir_fd=folder), "rb") as file,
+        ):
+            return file.read(most)
 
     def close(self) -> None:
         """Ignore all later writes."""
@@ -146,7 +157,7 @@ def make() -> RuntimeDir:
 
 def running() -> list[Mapping[str, Any]]:
     """Return the states of this user's live agents in this container, newest first."""
-    live = (_read_state(path) for path, fd in _own_folders() if not _locks(fd, fcntl.LOCK_SH))
+    live = (_read_state(path) for path, fd in own_folders() if not _locks(fd, fcntl.LOCK_SH))
     return sorted(filter(None, live), key=lambda state: -state["since"])
 
 
@@ -173,14 +184,14 @@ def ended() -> Iterator[list[Path]]:
     """Hold the folders of this user's agents that have ended, newest first."""
     found: list[tuple[float, Path]] = []
     with contextlib.ExitStack() as held:
-        for path, fd in _own_folders():
+        for path, fd in own_folders():
             if _locks(fd, fcntl.LOCK_EX):
                 held.callback(os.close, os.dup(fd))
                 found.append((os.fstat(fd).st_mtime, path))
         yield [path for _, path in sorted(found, reverse=True)]
 
 
-def _own_folders() -> Iterator[tuple[Path, int]]:
+def own_folders() -> Iterator[tuple[Path, int]]:
     """Yield the folders that only this user can enter, each with a descriptor that is closed afterwards."""
     for path in PARENT.glob(PREFIX + "[0-9a-f]" * 8):
         with contextlib.suppress(OSError):

@@ -37,6 +37,12 @@ CHECKS: tuple[Check, ...] = (
         authentication.token_file,
         lambda node: node.secret.path is not None,
     ),
+    Check(
+        "setup",
+        "the shell understands the commands of --setup",
+        machine.setup,
+        lambda node: bool(node.settings.setup),
+    ),
     Check("gpus", "there are as many GPUs as expected", machine.gpus),
     Check("nvml", "NVML shows GPUs, or its library is not installed", machine.nvml),
     Check("gpu-health", "the GPUs are healthy and free", machine.gpu_health),

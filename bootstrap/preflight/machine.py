@@ -5,7 +5,7 @@ import resource
 import sys
 from collections.abc import Iterator, Mapping
 
-from bootstrap import cgroup
+from bootstrap import cgroup, parsers, timeouts
 from bootstrap.errors import PreflightFailed
 from bootstrap.files.runtime_dir import run_of
 from bootstrap.files.secret import Channel
@@ -16,6 +16,7 @@ from bootstrap.node import gpus as nvidia
 from bootstrap.node.inspection import Node
 from bootstrap.node.nvml import GpuHealth
 from bootstrap.preflight.finding import GIB, KIB, MIB, Finding, size
+from bootstrap.process.command import output
 from bootstrap.raynode import command
 
 OLDEST_RAY = (2, 52)
@@ -170,6 +171,15 @@ def _without_mpi(node: Node, rank: str | None) -> str:
     nodes = f" --nodes={node.identity.size}" if node.identity.size else ""
     given = f"--rank=$rank{nodes} --run-id=NAME"
     return f"bash -c 'rank=${rank}; unset ${{!OMPI_COMM_*}} ${{!PMI*}}; exec ray-bootstrap {given} …'"
+
+
+def setup(node: Node) -> Iterator[Finding]:
+    """Check that the shell can read the commands of ``--setup``, without running them."""
+    for given in node.settings.setup:
+        _, complaint = output(["/bin/sh", "-n", "-c", given], node.host.env, timeouts.SHELL_S)
+        if complaint:
+            message = f"/bin/sh does not understand --setup={parsers.quoted(given)}: {complaint}"
+            yield Finding("setup", message, "mend the command; in RAY_BOOTSTRAP_SETUP each line is one")
 
 
 def gpus(node: Node) -> Iterator[Finding]:

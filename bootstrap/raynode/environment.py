@@ -85,6 +85,8 @@ def tls(files: TlsFiles | None) -> dict[str, str]:
     return dict(zip(_TLS, ("1", str(files.certificate), str(files.key), str(files.ca)), strict=True))
 
 
+DECIDED = (*_NOT_FOR_RAY, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", *_TLS, "CUDA_VISIBLE_DEVICES")
+"""What the agent has decided before a command of ``--setup`` could set it."""
 _FOR_SHELLS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", *_TLS)
 """None of them is a secret: where the token is in no file, the user has given it."""
 

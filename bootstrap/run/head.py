@@ -32,6 +32,7 @@ from bootstrap.run.dashboard import Dashboard
 from bootstrap.run.dashboard import wait as wait_for_dashboard
 from bootstrap.run.hello import make_hello
 from bootstrap.run.node_watch import NodeWatch, minimum_nodes
+from bootstrap.run.setup import run_setup
 from bootstrap.settings import fixed_ports
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ async def run_head(run: Context, identity: NodeIdentity, rendezvous: Rendezvous,
         return await check_all(run, identity, watch)
     files = await certify_head(run.runtime, hello, authority)
     token = ray_token(secret, identity.run_id, run.runtime)
-    env = environment.for_node(node, token, node.address.ip, files)
+    node, env = await run_setup(run, node, environment.for_node(node, token, node.address.ip, files))
     if fault := find_fault(settings.workload, env):
         return workload.not_started(*fault)  # before the other nodes wait for it
     gcs, chosen, starter = await start_head_ray(run, node, starter, env)

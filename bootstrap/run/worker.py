@@ -32,6 +32,7 @@ from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
 from bootstrap.run.leaving import leave_in_peace
 from bootstrap.run.progress import until_released
+from bootstrap.run.setup import run_setup
 from bootstrap.settings import Settings
 
 
@@ -167,6 +168,7 @@ async def _start_when_released(
         if membership.hello.tls:
             files = await get_certificate(run.runtime, node.address.ip, membership.certify)
             env = {**env, **environment.tls(files)}
+        node, env = await run_setup(run, node, env, partial(membership.report, Phase.WAITING))
         gcs = await until_released(membership.released, starter, still_waiting)
         env = environment.with_head(node, env, host_port(gcs)[0])
         run.enter(Phase.STARTING_RAY, gcs=gcs)
