@@ -14,10 +14,12 @@ Sources = Mapping[str, str]
 
 
 class Role(str, Enum):
-    """A node's part in the cluster; rank 0 is the head."""
+    """A node's part in the run; rank 0 is the head."""
 
     HEAD = "head"
     WORKER = "worker"
+    DRIVER = "driver"
+    """It runs the workload against a Ray that already runs, and starts none."""
 
 
 class Phase(str, Enum):

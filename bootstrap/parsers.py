@@ -172,6 +172,23 @@ def host_port(value: str) -> tuple[str, int | None]:
     return host, None if tail is None else port(tail)
 
 
+_NO_GCS = {"ray": "the address of Ray Client, which cannot count nodes"}
+_NO_GCS |= dict.fromkeys(("http", "https"), "the address of a dashboard, which cannot count nodes")
+
+
+def gcs_address(value: str) -> str:
+    """Return the address of a GCS, ``host:port``; or ``auto``, the Ray that ``ray.init("auto")`` finds here."""
+    expected = "expected that of GCS, HOST:PORT (6379 unless that Ray was given another port)"
+    scheme, found, _ = value.partition("://")
+    if found:
+        raise ValueError(f"{_NO_GCS.get(scheme, 'not a host and a port')}; {expected}")
+    if value == "local":
+        raise ValueError(f"this asks for a Ray of its own; {expected}, or --launcher=local")
+    if value != "auto" and host_port(value)[1] is None:
+        raise ValueError(f"no port; {expected}")
+    return value
+
+
 def amounts_json(value: str) -> Mapping[str, float]:
     """Return the amounts of resources in a JSON object of numbers."""
     try:

@@ -69,6 +69,7 @@ class Settings:
     attempt: int | None = _option(parsers.integer(0), None, "Which restart of the run this is, 0-based [default: the launcher's, or 0]", group=_WHO, metavar="N")
 
     head_address: str | None = _option(parsers.text, None, "The head's name or address, with the GCS port if it is not --gcs-port [default: the launcher's]", group=_WHERE, metavar="HOST[:PORT]")
+    attach: str = _option(parsers.gcs_address, "auto", "Run the workload against the Ray whose GCS is at this address, and start none; auto: RAY_ADDRESS, unless a launcher or an option numbers nodes", group=_WHERE, metavar="auto|HOST:PORT")
     rendezvous: str = _option(parsers.choice("auto", "static", "slurm", "dns", "file"), "auto", "How to find the head", group=_WHERE, metavar="auto|static|slurm|dns|file")
     shared_dir: str | None = _option(parsers.text, None, "Folder that all nodes see; implies --rendezvous=file", group=_WHERE, metavar="DIR")
     rollcall_port: int | None = _option(parsers.port, None, "TCP port for the agents' connections to the head [default: derived from the run id, 20000-29999]", group=_WHERE, metavar="PORT")

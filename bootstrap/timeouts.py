@@ -23,10 +23,12 @@ HOSTS_FILE_LOCK_S = 5.0
 STATE_FILE_S = 1.0
 """Maximum delay of a write to the state file while nodes join and leave."""
 
-# Finding the head
+# Finding the head, or a Ray that already runs
 
 CANDIDATE_S = 5.0
 """Limit for one address to prove to be this run's head; also for the rendezvous when a head looks for another head."""
+ASK_RAY_AGAIN_S = 1.0
+"""Delay between looks for a Ray that already runs."""
 OTHER_HEAD_S = 1.0
 """Limit for another head of this run to answer a head that starts; usually none exists."""
 LAST_LOOK_S = 1.0

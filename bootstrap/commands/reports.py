@@ -37,8 +37,10 @@ RAY_DIR = runtime_dir.PARENT / f"{runtime_dir.PREFIX}XXXXXXXX" / runtime_dir.RAY
 def detect(settings: Settings, host: Host, switches: Switches) -> int:
     """Print this node's role, address and resources, each value with its source; change nothing."""
     identity, notes = identify(settings, host)
-    node = inspect_only(settings, host, identity, RAY_DIR)
-    report = _describe(node, notes)
+    if identity.role is Role.DRIVER:
+        report = _describe_driver(identity, notes)
+    else:
+        report = _describe(inspect_only(settings, host, identity, RAY_DIR), notes)
     if switches.as_json:
         print(json.dumps(report, indent=2))
         return 0
@@ -97,6 +99,14 @@ def _planned(node: Node) -> list[str]:
     return [str(each) for each in frameworks.plan(node, node.host.env, head, ray_ip=ip)]
 
 
+def _describe_driver(identity: NodeIdentity, notes: list[str]) -> dict[str, Any]:
+    shown = {name: getattr(identity, name) for name in ("launcher", "size", "run_id", "attempt")}
+    shown |= {"role": identity.role.value, "attaches to": identity.head_hints[0]}
+    sources = {**identity.sources, "attaches to": identity.sources["head"]}
+    facts = {name.replace("_", " "): {"value": shown[name], "source": sources.get(name, "")} for name in shown}
+    return {**facts, "notes": notes}
+
+
 def _seconds_or_off(identity: NodeIdentity) -> str:
     return f"{identity.isolation_timeout:g} s" if identity.isolation_timeout < math.inf else "off"
 
@@ -117,6 +127,13 @@ def _candidates(node: Node) -> list[str]:
 def check(settings: Settings, host: Host, switches: Switches) -> int:
     """Print all preflight checks and their findings. :raises PreflightFailed: if one is fatal and not ignored."""
     identity, _ = identify(settings, host)
+    if identity.role is Role.DRIVER:
+        ray = f"the Ray at {identity.head_hints[0]} ({identity.sources['head']})"
+        line = (
+            f"this attaches to {ray}, so this node need not be fit for one; `ray-bootstrap check --run` asks that Ray"
+        )
+        print("[]" if switches.as_json else line)
+        return 0
     prepared = prepare(settings, host, identity, RAY_DIR, repair=False)
     findings = [_excused(finding) for finding in prepared.findings] if runtime_dir.running() else prepared.findings
     check_required(prepared.node.secret, settings)
@@ -137,6 +154,11 @@ def _excused(finding: preflight.Finding) -> preflight.Finding:
     return dataclasses.replace(finding, fatal=finding.fatal and not finding.own_run)
 
 
+def _place(state: Mapping[str, Any]) -> str:
+    role, size = state.get("role", "?"), state.get("size") or "?"
+    return str(role) if role == Role.DRIVER else f"{role}, rank {state.get('rank', '?')} of {size}"
+
+
 def status(settings: Settings, _host: Host, switches: Switches) -> int:
     """Print what this user's agents on this machine are doing.
 
@@ -153,8 +175,7 @@ def status(settings: Settings, _host: Host, switches: Switches) -> int:
         connected = f" {state['seen']} of {state.get('size') or '?'} nodes connected," if "seen" in state else ""
         ready = "the cluster stands" if state.get("ready") is True else "not ready"
         print(
-            f"{state.get('phase', '?')} for {seconds:.0f} s: {state.get('role', '?')}, rank {state.get('rank', '?')}"
-            f" of {state.get('size') or '?'}, run {state.get('run_id')!r}, head {head},{connected} {ready},"
+            f"{state.get('phase', '?')} for {seconds:.0f} s: {_place(state)}, run {state.get('run_id')!r}, head {head},{connected} {ready},"
             f" pid {state['pid']}"
         )
         if "use" in state:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from bootstrap import net, parsers, timeouts
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
+from bootstrap.launchers import attached
 from bootstrap.launchers.row import Context, Fact, Facts, Launcher, number
 from bootstrap.launchers.table import LAUNCHERS
 from bootstrap.model import NodeIdentity, Role
@@ -48,6 +49,8 @@ def identify(
     :raises IdentityError: if rank, size, role or run id is missing, out of range or contradicts another.
     """
     row, source, notes = _choose(settings, host)
+    if row is attached.ROW:
+        return attached.identify(settings, host, dict.fromkeys(name for other in LAUNCHERS for name in other.rank))
     found = _facts(row, Context(settings, host, own_addresses, resolve))
     _refuse_second_process(row, host)
     _refuse_half(row, found, settings)
@@ -98,6 +101,8 @@ def _note_loopback(head: str, source: str, role: Role) -> list[str]:
 def _choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
     """Return the row, what it was recognised by, and a note on the other rows that match."""
     rows = {row.name: row for row in LAUNCHERS}
+    if settings.attach != "auto":
+        return attached.ROW, "--attach", []
     if settings.launcher != "auto":
         if settings.launcher not in rows:
             names = ", ".join(rows)
@@ -106,8 +111,7 @@ def _choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
         if row.when is None and not row.matches(settings, host):
             raise IdentityError(f"--launcher={row.name} {_wanted(row)}", hint="--launcher=auto to detect the launcher")
         return row, "--launcher", []
-    matching = [row for row in LAUNCHERS if row.matches(settings, host)]
-    row, others = matching[0], matching[1:]
+    row, *others = [row for row in LAUNCHERS if row.matches(settings, host)]
     if row.name == "local" and _asks_for_more(settings):
         # The options are incomplete and no launcher completes them: the errors of "explicit" fit.
         row = rows["explicit"]

@@ -108,7 +108,7 @@ FIRST: tuple[Launcher, ...] = (
         derive=explicit,
     ),
 )
-LAST: tuple[Launcher, ...] = (
+BY_ADDRESS: tuple[Launcher, ...] = (
     Launcher("address", when=lambda s: s.head_address is not None and s.rank is None, derive=address),
-    Launcher("local", when=lambda _: True, derive=local),
 )
+LAST: tuple[Launcher, ...] = (Launcher("local", when=lambda _: True, derive=local),)

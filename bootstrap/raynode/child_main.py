@@ -9,11 +9,14 @@ answer per line to the file descriptor in its first argument:
     {"do": "nodes", "address": "ip:port"}      → {"nodes": [{"id", "ip", "alive", "labels", "resources",
                                                             "node_manager_port", "object_manager_port"}, …]}
                                                  or {"error": "…"}
+    {"do": "find", "address": "host:port"}     → {"address": "ip:port", "ray": "2.60.0", "python": "3.11.7",
+                                                  "here": [node ids]} or {"error": "…"}
     {"do": "drain", "address": …, "labels": {…}, "seconds": n} → {"drained": true} or {"error": "…"}
 
 It exits at end of file. Ray's output goes to standard output and error, which the agent keeps in case of a failure.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -53,7 +56,12 @@ def main() -> None:
         answer({"ready": False, "error": f"{type(error).__name__}: {error}"})
         return
     answer({"ready": True, "ray": ray.__version__, "python": platform.python_version()})
-    commands: dict[str, Callable[..., dict[str, Any]]] = {"start": _start, "nodes": _nodes, "drain": _drain}
+    commands: dict[str, Callable[..., dict[str, Any]]] = {
+        "start": _start,
+        "nodes": _nodes,
+        "find": _find,
+        "drain": _drain,
+    }
     for line in sys.stdin:
         command = json.loads(line)
         answer(commands[command.pop("do")](**command))
@@ -129,6 +137,26 @@ def _nodes(address: str) -> dict[str, Any]:
             for node in table
         ]
     }
+
+
+def _find(address: str) -> dict[str, Any]:
+    """Return what a driver has to know of the Ray at this address, or the error.
+
+    :returns: its address as Ray reads it (``auto`` is a Ray on this machine), the versions with which it was started,
+        and the ids of the nodes on this machine, of any Ray. A driver connects through one of these.
+    """
+    try:
+        services: Any = importlib.import_module("ray._private.services")
+        address = services.canonicalize_bootstrap_address_or_die(address)
+        with contextlib.suppress(ImportError):  # without: Ray aborts the process if RAY_AUTH_MODE=token has no token
+            setup = importlib.import_module("ray._private.authentication.authentication_token_setup")
+            setup.ensure_token_if_auth_enabled(None, create_token_if_missing=False)
+        client = importlib.import_module("ray._raylet").GcsClient(address=address)
+        started = importlib.import_module("ray._common.usage.usage_lib").get_cluster_metadata(client)
+    except Exception as error:  # noqa: BLE001 (as in _nodes)
+        return {"error": f"{type(error).__name__}: {error}"}
+    versions = {"ray": started["ray_version"], "python": started["python_version"]}
+    return {"address": address, **versions, "here": sorted(services._find_address_from_flag("--node_id"))}
 
 
 def _drain(address: str, labels: dict[str, str], seconds: int) -> dict[str, Any]:

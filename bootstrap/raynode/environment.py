@@ -54,7 +54,7 @@ def with_head(node: Node, env: Mapping[str, str], head: str | None) -> dict[str,
 
 
 def for_starter(host: Host) -> dict[str, str]:
-    """Return the environment of the process that imports Ray, before the rest is known."""
+    """Return the environment of the process that imports Ray, before the rest is known; and where none is started."""
     return {name: value for name, value in host.env.items() if name not in (SECRET, ENTRYPOINT_MARK)}
 
 

@@ -1,16 +1,18 @@
-"""Connect to a head."""
+"""Connect to a head, or to a Ray that already runs."""
 
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import TypeVar
 
 from bootstrap import net
 from bootstrap.model import HeadAddress
 from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
-from bootstrap.rollcall.wire import Connection
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
-async def dial(head: HeadAddress, timeout: float, make: Callable[[], Connection]) -> Connection:
+async def dial(head: HeadAddress, timeout: float, make: Callable[[], P]) -> P:
     """Return a connection to the first address of ``head`` that answers.
 
     :param make: makes the protocol of each attempt.

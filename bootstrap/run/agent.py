@@ -109,7 +109,7 @@ def _on_signal(run: Context, signum: int, receiver: int | None) -> None:
 
 
 async def the_line(run: Context) -> Verdict:
-    """Identify this node, start importing Ray, run as head or worker, and return the verdict."""
+    """Identify this node, start importing Ray, run as head or worker or attach to a Ray, and return the verdict."""
     if run.runtime.fault:
         run.log.warn(f"`ray-bootstrap status` will not see this run: {run.runtime.fault}")
     raise_soft_limits(resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
@@ -117,7 +117,10 @@ async def the_line(run: Context) -> Verdict:
     run.lifecycle.identity, run.log.rank = identity, identity.rank
     _claim_node(run, identity)
     run.enter(Phase.PREPARING, **{name: getattr(identity, name) for name in _SHOWN})
-    starter = None if run.check_only else await Starter.spawn(run.children, for_starter(run.host), run.oom)
+    attached = identity.role is Role.DRIVER
+    starter = (
+        None if run.check_only and not attached else await Starter.spawn(run.children, for_starter(run.host), run.oom)
+    )
     if starter is not None:
         run.note_processes(run.children.below(starter.child))
     held = await _end_survivors(run)
@@ -126,6 +129,10 @@ async def the_line(run: Context) -> Verdict:
     for note in notes:
         run.log.warn(note)
     _introduce(run, identity)
+    if attached and starter is not None:
+        from bootstrap.run.attach import run_attached  # noqa: PLC0415 (as below)
+
+        return await run_attached(run, identity, starter)
     meeting = rendezvous.make(run.settings, identity, run.host)
     if meeting.record is not None:
         run.note(owned_dirs=meeting.record.owned_dirs)
@@ -167,6 +174,10 @@ async def _end_survivors(run: Context) -> Mapping[Path, Held]:
 
 
 def _introduce(run: Context, identity: NodeIdentity) -> None:
+    if identity.role is Role.DRIVER:
+        ray = f"the Ray at {identity.head_hints[0]} ({identity.sources['head']})"
+        run.log.say(f"{run.host.hostname} attaches to {ray}, as run {identity.run_id!r}; it starts none")
+        return
     of = "" if identity.size is None else f" of {identity.size}"
     rank = "not numbered" if identity.rank is None else identity.rank
     run.log.say(
