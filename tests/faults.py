@@ -388,12 +388,38 @@ _BRING_UP = {
     ),
 }
 
+_ATTACHED = {
+    "attach-no-ray": Fault(
+        "no Ray answers at the address of `--attach` or RAY_ADDRESS", "the run's only node", SEARCH, 68, NONE
+    ),
+    "attach-token": Fault(
+        "that Ray wants another token, or this node has none", "GCS, which refuses it", "at once", 77, NONE
+    ),
+    "attach-versions": Fault(
+        "that Ray was started with another version of Ray or Python", "the run's only node", "at once", 77, NONE
+    ),
+    "attach-too-few": Fault(
+        "that Ray has too few nodes, or they have too little", "the run's only node, which lists them", QUORUM, 75, NONE
+    ),
+    "attach-lost": Fault(
+        "that Ray, or a node of it, is lost while the workload runs", "the workload", "–", WORKLOAD, NONE
+    ),
+    "stop-attached": Fault(
+        "SIGTERM, SIGINT, SIGHUP or SIGQUIT to a run that is attached; that Ray goes on",
+        "its agent, which passes it on to the workload",
+        "`--grace` for the workload",
+        SIGNAL,
+        NONE,
+    ),
+}
+
 GROUPS: Mapping[str, Mapping[str, Fault]] = {
     "Processes of a node are killed, or end": _PROCESSES,
     "Machines and links": _LINKS,
     "Signals": _SIGNALS,
     "Limits and surroundings of a machine": _SURROUNDINGS,
     "Bring-up": _BRING_UP,
+    "A Ray that already runs": _ATTACHED,
 }
 FAULTS: Mapping[str, Fault] = {name: fault for group in GROUPS.values() for name, fault in group.items()}
 

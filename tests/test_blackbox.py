@@ -111,7 +111,7 @@ def test_what_the_workload_finds_in_its_environment(site: Site) -> None:
     outer = {"RAY_ADDRESS": "outer:6379", "RAY_JOB_ID": "01000000", "GLOO_SOCKET_IFNAME": "eth7", "MINE": "a b\nc"}
     names = "RAY_ADDRESS RAY_JOB_ID GLOO_SOCKET_IFNAME MINE RAY_BOOTSTRAP_RUN_ID RAY_BOOTSTRAP_CLUSTER_NODES"
     script = f"import os; print([os.environ.get(name) for name in {names.split()}])"
-    node = site.run("--gcs-port=6391", "--", sys.executable, "-c", script, env=outer)
+    node = site.run("--launcher=local", "--gcs-port=6391", "--", sys.executable, "-c", script, env=outer)
     assert node.wait() == 0
     assert node.out == f"{['127.0.0.1:6391', None, 'eth7', outer['MINE'], site.run_id, '1']}\n"
     (start,) = node.starts

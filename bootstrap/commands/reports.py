@@ -175,8 +175,8 @@ def status(settings: Settings, _host: Host, switches: Switches) -> int:
         connected = f" {state['seen']} of {state.get('size') or '?'} nodes connected," if "seen" in state else ""
         ready = "the cluster stands" if state.get("ready") is True else "not ready"
         print(
-            f"{state.get('phase', '?')} for {seconds:.0f} s: {_place(state)}, run {state.get('run_id')!r}, head {head},{connected} {ready},"
-            f" pid {state['pid']}"
+            f"{state.get('phase', '?')} for {seconds:.0f} s: {_place(state)}, run {state.get('run_id')!r}, head {head},"
+            f"{connected} {ready}, pid {state['pid']}"
         )
         if "use" in state:
             print(f"  export {state['use']}")

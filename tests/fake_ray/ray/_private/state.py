@@ -30,7 +30,11 @@ class GlobalState:
     def node_table(self) -> list[dict[str, Any]]:
         with (self._folder / "asked").open("ab") as file:  # a byte for every question
             file.write(b".")
-        return [_row(json.loads(path.read_text())) for path in sorted(self._folder.glob("node-*.json"))]
+        return nodes(self._folder)
+
+
+def nodes(folder: Path) -> list[dict[str, Any]]:
+    return [_row(json.loads(path.read_text())) for path in sorted(folder.glob("node-*.json"))]
 
 
 def _row(node: dict[str, Any]) -> dict[str, Any]:
