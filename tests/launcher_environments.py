@@ -24,8 +24,9 @@ class Recorded:
     """The row that must recognise it."""
     source: str
     env: Mapping[str, str]
-    rank: int
-    size: int
+    rank: int | None
+    """None where a Ray already runs, and this is no node of ours; the size as well."""
+    size: int | None
     run_id: str
     head: str = ""
     """None that the launcher names: a shared folder, or DNS alone, does."""
@@ -1746,6 +1747,61 @@ CLOUD_RECORDED = (
     ),
 )
 
+# https://github.com/ray-project/kuberay v1.7.0 ray-operator/controllers/ray/common/pod.go, setContainerEnvVars()
+KUBERAY = POD | variables("""
+    FQ_RAY_IP=ray-head-svc.default.svc.cluster.local
+    HOSTNAME=ray-cpu-worker-x7k2p
+    KUBERAY_GEN_RAY_START_CMD=ray start  --address=ray-head-svc.default.svc.cluster.local:6379  --block  --num-cpus=1
+    RAY_ADDRESS=ray-head-svc.default.svc.cluster.local:6379
+    RAY_CLOUD_INSTANCE_ID=ray-cpu-worker-x7k2p
+    RAY_CLUSTER_NAME=ray
+    RAY_CLUSTER_NAMESPACE=default
+    RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE=1
+    RAY_IP=ray-head-svc
+    RAY_NODE_TYPE_NAME=cpu
+    RAY_PORT=6379
+    RAY_USAGE_STATS_KUBERAY_IN_USE=1
+""")
+ATTACHED_RECORDED = (
+    Recorded(
+        "kuberay-worker",
+        "ray",
+        "KubeRay's container of Ray, in which a shell was opened",
+        KUBERAY,
+        None,
+        None,
+        "job-17",
+        "ray-head-svc.default.svc.cluster.local:6379",
+        hostname="ray-cpu-worker-x7k2p",
+        files=pod_hosts("ray-cpu-worker-x7k2p"),
+        options={"run_id": "job-17"},
+    ),
+    Recorded(
+        "kuberay-job",
+        "ray",
+        "the entrypoint of a RayJob, in the head's container: ray/dashboard/modules/job/job_supervisor.py, run()",
+        {name: value for name, value in KUBERAY.items() if name not in ("FQ_RAY_IP", "RAY_IP")}
+        | variables("""
+            CUDA_VISIBLE_DEVICES=
+            HOSTNAME=ray-head-8qwkz
+            KUBERAY_GEN_RAY_START_CMD=ray start --head  --block  --dashboard-host=0.0.0.0  --num-cpus=0
+            PYTHONUNBUFFERED=1
+            RAY_ADDRESS=10.244.1.7:6379
+            RAY_CLOUD_INSTANCE_ID=ray-head-8qwkz
+            RAY_JOB_CONFIG_JSON_ENV_VAR={"runtime_env": {}, "metadata": {"job_submission_id": "ray-4bq7x"}}
+            RAY_NODE_TYPE_NAME=headgroup
+            RAY_USAGE_STATS_EXTRA_TAGS=kuberay_version=v1.7.0;kuberay_crd=RayJob
+        """),
+        None,
+        None,
+        "job-17",
+        "10.244.1.7:6379",
+        hostname="ray-head-8qwkz",
+        files=pod_hosts("ray-head-8qwkz"),
+        options={"run_id": "job-17"},
+    ),
+)
+
 OPTION_RECORDED = (
     Recorded(
         "hostfile",
@@ -1769,5 +1825,6 @@ RECORDED: tuple[Recorded, ...] = (
     *MPI_RECORDED,
     *BATCH_RECORDED,
     *TORCH_RECORDED,
+    *ATTACHED_RECORDED,
     *OPTION_RECORDED,
 )

@@ -19,6 +19,7 @@ Who = Callable[[Recorded], tuple[NodeIdentity, list[str]]]
 
 THIRD = {
     frozenset({"volcano", "torch-env"}): "pytorchjob",  # Volcano's plugin `pytorch`
+    frozenset({"ray", "torch-env"}): "pytorchjob",  # PyTorch's variables in a pod, here KubeRay's
     frozenset({"jobset", "pytorchjob"}): "kubeflow-trainer",  # a JobSet with PyTorch's variables
 }
 """Two rows whose variables, together, are a third launcher's."""
@@ -102,7 +103,7 @@ def test_every_launcher_with_variables_has_been_recorded() -> None:
 def test_each_recording_has_its_own_name_and_a_source() -> None:
     assert len({recorded.id for recorded in RECORDED}) == len(RECORDED)
     assert all(recorded.source for recorded in RECORDED)
-    assert all(recorded.rank > 0 for recorded in RECORDED)
+    assert all(recorded.rank is None or recorded.rank > 0 for recorded in RECORDED)
 
 
 @each
@@ -128,6 +129,6 @@ def test_half_a_launcher_is_the_same_run_or_an_error(recorded: Recorded, who: Wh
             continue
         assert identity.launcher != "local", lost
         if (recorded.id, lost) in LARGER:
-            assert (identity.size or 0) > recorded.size, lost
+            assert (identity.size or 0) > (recorded.size or 0), lost
         else:
             assert (identity.rank, identity.size) == (recorded.rank, recorded.size), lost

@@ -57,6 +57,8 @@ GIB = 1 << 30
         (parsers.interface, "^=eth0, 10.4.7.7/16,2001:db8::/32", "^=eth0, 10.4.7.7/16,2001:db8::/32"),
         (parsers.ip_address, "10.0.0.1", "10.0.0.1"),
         (parsers.ip_address, "FD00::0001", "fd00::1"),
+        (parsers.gcs_address, "[fd00::1]:6379", "[fd00::1]:6379"),
+        (parsers.gcs_address, "auto", "auto"),
         (parsers.host_port, "head", ("head", None)),
         (parsers.host_port, "head:6379", ("head", 6379)),
         (parsers.host_port, "[fd00::1]", ("fd00::1", None)),
