@@ -493,9 +493,26 @@ def test_a_stop_of_all_processes_is_no_loss(make_hosts):
     nothing_left(hosts)
 
 
-def test_a_raylet_that_leaves_by_itself_is_noticed(make_hosts):
+def attached(host, *env: str) -> tuple[int, str, str]:
+    """Status, output and lines of a run on a node of another one, to whose Ray it attaches, there for one of its own."""
+    inside = [*AGENT, "exec", "--run-id=a-run", "--", "env", *env]
+    outcome = host.popen([*inside, *AGENT, "--nodes=2", "--", sys.executable, "-c", COUNT, "3"])
+    return outcome.wait(timeout=90), host.out(outcome), host.err(outcome)
+
+
+def test_another_run_attaches_and_a_raylet_that_leaves_by_itself_is_noticed(make_hosts):
     hosts = make_hosts(2)
     agents = busy(hosts)
+    agents.says(1, "joined ")
+    status, out, err = attached(hosts[1])
+    assert (status, out) == (3, f"nodes 2 address {hosts[0].ip}:6379\n"), err
+    assert "ray.init() fails here" not in err
+    refused, _, err = attached(hosts[1], "-u", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN=another-one-of-sufficient-length")
+    check("attach-token", there=refused)
+    assert "InvalidAuthToken: Authentication token is missing or incorrect\n" in err
+    missing, _, err = attached(hosts[1], "-u", "RAY_AUTH_TOKEN_PATH")
+    check("attach-token", there=missing)
+    assert "fix: RAY_AUTH_MODE=token with that Ray's token" in err
     raylet = next(p for p in hosts[0].pids() if p.cmdline.split(" ")[0].endswith("/raylet"))
     os.kill(raylet.pid, signal.SIGTERM)
     first, *others = agents.wait()
