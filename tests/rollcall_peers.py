@@ -162,7 +162,7 @@ class Keys:
     heard: int = 0
 
     def _key(self, side: str) -> bytes:
-        info = f"ray-bootstrap/4\n{side}\n{self.attempt}\n{self.run}".encode()
+        info = f"ray-bootstrap/5\n{side}\n{self.attempt}\n{self.run}".encode()
         salt = (self.worker_nonce + self.head_nonce).encode()
         return HKDF(algorithm=SHA256(), length=32, salt=salt, info=info).derive(self.secret)
 
@@ -221,7 +221,7 @@ class Peer:
             pass
         return True
 
-    async def hail(self, nonce: str = "0" * 32, version: Any = 4) -> dict[str, Any]:
+    async def hail(self, nonce: str = "0" * 32, version: Any = 5) -> dict[str, Any]:
         self.send({"t": "hail", "v": version, "nonce": nonce})
         return await self.hear()
 

@@ -34,7 +34,7 @@ from rollcall_peers import (
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused, UsageError
 from bootstrap.files.secret import NO_SECRET, Secret
 from bootstrap.model import HeadAddress, Phase, Verdict
-from bootstrap.rollcall import auth, client, handshake, listener, server, wire
+from bootstrap.rollcall import auth, guest, handshake, listener, server, wire
 from bootstrap.rollcall.admission import MOST_NODES, misfit, rank_for
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.member import Member
@@ -74,7 +74,7 @@ def test_a_mac_is_as_documented() -> None:
         assert signed == documented.sign(line)
         assert theirs.verify(signed.rstrip(b"\n")) == line.rstrip(b"\n")
     first = auth.Authenticator(SECRET, "worker", worker + head, "r", 3).sign(b'{"t":"beat"}\n')
-    assert first == b'{"t":"beat"} 584e19948c93d56d241d437e2fc49123\n'
+    assert first == b'{"t":"beat"} ddf41ea5db5e91b6601139936cb1bf30\n'
 
 
 @pytest.mark.parametrize("change", ["again", "skipped", "reflected", "changed", "another run", "another nonce", "none"])
@@ -347,16 +347,16 @@ async def test_a_rank_taken_over_in_the_moment_of_its_release_stays_with_the_new
 
 def speak_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has workers, but not the head, speak another version of the protocol."""
-    monkeypatch.setattr(client, "auth", SimpleNamespace(**{**vars(auth), "VERSION": 5}))
+    monkeypatch.setattr(guest, "auth", SimpleNamespace(**{**vars(auth), "VERSION": 6}))
 
 
 @looped
 async def test_another_protocol_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_head() as head:
         speak_another_protocol(monkeypatch)
-        with pytest.raises(Refused, match=r"protocol 5 on 127\.0\.0\.1, 4 on head-host"):
+        with pytest.raises(Refused, match=r"protocol 6 on 127\.0\.0\.1, 5 on head-host"):
             await join(head.address, hello())
-        assert head.call.rejected == ["127.0.0.1: protocol 5 on 127.0.0.1, 4 on head-host (0 s ago)"]
+        assert head.call.rejected == ["127.0.0.1: protocol 6 on 127.0.0.1, 5 on head-host (0 s ago)"]
 
 
 @looped
@@ -588,7 +588,7 @@ async def test_each_is_told_for_how_long_the_head_waits() -> None:
         await asyncio.wait_for(first.released, PATIENCE)
         assert first.deadline is not None
         assert 300 - PATIENCE < first.deadline - clock() <= 300
-        head.call.deadline = None  # the quorum is reached
+        head.call.announcements.deadline = None  # the quorum is reached
         second = await join(head.address, hello(2))
         await asyncio.wait_for(second.released, PATIENCE)
         assert second.deadline is None

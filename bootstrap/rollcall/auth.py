@@ -7,7 +7,7 @@ import hmac
 import secrets
 from binascii import hexlify
 
-VERSION = 4
+VERSION = 5
 """The protocol's version; a head refuses any other, and names both."""
 MAC_LENGTH = 32
 """Hex digits of a MAC: 128 bits, half of HMAC-SHA256's output, which RFC 2104 (section 5) allows."""
@@ -39,14 +39,19 @@ def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
     return hmac.digest(hmac.digest(salt, secret, "sha256"), info + b"\x01", "sha256")
 
 
+def observer_key(secret: bytes, run: str, attempt: int) -> bytes:
+    """Return what an observer of a run proves, 64 hex digits: derived one way, it does not serve to join as a node."""
+    return hexlify(hkdf(secret, b"", f"ray-bootstrap/{VERSION} observer\n{attempt}\n{run}".encode()))
+
+
 class Authenticator:
     """One side's keys for one connection: it signs the lines that this side sends and verifies those that it hears.
 
     Each direction has its own key, so a line cannot be reflected; each line's MAC covers its number, so none can be
     replayed, dropped or reordered.
 
-    :param secret: what the nodes share.
-    :param side: ``head`` or ``worker``.
+    :param secret: what the nodes share; between the head and an observer, :func:`observer_key`.
+    :param side: ``head`` or ``worker``; an observer speaks as ``worker``.
     :param nonces: the worker's and the head's, joined; fresh for each connection.
     :param run: the run id and the attempt, so that runs with the same secret have different keys.
     """

@@ -11,7 +11,7 @@ from bootstrap.process.bounded import TimedOut
 from bootstrap.rollcall import auth, credential, wire
 from bootstrap.rollcall.auth import Authenticator
 from bootstrap.rollcall.clock import Offset, measure
-from bootstrap.rollcall.hello import Hello, parse_hello
+from bootstrap.rollcall.hello import Hello, Visit, parse_hello, parse_visit
 from bootstrap.rollcall.listener import Allowance, source_of
 from bootstrap.rollcall.rejections import Rejections, Standing
 from bootstrap.rollcall.wire import Connection, Message
@@ -51,6 +51,8 @@ class _Unauthenticated:
     clock: Offset | None = None
     """How far the peer's clock is from ours; None until its hello has arrived."""
     refused: bool = False
+    observes: bool = False
+    """Whether its hail says that it is an observer: it proves another key, and no fault of it counts as a node's."""
 
 
 @dataclass
@@ -89,8 +91,11 @@ class Handshakes:
         self._pending[connection] = _Unauthenticated(connection.last_heard, source)
         return connection
 
-    def hear(self, connection: Connection, message: Message) -> Hello | None:
-        """Take the next message; return the hello of a peer that is authenticated, or that needs no secret."""
+    def hear(self, connection: Connection, message: Message) -> Hello | Visit | None:
+        """Take the next message; return the hello of a peer that is authenticated, or that needs no secret.
+
+        An observer's is a visit.
+        """
         pending = self._pending[connection]
         if not pending.tag:
             self._challenge(connection, pending, message)
@@ -98,6 +103,8 @@ class Handshakes:
             raise ValueError(f"{message['t'][:40]!r} before the challenge")
         elif message["t"] == "bye":  # it has seen that its secret is of another kind than ours
             self.refuse_secret(connection)
+        elif pending.observes:
+            return parse_visit(message)
         else:
             hello = parse_hello(message)
             if pending.clock is None:
@@ -130,7 +137,8 @@ class Handshakes:
         connection.close(reason)
         proved = Standing.PROVED if pending.clock is not None else Standing.UNPROVED
         standing = Standing.OTHER_RUN if kind == "other-run" else proved
-        self._reject(connection, pending, reason, standing, kind)
+        reason = f"an observer: {reason}" if pending.observes else reason
+        self._reject(connection, pending, reason, standing, "" if pending.observes else kind)
         if kind != "other-run":
             who = f"{connection.peer}: {reason}" + (f"; fix: {FIX_MISMATCH}" if kind == "secret" else "")
             self.rejections.log(pending.source, who, standing)
@@ -146,6 +154,8 @@ class Handshakes:
         """Keep the reason why a connection was closed, if its node was neither admitted nor refused."""
         pending = self._pending.pop(connection, None)
         if pending is None or pending.refused or pending.clock is not None:  # a node that waited for a rank comes again
+            return
+        if pending.observes and reason == wire.LEFT:  # it looks for another run
             return
         if pending.tag and reason == wire.LEFT:
             reason = "disconnected after the challenge: a node of another run, or a second rank 0"
@@ -181,6 +191,7 @@ class Handshakes:
             raise ValueError("no hail")
         version, theirs, ours = wire.number(message, "v"), wire.nonce(message), auth.nonce()
         pending.tag = auth.run_tag(self.me.run, self.me.attempt, theirs)
+        pending.observes = message.get("as") == "observer"
         if version != auth.VERSION:
             what = f"protocol {version} on {connection.peer}, {auth.VERSION} on {self.me.host}"
             self.refuse(connection, "refused", what, pending.tag)
@@ -198,9 +209,10 @@ class Handshakes:
             return
         pending.challenged = asyncio.get_running_loop().time()
         connection.send(challenge)
-        if self.secret.value is not None:
-            nonces = theirs + challenge["nonce"]
-            connection.authenticator = Authenticator(self.secret.value, "head", nonces, self.me.run, self.me.attempt)
+        if (key := self.secret.value) is not None:
+            run, attempt, nonces = self.me.run, self.me.attempt, theirs + challenge["nonce"]
+            key = auth.observer_key(key, run, attempt) if pending.observes else key
+            connection.authenticator = Authenticator(key, "head", nonces, run, attempt)
 
     async def _send_with_credential(self, connection: Connection, challenge: Message, theirs: str) -> None:
         try:

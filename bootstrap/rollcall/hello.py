@@ -45,6 +45,28 @@ class Hello:
         return {"t": "hello", **dataclasses.asdict(self)}
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """An observer's description of itself: which run it asks about, and from where."""
+
+    run: str
+    attempt: int
+    host: str
+
+    def message(self) -> Message:
+        """Return the message that carries it."""
+        return {"t": "observe", **dataclasses.asdict(self)}
+
+
+def parse_visit(message: Message) -> Visit:
+    """Return the visit in a message. :raises ValueError: if a field is missing, of another type or too large."""
+    if message["t"] != "observe":
+        raise ValueError(f"{message['t'][:MAX_NAME]!r} instead of observe")
+    if not isinstance(run := message.get("run"), str):
+        raise ValueError("observe without a valid 'run'")
+    return Visit(run, number(message, "attempt"), text(message, "host")[:MAX_NAME])
+
+
 _TEXTS = ("run", "host", "ip", "agent", "ray", "python", "gpu_model")
 _PROBES = ("probe", "probe_worker")
 _NUMBERS = ("attempt", "cpus", "gpus")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 _BACKLOG = 4096
@@ -60,14 +60,20 @@ def source_of(address: str) -> bytes:
         return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])[:8]
 
 
+_EVERYWHERE = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104 (by design)
+_HERE = ((socket.AF_INET, "127.0.0.1"),)
+
+
 class Listener:
     """Sockets that listen on one port of all addresses.
 
     :param meet: called with the address of each new connection; returns its protocol, or None to refuse it.
+    :param loopback: whether to listen on 127.0.0.1 only.
     """
 
-    def __init__(self, meet: Callable[[str], asyncio.Protocol | None]) -> None:
+    def __init__(self, meet: Callable[[str], asyncio.Protocol | None], *, loopback: bool = False) -> None:
         self._meet = meet
+        self._addresses = _HERE if loopback else _EVERYWHERE
         self._sockets: list[socket.socket] = []
         self.port: int | None = None
         """The port, while it listens."""
@@ -79,13 +85,23 @@ class Listener:
         self.accept()
         return port
 
+    def listen_on_one_of(self, ports: Sequence[int]) -> int | None:
+        """Listen on the first of these ports that is free, and accept; return it, or None if none is."""
+        for port in ports:
+            try:
+                return self.listen(port)
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise
+        return None
+
     def bind(self, port: int) -> int:
         """Listen; return the port, which the kernel chooses for 0. :raises OSError: if the port is not free.
 
         Until :meth:`accept`, the kernel keeps the connections waiting.
         """
         try:
-            for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 (all, by design)
+            for family, address in self._addresses:
                 try:
                     listening = socket.create_server((address, port), family=family, backlog=_BACKLOG)
                 except OSError as error:

@@ -1,10 +1,12 @@
 """What the head knows about each node."""
 
+import asyncio
 from dataclasses import dataclass, field
 
+from bootstrap.cgroup import OOM
 from bootstrap.model import Phase
 from bootstrap.rollcall.hello import Hello
-from bootstrap.rollcall.wire import Connection
+from bootstrap.rollcall.wire import Connection, Message, text
 
 MOST_FINDINGS, LONGEST_FINDING = 16, 1000
 """Findings that the head keeps of each node, and the characters that it keeps of one."""
@@ -43,3 +45,27 @@ class Member:
     def connected(self) -> bool:
         """Return whether its agent is connected."""
         return self.connection is not None and self.connection.open
+
+    def turn(self, phase: Phase, detail: str) -> str:
+        """Change the phase, or its detail; return that in words."""
+        if phase is not self.phase:
+            self.since = asyncio.get_running_loop().time()
+        self.phase, self.detail = phase, detail
+        return f"{phase.value}: {detail}" if detail else phase.value
+
+    def hear_phase(self, message: Message) -> str:
+        """Take the phase that this node reports; return it in words, or "" if nothing has changed."""
+        phase, detail, error = Phase(text(message, "phase")), text(message, "detail"), text(message, "error")[:40]
+        if self.phase is Phase.FAILED:  # which is final
+            return ""
+        self.error, self.hint = error, text(message, "hint") if "hint" in message else ""
+        return self.turn(phase, detail)
+
+    def hear_finding(self, message: Message) -> str:
+        """Keep a finding that this node reports; return it, or "" if it is known, or one too many."""
+        finding = text(message, "text")[:LONGEST_FINDING]
+        most = MOST_FINDINGS - (not finding.startswith(OOM))  # the last one is said when a node leaves
+        if len(self.findings) >= most or finding in self.findings:
+            return ""
+        self.findings.append(finding)
+        return finding

@@ -1,11 +1,14 @@
 """Why a worker does not join a head: what an answer means, as an error with its remedy."""
 
 from bootstrap.errors import BootstrapError, IdentityError, Refused
-from bootstrap.files.secret import FIX_MISMATCH, FIX_MUNGE, Secret
+from bootstrap.files.secret import FIX_MISMATCH, FIX_MUNGE, FIX_OPEN, Secret
 from bootstrap.rollcall import wire
 from bootstrap.rollcall.admission import FIX_IDENTITY, FIX_TLS
 from bootstrap.rollcall.wire import Message
 
+OPEN_RUN = "open-run"
+"""The kind of the refusal to end an open run."""
+_FIX_OPEN_RUN = f"`ray-bootstrap down` on the head's node; a run with a secret ends from anywhere: {FIX_OPEN}"
 _KINDS = {
     "none": "no secret",
     "secret": "a secret",
@@ -33,5 +36,5 @@ def refusal(message: Message, more: str = "") -> Exception:
     if kind == "other-run":
         return NotThisHead(reason)
     error: type[BootstrapError] = IdentityError if kind == "identity" else Refused
-    hints = {"secret": FIX_MISMATCH, "tls": FIX_TLS, "identity": FIX_IDENTITY}
+    hints = {"secret": FIX_MISMATCH, "tls": FIX_TLS, "identity": FIX_IDENTITY, OPEN_RUN: _FIX_OPEN_RUN}
     return error(f"refused by the head {wire.text(message, 'head')}: {reason}{more}", hint=hints.get(kind, ""))

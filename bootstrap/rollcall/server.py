@@ -2,26 +2,27 @@
 
 import asyncio
 import contextlib
-import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from bootstrap.cgroup import OOM
 from bootstrap.errors import IdentityError, UsageError
 from bootstrap.files.certificates import Issued
 from bootstrap.files.secret import Secret
 from bootstrap.model import Phase, Verdict
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rollcall.admission import claimed_twice, misfit, other_run, rank_for, tls_clash, version_clash
+from bootstrap.rollcall.announcements import Announcements
 from bootstrap.rollcall.claims import Claims
 from bootstrap.rollcall.clock import Clocks
 from bootstrap.rollcall.handshake import Handshakes
 from bootstrap.rollcall.heartbeat import Heartbeat
-from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.hello import Hello, Visit
 from bootstrap.rollcall.listener import Listener
-from bootstrap.rollcall.member import LONGEST_FINDING, MOST_FINDINGS, Member
+from bootstrap.rollcall.member import Member
+from bootstrap.rollcall.observers import MOST as MOST_OBSERVERS
+from bootstrap.rollcall.observers import Observers
 from bootstrap.rollcall.rejections import Rejections
-from bootstrap.rollcall.wire import Connection, Message, encode, text
+from bootstrap.rollcall.wire import Connection, Message, text
 
 
 @dataclass
@@ -54,47 +55,39 @@ class RollCall:
     on_stopped: Callable[[Member], None] = lambda _member: None
     """Called once with each member that was stopped by a signal; :meth:`answer_stopped` answers it."""
     members: dict[int, Member] = field(default_factory=dict)
-    gcs: str = ""
-    """GCS's address, once the members may start Ray."""
-    deadline: float | None = None
-    """Until when the head waits for its members' Ray, on the event loop's clock; None for as long as it lasts."""
     concluded: bool = False  # whether the verdict has been sent
     _joined: dict[Connection, Member] = field(default_factory=dict)
+    _cleaning: set[Connection] = field(default_factory=set)
+    """Those of members that have acknowledged the verdict; each ends with its agent."""
     _free: int = 1
     """Lowest rank that may be free; all below it are taken."""
     _listener: Listener | None = None
-    _announced: list[Callable[[], bytes]] = field(default_factory=list)
     _left: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.rejections = Rejections(self._report)
         self.handshakes = Handshakes(self.me, self.secret, self.heartbeat_timeout, self.rejections)
         self._claims, self._clocks = Claims(self._admit, self._conflict), Clocks()
-        self.heartbeat = Heartbeat(self.heartbeat_timeout, self._joined, self.handshakes.cut_slow)
+        self.observers = Observers(self.me, self.members, self.secret.value is not None)
+        self.announcements = Announcements(lambda: (*self._joined, *self.observers))
+        self.heartbeat = Heartbeat(self.heartbeat_timeout, self._admitted, self.handshakes.cut_slow)
         self._hear_kind: Mapping[str, Callable[[Member, Message], None]] = {
             "phase": self._hear_phase,
             "finding": self._hear_finding,
-            "probed": self._hear_probed,
+            "probed": lambda member, message: self.on_probed(member, message),  # noqa: PLW0108 (it may be set later)
             "request": self._hear_request,
             "stopped": self._hear_stopped,
             "bye": self._hear_bye,
         }
 
-    def listen(self, ports: Sequence[int]) -> int:
-        """Listen on all addresses, on the first free one of ``ports``; return that port.
+    def listen(self, ports: Sequence[int], *, loopback: bool = False) -> int:
+        """Listen on the first free one of ``ports``; return that port.
 
+        :param loopback: whether only this machine is to reach it: a single node has observers alone.
         :raises UsageError: if none is free.
         """
-        listener = Listener(self._meet)
-        for port in ports:
-            try:
-                chosen = listener.listen(port)
-            except OSError as error:
-                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    raise
-                continue
-            self._listener = listener
-            self.heartbeat.start()
+        self._listener = Listener(self._meet, loopback=loopback)
+        if (chosen := self._listener.listen_on_one_of(ports)) is not None:
             return chosen
         fault = f"no port is free for the roll call (tried {', '.join(map(str, ports))})"
         raise UsageError([fault], hint="set --rollcall-port=PORT on all nodes")
@@ -102,28 +95,13 @@ class RollCall:
     def release(self, gcs_address: str, deadline: float | None = None) -> None:
         """Let every member, including those that join later, start Ray with GCS at this address.
 
-        :param deadline: becomes :attr:`deadline`, from which each member learns how much time it has.
+        :param deadline: until when the head waits for that, on the event loop's clock; None for as long as it lasts.
         """
-        self.gcs, self.deadline = gcs_address, deadline
-        self._announce(self._go)
+        self.announcements.release(gcs_address, deadline)
 
     def reach_quorum(self) -> None:
         """Tell every member, including those that join later, that the cluster is complete."""
-        self.deadline = None
-        self._announce(lambda: encode({"t": "quorum"}))
-
-    def _announce(self, make: Callable[[], bytes]) -> None:
-        """Send a message to every member, and to each that joins later."""
-        self._announced.append(make)
-        message = make()
-        for connection in self._joined:
-            connection.send(message)
-
-    def _go(self) -> bytes:
-        go: dict[str, str | int] = {"t": "go", "gcs": self.gcs}
-        if self.deadline is not None:
-            go["milliseconds"] = int(max(0.0, self.deadline - asyncio.get_running_loop().time()) * 1000)
-        return encode(go)
+        self.announcements.reach_quorum()
 
     async def deliver(self, verdict: Verdict, timeout: float, *, listen: bool = False) -> None:
         """Send the verdict to every member, and wait until they have left.
@@ -134,14 +112,14 @@ class RollCall:
         self.concluded = True
         if not listen and self._listener is not None:
             self._listener.close()
-        self._announce(lambda: encode({"t": "verdict", **asdict(verdict)}))
+        self.announcements.conclude(verdict)
         self._claims.admit_all()
         await self.until_empty(timeout)
 
-    async def until_empty(self, timeout: float) -> None:
-        """Wait until every member has left, for ``timeout`` seconds at most."""
+    async def until_empty(self, timeout: float, *, clean: bool = False) -> None:
+        """Wait until every member has left, for ``timeout`` seconds at most; ``clean``: until it has cleaned up."""
         with contextlib.suppress(TimedOut):
-            await wait_for(timeout, self.until(lambda: not self._joined))
+            await wait_for(timeout, self.until(lambda: not (self._joined or (clean and self._cleaning))))
 
     def answer_stopped(self, member: Member, *, stay: bool) -> None:
         """Tell a member that was stopped by a signal to stay, since the run ends, or to drain Ray and leave."""
@@ -177,14 +155,23 @@ class RollCall:
             self._listener.close()
         self._claims.close()
         self.handshakes.close()
-        for connection in [*self._joined]:
+        self.observers.close()
+        for connection in [*self._joined, *self._cleaning]:
             connection.cut("the roll call is over")
+
+    def _admitted(self) -> list[tuple[Connection, int]]:
+        """Return the connections that get heartbeats, each with a number by which they take turns."""
+        others = enumerate((*self._cleaning, *self.observers))
+        return [(connection, member.rank) for connection, member in self._joined.items()] + [
+            (connection, turn) for turn, connection in others
+        ]
 
     def _report(self, who: str) -> None:
         self.on_refused(who)  # which may be set later
 
     def _meet(self, address: str) -> Connection | None:
         strangers = self.handshakes
+        self.heartbeat.start()
         return strangers.meet(address, lambda: Connection(self._hear, strangers.refuse_secret, self._closed))
 
     def _hear(self, connection: Connection, message: Message) -> None:
@@ -194,8 +181,28 @@ class RollCall:
             self._hear_kind[message["t"]](member, message)
         elif connection in self._claims:
             raise ValueError(f"{message['t'][:40]!r} before the welcome")
-        elif (hello := self.handshakes.hear(connection, message)) is not None:
+        elif connection in self.observers:
+            self.observers.hear(connection, message)
+        elif connection in self._cleaning:
+            return  # what it said before it had read the verdict
+        elif isinstance(hello := self.handshakes.hear(connection, message), Visit):
+            self._admit_observer(connection, hello)
+        elif hello is not None:
             self._admit(connection, hello)
+
+    def _admit_observer(self, connection: Connection, visit: Visit) -> None:
+        if what := other_run(self.me, visit):
+            self.handshakes.refuse(connection, "other-run", what)
+        elif self.observers.full:
+            self.handshakes.refuse(connection, "refused", f"{MOST_OBSERVERS} others are here")
+        else:
+            self.handshakes.end(connection)
+            self.observers.add(connection)
+            self._welcome(connection, {})
+
+    def _welcome(self, connection: Connection, rank: Mapping[str, int]) -> None:
+        connection.send({"t": "welcome", **rank, "head": self.me.host})
+        self.announcements.repeat(connection)
 
     def _admit(self, connection: Connection, hello: Hello) -> None:
         me = self.me
@@ -224,9 +231,7 @@ class RollCall:
         member = Member(hello, rank, Phase.WAITING, connection.last_heard, connection=connection)
         offset = self.handshakes.end(connection)
         self._joined[connection] = self.members[rank] = member
-        connection.send({"t": "welcome", "rank": rank, "head": me.host})
-        for make in self._announced:
-            connection.send(make())
+        self._welcome(connection, {"rank": rank})
         clock = self._clocks.add(member, offset)
         self.on_change(member, f"{hello.host} ({hello.ip}) connected" + (f"; {clock}" if clock else ""))
 
@@ -243,20 +248,12 @@ class RollCall:
         return self._free
 
     def _hear_phase(self, member: Member, message: Message) -> None:
-        phase, detail, error = Phase(text(message, "phase")), text(message, "detail"), text(message, "error")[:40]
-        if member.phase is not Phase.FAILED:  # which is final
-            member.error, member.hint = error, text(message, "hint") if "hint" in message else ""
-            self._turn(member, phase, detail)
+        if what := member.hear_phase(message):
+            self.on_change(member, what)
 
     def _hear_finding(self, member: Member, message: Message) -> None:
-        finding = text(message, "text")[:LONGEST_FINDING]
-        most = MOST_FINDINGS - (not finding.startswith(OOM))  # the last one is said when a node leaves
-        if len(member.findings) < most and finding not in member.findings:
-            member.findings.append(finding)
+        if finding := member.hear_finding(message):
             self.on_finding(member, finding)
-
-    def _hear_probed(self, member: Member, message: Message) -> None:
-        self.on_probed(member, message)  # which may be set later
 
     def _hear_request(self, member: Member, message: Message) -> None:
         if self.certify is not None and member.connection is not None:
@@ -270,26 +267,32 @@ class RollCall:
 
     def _hear_bye(self, member: Member, message: Message) -> None:
         if member.phase is not Phase.FAILED:  # keep the reason of the failure
-            self._turn(member, Phase.LEFT, text(message, "reason"))
-        if member.connection is not None:
+            self.on_change(member, member.turn(Phase.LEFT, text(message, "reason")))
+        if member.connection is None:
+            return
+        if self.concluded:
+            self._cleaning.add(member.connection)
+            self._leave(member.connection)
+        else:
             member.connection.close("said bye")
-
-    def _turn(self, member: Member, phase: Phase, detail: str) -> None:
-        if phase is not member.phase:
-            member.since = asyncio.get_running_loop().time()
-        member.phase, member.detail = phase, detail
-        self.on_change(member, f"{phase.value}: {detail}" if detail else phase.value)
 
     def _closed(self, connection: Connection, reason: str) -> None:
         self.handshakes.closed(connection, reason)
         self._claims.forget(connection)
-        member = self._joined.pop(connection, None)
-        if member is None:
-            return
-        member.connection = None
-        self._free = min(self._free, member.rank)
+        self.observers.remove(connection)
+        self._cleaning.discard(connection)
         self._left.set()
-        if member.phase not in (Phase.LEFT, Phase.FAILED):
+        member = self._leave(connection)
+        if member is not None and member.phase not in (Phase.LEFT, Phase.FAILED):
             member.fell_silent = connection.fell_silent
             member.unconfirmed = member.phase is Phase.WAITING and connection.last_heard <= member.since
-            self._turn(member, Phase.LOST, reason)
+            self.on_change(member, member.turn(Phase.LOST, reason))
+
+    def _leave(self, connection: Connection) -> Member | None:
+        """Return the member, which is one no longer; None if the connection is not a member's."""
+        member = self._joined.pop(connection, None)
+        if member is not None:
+            member.connection = None
+            self._free = min(self._free, member.rank)
+            self._left.set()
+        return member

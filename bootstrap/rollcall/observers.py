@@ -1,0 +1,127 @@
+"""Observers on the head's side: they hear what the members hear, ask how far each node is, and may end the run.
+
+An observer has no rank and is in no table: whether it comes or goes changes nothing for the run.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from bootstrap import net
+from bootstrap.model import Phase
+from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.member import Member
+from bootstrap.rollcall.refusal import OPEN_RUN
+from bootstrap.rollcall.wire import MAX_UNREAD, Connection, Message, encode, number, text
+
+MOST = 64
+"""Observers at a time."""
+_PAGE = MAX_UNREAD // 4
+"""Bytes of rows after which an observer has to ask for more, so that it is not cut off while it reads."""
+_LONGEST_DETAIL, _LONGEST_FINDINGS = 1000, 4000
+"""Characters of a row."""
+
+
+@dataclass
+class Observers:
+    """The connected observers.
+
+    :param me: the head's own hello.
+    :param members: all nodes but the head, as they are at each question.
+    :param closed_run: whether the nodes share a secret, which each observer has proved to know of.
+    """
+
+    me: Hello
+    members: Mapping[int, Member]
+    closed_run: bool
+    own: Callable[[], Member] = field(init=False)
+    """Returns the head as a member, for its row."""
+    on_down: Callable[[int, str], None] = lambda _status, _who: None
+    """Called with the exit status with which an observer ends the run, and who that is, in words."""
+    _connected: dict[Connection, bool] = field(default_factory=dict)
+    """Each observer, with whether it has ended the run and waits until all nodes are gone."""
+
+    def __post_init__(self) -> None:
+        began = asyncio.get_running_loop().time()
+        self.own = lambda: Member(self.me, 0, Phase.PREPARING, began)
+
+    def add(self, connection: Connection) -> None:
+        """Take a connection that has been admitted."""
+        self._connected[connection] = False
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that has ended, if it was an observer's."""
+        self._connected.pop(connection, None)
+
+    def __contains__(self, connection: Connection) -> bool:
+        """Return whether this connection is an observer's."""
+        return connection in self._connected
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Return the observers' connections."""
+        return iter(self._connected)
+
+    @property
+    def full(self) -> bool:
+        """Return whether there is no room for another one."""
+        return len(self._connected) >= MOST
+
+    @property
+    def await_the_end(self) -> bool:
+        """Return whether an observer waits until all nodes are gone."""
+        return any(self._connected.values())
+
+    def close(self) -> None:
+        """Close all connections once what was sent has gone out."""
+        for connection in list(self._connected):
+            connection.close("the roll call is over")
+
+    def hear(self, connection: Connection, message: Message) -> None:
+        """Answer an observer. :raises ValueError: if it does not speak the protocol."""
+        if message["t"] == "nodes":
+            self._list(connection, number(message, "from"))
+        elif message["t"] == "down":
+            self._end(connection, number(message, "status"), text(message, "who")[:256])
+        else:
+            raise ValueError(f"unknown message {message['t'][:40]!r}")
+
+    def _list(self, connection: Connection, first: int) -> None:
+        """Send a row for each node from this rank on, as many as fit, and the rank at which to go on."""
+        now, room, following = asyncio.get_running_loop().time(), _PAGE, None
+        nodes = {0: self.own(), **self.members}
+        for rank in sorted(rank for rank in nodes if rank >= first):
+            if room <= 0:
+                following = rank
+                break
+            line = encode(row(nodes[rank], now))
+            connection.send(line)
+            room -= len(line)
+        connection.send({"t": "nodes", "next": following, "size": self.me.size})
+
+    def _end(self, connection: Connection, status: int, who: str) -> None:
+        if not 0 <= status <= 255:
+            raise ValueError(f"down with status {status}")
+        if not self.closed_run and not net.is_loopback(connection.peer):
+            reason = f"nothing proves that {connection.peer} may end the run: its nodes share no secret"
+            connection.send({"t": "refuse", "kind": OPEN_RUN, "reason": reason, "head": self.me.host, "tag": ""})
+            connection.close(reason)
+            return
+        self._connected[connection] = True
+        self.on_down(status, who)
+
+
+def row(member: Member, now: float) -> Message:
+    """Return what an observer is sent of a node; ``now`` is the event loop's time."""
+    hello = member.hello
+    return {
+        "t": "node",
+        "rank": member.rank,
+        "host": hello.host,
+        "ip": hello.ip,
+        "phase": member.phase.value,
+        "seconds": int(max(0.0, now - member.since)),
+        "cpus": hello.cpus,
+        "gpus": hello.gpus,
+        "detail": member.detail[:_LONGEST_DETAIL],
+        "findings": "\n".join(member.findings)[:_LONGEST_FINDINGS],
+    }
