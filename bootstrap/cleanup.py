@@ -21,7 +21,7 @@ from bootstrap.raynode.session import Held, daemons, observe, own_sessions, remo
 
 
 def remove(folder: Path, manifest: Manifest, held: Held) -> tuple[Path | None, list[str]]:
-    """Remove what ``manifest`` and ``held`` name, and the runtime directory except Ray's logs.
+    """Remove what ``manifest`` and ``held`` name, and the runtime directory except the result and Ray's logs.
 
     After a failure the manifest stays, so that the next run can try again.
 
@@ -38,7 +38,7 @@ def remove(folder: Path, manifest: Manifest, held: Held) -> tuple[Path | None, l
     _await(shared, timeouts.SHARED_FOLDER_S, where, faults)
     logs = _await(local, timeouts.REMOVE_SESSION_S, str(folder), faults)
     runtime_dir.remove_files(folder, *runtime_dir.PRIVATE, *([] if faults else [runtime_dir.MANIFEST]))
-    with contextlib.suppress(OSError):  # not empty if there are logs
+    with contextlib.suppress(OSError):  # not empty if there are logs or a result
         folder.rmdir()
     return logs, faults
 
@@ -117,23 +117,24 @@ def _survivors(manifest: Manifest) -> list[Process]:
 
 
 def remove_ended_runs(keep: int, log: Callable[[str], None], survivors: Mapping[Path, Held] | None = None) -> None:
-    """Clean up after agents that were killed with their supervisors, and remove old logs.
+    """Clean up after agents that were killed with their supervisors, and remove old logs and results.
 
-    :param keep: number of ended runs, the newest, whose logs stay; 0 keeps all.
+    :param keep: number of ended runs, the newest, whose logs stay, and of those without logs whose results do; 0 keeps
+        all.
     :param log: called with a line for the user if logs were removed.
     :param survivors: what the processes of such runs held (:func:`end_survivors`).
     """
     live = set(filter(None, map(session_of, filter(is_own, daemons(descendants(0))))))
     kept: list[Path] = []
+    bare: list[Path] = []
     with runtime_dir.ended() as folders:
         for folder in folders:
             manifest = Manifest.load(folder / runtime_dir.MANIFEST)
             if _is_used(folder, manifest, live) or remove(folder, manifest, (survivors or {}).get(folder, Held()))[1]:
                 continue  # Ray outlived its agents, or a shared folder does not answer: the next run tries again
-            if any((folder / name).exists() for name in (runtime_dir.RAY, *runtime_dir.STAYS)):
-                kept.append(folder)
+            (kept if (folder / runtime_dir.RAY).exists() else bare).append(folder)
         old = kept[keep:] if keep else []
-        for folder in old:
+        for folder in [*old, *(bare[keep:] if keep else [])]:
             shutil.rmtree(folder / runtime_dir.RAY, ignore_errors=True)
             runtime_dir.remove_files(folder, *runtime_dir.STAYS)
             with contextlib.suppress(OSError):  # it holds files that are not ours

@@ -13,7 +13,8 @@
     ├── Refused                 77    refused         no
     ├── PreflightFailed         78    preflight       no
     ├── SetupFailed             79    setup           yes
-    └── Stopped              128+n    stopped         yes
+    ├── Stopped              128+n    stopped         yes
+    └── Down                 0-255    down            no
 
 70 (internal) has no class: :func:`bootstrap.cli.main` returns it for any other exception.
 The numbers follow sysexits.h where it names the case.
@@ -120,6 +121,16 @@ class Stopped(BootstrapError):
         super().__init__(message)
         self.signum = signum
         self.status = 128 + signum
+
+
+class Down(BootstrapError):
+    """``ray-bootstrap down`` ended the run, with the status that it names: a verdict, and no failure."""
+
+    name = "down"
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def retryable(name: str) -> bool:

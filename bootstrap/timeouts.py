@@ -164,6 +164,8 @@ PROCESS_TABLE_LOOK_AGAIN_S = 0.05
 """Delay between looks at the process table while processes end: a grandchild's end sends the agent no signal."""
 VERDICT_S = 1.0
 """Limit for the workers to acknowledge the verdict."""
+DOWN_S = 90.0
+"""Limit for all nodes to clean up while an observer that has ended the run waits for that."""
 LEAVE_S = 0.5
 """Limit for the head to acknowledge that a worker leaves."""
 ABANDONED_CALLS_S = 2.0

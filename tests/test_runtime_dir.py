@@ -20,6 +20,7 @@ from bootstrap.files import runtime_dir
 from bootstrap.files.manifest import Manifest
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
+from bootstrap.switches import Switches
 
 pytestmark = pytest.mark.requires("linux")
 
@@ -195,7 +196,7 @@ def test_a_damaged_state_file_is_passed_over(parent: Path, content: Any) -> None
     facts = {**damaged.state, **content} if isinstance(content, dict) else content
     (damaged.path / "state.json").write_text(content if isinstance(content, str) else json.dumps(facts))
     assert len(runtime_dir.running()) == 1
-    assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), False) == 0
+    assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), Switches()) == 0
     (damaged.path / "state.json").unlink()
     (damaged.path / "state.json").mkdir()
     assert len(runtime_dir.running()) == 1
@@ -204,7 +205,7 @@ def test_a_damaged_state_file_is_passed_over(parent: Path, content: Any) -> None
 @pytest.mark.parametrize(("ready", "status"), [(True, 0), (False, 2), (None, 2), (["ready"], 2)])
 def test_ready_or_not(parent: Path, ready: object, status: int) -> None:
     opened(ready=ready)
-    assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), False) == status
+    assert reports.status(settings.load({}, {}, [], []), Host({}, "here"), Switches()) == status
 
 
 def test_since_is_the_time_of_the_last_phase(parent: Path) -> None:

@@ -245,7 +245,8 @@ def test_an_agent_that_is_killed_leaves_a_record(site: Site) -> None:
     assert node.wait() == 137
     assert (node.verdict["status"], node.verdict["source"], node.verdict["retryable"]) == (137, "killed", True)
     assert "SIGKILL" in node.verdict["reason"]
-    assert not runtime.exists()
+    assert [path.name for path in runtime.iterdir()] == ["result.json"]
+    assert json.loads((runtime / "result.json").read_text()) == node.verdict
 
 
 def test_the_record_of_an_earlier_run_is_cleared_at_the_start(site: Site) -> None:

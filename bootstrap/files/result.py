@@ -38,10 +38,16 @@ class Result:
     host: str
     rank: int | None = None
     run_id: str | None = None
+    attempt: int | None = None
     logs: str | None = None
     """The folder of Ray's logs on this node, or of their copy."""
     seconds: float | None = None
     """Time from the agent's start to its end."""
+
+
+def to_bytes(result: Result) -> bytes:
+    """Return the whole result as JSON, for the runtime directory."""
+    return _json(result).encode()
 
 
 def of_error(error: BootstrapError, host: Host) -> Result:

@@ -2,7 +2,8 @@
 
 It holds the agent's state (for ``ray-bootstrap status``), the manifest, a copy of the token, the certificate and its
 key, and Ray's folder unless ``--temp-dir`` names another one. The agent and its supervisor hold a lock on it (flock(2))
-while they live: a process that gets the lock knows that both have ended. Only Ray's logs stay after the run.
+while they live: a process that gets the lock knows that both have ended. After the run only the result and Ray's logs
+stay.
 """
 
 import contextlib
@@ -29,9 +30,11 @@ AGENT_LOG = "agent.log"
 SETUP_ENV, SETUP = "setup.env", "setup.json"
 TLS_CERTIFICATE, TLS_KEY, TLS_CA = "tls.crt", "tls.key", "ca.crt"
 """Names of the files and the folder in it."""
-PRIVATE = (TOKEN, TLS_CERTIFICATE, TLS_KEY, TLS_CA, SETUP_ENV)
-"""Those that Ray's processes and the commands of ``--setup`` use."""
-STAYS = (AGENT_LOG, SETUP)
+OBSERVER, RESULT = "observer", "result.json"
+"""The key by which this user's other processes observe the run; how it ended."""
+PRIVATE = (TOKEN, TLS_CERTIFICATE, TLS_KEY, TLS_CA, SETUP_ENV, OBSERVER)
+"""Those that Ray's processes, the commands of ``--setup`` and observers read."""
+STAYS = (AGENT_LOG, SETUP, RESULT)
 """Those that stay beside Ray's logs when the run has ended, and go with them."""
 _TRIES = 5
 """Names to try, since one may be taken."""
@@ -157,8 +160,42 @@ def make() -> RuntimeDir:
 
 def running() -> list[Mapping[str, Any]]:
     """Return the states of this user's live agents in this container, newest first."""
-    live = (_read_state(path) for path, fd in own_folders() if not _locks(fd, fcntl.LOCK_SH))
-    return sorted(filter(None, live), key=lambda state: -state["since"])
+    return [state for _, state in running_in()]
+
+
+def running_in() -> list[tuple[Path, Mapping[str, Any]]]:
+    """Return the same with the runtime directory of each."""
+    live = ((path, read_state(path)) for path in locked())
+    return sorted(((path, state) for path, state in live if state), key=lambda each: -each[1]["since"])
+
+
+def locked() -> list[Path]:
+    """Return the runtime directories of this user whose agents, or their supervisors, live."""
+    return [path for path, fd in own_folders() if not _locks(fd, fcntl.LOCK_SH)]
+
+
+def results() -> list[tuple[float, Path, Mapping[str, Any]]]:
+    """Return how this user's runs on this machine ended: when (seconds since the epoch), where, what; newest first."""
+    found: list[tuple[float, Path, Mapping[str, Any]]] = []
+    for path, fd in own_folders():
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            with os.fdopen(ownership.open_file(RESULT, dir_fd=fd), "rb") as file:
+                content, when = json.loads(file.read()), os.fstat(file.fileno()).st_mtime
+            if isinstance(content, dict) and type(content.get("status")) is int:
+                found.append((when, path, content))
+    return sorted(found, key=lambda each: -each[0])
+
+
+def observer_key(folder: Path) -> bytes | None:
+    """Return the key by which to observe the run of the agent in this folder; None if it is open, or has ended."""
+    try:
+        with (
+            ownership.opened(folder, closed=True) as fd,
+            os.fdopen(ownership.open_file(OBSERVER, dir_fd=fd), "rb") as file,
+        ):
+            return file.read(256) or None
+    except OSError:
+        return None
 
 
 def no_run(run_id: str | None, states: Sequence[Mapping[str, Any]]) -> str:
@@ -212,7 +249,7 @@ def _locks(fd: int, lock: int) -> bool:
     return True
 
 
-def _read_state(path: Path) -> Mapping[str, Any] | None:
+def read_state(path: Path) -> Mapping[str, Any] | None:
     """Return the content of a state file; None if it is damaged or belongs to an agent in another container."""
     try:
         state = json.loads((path / STATE).read_text())

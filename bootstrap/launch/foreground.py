@@ -93,7 +93,10 @@ def _on_killed(
     held = observe(running)
     oom = oom_count.since()
     reason, hint = (f"{reason}; {oom}", cgroup.FIX_OOM) if oom else (reason, "")
-    ended = Result(status, "killed", reason, hint, True, host.hostname)
+    state = runtime_dir.read_state(runtime.path) or {}
+    run = (state.get("run_id", settings.run_id), state.get("attempt", settings.attempt))
+    ended = Result(status, "killed", reason, hint, True, host.hostname, state.get("rank"), *run)
+    runtime.write_private(runtime_dir.RESULT, result.to_bytes(ended))
     manifest = Manifest.load(runtime.path / runtime_dir.MANIFEST)
     write = partial(_write, settings.result_file, host, ended)
     return reason, [write, partial(cleanup.remove, runtime.path, manifest, held)]

@@ -28,7 +28,7 @@ from bootstrap.run.context import Context
 from bootstrap.run.shutdown import end_run
 from bootstrap.settings import Settings
 
-_SHOWN = ("run_id", "role", "rank", "size")
+_SHOWN = ("run_id", "attempt", "role", "rank", "size")
 """Fields of the identity that ``ray-bootstrap status`` shows."""
 _IGNORED_BY_DEFAULT = (signal.SIGWINCH, signal.SIGURG)
 

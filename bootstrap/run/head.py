@@ -11,7 +11,6 @@ from bootstrap.errors import BootstrapError, HeadNotFound, QuorumTimeout, RaySta
 from bootstrap.files.secret import Channel, Secret, check_required, generate, load_secret, ray_token
 from bootstrap.launchers.look import finds_causes, how_to_look, how_to_reach
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict, join_host_port
-from bootstrap.node.address import other_addresses
 from bootstrap.node.inspection import Node
 from bootstrap.probe.responder import Responder
 from bootstrap.process.bounded import TimedOut, run_in_thread
@@ -32,6 +31,7 @@ from bootstrap.run.dashboard import Dashboard
 from bootstrap.run.dashboard import wait as wait_for_dashboard
 from bootstrap.run.hello import make_hello
 from bootstrap.run.node_watch import NodeWatch, minimum_nodes
+from bootstrap.run.observable import listen, listen_here
 from bootstrap.run.setup import run_setup
 from bootstrap.settings import fixed_ports
 
@@ -126,11 +126,11 @@ async def open_roll_call(
     run.lifecycle.tell, run.lifecycle.linger = watch.deliver_verdict, watch.linger
     watch.late.look_for_record = rendezvous.record is not None or secret.is_in_record
     if identity.size == 1:
-        return secret, watch, HeadAddress(hello.ip, 0)
+        return secret, watch, listen_here(run, roll_call)
     ports = rollcall_ports(run.settings, identity)
     if rendezvous.record is not None and run.settings.rollcall_port is None:
         ports = (*ports, 0)  # any: the record says which
-    address = HeadAddress(hello.ip, roll_call.listen(ports), others=other_addresses(hello.ip))
+    address = listen(run, roll_call, ports)
     await check_still_head(rendezvous, hello, address)
     rendezvous = with_secret_record(rendezvous, secret, identity, run.host)
     await announce(run, rendezvous, address, secret.value if secret.is_in_record else None, timeout)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from bootstrap import timeouts
-from bootstrap.errors import BootstrapError, QuorumTimeout, Stopped
+from bootstrap.errors import BootstrapError, Down, QuorumTimeout, Stopped
 from bootstrap.model import NodeIdentity, Verdict
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rendezvous.ending import End
@@ -85,8 +85,8 @@ class LateNodes:
     def _seconds(self) -> float:
         """Return for how long to wait."""
         run, reason = self._run, self._run.lifecycle.reason
-        if run.lifecycle.force_stop.is_set() or run.lifecycle.hurry.is_set():
-            return 0.0
+        if run.lifecycle.force_stop.is_set() or run.lifecycle.hurry.is_set() or isinstance(reason, Down):
+            return 0.0  # who typed `down` waits for this head to go
         if not isinstance(reason, Stopped):
             return run.settings.late_wait
         if reason.signum != signal.SIGTERM:

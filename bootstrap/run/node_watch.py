@@ -1,11 +1,12 @@
 """The head's watch over the other nodes: what each change means for the run."""
 
 import asyncio
+import time
 from collections.abc import Collection
 from functools import partial
 
 from bootstrap import cgroup, timeouts
-from bootstrap.errors import BootstrapError, RayDied, Refused, remote_error
+from bootstrap.errors import BootstrapError, Down, RayDied, Refused, remote_error
 from bootstrap.launchers.look import how_to_look
 from bootstrap.model import NodeIdentity, Phase, Verdict
 from bootstrap.probe.responder import Responder
@@ -38,7 +39,7 @@ class NodeWatch:
     def __init__(self, run: Context, identity: NodeIdentity, roll_call: RollCall, responder: Responder) -> None:
         self.changed = asyncio.Event()
         """Set whenever a node changes."""
-        self.quorum_reached = False
+        self.quorum_reached = self._stays = False
         self.own_findings: Collection[str] = ()
         """The head's warnings from its preflight."""
         self._run = run
@@ -57,6 +58,7 @@ class NodeWatch:
         roll_call.rejections.on_new = lambda _rejected: self._secrets.check()
         roll_call.on_finding = self._on_finding
         roll_call.on_stopped = self._on_stopped
+        roll_call.observers.on_down, roll_call.observers.own = self._on_down, self._as_member
         self._reports = GroupedReports(run.log.warn)
 
     def _is_ending(self) -> bool:
@@ -120,6 +122,15 @@ class NodeWatch:
 
         asyncio.get_running_loop().call_later(0 if self._is_ending() else timeouts.STOPPED_TOO_S, answer)
 
+    def _on_down(self, status: int, who: str) -> None:
+        self._run.lifecycle.stop(Down(status, f"'ray-bootstrap down' on {who}"))
+
+    def _as_member(self) -> Member:
+        """Return the head itself as observers are to see it."""
+        run = self._run
+        since = asyncio.get_running_loop().time() - (time.time() - run.runtime.state.get("since", time.time()))
+        return Member(self.roll_call.me, 0, run.readiness.phase, since, findings=list(self.own_findings))
+
     def begin_workload(self) -> None:
         """Note that the quorum is reached: from now on a lost node ends the run only as the options say."""
         self.quorum_reached = True
@@ -158,7 +169,8 @@ class NodeWatch:
         self._reports.flush()
         self.probes.close()
         self.late.decide(verdict, error, quorum_reached=self.quorum_reached, shut_out=self._secrets.shut_out)
-        delivering = self.roll_call.deliver(verdict, timeouts.VERDICT_S, listen=self.late.waits)
+        self._stays = self.late.waits or self.roll_call.observers.await_the_end
+        delivering = self.roll_call.deliver(verdict, timeouts.VERDICT_S, listen=self._stays)
         clock = asyncio.get_running_loop().time
         until = clock() + timeouts.VERDICT_S
         try:
@@ -167,13 +179,20 @@ class NodeWatch:
                 await self.roll_call.until_empty(max(0.0, until - clock()))
         finally:
             self._run.lifecycle.oom_elsewhere = oom_kills_of(self.roll_call)
-            if not self.late.waits:
+            if not self._stays:
                 self.roll_call.close()
 
     async def linger(self) -> None:
-        """Wait for nodes that come late, if they can hear of the end in no other way; then close the roll call."""
+        """Wait for nodes that come late, if they can hear of the end in no other way; then close the roll call.
+
+        And for all nodes to clean up, if an observer has ended the run: its connection lasts until then.
+        """
         try:
             await self.late.wait()
+            if self.roll_call.observers.await_the_end:
+                cleaning = asyncio.ensure_future(self.roll_call.until_empty(timeouts.DOWN_S, clean=True))
+                hurry = asyncio.ensure_future(self._run.lifecycle.hurry.wait())
+                await asyncio.wait({cleaning, hurry}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.roll_call.close()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bootstrap import cgroup, cleanup, timeouts
-from bootstrap.errors import BootstrapError, in_brief, retryable, without_tracebacks
-from bootstrap.files import result
+from bootstrap.errors import BootstrapError, Down, in_brief, retryable, without_tracebacks
+from bootstrap.files import result, runtime_dir
 from bootstrap.files.result import Result
 from bootstrap.model import Phase, Role, Verdict
 from bootstrap.process.bounded import TimedOut, join_abandoned, run_in_thread, wait_for
@@ -43,6 +43,8 @@ async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
     )
     oom_elsewhere = run.lifecycle.oom_elsewhere
     verdict = add_oom_kills(run, verdict, error, oom_elsewhere)
+    ended = result.to_bytes(make_result(run, verdict, error, None))
+    run.runtime.write_private(runtime_dir.RESULT, ended)  # before the state goes: who looks here finds one or the other
     run.runtime.close()  # `status` no longer shows this node, so no phase can follow
     logs = await copy_logs(run, await remove_files(run, held or Held()))
     log_error(run, verdict, error)
@@ -61,6 +63,8 @@ def make_verdict(lifecycle: Lifecycle, line: asyncio.Task[Verdict]) -> tuple[Ver
     """Return the verdict on a finished line, with the error if ray-bootstrap's own error ended it."""
     if line.cancelled():
         error = lifecycle.reason or BootstrapError("the run was cancelled for no recorded reason")
+        if isinstance(error, Down):
+            return Verdict(error.status, error.message, error.name), None
     elif (failure := line.exception()) is None:
         return line.result(), None
     elif isinstance(failure, BootstrapError):
@@ -161,7 +165,7 @@ def log_error(run: Context, verdict: Verdict, error: BootstrapError | None) -> N
         if error.details:
             run.log.say(error.details.rstrip())
         run.log.error(f"{error.message}\nfix: {error.hint}" if error.hint else error.message)
-    elif _is_from_head(run, error) and verdict.source not in ("workload", CHECK):
+    elif _is_from_head(run, error) and verdict.source not in ("workload", CHECK, Down.name):
         run.log.error("the head says: " + in_brief(verdict.reason, _REASON_LINES))
 
 
@@ -175,7 +179,8 @@ def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, log
     took, from_head = run.seconds, _is_from_head(run, error)
     whose = "the workload" if verdict.source == "workload" else f"ray-bootstrap: {verdict.source}"
     first = verdict.reason.splitlines()[0] if verdict.reason else ""
-    reason = f": {'the head says: ' if from_head else ''}{first}" if error is None else f": {oom}" if oom else ""
+    says = "the head says: " if from_head and verdict.source != Down.name else ""
+    reason = f": {says}{first}" if error is None else f": {oom}" if oom else ""
     where = f"; Ray's logs: {logs}" if logs else ""
     run.log.say(f"exit status {verdict.status} (from {whose}){reason}, after {took:.1f} s{where}")
 
@@ -183,6 +188,7 @@ def log_result(run: Context, verdict: Verdict, error: BootstrapError | None, log
 def make_result(run: Context, verdict: Verdict, error: BootstrapError | None, logs: Path | None) -> Result:
     """Return the result, all its fields in order."""
     identity, hint = run.lifecycle.identity, error.hint if error else ""
+    run_id, attempt = (identity.run_id, identity.attempt) if identity else (run.settings.run_id, run.settings.attempt)
     ended = (verdict.status, verdict.source, verdict.reason, hint, retryable(verdict.source))
-    node = (run.host.hostname, run.log.rank, identity.run_id if identity else None)
+    node = (run.host.hostname, run.log.rank, run_id, attempt)
     return Result(*ended, *node, str(logs) if logs else None, round(run.seconds, 1))

@@ -31,6 +31,7 @@ from bootstrap.run.certification import get_certificate
 from bootstrap.run.context import Context
 from bootstrap.run.hello import make_hello
 from bootstrap.run.leaving import leave_in_peace
+from bootstrap.run.observable import show_roll_call
 from bootstrap.run.progress import until_released
 from bootstrap.run.setup import run_setup
 from bootstrap.settings import Settings
@@ -71,6 +72,7 @@ async def _join_and_stay(
     run.log.say(f"{membership.head} leads this run; waiting until {what}")
     run.log.rank = membership.rank
     run.enter(Phase.WAITING, rank=membership.rank, head=membership.head)
+    show_roll_call(run, hello, membership.secret, str(membership.address))
     membership.quorum.add_done_callback(partial(_on_quorum, run))
     identity = dataclasses.replace(identity, rank=membership.rank)
     node = dataclasses.replace(prepared.node, identity=identity)
