@@ -42,7 +42,7 @@ def save(runtime: RuntimeDir, done: Done) -> None:
 
 
 def earlier(like: Done) -> Done | None:
-    """Return what an earlier attempt has done by the same commands on this system, the last to do so; None if none has."""
+    """Return what the last earlier attempt did here by the same commands; None if there was none."""
     found: list[tuple[float, Done]] = []
     for path, _ in own_folders():
         try:

@@ -112,14 +112,20 @@ def for_workload(
     :param gcs: ``host:port`` of GCS; ``dashboard``: of the dashboard.
     :param nodes: the addresses of the nodes that are ready.
     """
-    url = f"http://{dashboard}"
+    url, own = f"http://{dashboard}", frameworks.exceptions(env, nodes) if node.settings.framework_env == "auto" else {}
     return {
-        **env,
-        **(frameworks.exceptions(env, nodes) if node.settings.framework_env == "auto" else {}),
-        "RAY_ADDRESS": gcs,
+        **for_driver({**env, **own}, node.identity.run_id, gcs, len(nodes), gpus),
         "RAY_API_SERVER_ADDRESS": url,
         "RAY_DASHBOARD_ADDRESS": url,
-        "RAY_BOOTSTRAP_RUN_ID": node.identity.run_id,
-        "RAY_BOOTSTRAP_CLUSTER_NODES": str(len(nodes)),
+    }
+
+
+def for_driver(env: Mapping[str, str], run_id: str, gcs: str, nodes: int, gpus: float) -> dict[str, str]:
+    """Return the environment of a workload that finds a Ray, whoever has started it, at ``gcs``."""
+    return {
+        **env,
+        "RAY_ADDRESS": gcs,
+        "RAY_BOOTSTRAP_RUN_ID": run_id,
+        "RAY_BOOTSTRAP_CLUSTER_NODES": str(nodes),
         "RAY_BOOTSTRAP_CLUSTER_GPUS": f"{gpus:g}",
     }
