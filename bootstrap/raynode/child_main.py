@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from bootstrap.raynode import dispositions, prefill, tempfiles
+from bootstrap.raynode import dispositions, own_values, prefill, tempfiles
 from bootstrap.raynode.patches import Around, patch
 
 _INHERITED = frozenset(os.environ)
@@ -91,6 +91,7 @@ def _start(argv: list[str], env: dict[str, str]) -> dict[str, Any]:
     for name in _INHERITED - env.keys():
         os.environ.pop(name, None)
     os.environ.update(env)
+    own_values.note()
     try:
         raylet = importlib.import_module("ray._raylet")
         raylet.Config.initialize("")  # RAY_AUTH_MODE was read at import; authentication_token_setup.py does the same

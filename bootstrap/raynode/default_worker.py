@@ -1,7 +1,9 @@
 """What Ray starts as a Python worker: it gives back the signals that Ray's daemons ignore, then is Ray's own program.
 
 Tasks and actors, and what they start, find these signals as they do without ray-bootstrap. Without SIGINT, which Ray
-raises in a worker, ``ray.cancel`` interrupts no task; SIGUSR1 and SIGUSR2 are the program's.
+raises in a worker, ``ray.cancel`` interrupts no task; SIGUSR1 and SIGUSR2 are the program's. Where a runtime
+environment brings along another node's token or address, the worker takes its own node's
+(:mod:`bootstrap.raynode.own_values`).
 
 The raylet starts this file, with whatever Python a runtime environment names, so it imports nothing of ours. It has the
 name of Ray's own program, by which people and tools find workers among the processes.
@@ -9,6 +11,8 @@ name of Ray's own program, by which people and tools find workers among the proc
 """
 
 import importlib.util
+import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -25,6 +29,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+    os.environ.update(json.loads(os.environ.pop("RAY_BOOTSTRAP_OWN_VALUES", "{}")))
     if sys.path and sys.path[0] == str(Path(__file__).parent):  # where user code would find our modules
         del sys.path[0]
     # As if Python had been started with it; the `spawn` of multiprocessing starts what __file__ and argv name.
