@@ -1,4 +1,4 @@
-"""k8s/: every kustomization renders, is valid, and agrees with the code and with itself."""
+"""k8s/ and examples/frameworks/: every kustomization renders, is valid, and agrees with the code and with itself."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ from bootstrap.node.resources import CPU_REQUEST
 pytestmark = [pytest.mark.requires("kubectl", "kubernetes-validate")]
 FOLDERS = sorted(
     str(path.parent.relative_to(REPOSITORY))
-    for path in REPOSITORY.glob("k8s/**/kustomization.yaml")
+    for pattern in ("k8s/**/kustomization.yaml", "examples/frameworks/*/kustomization.yaml")
+    for path in REPOSITORY.glob(pattern)
     if "kind: Kustomization" in path.read_text()
 )
 VOLCANO = "k8s/overlays/volcano"
-_OTHERS = ("kuberay", "leaderworkerset", "volcano")
+_OTHERS = ("kuberay", "leaderworkerset", "volcano", "frameworks/vllm")
+_JOBSETS = ("jobset", "frameworks/nemo-rl")
 OF_JOBS = [folder for folder in FOLDERS if not any(other in folder for other in _OTHERS)]
-PLAIN_JOBS = [folder for folder in OF_JOBS if "jobset" not in folder]
+PLAIN_JOBS = [folder for folder in OF_JOBS if not any(kind in folder for kind in _JOBSETS)]
 COMPONENTS = sorted(path.name for path in REPOSITORY.glob("k8s/components/*"))
 VERSIONS = ("1.29", "1.37")
 """Of Kubernetes: the oldest that the docs promise, and the newest that the library has."""
@@ -88,7 +90,8 @@ def test_the_validation_finds_a_misspelt_field(kind: str) -> None:
 def test_there_is_an_overlay_for_everything_that_the_docs_promise() -> None:
     text = (REPOSITORY / "docs/kubernetes.md").read_text()
     promised = set(re.findall(r"`(k8s/[a-z/-]+)`", text))
-    assert promised == {*FOLDERS, *(f"k8s/components/{name}" for name in COMPONENTS)}
+    there = {folder for folder in FOLDERS if folder.startswith("k8s/")}
+    assert promised == {*there, *(f"k8s/components/{name}" for name in COMPONENTS)}
 
 
 def beyond_repair() -> set[int]:
@@ -106,7 +109,7 @@ def beyond_repair() -> set[int]:
 def test_the_pod_failure_policy_is_made_of_the_exit_statuses(folder: str) -> None:
     for job in jobs(folder):
         disruption, stopped, hopeless, *more = job["spec"]["podFailurePolicy"]["rules"]
-        given_up = [] if "jobset" in folder else [errors.QuorumTimeout.status]  # JobSet tries that again
+        given_up = [errors.QuorumTimeout.status] if folder in PLAIN_JOBS else []  # JobSet tries that again
         assert [(rule["action"], *rule["onExitCodes"]["values"]) for rule in more] == [("FailJob", s) for s in given_up]
         assert disruption == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         codes = {rule["action"]: rule["onExitCodes"] for rule in (stopped, hopeless)}
