@@ -1,6 +1,6 @@
 """Ray's daemons ignore what Slurm sends to the program, Python workers do not; with real Ray: test_real_hosts.py.
 
-The same file gives a worker its own node's token; with real Ray: test_frameworks.py.
+The same file gives a worker its own node's token; with real Ray: test_framework_scripts.py.
 """
 
 from __future__ import annotations

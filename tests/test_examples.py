@@ -259,7 +259,7 @@ done"""
 class Site:
     """A folder with the stubs, and one of the user's."""
 
-    def __init__(self, folder: Path, case: Case) -> None:
+    def __init__(self, folder: Path, case: Case, agent: str = RECORDER) -> None:
         self.folder, self.case = folder, case
         self.work, self.bin = folder / "work", folder / "bin"
         for made in (self.work, self.bin, folder / "home", folder / "var/spool/pbs/aux"):
@@ -269,7 +269,7 @@ class Site:
         here = folder / str(folder).lstrip("/")  # the same paths for us and for what takes the folder for its root
         here.parent.mkdir(parents=True)
         here.symlink_to(folder)
-        self.command("ray-bootstrap", RECORDER.format(python=sys.executable, record=str(self.record), status=STATUS))
+        self.command("ray-bootstrap", agent.format(python=sys.executable, record=str(self.record), status=STATUS))
         for name, body in case.stubs.items():
             self.command(name, STUB.format(body=body.replace("{{", "{").replace("}}", "}")))
 
@@ -284,10 +284,10 @@ class Site:
     def at(self, text: str, given: str = "") -> str:
         return text.replace("{root}", str(self.folder)).replace("{work}", str(self.work)).replace("{given}", given)
 
-    def start(self, name: str) -> subprocess.Popen[bytes]:
+    def start(self, script: Path) -> subprocess.Popen[bytes]:
         env = {"PATH": f"{self.bin}:/usr/bin:/bin", "HOME": str(self.folder / "home")}
         env |= {word: self.at(value) for word, value in self.case.env.items()}
-        argv = ["bash", FOLDER / name, *map(self.at, self.case.argv)]  # not by a login shell, which sets another PATH
+        argv = ["bash", script, *map(self.at, self.case.argv)]  # not by a login shell, which sets another PATH
         return subprocess.Popen(argv, env=env, cwd=self.work, start_new_session=True, stdin=subprocess.DEVNULL)
 
     def starts(self) -> list[tuple[list[str], str, dict[str, str]]]:
@@ -312,7 +312,7 @@ def test_every_script_is_tried_here() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_starts_one_agent_on_each_host_and_returns_their_status(name: str, site: Site) -> None:
-    process = site.start(name)
+    process = site.start(FOLDER / name)
     assert process.wait(30) == STATUS
     starts = site.starts()
     settled = [parsed(argv, env) for argv, _, env in starts]
@@ -368,7 +368,7 @@ def test_a_script_that_is_stopped_gives_the_agents_time(
 ) -> None:
     site.command(stub, f"#!{sys.executable}\n" + WAITS.format(record=str(site.record)))
     site.command("sleep", SLEEP.format(record=site.record))
-    process = site.start(name)
+    process = site.start(FOLDER / name)
     wait_for(lambda: site.record.exists() and site.record.read_text() == "up\nup\n", 20, "two tasks")
     if whole_group:
         os.killpg(process.pid, signal.SIGTERM)

@@ -1,7 +1,8 @@
-"""What frameworks that cannot be installed here ask of Ray, in the words of their published scripts; examples/frameworks/
-names those scripts. The workload of a run of two nodes, with two GPUs each:
+"""What frameworks that cannot be installed here ask of Ray, in the words of their published scripts.
 
-    ray-bootstrap --num-gpus=2 --dashboard-port=8265 --dashboard-wait=60s -- python tests/stand_ins/frameworks.py [NAME ...]
+examples/frameworks/ names those scripts. It is the workload of a run of two nodes with two GPUs each:
+
+    ray-bootstrap --num-gpus=2 --dashboard-port=8265 --dashboard-wait=60s -- python frameworks.py [NAME ...]
 
 It prints ``NAME: ok`` for each, or why not, and exits with the number of those that were not.
 """
@@ -63,7 +64,7 @@ class Look:
         return {name: os.environ.get(name) for name in names}
 
     def sees(self, path: str) -> bool:
-        return os.path.exists(path)
+        return Path(path).exists()
 
 
 def on_each_node() -> dict[str, Any]:
@@ -92,7 +93,9 @@ def own_values() -> None:
 def openrlhf() -> None:
     """A job with a working directory, whose program calls ray.init() with variables of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "train.py").write_text("import sys; sys.path.insert(0, sys.argv[1]); import frameworks as f; f.ppo()")
+        Path(folder, "train.py").write_text(
+            "import sys; sys.path.insert(0, sys.argv[1]); import frameworks as f; f.ppo()"
+        )
         environment = json.dumps({"working_dir": folder})
         train = [f"--runtime-env-json={environment}", "--", "python3", "train.py", str(HERE)]
         assert "ppo on 2 nodes" in sh("ray", "job", "submit", "--address=http://localhost:8265", *train)
@@ -127,9 +130,7 @@ def miles() -> None:
 @stand_in("xtuner")
 def xtuner() -> None:
     """Its script as it is, whose job fails: so must the run."""
-    said = sh(
-        *["bash", "-c", RAY_IS_UP, "bash", "-o", "pipefail", "xtuner.sh"], status=1, NODE_COUNT="2", PER_NODE="2"
-    )
+    said = sh(*["bash", "-c", RAY_IS_UP, "bash", "-o", "pipefail", "xtuner.sh"], status=1, NODE_COUNT="2", PER_NODE="2")
     assert "out of memory" in said
 
 
@@ -154,7 +155,10 @@ def nemo_rl() -> None:
 def open_instruct() -> None:
     """grpo.py: the same with an address, options for a dashboard, and excluded files."""
     os.environ["PASSED_ON"] = "too"
-    environment = {"excludes": [".git/"], "env_vars": {n: v for n, v in os.environ.items() if n != "CUDA_VISIBLE_DEVICES"}}
+    environment = {
+        "excludes": [".git/"],
+        "env_vars": {n: v for n, v in os.environ.items() if n != "CUDA_VISIBLE_DEVICES"},
+    }
     ray.init(address=os.environ["RAY_ADDRESS"], dashboard_host="0.0.0.0", runtime_env=environment)
     own_values()
 
@@ -217,7 +221,7 @@ def main(names: list[str]) -> int:
         try:
             STAND_INS[name]()
             print(f"{name}: ok", flush=True)
-        except Exception:
+        except Exception:  # noqa: BLE001 (the others have their turn)
             failed += 1
             print(f"{name}: {traceback.format_exc()}", flush=True)
         finally:
