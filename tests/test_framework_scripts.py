@@ -1,8 +1,8 @@
 """examples/frameworks: what users copy starts one agent on each node, and that runs the framework's own command.
 
 The launchers are stubs here, as in test_examples.py, and so are the frameworks' commands and the agent, which runs its
-workload on the first node, without Ray. For frameworks that cannot be installed, programs that ask the same of Ray stand
-in (tests/stand_ins), on a real cluster.
+workload on the first node, without Ray. For frameworks that cannot be installed, programs that ask the same of Ray
+stand in (tests/stand_ins), on a real cluster.
 """
 
 from __future__ import annotations
@@ -234,9 +234,7 @@ FRAMEWORKS = {
     "vllm/kustomization.yaml": Framework(
         "",
         "",
-        calls=[
-            f"{LLAMA} --port=8000 --tensor-parallel-size=8 --pipeline-parallel-size=2 --distributed-executor-backend=ray"
-        ],
+        calls=[f"{LLAMA} --port=8000 --tensor-parallel-size=8 --pipeline-parallel-size=2 --distributed-executor-bac"],
         rank="LWS_WORKER_INDEX",
     ),
     "skypilot/skypilot.yaml": Framework(
