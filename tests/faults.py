@@ -91,6 +91,9 @@ _PROCESSES = {
     "head-daemon": Fault("GCS or the head's raylet ends", "the head's agent, by pidfd", "at once", 76, 76),
     "worker-daemon": Fault("a worker's raylet ends", "that worker's agent, by pidfd", "at once", 76, WORKLOAD),
     "worker-daemon-fail": Fault(FAIL, "the same; the head, by a message", "at once", 76, 76),
+    "ray-stop": Fault(
+        "`ray stop` on the head of a cluster without a workload", "the head's agent, by pidfd", "at once", 143, 143
+    ),
     "workload-killed": Fault(
         "the workload is killed by SIGKILL", "the head's agent, its parent", "at once", WORKLOAD, WORKLOAD
     ),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agents import states
+from faults import check
 from namespaces import wait_for
 
 if TYPE_CHECKING:
@@ -139,3 +140,39 @@ def test_detach_goes_with_up_only(site: Site) -> None:
     node = site.run("--detach", "--", "true")
     assert node.wait() == 64
     assert "--detach goes with up: ray-bootstrap up --detach" in node.err
+
+
+def test_ray_stop_on_the_head_ends_a_run_without_a_workload_as_a_signal_does(site: Site) -> None:
+    """`ray stop` sends SIGTERM to the raylet, which exits with 0; with a workload that is the death of Ray (76)."""
+    head, worker = (site.run("up", *who, "--detach") for who in (HEAD, WORKER))
+    assert (head.process.wait(20), worker.process.wait(20)) == (0, 0)
+    os.kill(head.raylet, signal.SIGTERM)
+    for node in (head, worker):
+        node.wait(within=10)
+        assert node.verdict["source"] == "stopped"
+    check("ray-stop", there=head.verdict["status"], elsewhere=[worker.verdict["status"]])
+    assert "was asked to end (received SIGTERM), as by `ray stop`, `ray down`" in worker.verdict["reason"]
+
+
+def test_a_raylet_that_gives_up_by_itself_is_rays_death_although_its_status_is_0(site: Site) -> None:
+    """As after the death of its dashboard agent."""
+    node = site.run("up", "--detach")
+    assert node.process.wait(20) == 0
+    os.kill(node.raylet, signal.SIGRTMIN + 2)
+    node.wait(within=10)
+    assert (node.verdict["status"], node.verdict["source"]) == (76, "ray-died")
+    assert "exited with status 0" in node.verdict["reason"]
+
+
+def test_a_node_that_the_autoscaler_drains_leaves_and_the_run_goes_on(site: Site) -> None:
+    head, worker = (site.run("up", *who, "--detach") for who in (HEAD, WORKER))
+    assert (head.process.wait(20), worker.process.wait(20)) == (0, 0)
+    log = Path(head.err.rpartition("its log is ")[2].strip())
+    os.kill(worker.raylet, signal.SIGTERM)
+    worker.wait(within=10)
+    assert worker.verdict["status"] == 143
+    wait_for(lambda: "left: Ray's raylet on" in log.read_text(), 10)
+    assert phases(site) == {"head": "running"}
+    (state,) = [state for state in states() if state.get("run_id") == site.run_id]
+    os.kill(state["pid"], signal.SIGTERM)
+    head.wait(within=10)

@@ -225,6 +225,23 @@ def test_causes_are_few_and_logs_may_be_no_text(tmp_path: Path) -> None:
     assert "raylet.out: OSError: \ufffd\0" in ray_session.causes(tmp_path / SESSION)
 
 
+@pytest.mark.parametrize(
+    ("reason", "message", "expected"),
+    [
+        ("EXPECTED_TERMINATION", "received SIGTERM", "received SIGTERM"),  # as measured with Ray 2.60.0
+        ("EXPECTED_TERMINATION", "Terminated by autoscaler.", "Terminated by autoscaler."),
+        ("AUTOSCALER_DRAIN_IDLE", "idle for 300 seconds", "idle for 300 seconds"),
+        ("UNEXPECTED_TERMINATION", "dashboard_agent failed and raylet fate-shares with it.", ""),
+    ],
+)
+def test_whether_a_raylet_was_asked_to_end(tmp_path: Path, reason: str, message: str, expected: str) -> None:
+    start = (
+        "[2026-11-22 16:41:40,982 I 349 349] (raylet) main.cc:481: Raylet graceful shutdown triggered with death info:"
+    )
+    log(tmp_path, "raylet.out", f'{start} reason: {reason}\nreason_message: "{message}"\n\n[…] and more\n')
+    assert ray_session.asked_to_end(tmp_path / SESSION) == expected
+
+
 def test_no_folder_no_causes(tmp_path: Path) -> None:
     assert ray_session.causes(tmp_path / "none") == []
 

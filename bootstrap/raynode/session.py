@@ -40,6 +40,9 @@ _ERROR_LINE = re.compile(
 )
 """Matches an error line of Ray's logs at its start; others may contain such a word too (RAY_ERROR_INFO_CHANNEL)."""
 
+_ASKED = re.compile(r"death info: reason: (?:EXPECTED_TERMINATION|AUTOSCALER_DRAIN_[A-Z]+)\s+reason_message: \"(.*)\"")
+"""What a raylet writes when it is to end (main.cc in Ray); it exits with 0 also if its dashboard agent has died."""
+
 
 def is_error(line: str) -> bool:
     """Return whether a line of Ray's logs, or that Ray prints, is an error."""
@@ -81,6 +84,14 @@ def causes(session: Path, maximum: int = 8) -> list[str]:
                 known = {entry.partition(": ")[2] for entry in found}
                 found += [f"{name}: {line}" for line in errors[-3:] if line not in known]
     return found[-maximum:]
+
+
+def asked_to_end(session: Path) -> str:
+    """Return why the raylet was to end, as it has written: a signal, or the autoscaler; empty if it was not."""
+    with contextlib.suppress(OSError), opened(session) as inside, opened("logs", dir_fd=inside) as logs:
+        found: list[str] = _ASKED.findall(_read_end("raylet.out", dir_fd=logs))
+        return found[-1] if found else ""
+    return ""
 
 
 @dataclass(frozen=True)

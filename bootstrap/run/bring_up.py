@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from bootstrap import preflight, timeouts
-from bootstrap.errors import RayDied, RayStartFailed, with_tracebacks
+from bootstrap.errors import RayDied, RayStartFailed, Stopped, with_tracebacks
 from bootstrap.files import ownership
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.model import NodeIdentity, Role
@@ -22,6 +23,8 @@ from bootstrap.raynode.telling import is_telling
 from bootstrap.run.context import Context
 from bootstrap.run.notices import FROM_HEAD
 from bootstrap.run.progress import Progress, Report
+
+_ASKED = ", as by `ray stop`, `ray down` or an autoscaler that removes the node"
 
 
 async def prepare_node(run: Context, identity: NodeIdentity) -> Prepared:
@@ -148,17 +151,26 @@ def _make_ray_dir(node: Node, runtime: RuntimeDir, starter: int) -> list[str]:
 
 
 def _daemon_ended(run: Context, name: str, ray_session: Path | None, wait_status: int | None) -> None:
-    """Stop the run, with the causes in Ray's logs if they can be read in time."""
-    loop, causes = asyncio.get_running_loop(), []
+    """Stop the run, with the causes in Ray's logs if they can be read in time.
+
+    Where there is no workload, asking Ray to end is a way to stop the run, as a signal is.
+    """
+    loop, causes, what = asyncio.get_running_loop(), [], f"Ray's {name} on {run.host.hostname}"
+    asked = ""
 
     def read() -> None:
+        nonlocal asked
         if ray_session is not None:
             causes.extend(session.causes(ray_session))
+            asked = session.asked_to_end(ray_session) if wait_status == 0 and not run.settings.workload else ""
 
     def stop() -> None:  # the second call changes nothing
-        how = endings.describe({f"Ray's {name} on {run.host.hostname}": wait_status}, run.oom.since())
-        what = "\n".join([how, *causes])
-        run.lifecycle.stop(RayDied(what, hint=endings.remedy(what)))
+        if asked:
+            if run.lifecycle.running and run.lifecycle.reason is None:
+                run.lifecycle.stop(Stopped(signal.SIGTERM, f"{what} was asked to end ({asked}){_ASKED}"))
+            return
+        why = "\n".join([endings.describe({what: wait_status}, run.oom.since()), *causes])
+        run.lifecycle.stop(RayDied(why, hint=endings.remedy(why)))
 
     def stop_soon() -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed

@@ -72,17 +72,21 @@ class Lifecycle:
         await asyncio.wait([self._line])
         return self._line
 
+    @property
+    def running(self) -> bool:
+        """Return whether the line is not at its end; it may have been cancelled."""
+        return self._line is not None and not self._line.done()
+
     def stop(self, reason: BootstrapError, receiver: int | None = None) -> None:
         """Cancel the line for this reason, unless it is already ending; a second signal ends the grace.
 
         :param receiver: which process received the signal, if one is the reason: its pipe, or None for the agent.
         """
-        running = self._line is not None and not self._line.done()
         is_second = isinstance(reason, Stopped) and self._is_second(reason, receiver)
-        if is_second and (self.reason is not None or not running):
+        if is_second and (self.reason is not None or not self.running):
             self.hurry.set()
         # A signal is the reason also while the run ends by itself.
-        if self.reason is None and (running or isinstance(reason, Stopped)):
+        if self.reason is None and (self.running or isinstance(reason, Stopped)):
             self.reason = reason
             if self._line is not None:
                 self._line.cancel()

@@ -193,6 +193,13 @@ def _port(listening: socket.socket) -> int:
     return int(listening.getsockname()[1])
 
 
+_ASKED = """[2026-01-01 00:00:00,000 I 1 1] (raylet) main.cc:481: Raylet graceful shutdown triggered with death info: \
+reason: EXPECTED_TERMINATION
+reason_message: "received SIGTERM"
+
+"""
+
+
 def _daemon(name: str, session: Path, *arguments: str, listening: Sequence[socket.socket], web: socket.socket) -> int:
     """A process of this name in /proc/PID/stat, which is the last part of the path that execve(2) was given.
 
@@ -202,9 +209,10 @@ def _daemon(name: str, session: Path, *arguments: str, listening: Sequence[socke
     program.unlink(missing_ok=True)
     program.symlink_to(Path(sys.executable).resolve())
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if "stubborn" in _words() else ""
-    leave = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
-    leave += "signal.signal(signal.SIGRTMIN, lambda *_: sys.exit(3))\n"
-    leave += "signal.signal(signal.SIGRTMIN + 1, lambda *_: sys.exit(4))\n"
+    asked = f"open({str(session / 'logs' / name) + '.out'!r}, 'a').write({_ASKED!r})"
+    leave = f"signal.signal(signal.SIGTERM, lambda *_: [{asked}, sys.exit(0)])\n"
+    for number, status in enumerate((3, 4, 0)):
+        leave += f"signal.signal(signal.SIGRTMIN + {number}, lambda *_: sys.exit({status}))\n"
     answer = b"HTTP/1.1 503 Service Unavailable\r\n\r\n" if "no-jobs" in _words() else b"HTTP/1.1 200 OK\r\n\r\n"
     serve = f"""
 web, requests = socket.socket(fileno={web.fileno()}), open({str(session / "logs" / f"{name}.requests")!r}, "ab", 0)
