@@ -54,13 +54,27 @@ def test_as_with_ray_symmetric_run(make_hosts):
     nothing_left(hosts)
 
 
+OFFERED = """
+import os, ray
+ray.init(log_to_driver=False, logging_level="error")
+for node in sorted(ray.nodes(), key=lambda node: node["Labels"]["ray-bootstrap/rank"]):
+    print(*(int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU", "domain")), node["Labels"]["rack"])
+print(ray.get(ray.remote(num_gpus=1)(lambda: os.environ["RACK"]).remote()))
+"""
+
+
 def test_names_that_come_late_are_waited_for(make_hosts):
+    """The head only leads; what each node writes before its Ray starts is what Ray offers there."""
     hosts = make_hosts(2, dns={})
-    agents = start(hosts, *rendezvous("dns", hosts), workload=["true"])
+    write = """r=$RAY_BOOTSTRAP_RANK; printf '%s\n' RACK=r$r RAY_BOOTSTRAP_LABELS=rack=r$r"""
+    write += """ 'RAY_BOOTSTRAP_RESOURCES={"domain": '$((5 + r))'}' >> $RAY_BOOTSTRAP_ENV"""
+    leads = ["--head-cpus=0", "--head-gpus=0", "--num-gpus=2", f"--setup={write}"]
+    agents = start(hosts, *rendezvous("dns", hosts), *leads, workload=[sys.executable, "-c", OFFERED])
     agents.says(0, "1 of 2 nodes")
     assert "leads this run" not in agents.err(1)
     hosts.set_names({"head.ray.test": hosts[0].ip})
     assert agents.wait() == [0, 0]
+    assert agents.out(0).splitlines() == ["0 0 5 r0", "1 2 6 r1", "r1"]
 
 
 def test_the_workload_killed_by_a_signal(make_hosts):
