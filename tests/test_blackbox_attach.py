@@ -141,10 +141,15 @@ def test_too_few_nodes(site: Site, ray: Node) -> None:
     check("attach-too-few", there=node.wait())
     assert "0 of 3 nodes; 1 with too little" in node.err
     assert f"error: 0 of 3 nodes at {address(ray)} after 1.5 s" in node.err
-    assert "127.0.0.1: CPU 1, GPU 2; 4 GPU expected" in node.err
+    assert "127.0.0.1: CPU 1, GPU 2; 4 GPUs expected" in node.err
     assert "--min-nodes starts with fewer" in node.err
     fewer = attached(site, f"--attach={address(ray)}", "--nodes=3", "--min-nodes=1", "--last-call=0.1", "--", "true")
     assert fewer.wait() == 0
+    expects = ['--expect-resources={"NPU": 8, "GPU": 4}', "--head-gpus=2"]
+    node = attached(site, f"--attach={address(ray)}", *expects, "--", "true")
+    assert node.wait() == 75
+    assert "127.0.0.1: CPU 1, GPU 2; 8 NPU expected" in node.err  # it is the head, of which 2 GPUs are enough
+    assert attached(site, f"--attach={address(ray)}", *expects, '--head-resources={"NPU": 0}', "--", "true").wait() == 0
     goes_on(ray)
 
 

@@ -22,7 +22,8 @@ ROW = Launcher(
 )
 _STARTING = {"launcher", "role", "rank", "hostfile", "head_address", "rendezvous", "shared_dir"}
 """Options that say which node of a Ray of its own this is."""
-_USED = {"attach", "nodes", "min_nodes", "run_id", "attempt", "expect_gpus", "ready_port", "keep_logs"}
+_USED = {"attach", "nodes", "min_nodes", "run_id", "attempt", "ready_port", "keep_logs"}
+_USED |= {"expect_gpus", "expect_resources", "head_cpus", "head_gpus", "head_resources"}
 _USED |= {"head_timeout", "quorum_timeout", "last_call", "grace", "log_format", "result_file"}
 
 

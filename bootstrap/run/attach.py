@@ -10,7 +10,8 @@ from typing import Any
 from bootstrap import timeouts
 from bootstrap.errors import HeadNotFound, QuorumTimeout, Refused, UsageError
 from bootstrap.launchers.look import how_to_look
-from bootstrap.model import HeadAddress, NodeIdentity, Phase, Verdict
+from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict
+from bootstrap.node import by_role
 from bootstrap.parsers import host_port
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.process.executable import find_fault
@@ -24,6 +25,8 @@ from bootstrap.settings import Settings
 
 Node = Mapping[str, Any]
 """A row of GCS's node table (:mod:`bootstrap.raynode.child_main`)."""
+_OF_HEAD = "node:__internal_head__"
+"""A resource that Ray gives its head alone (HEAD_NODE_RESOURCE_NAME in its constants)."""
 _SHOWN = 32
 """Maximum number of nodes in the final error."""
 _FIX_ACCESS = (
@@ -129,7 +132,7 @@ async def wait_for_nodes(
 ) -> tuple[list[Node], list[Node]]:
     """Wait until ``--nodes`` are there, or until ``--last-call`` after ``--min-nodes``; one is enough without these.
 
-    :returns: the nodes that are alive, and those of them that count: with what ``--expect-gpus`` demands.
+    :returns: the nodes that are alive, and those of them that count: with what is expected of them.
     :raises QuorumTimeout: with the nodes that are there, and what they have.
     """
     settings, loop = run.settings, asyncio.get_running_loop()
@@ -167,9 +170,10 @@ async def _nodes(starter: Starter, gcs: str, left: float) -> Mapping[str, Any]:
 
 def _lacking(node: Node, settings: Settings) -> str:
     """Return of which resource the node has less than expected, in words; empty if of none."""
-    expected = {} if settings.expect_gpus is None else {"GPU": settings.expect_gpus}
+    role = Role.HEAD if _OF_HEAD in node["resources"] else Role.WORKER
+    expected = by_role.expected(by_role.settings_of(settings, role))
     short = {name: wanted for name, wanted in expected.items() if node["resources"].get(name, 0) < wanted}
-    return ", ".join(f"{wanted:g} {name} expected" for name, wanted in short.items())
+    return ", ".join(f"{by_role.in_words(name, wanted)} expected" for name, wanted in short.items())
 
 
 def _table(alive: Sequence[Node], settings: Settings) -> list[str]:

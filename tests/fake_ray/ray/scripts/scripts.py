@@ -159,6 +159,8 @@ def _start(options: dict[str, str], session: Path) -> None:
         signal.pause()
     labels = dict(label.split("=", 1) for label in options["labels"].split(","))
     resources = {"CPU": float(options["num-cpus"]), **json.loads(options.get("resources", "{}"))}
+    if "address" not in options:
+        resources["node:__internal_head__"] = 1.0
     if float(options["num-gpus"]):
         resources["GPU"] = float(options["num-gpus"])
     host = socket.gethostname()
