@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -117,10 +118,13 @@ def test_dashboard_jobs_and_metrics_work_soon_after_ready(make_hosts):
 def test_a_workload_may_begin_with_the_dashboard(make_hosts):
     hosts = make_hosts(1)
     ray = Path(sys.executable).with_name("ray")
-    workload = [str(ray), "job", "submit", "--", "echo", "a job ran"]
-    agents = start(hosts, "--num-cpus=2", "--dashboard-wait=60s", workload=workload)
-    assert agents.wait() == [0]
-    assert "a job ran" in agents.out(0)
+    submit = f"{ray} job submit --address=http://127.0.0.1:8265 --"
+    script = f"{submit} sh -c 'echo a job of $MASTER_ADDR $VLLM_HOST_IP' && {submit} sh -c 'exit 5'"
+    proxies = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    agents = start(hosts, "--num-cpus=2", workload=["sh", "-c", script], env=proxies)
+    assert agents.wait() == [1]  # what `ray job submit` makes of a job that fails
+    assert re.search(r"^a job of (10\.\S+) \1$", agents.out(0), re.MULTILINE)
+    assert "exit code 5" in agents.out(0) + agents.err(0)
     nothing_left(hosts)
 
 

@@ -134,6 +134,7 @@ def _events(host: Host, token: str, namespace: str) -> Iterator[Mapping[str, Any
     if not port.isdecimal():
         raise OSError(f"KUBERNETES_SERVICE_PORT={port!r} is not a number")
     path = f"/api/v1/namespaces/{quote(namespace, '')}/events?fieldSelector=type%3DWarning&limit={_PAGE_EVENTS}"
+    # Without a proxy, whichever is set: the address is the cluster's own, which proxies to the outside do not reach.
     server = ssl.create_default_context(cafile=str(host.path(f"{ACCOUNT}/ca.crt")))
     connection = http.client.HTTPSConnection(address, int(port), timeout=timeouts.EVENTS_S / 2, context=server)
     try:
