@@ -10,7 +10,13 @@ import os
 
 VARIABLE = "RAY_BOOTSTRAP_OWN_VALUES"
 """In the environment of Ray's daemons alone, as JSON; ``default_worker.py`` takes it out again."""
-NAMES = ("RAY_AUTH_TOKEN_PATH", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT", "VLLM_HOST_IP")
+# fmt: off
+NAMES = (
+    "RAY_AUTH_TOKEN_PATH", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT", "VLLM_HOST_IP",
+    "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "HCCL_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME",
+)
+# fmt: on
+"""A worker takes its own node's interface only if it is brought the name of one that is not here."""
 
 
 def note() -> None:
