@@ -195,6 +195,16 @@ def test_the_workload_reaches_all_nodes_without_a_proxy(tmp_path: Path) -> None:
     }
 
 
+def test_another_shell_gets_the_exceptions_too(tmp_path: Path) -> None:
+    env = environment.for_node(node(tmp_path, {"http_proxy": "http://proxy"}), Token(None), HEAD)
+    exceptions = "localhost,127.0.0.1,::1,10.0.0.5,10.0.0.1"
+    line = f"RAY_ADDRESS=10.0.0.1:6379 no_proxy={exceptions} NO_PROXY={exceptions}"
+    assert environment.for_shell(env, "10.0.0.1:6379") == line
+    assert environment.how_to_use(env).endswith("which sets RAY_ADDRESS, no_proxy, NO_PROXY")
+    without = environment.for_node(node(tmp_path, {"no_proxy": "mine"}), Token(None), HEAD)
+    assert environment.for_shell(without, "10.0.0.1:6379") == "RAY_ADDRESS=10.0.0.1:6379"
+
+
 def test_ten_thousand_nodes_fit_into_a_variable() -> None:
     many = [f"10.{n >> 8}.{n & 255}.200" for n in range(10_000)]
     text = frameworks.exceptions({"http_proxy": "p"}, many)["no_proxy"]

@@ -93,14 +93,17 @@ _FOR_SHELLS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", *_TLS)
 
 def for_shell(env: Mapping[str, str], gcs_address: str) -> str:
     """Return what another shell of this user on this node must set to use the cluster, as it is typed."""
-    variables = {"RAY_ADDRESS": gcs_address, **{name: env[name] for name in _FOR_SHELLS if name in env}}
+    variables = {"RAY_ADDRESS": gcs_address, **_for_shells(env)}
     return " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
 
 
 def how_to_use(env: Mapping[str, str]) -> str:
     """Return what to type in another shell, and which variables that sets."""
-    names = ", ".join(["RAY_ADDRESS", *(name for name in _FOR_SHELLS if name in env)])
-    return f'eval "$(ray-bootstrap env)", which sets {names}'
+    return f'eval "$(ray-bootstrap env)", which sets {", ".join(["RAY_ADDRESS", *_for_shells(env)])}'
+
+
+def _for_shells(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: env[name] for name in (*_FOR_SHELLS, *frameworks.exceptions(env, ())) if name in env}
 
 
 def for_workload(
