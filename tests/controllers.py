@@ -43,10 +43,16 @@ def templates(thing: dict[str, Any]) -> list[dict[str, Any]]:
         return [job["template"]["spec"]["template"] for job in spec["replicatedJobs"]]
     if thing["kind"] == "LeaderWorkerSet":
         return [spec["leaderWorkerTemplate"]["workerTemplate"]]
-    if thing["kind"] in ("RayCluster", "RayService"):
-        cluster = spec.get("rayClusterConfig", spec)
+    if thing["kind"] in ("RayCluster", "RayJob", "RayService"):
+        cluster = ray_cluster(thing)
         return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
     return []
+
+
+def ray_cluster(thing: Object) -> dict[str, Any]:
+    """The spec of the RayCluster that this is, or that it holds."""
+    spec: dict[str, Any] = thing["spec"]
+    return spec.get("rayClusterConfig") or spec.get("rayClusterSpec") or spec
 
 
 def pods_of(thing: Object) -> int:

@@ -19,6 +19,7 @@ FOLDERS = {
     "JobSet": "k8s/overlays/jobset",
     "LeaderWorkerSet": "k8s/overlays/leaderworkerset",
     "RayCluster": "k8s/overlays/kuberay/gpu-groups",
+    "RayJob": "k8s/overlays/kuberay/job",
     "RayService": "k8s/overlays/kuberay/service",
     "Job": "k8s/overlays/volcano",
 }
@@ -35,6 +36,7 @@ MISSPELT = [
     ("LeaderWorkerSet", f"{GROUP}.workerTemplate.metadata", "lables"),
     ("RayCluster", "spec.workerGroupSpecs.0", "minReplica"),
     ("RayCluster", "spec.headGroupSpec.template.spec.containers.0.resources", "limit"),
+    ("RayJob", "spec", "entryPoint"),
     ("RayService", "spec", "serveConfig"),
     ("RayService", "spec.rayClusterConfig.headGroupSpec", "rayStartParam"),
     ("Job", "spec.tasks.0", "replica"),
@@ -48,6 +50,7 @@ WRONG = [
     ("LeaderWorkerSet", f"{GROUP}.restartPolicy", "Never", "is not one of"),
     ("RayCluster", "spec.headGroupSpec", None, "'headGroupSpec' is a required property"),
     ("RayCluster", "spec.workerGroupSpecs.0.rayStartParams.num-gpus", 1, "1 is not of type 'string'"),
+    ("RayJob", "spec.shutdownAfterJobFinishes", "yes", "'yes' is not of type 'boolean'"),
     ("RayService", "spec.serveConfigV2", {"applications": []}, "is not of type 'string'"),
     ("Job", "spec.minAvailable", "two", "'two' is not of type 'integer'"),
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import kubelet
 import pytest
-from cluster import Agents
+from cluster import AGENT, COUNT, Agents
 from hosts import wait_for
 from kubelet import Image, Pod
 
@@ -127,6 +127,8 @@ def test_the_pods_of_a_raycluster(make_hosts) -> None:
     told = wait_for(resources, timeout=90)
     assert (told["CPU"], told["a product"], told["full-worker"]) == (1, 2, 1)
     assert told["memory"] == 2 * (3 << 30)
+    driver = kubelet.execute(agents, 0, *AGENT, "--nodes=2", "--", sys.executable, "-c", COUNT, "0")  # as a RayJob's
+    assert driver == f"nodes 2 address {hosts[0].ip}:6379\n"
     for rank in (0, 1):  # in /dev/shm of 1 GiB, where Ray's own choice, by the machine's memory, would not fit
         assert "instead of /dev/shm" not in agents.err(rank)
     assert 0 < told["object_store_memory"] < 2 << 30

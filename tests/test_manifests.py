@@ -13,12 +13,15 @@ from typing import Any
 import custom_kinds
 import kubelet
 import pytest
-from controllers import is_custom, native, templates
+from controllers import is_custom, native, ray_cluster, templates
 from entrypoint import ENTRYPOINT
 from kubelet import REPOSITORY
 from pod_security import violations
 
 from bootstrap import errors, settings, timeouts
+from bootstrap.host import Host
+from bootstrap.launchers import identify
+from bootstrap.model import Role
 from bootstrap.node.resources import CPU_REQUEST
 
 pytestmark = [pytest.mark.requires("kubectl", "kubernetes-validate")]
@@ -416,21 +419,33 @@ def test_ray_offers_what_the_pod_requests_where_it_has_no_limit(folder: str) -> 
 
 def clusters() -> list[dict[str, Any]]:
     folders = [folder for folder in FOLDERS if "kuberay" in folder]
-    return [o for f in folders for o in rendered(f) if o["kind"] in ("RayCluster", "RayService")]
+    return [o for f in folders for o in rendered(f) if o["kind"] in ("RayCluster", "RayJob", "RayService")]
 
 
 def test_kuberay_leaves_its_command_to_the_agent_everywhere() -> None:
-    assert len(clusters()) == 3
+    assert len(clusters()) == 4
     for thing in clusters():
         assert thing["metadata"]["annotations"]["ray.io/overwrite-container-cmd"] == "true"
-        cluster = thing["spec"].get("rayClusterConfig", thing["spec"])
-        assert cluster["enableInTreeAutoscaling"] is True
+        cluster = ray_cluster(thing)
+        assert cluster.get("enableInTreeAutoscaling", False) is (thing["kind"] != "RayJob")
         for group in cluster["workerGroupSpecs"]:
             assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
         for template in templates(thing):
             its = kubelet.container(template["spec"])
             assert (its["command"], its.get("args", [])) == ([*ENTRYPOINT, "kuberay"], [])
             assert template["spec"]["serviceAccountName"] == "ray-deployer"
+
+
+def test_the_entrypoint_of_a_rayjob_waits_for_all_its_pods_and_attaches() -> None:
+    job = kubelet.only(rendered("k8s/overlays/kuberay/job"), "RayJob")
+    agent, *args = shlex.split(job["spec"]["entrypoint"])
+    ours, workload = args[: args.index("--")], args[args.index("--") + 1 :]
+    nodes = 1 + sum(group["replicas"] for group in ray_cluster(job)["workerGroupSpecs"])
+    flags = {flag.lstrip("-"): [value] for flag, value in (option.split("=") for option in ours)}
+    assert (agent, settings.load(flags, {}).nodes, workload[-1]) == ("ray-bootstrap", nodes, str(nodes))
+    head = kubelet.container(ray_cluster(job)["headGroupSpec"]["template"]["spec"])
+    host = Host({"RAY_ADDRESS": "10.244.1.7:6379", **{e["name"]: e.get("value", "7") for e in head["env"]}}, "ray-head")
+    assert identify(settings.load(flags, host.env), host)[0].role is Role.DRIVER
 
 
 def test_the_gpu_groups_double() -> None:

@@ -508,7 +508,7 @@ def test_a_stop_of_all_processes_is_no_loss(make_hosts):
 
 
 def attached(host, *env: str) -> tuple[int, str, str]:
-    """Return status, output and lines of a run on a node of another one: it attaches to that one's Ray."""
+    """Status, output and lines of a second run on this node, which attaches to the first one's Ray."""
     inside = [*AGENT, "exec", "--run-id=a-run", "--", "env", *env]
     outcome = host.popen([*inside, *AGENT, "--nodes=2", "--", sys.executable, "-c", COUNT, "3"])
     return outcome.wait(timeout=90), host.out(outcome), host.err(outcome)

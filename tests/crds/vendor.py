@@ -67,6 +67,13 @@ SOURCES = (
     Source(
         "ray-project/kuberay",
         "v1.7.0",
+        "ray-operator/config/crd/bases/ray.io_rayjobs.yaml",
+        "01a5cf3b17c1769fda44af7e82debcd98722f0c27b9ab84d084681c6649121f5",
+        "v1",
+    ),
+    Source(
+        "ray-project/kuberay",
+        "v1.7.0",
         "ray-operator/config/crd/bases/ray.io_rayservices.yaml",
         "0a8fc325e6e22b9231c1f282b309555e2ecf94227ca20a03df3d1d9a403907ab",
         "v1",
