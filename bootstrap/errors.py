@@ -65,7 +65,7 @@ class IdentityError(BootstrapError):
 
 
 class HeadNotFound(BootstrapError):
-    """No head of this run and attempt answered within ``--head-timeout``."""
+    """No head of this run and attempt, or no Ray to attach to, answered within ``--head-timeout``."""
 
     status, name, retryable = 68, "head-not-found", True
 
@@ -95,7 +95,10 @@ class RayDied(BootstrapError):
 
 
 class Refused(BootstrapError):
-    """The head refused this node: the secrets differ, the versions cannot work together, or only one side has TLS."""
+    """The head, or the Ray to attach to, refused this node.
+
+    The secrets differ, the versions cannot work together, or only one side has TLS.
+    """
 
     status, name = 77, "refused"
 

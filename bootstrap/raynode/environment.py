@@ -17,6 +17,8 @@ RAY_API_SERVER_ADDRESS, and for serve   the dashboard's URL                     
 RAY_DASHBOARD_ADDRESS
 no_proxy, NO_PROXY                      extended by all nodes' addresses           the workload
 ======================================  =========================================  ==================
+
+With a Ray that already runs, the workload gets all others, with the first two, and the last.
 """
 
 import shlex

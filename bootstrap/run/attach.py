@@ -93,7 +93,8 @@ async def find_ray(run: Context, identity: NodeIdentity, starter: Starter) -> Ma
             raise Refused(f"{source}={address}: {why.partition('. ')[0]}", hint=_FIX_ACCESS)
         if loop.time() >= end:
             what = f"no Ray answers at {source}={address} within {limit:g} s: {why}"
-            hint = f"{how_to_look(identity.launcher, run.host, [])}; --launcher=local starts a Ray here"
+            port = "that port is to be GCS's, neither the dashboard's nor Ray Client's"
+            hint = f"{how_to_look(identity.launcher, run.host, [])}; {port}; --launcher=local starts a Ray here"
             raise HeadNotFound("\n".join([what, *starter.said()[-3:]]), hint=hint)
         if why != said:
             run.log.progress(f"no Ray answers at {address} yet: {why}")
