@@ -79,14 +79,14 @@ def on_each_node() -> dict[str, Any]:
     }
 
 
-def own_values() -> None:
+def own_values(passed_on: str | None = None) -> None:
     """Each node's workers have that node's address and token, and the head's address, whatever was passed on."""
     for address, actor in on_each_node().items():
         names = ["VLLM_HOST_IP", "MASTER_ADDR", "RAY_AUTH_TOKEN_PATH", "PASSED_ON"]
         values = ray.get(actor.at.remote(names), timeout=SECONDS)
         assert ray.get(actor.sees.remote(values["RAY_AUTH_TOKEN_PATH"]), timeout=SECONDS)
         assert (values["VLLM_HOST_IP"], values["MASTER_ADDR"]) == (address, head()), values
-        assert values["PASSED_ON"] == os.environ.get("PASSED_ON")
+        assert values["PASSED_ON"] == passed_on
 
 
 @stand_in("openrlhf")
@@ -144,11 +144,11 @@ def aws_batch() -> None:
 @stand_in("nemo-rl")
 def nemo_rl() -> None:
     """init_ray(): all of the program's environment for its workers; a cluster without its own tag is another's."""
-    os.environ["PASSED_ON"] = "yes"
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "PMI_", "OMPI_"))}
+    variables["PASSED_ON"] = "nemo"
     ray.init(address="auto", log_to_driver=True, include_dashboard=False, runtime_env={"env_vars": variables})
     assert not any(name.startswith("nrl_tag_") for name in ray.cluster_resources())
-    own_values()
+    own_values("nemo")
 
 
 @stand_in("open-instruct")
@@ -160,7 +160,7 @@ def open_instruct() -> None:
         "env_vars": {n: v for n, v in os.environ.items() if n != "CUDA_VISIBLE_DEVICES"},
     }
     ray.init(address=os.environ["RAY_ADDRESS"], dashboard_host="0.0.0.0", runtime_env=environment)
-    own_values()
+    own_values("olmo")
 
 
 @stand_in("roll")
