@@ -133,7 +133,7 @@ FRAMEWORKS = {
         {"srun": SRUN},
         {**SLURM, "BASE_DIR": "/base", "HOSTFILE": "/hosts"},
         ["scripts/run-glm5.2-744B-A40B.sh"],
-        ["--expect-gpus=8", *SUBMITS],
+        ["--expect-gpus=8", *SUBMITS, "--setup=*"],
         ["ray job submit --address=http://127.0.0.1:8265"],
         files={"scripts/run-glm5.2-744B-A40B.sh": "slime.sh"},
     ),

@@ -15,10 +15,12 @@ export RAY_BOOTSTRAP_SECRET
 
 # The script begins with `pkill -9 python`, which would end ray-bootstrap, and with `ray stop` and `ray start`: here these
 # do nothing, since Ray is up. HOSTFILE, by which it would start the other nodes, is not set. Then it submits its job.
+# SLIME_HOST_IP: the node's address, for slime's own servers.
 srun --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=0 --wait=0 --mpi=none \
     --container-image="$image" --container-mounts="${BASE_DIR:?}:$BASE_DIR,/dev/shm" \
     --container-workdir=/root/slime --no-container-entrypoint \
-    ray-bootstrap --expect-gpus=8 --dashboard-port=8265 --dashboard-wait=60s -- bash -c '
+    ray-bootstrap --expect-gpus=8 --dashboard-port=8265 --dashboard-wait=60s \
+    --setup='echo "SLIME_HOST_IP=$RAY_BOOTSTRAP_NODE_IP" >>"$RAY_BOOTSTRAP_ENV"' -- bash -c '
         ray() { [[ $1 == start || $1 == stop ]] || command ray "$@"; }
         pkill() { :; }
         export -f ray pkill
