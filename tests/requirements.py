@@ -49,6 +49,10 @@ def _grid_engine() -> bool:
     return all(map(shutil.which, ("sge_qmaster", "sge_execd", "qconf", "qsub", "qrsh", "qdel", "qstat", "qhost")))
 
 
+def _sshd() -> bool:
+    return Path("/usr/sbin/sshd").is_file() and all(map(shutil.which, ("ssh", "ssh-keygen")))
+
+
 def _kubectl() -> bool:
     """One whose kustomize (5) knows components and `labels`; Debian 12's kubectl 1.20 has version 2."""
     if shutil.which("kubectl") is None:
@@ -104,6 +108,8 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "ethtool": Requirement(_program("ethtool"), "apt-get install ethtool"),
     "faketime": Requirement(_program("faketime"), "apt-get install faketime"),
     "namespaces": Requirement(_namespaces_and_bridge, "in a container: docker run --privileged"),
+    "sshd": Requirement(_sshd, "apt-get install openssh-server openssh-client"),
+    "rsync": Requirement(_program("rsync"), "apt-get install rsync"),
     "cc": Requirement(_program("cc"), "a C compiler: apt-get install gcc libc6-dev"),
     "openmpi": Requirement(_program("mpirun.openmpi"), "apt-get install openmpi-bin"),
     "mpich": Requirement(_program("mpiexec.hydra"), "apt-get install mpich"),

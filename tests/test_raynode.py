@@ -230,7 +230,7 @@ def test_causes_are_few_and_logs_may_be_no_text(tmp_path: Path) -> None:
     [
         ("EXPECTED_TERMINATION", "received SIGTERM", "received SIGTERM"),  # as measured with Ray 2.60.0
         ("EXPECTED_TERMINATION", "Terminated by autoscaler.", "Terminated by autoscaler."),
-        ("AUTOSCALER_DRAIN_IDLE", "idle for 300 seconds", "idle for 300 seconds"),
+        ("AUTOSCALER_DRAIN_IDLE", r"node that\'s idle for 6.2 seconds.", "node that's idle for 6.2 seconds."),
         ("UNEXPECTED_TERMINATION", "dashboard_agent failed and raylet fate-shares with it.", ""),
     ],
 )
