@@ -119,22 +119,23 @@ def _survivors(manifest: Manifest) -> list[Process]:
 def remove_ended_runs(keep: int, log: Callable[[str], None], survivors: Mapping[Path, Held] | None = None) -> None:
     """Clean up after agents that were killed with their supervisors, and remove old logs and results.
 
-    :param keep: number of ended runs, the newest, whose logs stay, and of those without logs whose results do; 0 keeps
-        all.
+    :param keep: number of ended runs, the newest, whose logs stay; 0 keeps all.
     :param log: called with a line for the user if logs were removed.
     :param survivors: what the processes of such runs held (:func:`end_survivors`).
     """
     live = set(filter(None, map(session_of, filter(is_own, daemons(descendants(0))))))
     kept: list[Path] = []
-    bare: list[Path] = []
     with runtime_dir.ended() as folders:
         for folder in folders:
+            if _has_result_alone(folder):
+                continue
             manifest = Manifest.load(folder / runtime_dir.MANIFEST)
             if _is_used(folder, manifest, live) or remove(folder, manifest, (survivors or {}).get(folder, Held()))[1]:
                 continue  # Ray outlived its agents, or a shared folder does not answer: the next run tries again
-            (kept if (folder / runtime_dir.RAY).exists() else bare).append(folder)
+            if (folder / runtime_dir.RAY).exists():
+                kept.append(folder)
         old = kept[keep:] if keep else []
-        for folder in [*old, *(bare[keep:] if keep else [])]:
+        for folder in [*old, *filter(_has_old_result, folders)]:
             shutil.rmtree(folder / runtime_dir.RAY, ignore_errors=True)
             runtime_dir.remove_files(folder, *runtime_dir.STAYS)
             with contextlib.suppress(OSError):  # it holds files that are not ours
@@ -143,6 +144,20 @@ def remove_ended_runs(keep: int, log: Callable[[str], None], survivors: Mapping[
         runs = "1 ended run" if len(old) == 1 else f"{len(old)} ended runs"
         newest = f"those of the newest {keep} stay in {runtime_dir.PARENT}/{runtime_dir.PREFIX}*"
         log(f"removed Ray's logs of {runs}; {newest}")
+
+
+def _has_result_alone(folder: Path) -> bool:
+    """Return whether nothing of a run is left but how it ended."""
+    with contextlib.suppress(OSError):
+        return [each.name for each in folder.iterdir()] == [runtime_dir.RESULT]
+    return False
+
+
+def _has_old_result(folder: Path) -> bool:
+    """Return whether that is all, and of so long ago that no command believes it."""
+    with contextlib.suppress(OSError):
+        return _has_result_alone(folder) and time.time() - folder.stat().st_mtime > timeouts.END_KEPT_S
+    return False
 
 
 def _is_used(folder: Path, manifest: Manifest, live: Collection[Path]) -> bool:

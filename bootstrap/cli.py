@@ -33,12 +33,18 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
         "commands.reports:check",
         "run the preflight checks only; with --run on all nodes, and probe between them",
     ),
-    "status": ("commands.reports:status", "print what this node's agent is doing; exit with status 0 if it is ready"),
+    "status": (
+        "commands.reports:status",
+        "print what this node's agent is doing; with --run, all nodes; exit status 0: ready",
+    ),
+    "wait": ("commands.whole_run:wait", "wait until the run's cluster stands, from any shell of its user"),
+    "down": ("commands.whole_run:down", "end the run on all nodes, and return when it is gone"),
     "exec": ("commands.within:execute", "run the command after --, or a shell, with this run's variables"),
+    "env": ("commands.within:show", 'print the same variables, for eval "$(ray-bootstrap env)"'),
     "kuberay": ("commands.kuberay:hand_over", "in a KubeRay pod: check this node, then hand over to KubeRay"),
 }
 """Name → module and function, meaning."""
-_ON_ALL = {"check": "launch.foreground:check_all"}
+_ON_ALL = {"check": "launch.foreground:check_all", "status": "commands.whole_run:status"}
 """Module and function with ``--run``."""
 _EPILOG = """Run the same command on every node. The workload runs on the head; every node exits with its status.
 
@@ -115,6 +121,8 @@ def _contradictions(command: str, chosen: Switches, workload: Sequence[str]) -> 
     if command == "check" and chosen.on_all:
         for what in ["--json"] * chosen.as_json + ["a workload"] * bool(workload):
             yield f"check --run with {what}: it prints a table, and runs nothing; leave {what} out"
+    if chosen.watch and (chosen.as_json or not chosen.on_all):
+        yield "status --watch: it prints the table of --run; give --run, and leave --json out"
 
 
 def _split(argv: list[str], host: Host) -> tuple[str, list[str], list[str], list[str]]:

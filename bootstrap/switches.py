@@ -19,13 +19,20 @@ def _switch(name: str, commands: str, meaning: str, *, default: Any = False, **v
     return field(default=default, metadata=metadata)
 
 
+_TIME = {"metavar": "TIME", "parse": parsers.duration}
+_STATUS = {"metavar": "N", "parse": parsers.integer(0, 255)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Switches:
     """What a command was given besides the options."""
 
     # fmt: off
     as_json: bool = _switch("--json", "detect check status", "Print JSON")
-    on_all: bool = _switch("--run", "check", "Check all nodes of a run, without Ray")
+    on_all: bool = _switch("--run", "check status", "Check all nodes of a run, without Ray; print how far each is")
+    watch: bool = _switch("--watch", "status", "With --run: print that again when it changes, until the run ends")
+    timeout: float = _switch("--timeout", "wait", "How long to wait [default: 10m]", default=600.0, **_TIME)
+    status: int = _switch("--status", "down", "The exit status of all nodes [default: 0]", default=0, **_STATUS)
     detach: bool = _switch("--detach", "up", "Outlive the caller of up; on a worker, return once it has joined")
     # fmt: on
 

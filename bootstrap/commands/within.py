@@ -1,4 +1,4 @@
-"""``exec``: run a command with what it takes to use the run of this user that is up on this node."""
+"""``exec`` and ``env``: what it takes to use the run of this user that is up on this node, for a command or a shell."""
 
 import os
 import shlex
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from bootstrap.errors import HeadNotFound, UsageError
+from bootstrap.errors import BootstrapError, HeadNotFound, UsageError
 from bootstrap.files import runtime_dir
 from bootstrap.host import Host
 from bootstrap.process.executable import NOT_EXECUTABLE, find_fault
@@ -29,6 +29,20 @@ def execute(settings: Settings, host: Host, _switches: Switches) -> int:
     status, what = find_fault(argv, env) or _become(argv, env)
     print(f"ray-bootstrap: {what}", file=sys.stderr)
     return status
+
+
+def show(settings: Settings, _host: Host, _switches: Switches) -> int:
+    """Print the same variables as a command for a shell: the path of Ray's token, never the token.
+
+    :raises HeadNotFound, UsageError: as :func:`execute`. The printed command fails then, since a shell that evaluates
+        it does not see this program's status.
+    """
+    try:
+        print(f"export {_the_run(settings.run_id)['use']}")
+    except BootstrapError:
+        print("false")
+        raise
+    return 0
 
 
 def _become(argv: tuple[str, ...], env: Mapping[str, str]) -> tuple[int, str]:

@@ -48,10 +48,10 @@ def identify(
         ``resolve``.
     :raises IdentityError: if rank, size, role or run id is missing, out of range or contradicts another.
     """
-    row, source, notes = _choose(settings, host)
+    row, source, notes = choose(settings, host)
     if row is attached.ROW:
         return attached.identify(settings, host, dict.fromkeys(name for other in LAUNCHERS for name in other.rank))
-    found = _facts(row, Context(settings, host, own_addresses, resolve))
+    found = facts(row, Context(settings, host, own_addresses, resolve))
     _refuse_second_process(row, host)
     _refuse_half(row, found, settings)
     _refuse_several(row, found, settings, host)
@@ -66,7 +66,7 @@ def identify(
 def _identity(row: Launcher, found: Facts, settings: Settings) -> tuple[NodeIdentity, list[str]]:
     """Return the identity that these facts make, and a note if the next run may have the same id."""
     rank, size = _number(found, "rank", 0), _number(found, "size", 1)
-    rendezvous = _rendezvous(row, settings)
+    rendezvous = rendezvous_of(row, settings)
     run_id, repeated = _run_id(row, found, rendezvous[0], alone=size == 1)
     isolation = _isolation_timeout(row, settings)
     sources = {word: fact[1] for word, fact in found.items() if word in _OPTIONS}
@@ -98,7 +98,7 @@ def _note_loopback(head: str, source: str, role: Role) -> list[str]:
     return [f"{source}={head} on a worker: it looks for the head on its own machine"]
 
 
-def _choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
+def choose(settings: Settings, host: Host) -> tuple[Launcher, str, list[str]]:
     """Return the row, what it was recognised by, and a note on the other rows that match."""
     rows = {row.name: row for row in LAUNCHERS}
     if settings.attach != "auto":
@@ -135,7 +135,7 @@ def _asks_for_more(s: Settings) -> bool:
     return more or (s.role == "head" and (s.shared_dir or s.min_nodes) is not None)
 
 
-def _facts(row: Launcher, context: Context) -> Facts:
+def facts(row: Launcher, context: Context) -> Facts:
     """Collect the facts from variables, from what is derived of them, and from options; later ones win."""
     found = Facts()
     for word in _WORDS:
@@ -256,7 +256,7 @@ def _role(found: Facts, rank: int | None) -> Role:
     return by_rank
 
 
-def _rendezvous(row: Launcher, settings: Settings) -> Fact:
+def rendezvous_of(row: Launcher, settings: Settings) -> Fact:
     if settings.rendezvous != "auto":
         return settings.rendezvous, "--rendezvous"
     if settings.shared_dir is not None:

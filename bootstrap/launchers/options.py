@@ -36,6 +36,13 @@ def hostfile(found: Facts, context: Context) -> Facts:
     return {**_UNNAMED, **found, **hostlist.place(hosts, f"--hostfile={path}", context)}
 
 
+def listed_head(found: Facts, context: Context) -> Facts:
+    """Derive the head alone, which is the first host of ``--hostfile``, for an observer that is on none of them."""
+    hosts = hostlist.in_file(str(Path(context.settings.hostfile or "").absolute()), context.host)
+    head: Facts = {"head": (hosts[0], f"--hostfile={context.settings.hostfile}")} if hosts else {}
+    return {**_UNNAMED, **found, **head}
+
+
 def address(_found: Facts, context: Context) -> Facts:
     """Make the node that has the head's address the head, as ``ray symmetric-run --address`` does.
 
@@ -99,6 +106,7 @@ FIRST: tuple[Launcher, ...] = (
         built_on=batch.NAMES,
         run_name=batch.RUN_NAMES,
         derive=hostfile,
+        observe=listed_head,
         local_hint="start one process on each host of --hostfile",
         look="look at the terminal or the log of the command on {hosts} (rank {ranks})",
     ),

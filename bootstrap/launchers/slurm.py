@@ -12,7 +12,7 @@ _NO_TASKS = {"4294967290": "an interactive step", "4294967291": "the batch scrip
 """Slurm's reserved step ids (slurm.h, SLURM_INTERACTIVE_STEP and its neighbours): each runs on one node only."""
 
 
-def slurm_step(_found: Facts, context: Context) -> Facts:
+def slurm_step(found: Facts, context: Context) -> Facts:
     """Derive the head, which is the first host of the step, and the names of all its nodes.
 
     A batch script and an salloc shell are not srun tasks, but they have SLURM_NODEID=0 and SLURM_JOB_NUM_NODES and so
@@ -36,6 +36,14 @@ def slurm_step(_found: Facts, context: Context) -> Facts:
         raise IdentityError(
             f"{what} (tasks on each node: {spread}): expected one task on each node", hint=slurm.ONE_TASK
         )
+    return slurm_job(found, context)
+
+
+def slurm_job(_found: Facts, context: Context) -> Facts:
+    """Derive the head and the names of all nodes: those of the step, or in a batch script those of the job.
+
+    :raises IdentityError: if the node list is malformed.
+    """
     nodelist, name = slurm.nodelist(context.host)
     hosts: Facts = {}
     with contextlib.suppress(ValueError):
@@ -62,6 +70,7 @@ ROWS: tuple[Launcher, ...] = (
         requeues=True,
         replaced_nodes="none",
         derive=slurm_step,
+        observe=slurm_job,
         local_hint=slurm.ONE_TASK,
         look="squeue -j {SLURM_JOB_ID} --steps; scontrol show node '{hosts}'; srun's output (--label) of task {ranks}",
         tunnel="ssh -L 8265:localhost:{port} {SLURMD_NODENAME}",

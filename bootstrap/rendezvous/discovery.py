@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from bootstrap import timeouts
 from bootstrap.errors import BootstrapError, HeadNotFound, IdentityError, Refused
@@ -16,10 +17,12 @@ from bootstrap.rendezvous.around import RANK_0, Surroundings, Trail
 from bootstrap.rendezvous.ending import End, RunEnded
 from bootstrap.rendezvous.protocol import Lookup, Rendezvous
 from bootstrap.rollcall.client import Membership
+from bootstrap.rollcall.guest import Guest
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.refusal import NotThisHead
 from bootstrap.settings import Settings
 
+G = TypeVar("G", bound=Guest[Any])
 _LOOKS_PER_SECOND = 1000
 """Limit for all nodes of a large run together, to spare the file server or the name server."""
 
@@ -93,7 +96,8 @@ async def _look_and_join(
     check_required(given, settings)
     secret = replace(given, value=lookup.secret) if given.value is None and given.is_in_record else given
     try:
-        joining = _join_one_of(lookup.candidates, hello, secret, settings.heartbeat_timeout, trail.seen)
+        make = partial(Membership, hello, secret, settings.heartbeat_timeout)
+        joining = join_one_of(lookup.candidates, make, trail.seen)
         if lookup.ended is None:
             membership, head = await joining
         else:
@@ -160,31 +164,32 @@ async def _look(rendezvous: Rendezvous, seconds: float) -> Lookup:
         ) from None
 
 
-async def _join_one_of(
-    candidates: Sequence[HeadAddress], hello: Hello, secret: Secret, heartbeat_timeout: float, seen: dict[str, str]
-) -> tuple[Membership, HeadAddress]:
+async def join_one_of(
+    candidates: Sequence[HeadAddress], make: Callable[[], G], seen: dict[str, str]
+) -> tuple[G, HeadAddress]:
     """Greet all candidates at once and join the first that is this run's head; return the address, too.
 
+    :param make: makes what joins it: a membership or an observer.
     :param seen: receives what each of the others was instead.
     :raises NotThisHead: if none is this run's head.
     :raises IdentityError, Refused: if none accepts this node and a head of this run refuses it.
     """
-    first = [asyncio.ensure_future(_greet(hello, secret, heartbeat_timeout, head)) for head in candidates]
+    first = [asyncio.ensure_future(_greet(make(), head)) for head in candidates]
     others = [
         replace(head, host=other, others=(), instead_of=head.host) for head in candidates for other in head.others
     ]
-    tries = [*first, *(asyncio.ensure_future(_greet(hello, secret, heartbeat_timeout, each, first)) for each in others)]
+    tries = [*first, *(asyncio.ensure_future(_greet(make(), each, first)) for each in others)]
     refusal: BootstrapError | None = None
-    found: Membership | None = None
+    found: G | None = None
     try:
         # Greet all at once, since one that drops packets takes the whole time-out; join only one, since two addresses
         # may belong to the same head.
         for greeting in asyncio.as_completed(tries):
             try:
-                membership, head = await greeting
-                await _enrol(membership)
-                found = membership
-                return membership, head
+                guest, head = await greeting
+                await _enrol(guest)
+                found = guest
+                return guest, head
             except NotThisHead as answer:
                 seen[str(answer.args[0])] = str(answer.args[-1])
             except (IdentityError, Refused) as answer:
@@ -192,40 +197,35 @@ async def _join_one_of(
     finally:
         for task in tries:
             if not task.cancel() and not task.cancelled() and task.exception() is None:
-                membership, _ = task.result()
-                if membership is not found:
-                    membership.close()
+                guest, _ = task.result()
+                if guest is not found:
+                    guest.close()
     if refusal is not None:
         raise refusal
     raise NotThisHead
 
 
 async def _greet(
-    hello: Hello,
-    secret: Secret,
-    heartbeat_timeout: float,
-    head: HeadAddress,
-    first: Sequence[asyncio.Future[tuple[Membership, HeadAddress]]] = (),
-) -> tuple[Membership, HeadAddress]:
-    """Greet a candidate; return the membership with the address.
+    guest: G, head: HeadAddress, first: Sequence[asyncio.Future[tuple[G, HeadAddress]]] = ()
+) -> tuple[G, HeadAddress]:
+    """Greet a candidate; return who did, with the address.
 
     :param first: the attempts to wait for, a second at most, as the addresses that they try are better ones.
     """
     if first:
         await asyncio.wait(first, timeout=timeouts.OTHER_ADDRESS_S)
-    membership = Membership(hello, secret, heartbeat_timeout)
     try:
-        await membership.greet(head, timeouts.CANDIDATE_S)
+        await guest.greet(head, timeouts.CANDIDATE_S)
     except NotThisHead as answer:
         raise NotThisHead(head, str(answer)) from None
-    return membership, head
+    return guest, head
 
 
-async def _enrol(membership: Membership) -> None:
+async def _enrol(guest: Guest[Any]) -> None:
     try:
-        await membership.enrol(timeouts.CANDIDATE_S)
+        await guest.enrol(timeouts.CANDIDATE_S)
     except Refused:
-        if membership.secrets_differ and membership.secret.is_in_record:
+        if guest.secrets_differ and guest.secret.is_in_record:
             # The head has just replaced another one, whose record we read.
             raise NotThisHead("the head", "its secret differs from the one in its record") from None
         raise
