@@ -59,8 +59,8 @@ OTHER_ADDRESS_S = 1.0
 END_BELIEVED_S = 1.0
 """Time for a worker to look for a live head before it believes the record of the run's end."""
 END_KEPT_S = 3600.0
-"""Time after which workers ignore the record of a run's end, and the user's next head in that folder removes it; the same
-for the result in a runtime directory without logs."""
+"""Time after which workers ignore the record of a run's end, and the user's next head in that folder removes it; the
+same for the result in a runtime directory without logs."""
 RECORD_REFRESH_S = 900.0
 """Delay between renewals of the time of the head's record, by which other runs of its user see that the head lives."""
 RECORD_KEPT_S = 7 * 86400.0

@@ -22,8 +22,9 @@ from bootstrap.files.certificates import Issued
 from bootstrap.files.secret import NO_SECRET, Secret
 from bootstrap.model import HeadAddress, Phase
 from bootstrap.rollcall.client import Membership
-from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.hello import Hello, Visit
 from bootstrap.rollcall.member import Member
+from bootstrap.rollcall.observer import Observer
 from bootstrap.rollcall.server import RollCall
 
 RUN = "run/7 of ü"
@@ -143,9 +144,26 @@ async def join(
     return membership
 
 
+async def watch(
+    address: HeadAddress, secret: bytes | Secret | None = None, heartbeat_timeout: float = 30.0, **changes: Any
+) -> Observer:
+    """A real observer, up to its welcome."""
+    who = {"hello": Visit(RUN, 0, "elsewhere"), "secret": given(secret), **changes}
+    observer = Observer(heartbeat_timeout=heartbeat_timeout, **who)
+    await observer.greet(address, 5.0)
+    await observer.enrol(5.0)
+    return observer
+
+
 def tag(challenge: str, run: str = RUN, attempt: int = 0) -> str:
     """As docs/rollcall.md has it; on purpose not the code under test."""
     return hmac.new(f"{run}\n{attempt}".encode(), challenge.encode(), "sha256").hexdigest()[:32]
+
+
+def observer_key(secret: bytes, run: str = RUN, attempt: int = 0) -> bytes:
+    """As docs/rollcall.md has it."""
+    info = f"ray-bootstrap/5 observer\n{attempt}\n{run}".encode()
+    return HKDF(algorithm=SHA256(), length=32, salt=b"", info=info).derive(secret).hex().encode()
 
 
 @dataclass
@@ -221,8 +239,8 @@ class Peer:
             pass
         return True
 
-    async def hail(self, nonce: str = "0" * 32, version: Any = 5) -> dict[str, Any]:
-        self.send({"t": "hail", "v": version, "nonce": nonce})
+    async def hail(self, nonce: str = "0" * 32, version: Any = 5, **more: Any) -> dict[str, Any]:
+        self.send({"t": "hail", "v": version, "nonce": nonce, **more})
         return await self.hear()
 
     async def agree(self, secret: bytes | None = None, nonce: str = "0" * 32) -> None:
@@ -235,6 +253,14 @@ class Peer:
         """The whole way to the head's answer."""
         await self.agree(secret)
         self.send({"t": "hello", **dataclasses.asdict(who)})
+        return await self.hear()
+
+    async def observe(self, secret: bytes | None = None, key: bytes | None = None, **visit: Any) -> dict[str, Any]:
+        """The same as an observer; its key is derived from the secret, unless it is given."""
+        answer = await self.hail(**{"as": "observer"})
+        if secret is not None or key is not None:
+            self.keys = Keys(key or observer_key(secret or b""), "worker", "0" * 32, answer["nonce"])
+        self.send({"t": "observe", "run": RUN, "attempt": 0, "host": "elsewhere", **visit})
         return await self.hear()
 
     def close(self) -> None:

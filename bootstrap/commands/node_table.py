@@ -16,7 +16,7 @@ def table(rows: Sequence[Row], unseen: Sequence[int]) -> list[str]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    said = "; ".join(" ".join(text.split()) for text in (row.detail, *row.findings) if text)
+    said = "; ".join(" ".join(text.partition("; fix: ")[0].split()) for text in (row.detail, *row.findings) if text)
     measured = (str(row.cpus), str(row.gpus)) if row.cpus else ("-", "-")  # an unfit node was not measured
     return (str(row.rank), row.host, row.ip, row.phase.value, _duration(row.seconds), *measured, said)
 

@@ -15,12 +15,15 @@ def identify_observer(settings: Settings, host: Host) -> NodeIdentity:
 
     Nothing that numbers a node matters here, so that a batch script will do, which :func:`launchers.identify` refuses.
 
-    :raises IdentityError: if nothing names the run.
+    :raises IdentityError: if nothing names the run, or says where its head may be.
     """
     row, source, _ = launchers.choose(settings, host)
     found = _facts(row, settings, host)
     run_id, named_by = _run_id(row, found)
     rendezvous, _ = launchers.rendezvous_of(row, settings)
+    if rendezvous == "static" and "head" not in found:
+        what = f"launcher {row.name}: nothing says where the head of run {run_id!r} is"
+        raise IdentityError(what, hint="--head-address=HOST, or --shared-dir=DIR, as the nodes have it")
     return NodeIdentity(
         launcher=row.name,
         role=Role.WORKER,
