@@ -48,7 +48,7 @@ def test_a_healthy_run_says_nothing_and_stops_listening_once_its_workload_runs(s
 def test_one_node_listens_for_no_probes(site: Site) -> None:
     node = site.run("--rank=0", "--nodes=1", "--head-address=127.0.0.1", "--", *UNTIL_TOLD)
     node.says("up", where="out")
-    assert listening(node.agent) == 0
+    assert listening(node.agent) == 1, "more than the roll call, on loopback"
     (site.folder / "go").touch()
     assert node.wait() == 0
 
@@ -92,7 +92,7 @@ def test_a_check_names_the_node_that_is_unfit(site: Site) -> None:
 def test_the_switch_goes_with_check_alone(site: Site) -> None:
     node = site.run("detect", "--run")
     assert node.wait() == 64
-    assert "--run goes with check: ray-bootstrap check --run" in node.err
+    assert "--run goes with check or status: ray-bootstrap check --run" in node.err
 
 
 @pytest.mark.parametrize("args", [["--json"], ["--", "true"]])

@@ -212,7 +212,7 @@ def _daemon(name: str, session: Path, *arguments: str, listening: Sequence[socke
     program.symlink_to(Path(sys.executable).resolve())
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if "stubborn" in _words() else ""
     asked = f"open({str(session / 'logs' / name) + '.out'!r}, 'a').write({_ASKED!r})"
-    leave = f"signal.signal(signal.SIGTERM, lambda *_: [{asked}, sys.exit(0)])\n"
+    leave = f"signal.signal(signal.SIGTERM, lambda *_: [{asked if name == 'raylet' else None}, sys.exit(0)])\n"
     for number, status in enumerate((3, 4, 0)):
         leave += f"signal.signal(signal.SIGRTMIN + {number}, lambda *_: sys.exit({status}))\n"
     answer = b"HTTP/1.1 503 Service Unavailable\r\n\r\n" if "no-jobs" in _words() else b"HTTP/1.1 200 OK\r\n\r\n"
