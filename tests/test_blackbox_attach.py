@@ -161,6 +161,13 @@ def test_a_workload_that_is_missing_or_not_given(site: Site) -> None:
     assert "no workload, and the Ray to attach to stays without one" in none.err
 
 
+def test_a_ray_that_cannot_be_imported_in_time(site: Site, ray: Node) -> None:
+    node = attached(site, f"--attach={address(ray)}", "--", "true", env={"FAKE_RAY": "slow-import"})
+    assert node.wait() == 69
+    assert "the import of Ray has not ended after 1.5 s" in node.err
+    goes_on(ray)
+
+
 def test_signals(site: Site, ray: Node) -> None:
     script = "trap 'echo saved; exit 9' TERM; trap 'echo told' USR1; echo up; while :; do sleep 0.05; done"
     node = attached(site, f"--attach={address(ray)}", "--", "sh", "-c", script)

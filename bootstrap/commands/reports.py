@@ -129,9 +129,7 @@ def check(settings: Settings, host: Host, switches: Switches) -> int:
     identity, _ = identify(settings, host)
     if identity.role is Role.DRIVER:
         ray = f"the Ray at {identity.head_hints[0]} ({identity.sources['head']})"
-        line = (
-            f"this attaches to {ray}, so this node need not be fit for one; `ray-bootstrap check --run` asks that Ray"
-        )
+        line = f"a run attaches to {ray}; `ray-bootstrap check --run` asks that Ray, --launcher=local checks this node"
         print("[]" if switches.as_json else line)
         return 0
     prepared = prepare(settings, host, identity, RAY_DIR, repair=False)

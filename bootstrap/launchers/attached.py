@@ -18,7 +18,7 @@ _ADDRESS, _COMMAND, _DASHBOARD = "RAY_ADDRESS", "KUBERAY_GEN_RAY_START_CMD", "RA
 ROW = Launcher(
     "ray",
     any_of=(_ADDRESS, _COMMAND, _DASHBOARD),
-    look="`ray list nodes` on its head; in KubeRay kubectl get pods -o wide -l ray.io/cluster={RAY_CLUSTER_NAME}",
+    look="kubectl get pods -o wide -l ray.io/cluster={RAY_CLUSTER_NAME}",
 )
 _STARTING = {"launcher", "role", "rank", "hostfile", "head_address", "rendezvous", "shared_dir"}
 """Options that say which node of a Ray of its own this is."""

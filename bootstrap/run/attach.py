@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bootstrap import timeouts
-from bootstrap.errors import HeadNotFound, QuorumTimeout, Refused, UsageError
+from bootstrap.errors import HeadNotFound, QuorumTimeout, RayStartFailed, Refused, UsageError
 from bootstrap.launchers.look import how_to_look
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict
 from bootstrap.node import by_role
@@ -47,7 +47,7 @@ async def run_attached(run: Context, identity: NodeIdentity, starter: Starter) -
             raise UsageError(["no workload, and the Ray to attach to stays without one"], hint=hint)
         if fault := find_fault(settings.workload, env):
             return workload.not_started(*fault)
-    here = await starter.ready()
+    here = await _import_ray(starter, settings.head_timeout)
     run.enter(Phase.SEARCHING)
     found = await find_ray(run, identity, starter)
     check_versions(run, found, here)
@@ -68,6 +68,15 @@ async def run_attached(run: Context, identity: NodeIdentity, starter: Starter) -
     run.enter(Phase.RUNNING, nodes=len(ready))
     gpus = sum(node["resources"].get("GPU", 0) for node in ready)
     return await workload.run(run, environment.for_driver(env, identity.run_id, gcs, len(ready), gpus))
+
+
+async def _import_ray(starter: Starter, limit: float) -> Mapping[str, str]:
+    """Return the versions of Ray and Python here. :raises RayStartFailed: if Ray cannot be imported, or not in time."""
+    try:
+        return await wait_for(limit, starter.ready())
+    except TimedOut:
+        what = f"the import of Ray has not ended after {limit:g} s"
+        raise RayStartFailed(what, hint="check for a slow file system or a busy machine; --head-timeout") from None
 
 
 async def find_ray(run: Context, identity: NodeIdentity, starter: Starter) -> Mapping[str, Any]:
@@ -93,13 +102,19 @@ async def find_ray(run: Context, identity: NodeIdentity, starter: Starter) -> Ma
             raise Refused(f"{source}={address}: {why.partition('. ')[0]}", hint=_FIX_ACCESS)
         if loop.time() >= end:
             what = f"no Ray answers at {source}={address} within {limit:g} s: {why}"
-            port = "that port is to be GCS's, neither the dashboard's nor Ray Client's"
-            hint = f"{how_to_look(identity.launcher, run.host, [])}; {port}; --launcher=local starts a Ray here"
+            fit = "the port must be GCS's, not the dashboard's or Ray Client's, and RAY_USE_TLS what it is there"
+            hint = f"{_look(run, identity)}; {fit}; --launcher=local starts a Ray here"
             raise HeadNotFound("\n".join([what, *starter.said()[-3:]]), hint=hint)
         if why != said:
             run.log.progress(f"no Ray answers at {address} yet: {why}")
             said = why
         await asyncio.sleep(min(timeouts.ASK_RAY_AGAIN_S, max(0.0, end - loop.time())))
+
+
+def _look(run: Context, identity: NodeIdentity) -> str:
+    if run.host.get("KUBERNETES_SERVICE_HOST") is None:
+        return "`ray list nodes` on its head shows that Ray's nodes"
+    return how_to_look(identity.launcher, run.host, [])
 
 
 class _Knock(asyncio.Protocol):
@@ -112,7 +127,10 @@ class _Knock(asyncio.Protocol):
 async def _ask(starter: Starter, address: str) -> Mapping[str, Any]:
     if address != "auto":
         host, port = host_port(address)
-        await dial(HeadAddress(host, port or 0), timeouts.CANDIDATE_S, _Knock)
+        try:
+            await dial(HeadAddress(host, port or 0), timeouts.CANDIDATE_S, _Knock)
+        except TimedOut:
+            raise OSError(f"looking up {host} timed out after {timeouts.CANDIDATE_S:g} s") from None
     return await starter.ask("find", address=address)
 
 
@@ -151,8 +169,7 @@ async def wait_for_nodes(
         if clock - begin >= settings.quorum_timeout:
             fault = f"GCS does not list its nodes: {answer['error']}\n" if "error" in answer else ""
             what = f"{fault}{there} of {wanted} nodes at {gcs} after {settings.quorum_timeout:g} s"
-            look = how_to_look(identity.launcher, run.host, [])
-            hint = f"{look}; --quorum-timeout waits longer; --min-nodes starts with fewer"
+            hint = f"{_look(run, identity)}; --quorum-timeout waits longer; --min-nodes starts with fewer"
             raise QuorumTimeout("\n".join([what, *_table(alive, settings)]), hint=hint)
         line = f"{there} of {wanted} nodes" + (f"; {len(alive) - there} with too little" if len(alive) > there else "")
         if line != said:
@@ -162,7 +179,7 @@ async def wait_for_nodes(
 
 
 async def _nodes(starter: Starter, gcs: str, left: float) -> Mapping[str, Any]:
-    """Return GCS's answer, or that there is none. :raises RayStartFailed: if the process that asks is gone."""
+    """Return GCS's answer. :raises QuorumTimeout: if it does not arrive in time."""
     try:
         return await wait_for(max(1.0, left), starter.ask("nodes", address=gcs))
     except TimedOut:
