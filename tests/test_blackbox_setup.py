@@ -126,6 +126,9 @@ def test_a_worker_runs_them_while_the_heads_ray_starts_and_says_when_they_take_l
 
 
 def test_a_later_attempt_on_the_same_node_uses_what_an_earlier_one_has_done(site: Site) -> None:
+    # Not in /tmp, where other runs of this user remove all but the newest few records.
+    parent = f"runtime_dir.PARENT = pathlib.Path({str(site.folder)!r})"
+    site.patch("import pathlib", "from bootstrap.files import runtime_dir", parent)
     ran = site.folder / "ran"
     count = f"echo run >> {ran}; echo NUMBER=$(wc -l < {ran}) >> {ENV}"
     show = ["--", "sh", "-c", "echo $NUMBER"]
@@ -149,6 +152,12 @@ def test_what_failed_is_done_again_by_the_next_attempt(site: Site) -> None:
     command = f"echo run >> {site.folder}/ran; [ $(wc -l < {site.folder}/ran) = 2 ]"
     assert site.run("--attempt=0", *setup(command), "--", "true").wait() == 79
     assert site.run("--attempt=1", *setup(command), "--", "true").wait() == 0
+
+
+def test_in_kuberays_pods_they_are_refused(site: Site) -> None:
+    node = site.run("kuberay", *setup("true"), env={"KUBERAY_GEN_RAY_START_CMD": "ray start --head"})
+    assert node.wait() == 64
+    assert "--setup='true': KubeRay starts Ray in its pods" in node.err
 
 
 def test_detect_shows_them(site: Site) -> None:

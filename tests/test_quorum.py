@@ -209,7 +209,7 @@ SHORTFALLS = [
         [{**node(0), "resources": {"NPU": 16.0, "CPU": 2.0, "memory": 2e10}}, node(1)],
         {},
         ["rank 1: 10.0.0.1 has 0 NPU, 16 expected; 1 CPUs, 2 expected; 0 memory, 20000000000 expected"],
-        "--resources with NPU, memory on the nodes that are short of it, or lower --expect-resources",
+        "--resources with NPU on the nodes that are short of it, or lower --expect-resources",
     ),
     (
         {"listens": "no node has joined this head at 10.0.0.1:7"},

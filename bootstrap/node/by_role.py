@@ -4,7 +4,7 @@ So the same command line fits all nodes, also where the head only leads.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bootstrap.model import Role
 from bootstrap.settings import Settings
@@ -37,3 +37,13 @@ def expected(settings: Settings) -> Mapping[str, float]:
 def in_words(name: str, amount: float) -> str:
     """Return ``8 GPUs``, ``64 CPUs`` or ``16 NPU``."""
     return f"{amount:.12g} {name}{'s' if name in ('CPU', 'GPU') else ''}"
+
+
+def remedy(lacking: Sequence[str], settings: Settings) -> str:
+    """Return what mends a shortfall of these resources."""
+    own = ", ".join(name for name in lacking if name not in ("CPU", "GPU", "memory", "object_store_memory"))
+    if own:
+        found = "Ray finds NPU, TPU and the like by itself where their driver's tools work"
+        return f"{found}; else --resources with {own} on the nodes that are short of it, or lower --expect-resources"
+    option = "--expect-gpus" if settings.expect_gpus is not None and "GPU" in lacking else "--expect-resources"
+    return f"run `ray-bootstrap detect` on the nodes that are short of {', '.join(lacking)}, or lower {option}"

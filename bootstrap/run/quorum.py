@@ -236,7 +236,7 @@ def _shortfall(goal: Goal, now: Count, members: Mapping[int, Member], clock: flo
 def _remedy(goal: Goal, now: Count, members: Mapping[int, Member], causes: UnseenCauses) -> str:
     ranks = missing(goal, now)
     if lacking := {name for rank, short in now.underprovisioned.items() if rank in ranks for name in short.lacking}:
-        return _more_of(sorted(lacking), goal.settings)
+        return by_role.remedy(sorted(lacking), goal.settings)
     unseen = [rank for rank in ranks if rank not in members]
     slow = [rank for rank in ranks if rank in members]
     known = (members[rank].hint or endings.remedy_of(members[rank].detail) for rank in slow)
@@ -253,17 +253,6 @@ def _remedy(goal: Goal, now: Count, members: Mapping[int, Member], causes: Unsee
         " `getent hosts HEAD`, `ip route get ADDRESS`, `nft list ruleset` (in Kubernetes the NetworkPolicy),"
         " --head-address and --rollcall-port; --min-nodes starts with fewer"
     )
-
-
-def _more_of(lacking: Sequence[str], settings: Settings) -> str:
-    """Return what mends a shortfall of these resources."""
-    own = ", ".join(name for name in lacking if name not in ("CPU", "GPU"))
-    if own:
-        found = "Ray finds NPU, TPU and the like by itself where their driver's tools work"
-        return f"{found}; else --resources with {own} on the nodes that are short of it, or lower --expect-resources"
-    short = " and ".join(f"{name}s" for name in lacking)
-    option = "--expect-gpus" if settings.expect_gpus is not None else "--expect-resources"
-    return f"run `ray-bootstrap detect` on the nodes that are short of {short}, or lower {option}"
 
 
 def describe_address(address: HeadAddress) -> str:
