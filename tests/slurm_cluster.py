@@ -158,7 +158,7 @@ class Slurm:
     def nothing_left(self) -> None:
         """Nor a socket file or shared-memory file; of Ray's folders only the logs."""
         self.nothing_runs()
-        kept = re.compile(r"/tmp/ray-bootstrap\.[^/]*/ray/session_[^/]*(/logs/.*)?|/tmp/home.*")
+        kept = re.compile(r"/tmp/ray-bootstrap\.[^/]*/(ray/session_[^/]*(/logs/.*)?|(result|setup)\.json)|/tmp/home.*")
         for host in self.hosts:
             files = host.run(["find", "/dev/shm", "/shared", "/tmp", "-xdev", "-not", "-type", "d"]).stdout.split()
             left = [name for name in files if not kept.fullmatch(name)]

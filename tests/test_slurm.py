@@ -234,7 +234,8 @@ def states_of_agents(slurm):
 
 def test_a_requeued_job_is_another_attempt_of_the_same_run(slurm):
     go = slurm.folder / "jobs" / "go"
-    job = submit(slurm, 2, *python(slurm, "0", str(go)), options=("--requeue",))
+    options = ("--requeue", "--nodelist=node-[0-1]")
+    job = submit(slurm, 2, *python(slurm, "0", str(go)), options=options, RAY_BOOTSTRAP_SETUP="echo once\ntrue")
     slurm.prints(job, "attempt 0 with 2 nodes")
     slurm.run("scontrol", "requeue", job)
     slurm.wait(job, "PENDING")
@@ -244,6 +245,8 @@ def test_a_requeued_job_is_another_attempt_of_the_same_run(slurm):
     assert slurm.wait(job)["JobState"] == "COMPLETED", slurm.output(job)
     assert "attempt 0 with 2 nodes" in slurm.output(job)
     assert "attempt 1 with 2 nodes" in slurm.output(job)
+    said = slurm.output(job)
+    assert (said.count("setup: once"), said.count("setup: attempt 0 has run it on this node")) == (2, 2)
     slurm.nothing_left()
 
 
