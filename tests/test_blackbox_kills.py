@@ -165,8 +165,18 @@ def test_a_run_that_its_predecessors_workload_starts_does_not_end_itself(site: S
     """A user's shell as the workload: all three are killed, and in that shell the user starts again."""
     shell = 'echo up; until test -e ../go; do sleep 0.02; done; "$@" | tee -a log; echo again'
     alone(site)
-    forget = ["env", "-u", "RAY_AUTH_MODE", "-u", "RAY_AUTH_TOKEN_PATH", "-u", "RAY_ADDRESS"]
-    again = [*forget, sys.executable, "-m", "bootstrap", f"--temp-dir={site.folder}/again", "--", "echo", "piped"]
+    forget = ["env", "-u", "RAY_AUTH_MODE", "-u", "RAY_AUTH_TOKEN_PATH"]
+    again = [
+        *forget,
+        sys.executable,
+        "-m",
+        "bootstrap",
+        "--launcher=local",
+        f"--temp-dir={site.folder}/again",
+        "--",
+        "echo",
+        "piped",
+    ]
     node = site.run("--", "sh", "-c", shell, "sh", *again)
     node.says("up", where="out")
     kill(node.process.pid, node.standby, node.agent)

@@ -36,7 +36,9 @@ def identify(chosen: Settings, host: Host, ranks: Iterable[str]) -> tuple[NodeId
     """
     address, source = _address(chosen, host)
     by, usual = f"{source}={address}", Settings()
-    instead = f"{'leave out --attach' if source == '--attach' else 'env -u RAY_ADDRESS'} to start a Ray here"
+    instead = (
+        f"{'leave out --attach' if source == '--attach' else '--launcher=local, or another name,'} to start a Ray here"
+    )
     names = [option.name for option in settings.options()]
     given = [name for name in names if getattr(chosen, name) != getattr(usual, name)]
     wrong = [settings.flag(name) for name in given if name in _STARTING and getattr(chosen, name) != ROW.name]
