@@ -121,7 +121,8 @@ def test_a_script_brings_the_cluster_up_goes_on_and_takes_it_down(pods):
 def test_sigterm_ends_a_script_in_its_midst_and_the_cluster_with_it(pods):
     objects = kubelet.render("k8s/overlays/script")
     (files,) = (o["data"] for o in objects if "script.sh" in o.get("data", {}))
-    files["script.sh"] = files["script.sh"].replace("python /opt", "sh -c 'echo up; exec sleep 600'; python /opt")
+    program = next(line for line in files["script.sh"].splitlines() if line.startswith("python "))
+    files["script.sh"] = files["script.sh"].replace(program, "sh -c 'echo up; exec sleep 600' &")
     _, agents, _ = pods(objects)
     agents.prints(0, "up")
     agents.signal(0, signal.SIGTERM)

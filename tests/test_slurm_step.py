@@ -87,16 +87,19 @@ def test_a_batch_script_goes_on_beside_the_cluster_and_its_status_is_the_jobs(sl
     assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "3:0"), said
     assert len(re.findall("^nodes 2 ", said, re.MULTILINE)) == 2
     assert said.count("exit status 3 (from ray-bootstrap: down)") == 2
-    assert "error" not in said
+    assert not re.search("rank [01]: (error|warning: [^n])", said)  # nofile depends on the machine
     slurm.nothing_left()
 
 
 def test_a_batch_script_that_is_killed_takes_its_cluster_along(slurm):
+    """Slurm kills srun with it, and so every task by SIGKILL; what that leaves in /tmp the user's next run removes."""
     job = script(slurm, 'kill -KILL "$$"')
     ended = slurm.wait(job)
     said = slurm.output(job)
     assert ended["JobState"] == "FAILED", said
     assert said.count("quorum reached") == 1
+    slurm.nothing_runs()
+    slurm.run("srun", "--nodes=2", "--ntasks-per-node=1", "--mem=1800M", AGENT, "--num-cpus=1", "--", "true")
     slurm.nothing_left()
 
 

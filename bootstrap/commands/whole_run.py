@@ -20,7 +20,7 @@ from bootstrap.errors import HeadNotFound, RayDied, Stopped
 from bootstrap.files import runtime_dir
 from bootstrap.host import Host
 from bootstrap.log import Log
-from bootstrap.model import Verdict
+from bootstrap.model import Phase, Verdict
 from bootstrap.process import signals
 from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rollcall.observer import Observer, Row
@@ -101,6 +101,8 @@ async def _until_up_or_ended(search: Search, log: Log) -> int:
         if observer is not None:
             either: set[asyncio.Future[Any]] = {observer.quorum, observer.ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(RayDied):
+                await _until_in_use(observer)
             if not observer.ended.done():
                 print(observer.gcs.result())
                 return 0
@@ -112,6 +114,15 @@ async def _until_up_or_ended(search: Search, log: Log) -> int:
             log.say(str(ended))
             return _say_ended(log, search, ended.verdict)
         await asyncio.sleep(timeouts.LOOK_AGAIN_S)
+
+
+async def _until_in_use(observer: Observer) -> None:
+    """Wait until the head's workload starts: with none, or one that needs it, only when the dashboard takes jobs.
+
+    :raises RayDied: if the head is lost meanwhile.
+    """
+    while not observer.ended.done() and (await observer.nodes())[0].phase is not Phase.RUNNING:
+        await asyncio.wait({observer.ended}, timeout=timeouts.LOOK_AGAIN_S)
 
 
 def _say_ended(log: Log, search: Search, verdict: Verdict) -> int:
