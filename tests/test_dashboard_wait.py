@@ -40,6 +40,7 @@ def test_by_a_script_that_it_names(tmp_path: Path) -> None:
     program.write_bytes(b"\x7fELF\0 ray job submit")
     other.write_bytes(b" " * (1 << 16) + b"ray job submit")
     assert need(["bash", "-e", str(script), "arg"]) == f"`ray job` in {script}"
+    assert need(["bash", "-c", f'cd . && exec bash -e {script} "$@"', "bash"]) == f"`ray job` in {script}"
     assert need([str(program), str(other), str(tmp_path), "no such file", "\0"]) == ""
 
 

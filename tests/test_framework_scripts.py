@@ -103,7 +103,7 @@ class Framework:
     """The variable with a node's rank, where the platform starts the same on each node, and no launcher does."""
 
 
-SUBMITS = ["--dashboard-port=8265", "--dashboard-wait=60s"]
+SUBMITS = ["--dashboard-port=8265"]
 SKYPILOT = {
     "SKYPILOT_NUM_NODES": "2",
     "SKYPILOT_NUM_GPUS_PER_NODE": "8",

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,12 +128,17 @@ def need(workload: Sequence[str]) -> str:
     """
     if found := _NEEDS.search(" ".join(workload)):
         return f"`{found[0]}` in its command line"
-    for path in [Path(word) for word in workload if not word.startswith("-")][:_MOST_FILES]:
-        with contextlib.suppress(OSError, ValueError):
-            if not path.is_file():
-                continue
-            with path.open("rb") as file:
-                content = file.read(_MOST_READ)
+    for path in itertools.islice(_files(workload), _MOST_FILES):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            content = file.read(_MOST_READ)
             if b"\0" not in content and (found := _NEEDS.search(content.decode("utf-8", "replace"))):
                 return f"`{found[0]}` in {path}"
     return ""
+
+
+def _files(workload: Sequence[str]) -> Iterator[Path]:
+    """Yield the files that the command line names, also in a script after ``bash -c``."""
+    for word in dict.fromkeys([*workload, *" ".join(workload).split()]):
+        with contextlib.suppress(OSError, ValueError):
+            if Path(word).is_file():
+                yield Path(word)

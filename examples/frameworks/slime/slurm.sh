@@ -19,7 +19,7 @@ export RAY_BOOTSTRAP_SECRET
 srun --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=0 --wait=0 --mpi=none \
     --container-image="$image" --container-mounts="${BASE_DIR:?}:$BASE_DIR,/dev/shm" \
     --container-workdir=/root/slime --no-container-entrypoint \
-    ray-bootstrap --expect-gpus=8 --dashboard-port=8265 --dashboard-wait=60s \
+    ray-bootstrap --expect-gpus=8 --dashboard-port=8265 \
     --setup='echo "SLIME_HOST_IP=$RAY_BOOTSTRAP_NODE_IP" >>"$RAY_BOOTSTRAP_ENV"' -- bash -c '
         ray() { [[ $1 == start || $1 == stop ]] || command ray "$@"; }
         pkill() { :; }

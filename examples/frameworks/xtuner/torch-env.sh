@@ -4,7 +4,7 @@
 #   .../xtuner/torch-env.sh examples/v1/config/rl_qwen3_8B_grpo.py sglang MODEL DATA [EVAL_DATA] [gpu|npu] [PER_NODE]
 # JOB_NAME: whatever the platform has that is the same on all nodes of a run, and another for each run.
 # `ray start` and `ray stop` do nothing, since Ray is up; pipefail, or tee's 0 would be the job's status.
-exec ray-bootstrap --run-id="${JOB_NAME:?}" --dashboard-port=8265 --dashboard-wait=60s -- bash -c '
+exec ray-bootstrap --run-id="${JOB_NAME:?}" --dashboard-port=8265 -- bash -c '
     ray() { [[ $1 == start || $1 == stop ]] || command ray "$@"; }
     export -f ray
     exec bash -o pipefail examples/v1/scripts/run_rl_submit.sh "$@"' bash "$@"
