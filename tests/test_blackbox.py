@@ -118,6 +118,18 @@ def test_what_the_workload_finds_in_its_environment(site: Site) -> None:
     assert [start["env"].get(name) for name in outer] == [None, None, "eth7", "a b\nc"]
 
 
+def test_each_node_has_the_heads_address_and_its_own(site: Site) -> None:
+    show = "echo $MASTER_ADDR $no_proxy $NO_PROXY"
+    env = {"http_proxy": "http://proxy:3128", "NO_PROXY": ".corp"}
+    head, worker = site.several(2, workload=("sh", "-c", show), env=env)
+    assert (head.wait(), worker.wait()) == (0, 0), head.err
+    everywhere = ".corp,localhost,127.0.0.1,::1"
+    assert head.out == f"127.0.0.1 {everywhere},127.0.0.2 {everywhere},127.0.0.2\n"
+    (start,) = worker.starts
+    assert (start["env"]["MASTER_ADDR"], start["env"]["VLLM_HOST_IP"]) == ("127.0.0.1", "127.0.0.2")
+    assert start["env"]["no_proxy"] == f"{everywhere},127.0.0.2"
+
+
 def test_how_ray_is_started_on_a_head(site: Site) -> None:
     args = ["--num-cpus=3", "--num-gpus=2", "--memory=2Gi", "--object-store-memory=100Mi", "--resources", '{"disk": 2}']
     args += ["--labels=zone=a", "--gcs-port=6392", "--dashboard-port=8391", "--ray-client-server-port=10391"]

@@ -79,8 +79,15 @@ def test_of_ipv6_alone(tmp_path: Path) -> None:
 )
 def test_where_no_interface_can_be_named(tmp_path: Path, given: dict[str, Any], reason: str) -> None:
     odd = node(tmp_path, besides=("eth0",), **given)
-    assert set(added(odd)) == {"MASTER_ADDR", "VLLM_HOST_IP"}
+    assert set(added(odd)) - {"VLLM_HOST_IP"} == {"MASTER_ADDR"}
     assert why(odd, "TP_SOCKET_IFNAME") == reason
+
+
+def test_an_address_that_ray_replaces(tmp_path: Path) -> None:
+    alone = node(tmp_path, ip="127.0.0.1", interface="lo")
+    assert added(alone, "127.0.0.1") == {"MASTER_ADDR": "127.0.0.1"}
+    assert why(alone, "VLLM_HOST_IP").startswith("Ray replaces 127.0.0.1")
+    assert added(node(tmp_path, ip="127.0.0.2", interface=None))["VLLM_HOST_IP"] == "127.0.0.2"
 
 
 def test_gloo_where_the_nodes_name_does_not_lead_to_its_address(tmp_path: Path) -> None:

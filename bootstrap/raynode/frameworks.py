@@ -25,6 +25,8 @@ GLOO = "GLOO_SOCKET_IFNAME"
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 _HERE = ("localhost", "127.0.0.1", "::1")
 """requests, and so ``ray job submit``, asks a proxy for them, too."""
+_REPLACED = ("127.0.0.1", "::1")
+"""Node addresses that Ray does not take as they are (resolve_ip_for_localhost in its services.py)."""
 _MOST_EXCEPTIONS = 64 * 1024
 """Characters of no_proxy; execve(2) takes 128 KiB in one variable (MAX_ARG_STRLEN)."""
 
@@ -86,6 +88,8 @@ def _head(facts: _Facts) -> _Answer:
 
 
 def _own(facts: _Facts) -> _Answer:
+    if facts.ray_ip in _REPLACED:
+        return None, f"Ray replaces {facts.ray_ip} by the address of the default route, if there is one"
     return facts.ray_ip, "this node's address in Ray" if facts.ray_ip else "Ray chooses its address by itself"
 
 
