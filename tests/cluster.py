@@ -127,5 +127,6 @@ def nothing_left(hosts: Sequence[Host], *, shared: bool = True, end: bool = Fals
         mounts = [line.split()[1] for line in host.read("/proc/self/mounts").splitlines()]
         foreign = {name for name in found if any(f"{mount}/".startswith(f"{name}/") for mount in mounts)}
         ends = "|/shared/ray-bootstrap-[0-9]+(/end-[^/]*)?" if end else ""
-        kept = re.compile(r"/tmp/ray-bootstrap\.[^/]*(/ray(/session_[^/]*(/logs(/.*)?)?)?)?|/tmp/home.*" + ends)
+        ours = r"/tmp/ray-bootstrap\.[^/]*(/result\.json|/ray(/session_[^/]*(/logs(/.*)?)?)?)?"
+        kept = re.compile(ours + "|/tmp/home.*" + ends)
         assert [name for name in found if name not in foreign and not kept.fullmatch(name)] == []
