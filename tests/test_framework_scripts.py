@@ -26,6 +26,7 @@ from controllers import templates
 from test_examples import CASES as LAUNCHERS
 from test_examples import REPOSITORY, STATUS, Case, Site, parsed
 
+from bootstrap import settings
 from bootstrap.host import Host
 from bootstrap.launchers import identify
 
@@ -373,6 +374,8 @@ def test_it_starts_one_agent_on_each_node_and_the_frameworks_command_on_the_firs
         assert len(ours) == len(framework.options)
         assert all(fnmatch.fnmatch(word, pattern) for word, pattern in zip(ours, framework.options, strict=True))
         assert framework.environment.items() <= env.items()
+        names = {word.removeprefix("--").partition("=")[0].replace("-", "_") for word in ours}
+        assert names <= {"address", *(option.name for option in settings.options())}
     assert len(starts) == 2
     if framework.launcher:
         found = []
