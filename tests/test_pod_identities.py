@@ -54,6 +54,8 @@ def identities(
         ("k8s/overlays/jobset", "JobSet", controllers.jobset_pods, "jobset", f"jobset-{kubelet.UID}", 0),
         ("k8s/overlays/jobset-head", "JobSet", controllers.jobset_pods, "jobset", f"jobset-{kubelet.UID}", 0),
         ("k8s/overlays/volcano", "Job", controllers.volcano_pods, "volcano", f"ray-{kubelet.UID}", 0),
+        ("examples/frameworks/aws-batch", "Job", controllers.job_pods, "kubernetes", kubelet.UID, 0),
+        ("examples/frameworks/nemo-rl", "JobSet", controllers.jobset_pods, "jobset", f"jobset-{kubelet.UID}", 0),
     ],
 )
 def test_the_pods_as_they_are(
