@@ -154,11 +154,9 @@ def nemo_rl() -> None:
 @stand_in("open-instruct")
 def open_instruct() -> None:
     """grpo.py: the same with an address, options for a dashboard, and excluded files."""
-    os.environ["PASSED_ON"] = "too"
-    environment = {
-        "excludes": [".git/"],
-        "env_vars": {n: v for n, v in os.environ.items() if n != "CUDA_VISIBLE_DEVICES"},
-    }
+    variables = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    variables["PASSED_ON"] = "olmo"
+    environment = {"excludes": [".git/"], "env_vars": variables}
     ray.init(address=os.environ["RAY_ADDRESS"], dashboard_host="0.0.0.0", runtime_env=environment)
     own_values("olmo")
 

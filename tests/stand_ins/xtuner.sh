@@ -2,6 +2,7 @@ set -ex
 # Stands in for Xtuner's examples/v1/scripts/run_rl_submit.sh: its own Ray, its wait for all GPUs, and a job through tee.
 ray stop --force
 WORK_DIR=$(mktemp -d)
+trap 'rm -r "$WORK_DIR"' EXIT
 RAY_MASTER_ADDR=${MASTER_ADDR:-"127.0.0.1"}
 
 if [ "${NODE_RANK:-0}" -eq 0 ]; then
@@ -23,5 +24,4 @@ EOF_JSON
 )
 ray job submit --address="http://127.0.0.1:8265" --runtime-env-json="$RUNTIME_ENV_JSON" \
     -- python -c 'import sys; sys.exit("out of memory")' 2>&1 | tee -a "$WORK_DIR/log"
-rm -r "$WORK_DIR"
 echo submitted
