@@ -90,7 +90,7 @@ def asked_to_end(session: Path) -> str:
     """Return why the raylet was to end, as it has written: a signal, or the autoscaler; empty if it was not."""
     with contextlib.suppress(OSError), opened(session) as inside, opened("logs", dir_fd=inside) as logs:
         found: list[str] = _ASKED.findall(_read_end("raylet.out", dir_fd=logs))
-        return found[-1] if found else ""
+        return found[-1].replace("\\'", "'") if found else ""  # protobuf's text format escapes it
     return ""
 
 
