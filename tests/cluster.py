@@ -111,7 +111,8 @@ def rendezvous(name: str, hosts: Hosts) -> list[str]:
 
 
 def nothing_left(hosts: Sequence[Host], *, shared: bool = True, end: bool = False) -> None:
-    """No process, port, socket file or shared-memory file; of Ray's folder only the logs; no rendezvous record.
+    """No process, port, socket file or shared-memory file; of Ray's folder only the logs, beside the result; no
+    rendezvous record.
 
     ``shared=False`` leaves the folder that all see out: the run goes on elsewhere, or its head was switched off.
     ``end=True``: there is the record of the end, for a rank that has not come.

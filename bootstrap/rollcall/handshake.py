@@ -197,7 +197,7 @@ class Handshakes:
             self.refuse(connection, "refused", what, pending.tag)
             return
         challenge = {"t": "challenge", "nonce": ours, "tag": pending.tag, "auth": self.secret.kind}
-        if self.secret.channel is not Channel.MUNGE:
+        if self.secret.channel is not Channel.MUNGE or message.get("credential") is False:
             self._send(connection, challenge, theirs)
             return
         task = asyncio.ensure_future(self._send_with_credential(connection, challenge, theirs))

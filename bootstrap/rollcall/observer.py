@@ -78,7 +78,7 @@ class Observer(Guest[Visit]):
         self._send({"t": "down", "status": status, "who": who})
 
     def _hail(self) -> Message:
-        return {"as": "observer"}
+        return {"as": "observer", "credential": self.key is None}
 
     async def _agree(self, challenge: Challenge) -> None:
         if self.key is None:

@@ -216,6 +216,26 @@ def test_the_one_line_for_slurm_runs_with_a_token_that_no_one_was_given(site: Si
     assert all("this run is open" not in node.err for node in nodes)
 
 
+def test_a_batch_script_waits_for_its_run_and_ends_it_through_munge(site: Site, munged: Path) -> None:
+    """It has the job's variables, but neither a step nor a rank, and no secret: the run's id is given to both."""
+    _use(site, munged)
+    nodes = [site.run(env={**SLURM, "SLURM_NODEID": str(rank)}) for rank in range(2)]
+    site.patch(
+        "from pathlib import Path",
+        "from bootstrap import munge",
+        "from bootstrap.files import runtime_dir",
+        f"munge.SOCKET, runtime_dir.PARENT = Path({str(munged)!r}), Path('/nonexistent')",
+    )
+    script = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "127.0.0.1", "SLURM_NODEID": "0"}
+    waiting = site.run("wait", env=script)
+    assert waiting.wait() == 0, waiting.err
+    without = site.run("down", env={**script, "RAY_BOOTSTRAP_RUN_ID": None})
+    assert without.wait() == 68
+    assert "nothing names the run here" in without.err
+    assert site.run("down", "--status=3", env=script).wait() == 0
+    assert [node.wait() for node in nodes] == [3, 3]
+
+
 def test_one_node_in_a_container_without_the_socket_ends_with_77(site: Site, munged: Path) -> None:
     _use(site, munged)
     head = site.run("--quorum-timeout=5s", "--", *UNTIL_UP, env={**SLURM, "SLURM_NODEID": "0"})
