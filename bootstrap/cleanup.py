@@ -149,7 +149,8 @@ def remove_ended_runs(keep: int, log: Callable[[str], None], survivors: Mapping[
 def _has_result_alone(folder: Path) -> bool:
     """Return whether nothing of a run is left but how it ended, and perhaps what its agent said."""
     with contextlib.suppress(OSError):
-        return {each.name for each in folder.iterdir()} <= {runtime_dir.RESULT, runtime_dir.AGENT_LOG}
+        names = {each.name for each in folder.iterdir()}
+        return runtime_dir.RESULT in names and names <= {runtime_dir.RESULT, runtime_dir.AGENT_LOG}
     return False
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,6 +160,20 @@ def test_runs_without_logs_do_not_displace_logs(parent: Path) -> None:
         folder.mkdir(mode=0o700)
     assert removed(1) == []
     assert (logs.exists(), [folder for folder in empty if folder.exists()]) == (True, [])
+
+
+def test_how_a_run_ended_stays_with_its_logs_and_without_logs_for_an_hour(parent: Path) -> None:
+    logs = [ended(parent, number) for number in range(1, 4)]
+    early, fresh = parent / f"{runtime_dir.PREFIX}00000011", parent / f"{runtime_dir.PREFIX}00000012"
+    for folder in (*logs, early, fresh):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / "result.json").write_text('{"status": 3, "run_id": "mine"}')
+    os.utime(early, (time.time() - timeouts.END_KEPT_S - 9,) * 2)
+    for number, folder in enumerate(logs):
+        os.utime(folder, (number, number))
+    assert len(removed(2)) == 1
+    assert [folder.exists() for folder in (*logs, early, fresh)] == [False, True, True, False, True]
+    assert {path for _, path, _ in runtime_dir.results()} == {*logs[1:], fresh}
 
 
 def test_only_our_own_files_are_removed(parent: Path) -> None:
