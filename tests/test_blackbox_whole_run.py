@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["agents"]
 pytestmark = pytest.mark.requires("linux")
 
+PAIR = ("--nodes=2", "--head-address=127.0.0.1")
 SECRET = {"RAY_BOOTSTRAP_SECRET": "correct horse battery staple"}
 STAYS = ("sh", "-c", "trap 'echo saved; exit 5' TERM; echo up; while :; do sleep 0.1; done")
 
@@ -308,3 +309,13 @@ def test_env_is_for_a_shell_to_evaluate(site: Site) -> None:
     assert shell.out == f"{gcs_of(site)} token\n"
     assert site.run("down").wait() == 0
     assert node.wait() == 0
+
+
+def test_a_script_ends_its_run_with_its_own_status(site: Site) -> None:
+    """As the docs have it: `up`, then work, and whatever ends the script ends the run on all nodes with its status."""
+    script = 'trap \'"$1" -m bootstrap down --status $?\' EXIT; "$1" -m bootstrap up "${@:4}" || exit; echo up; exit 9'
+    head = site.run(*PAIR, "--rank=0", before=["bash", "-c", script, "bash"], env=SECRET)
+    worker = site.run(*PAIR, "--rank=1", env=SECRET)
+    assert head.wait() == 9  # and nothing of it is left
+    assert worker.wait() == 9
+    assert "'ray-bootstrap down' on " in head.err
