@@ -6,11 +6,13 @@ PIP := -m pip --disable-pip-version-check --quiet
 BIN := .venv/bin
 # Tests that need it are skipped, or with CI=true fail, where it could not be made (no wheel for this Python).
 export OLDEST_RAY_PYTHON := $(CURDIR)/.venv-oldest/bin/python
+# Those of examples/frameworks/ whose jobs `make test` runs; the same holds for each.
+FRAMEWORKS := daft modin verl
 
 # pytest keeps the tests as it has rewritten them; without that each of its processes takes 2 s longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test unit lint bench clean
+.PHONY: help demo test unit framework lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,11 +30,14 @@ UNIT := $(BIN)/pytest -n 6 --dist worksteal -m "not hosts and not ray"
 HOSTS := $(BIN)/pytest -n 2 --dist loadfile -m "hosts or ray"
 
 # In one shell and with &&, so that the last line is the summary of what decided.
-test: lint .venv-oldest/test.stamp ## every check and every test; says what it skipped and why, and with CI=true skips nothing
+test: lint .venv-oldest/test.stamp $(FRAMEWORKS:%=.frameworks/%/stamp) ## every check and every test; says what it skipped and why, and with CI=true skips nothing
 	@$(UNIT) && $(HOSTS)
 
 unit: .venv/test.stamp ## the tests that need neither root nor Ray's processes: three minutes on two cores
 	@$(UNIT)
+
+framework: .frameworks/$(NAME)/stamp ## as root: a framework's job on two nodes made on this machine; make framework NAME=modin
+	@$(BIN)/python examples/frameworks/try.py $(NAME)
 
 lint: .venv/test.stamp ## ruff and mypy
 	$(BIN)/ruff check .
@@ -64,7 +69,7 @@ bench: .venv/test.stamp ## every figure of benchmarks/README.md but the roll cal
 	$(BIN)/python benchmarks/plot.py
 
 clean: ## removes what the targets made
-	rm -rf .venv .venv-oldest build *.egg-info
+	rm -rf .venv .venv-oldest .frameworks build *.egg-info
 
 .venv/runtime.stamp: pyproject.toml
 	@echo "setting up .venv ..."
@@ -86,3 +91,11 @@ clean: ## removes what the targets made
 	    && .venv-oldest/bin/python $(PIP) install -e . 'ray[default]==$(OLDEST_RAY)'; \
 	then touch $@; \
 	else rm -rf .venv-oldest; echo "no environment with Ray $(OLDEST_RAY): its tests cannot run"; fi
+
+# Beside .venv, which has Ray and torch: without --no-deps pip would install those again, or refuse them for a framework's pins.
+.frameworks/%/stamp: examples/frameworks/%/requirements.txt .venv/test.stamp
+	@echo "setting up $(@D) ..."
+	@rm -rf $(@D)
+	@if $(BIN)/python $(PIP) install --no-deps --target $(@D) -r $<; \
+	then touch $@; \
+	else rm -rf $(@D); echo "$* could not be installed: its tests cannot run"; fi

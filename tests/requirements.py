@@ -97,6 +97,15 @@ def _oldest_ray() -> bool:
     return os.access(os.environ.get("OLDEST_RAY_PYTHON", ""), os.X_OK)
 
 
+def _framework(name: str) -> Requirement:
+    """What `make` has installed for the job of examples/frameworks/<name>."""
+    stamp = Path(__file__).parent.parent / ".frameworks" / name / "stamp"
+    return Requirement(stamp.exists, f"make .frameworks/{name}/stamp")
+
+
+FRAMEWORKS = ("daft", "modin", "verl")
+"""Those whose jobs the tests run; the others' run by `make framework NAME=...`."""
+
 REQUIREMENTS: Mapping[str, Requirement] = {
     "linux": Requirement(lambda: sys.platform == "linux", "these tests use Linux's own system calls"),
     "root": Requirement(lambda: os.geteuid() == 0, "run as root: sudo make test"),
@@ -128,6 +137,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "buildah": Requirement(_program("buildah"), "apt-get install buildah"),
     "serve": Requirement(_module("fastapi"), "pip install -e '.[serve-test]'"),
     "oldest-ray": Requirement(_oldest_ray, "OLDEST_RAY_PYTHON: a Python with Ray 2.52.0; `make test` makes one"),
+    **{name: _framework(name) for name in FRAMEWORKS},
 }
 HOSTS = ("linux", "root", "ip", "unshare", "nsenter", "setpriv", "namespaces")
 """What the fixture ``make_hosts`` and the mark ``hosts`` need."""
