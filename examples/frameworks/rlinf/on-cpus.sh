@@ -1,0 +1,4 @@
+#!/bin/sh
+# Every node runs this; its options go to ray-bootstrap.
+cd "$(dirname "$0")" || exit
+exec ray-bootstrap "$@" --num-cpus=4 -- python job.py
