@@ -1,4 +1,4 @@
-"""Let RLinf place a worker on each node, and each send a tensor to the next: its scheduler and its channels, on CPUs."""
+"""Let RLinf place a worker on each node, and each send a tensor to the next one, by its scheduler alone, on CPUs."""
 
 from __future__ import annotations
 
