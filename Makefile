@@ -99,3 +99,9 @@ clean: ## removes what the targets made
 	@if $(BIN)/python $(PIP) install --no-deps --target $(@D) -r $<; \
 	then touch $@; \
 	else rm -rf $(@D); echo "$* could not be installed: its tests cannot run"; fi
+
+# One that is run from its source: the file has the repository and the revision.
+.frameworks/%/stamp: examples/frameworks/%/source .venv/test.stamp
+	@echo "fetching $(@D) ..."
+	@rm -rf $(@D)
+	@git init -q $(@D) && git -C $(@D) fetch -q --depth 1 $$(cat $<) && git -C $(@D) checkout -q FETCH_HEAD && touch $@

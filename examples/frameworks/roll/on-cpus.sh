@@ -1,0 +1,5 @@
+#!/bin/sh
+# Every node runs this; its options go to ray-bootstrap. The GPU of each node is one in Ray's books only.
+cd "$(dirname "$0")" || exit
+export ROLL_LOG_DIR=/tmp/home/roll
+exec ray-bootstrap "$@" --num-gpus=1 --num-cpus=4 -- python job.py
