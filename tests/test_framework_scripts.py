@@ -82,6 +82,9 @@ done"""
 DOCKER = """\
 until [[ $1 == REGISTRY/* ]]; do shift; done; shift
 task "$STUB_HOST" ray-bootstrap "$@" """
+APPTAINER = """\
+until [[ $1 == *.sif ]]; do shift; done; shift
+exec "$@" """
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,15 @@ FRAMEWORKS = {
         {"srun": SRUN},
         SLURM,
         calls=["ray job submit --runtime-env-json="],
+    ),
+    "verl/slurm.sh": Framework(
+        "slurm",
+        "slurm-7.0",
+        {"srun": SRUN, "apptainer": APPTAINER},
+        SLURM,
+        options=["--expect-gpus=4"],
+        calls=["python3 -m verl.trainer.main_ppo algorithm.adv_estimator=gae"],
+        environment={"PYTHONUNBUFFERED": "1"},
     ),
     "slime/slurm.sh": Framework(
         "slurm",
@@ -307,8 +319,8 @@ def test_the_table_has_every_folder() -> None:
 @pytest.mark.parametrize("folder", sorted({name.partition("/")[0] for name in FRAMEWORKS}))
 def test_each_folder_says_what_it_replaces_and_links_its_files(folder: str) -> None:
     page = (FOLDER / folder / "README.md").read_text()
-    here = {path.name for path in (FOLDER / folder).iterdir()} - {"README.md", "service.yaml"}
-    assert {*re.findall(r"\]\(([a-z.-]+)\)", page)} >= here
+    here = {path.name for path in (FOLDER / folder).iterdir()} - {"README.md", "service.yaml", "__pycache__"}
+    assert {*re.findall(r"\]\(([a-z_.-]+)\)", page)} >= here
     assert re.search(r"/[0-9a-f]{40}/", page), "no revision of the script before"
     assert [title for title in ("Before", "After", "To mind", "Tested") if f"**{title}" not in page] == []
     assert len(page.splitlines()) <= 50

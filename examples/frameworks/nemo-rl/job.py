@@ -12,6 +12,8 @@ nodes = int(os.environ["RAY_BOOTSTRAP_CLUSTER_NODES"])
 cluster = RayVirtualCluster([1] * nodes, num_gpus_per_node=1)
 groups = cluster.get_placement_groups()
 places = {node for group in groups for node in placement_group_table(group)["bundles_to_node_id"].values()}
-print("nodes with a reserved GPU:", len(places), "master:", cluster.get_master_address_and_port())
-if len(places) != nodes:
+bundles = [(index, bundle) for index, group in enumerate(groups) for bundle in range(group.bundle_count)]
+addresses = cluster.get_available_addresses_and_ports_batch(bundles)  # asked of each node, by a task there
+print("nodes with a reserved GPU:", len(places), "addresses:", addresses)
+if len(places) != nodes or len({host for host, _ in addresses}) != nodes:
     raise SystemExit("not every node is part of the virtual cluster")

@@ -10,4 +10,4 @@ python -m verl.trainer.sft_trainer_ray \
     model.path=$out/model data.train_files=$out/train.parquet data.train_batch_size=8 data.max_length=64 \
     +model.override_config.attn_implementation=eager model.use_remove_padding=false engine.strategy=fsdp2 engine.use_torch_compile=false \
     trainer.nnodes=\$RAY_BOOTSTRAP_CLUSTER_NODES trainer.n_gpus_per_node=1 trainer.device=cpu \
-    trainer.total_training_steps=3 trainer.total_epochs=1 trainer.logger=[console] trainer.default_local_dir=$out/steps"
+    trainer.total_training_steps=3 trainer.total_epochs=1 trainer.logger=[console] trainer.default_local_dir=$out/steps hydra.run.dir=$out/hydra"
