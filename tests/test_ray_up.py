@@ -43,7 +43,7 @@ def where():
 print("a task ran on", ray.get(where.remote()))
 """
 KEPT = re.compile(
-    r"/tmp/(home|ray-bootstrap\.[0-9a-f]{8}(/agent\.log|/ray(/session_[^/]*(/logs(/.*)?)?)?)?)"  # ours: logs
+    r"/tmp/(home|ray-bootstrap\.[0-9a-f]{8}(/agent\.log|/result\.json|/ray(/session_[^/]*(/logs(/.*)?)?)?)?)"  # ours: logs
     r"|/tmp/(ray(/cluster-[^/]*\.(lock|state))?|ray_ssh_.*|ray-config-.*)"  # the launcher's own
 )
 
@@ -124,9 +124,7 @@ def test_ray_up_exec_and_down_on_machines_of_ones_own(cluster: Cluster) -> None:
     out = cluster.ray(f"up --yes {CONFIG}", RAY_UP_enable_autoscaler_v2="0")  # docs/ray-up.md says why
     assert "quorum reached: 1 node" in out
     assert "Ray runtime will not be started" not in out
-    out = cluster.ray(
-        f"exec {CONFIG} 'ray-bootstrap exec -- python /shared/where.py && ray-bootstrap exec -- ray status'"
-    )
+    out = cluster.ray(f"exec {CONFIG} 'python /shared/where.py && ray status'")
     assert f"tasks ran on {head} {worker}" in out
     assert "/2.0 CPU" in out
     cluster.ray(f"down --yes {CONFIG}")
@@ -155,13 +153,11 @@ def test_the_autoscaler_adds_a_node_of_the_right_type_and_removes_it_when_idle(c
         idle_timeout_minutes=0.05,
     )
     cluster.ray(f"up --yes {CONFIG}")
-    assert f"a task ran on {worker}" in cluster.ray(
-        f"exec {CONFIG} 'ray-bootstrap exec -- python /shared/in_the_pool.py'"
-    )
+    assert f"a task ran on {worker}" in cluster.ray(f"exec {CONFIG} 'python /shared/in_the_pool.py'")
     wait_for(lambda: list(json.loads(state.read_text())) == [head], 90, "the end of the idle machine")
     idle = "rank 1 (node-1) left: Ray's raylet on node-1 was asked to end (Termination of node that's idle for "
     assert idle in cluster.log(cluster.hosts[0])
     assert "exit status 143" in cluster.log(cluster.hosts[1]).splitlines()[-1]
     assert "exit status" not in cluster.log(cluster.hosts[0])
-    cluster.hosts[0].run(["ray", "stop"])
+    cluster.hosts[0].run(["ray-bootstrap", "down"])
     cluster.check_that_nothing_is_left()
