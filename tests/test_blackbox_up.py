@@ -173,6 +173,7 @@ def test_a_node_that_the_autoscaler_drains_leaves_and_the_run_goes_on(site: Site
     assert worker.verdict["status"] == 143
     wait_for(lambda: "left: Ray's raylet on" in log.read_text(), 10)
     assert phases(site) == {"head": "running"}
+    wait_for(lambda: [state["seen"] for state in states() if state.get("run_id") == site.run_id] == [1], 5)
     (state,) = [state for state in states() if state.get("run_id") == site.run_id]
     os.kill(state["pid"], signal.SIGTERM)
     head.wait(within=10)

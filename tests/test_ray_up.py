@@ -43,7 +43,7 @@ def where():
 print("a task ran on", ray.get(where.remote()))
 """
 KEPT = re.compile(
-    r"/tmp/(home|ray-bootstrap\.[0-9a-f]{8}(/agent\.log|/result\.json|/ray(/session_[^/]*(/logs(/.*)?)?)?)?)"  # ours: logs
+    r"/tmp/(home|ray-bootstrap\.[0-9a-f]{8}(/agent\.log|/result\.json|/ray(/session_[^/]*(/logs(/.*)?)?)?)?)"
     r"|/tmp/(ray(/cluster-[^/]*\.(lock|state))?|ray_ssh_.*|ray-config-.*)"  # the launcher's own
 )
 

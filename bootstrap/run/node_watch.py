@@ -67,7 +67,8 @@ class NodeWatch:
     def _on_change(self, member: Member, what: str) -> None:
         run = self._run
         self.changed.set()
-        run.runtime.set_state_soon(seen=self.roll_call.present + 1)
+        going = member.connected and member.phase in (Phase.LEFT, Phase.FAILED)  # its connection is about to close
+        run.runtime.set_state_soon(seen=self.roll_call.present - going + 1)
         if member.detail and member.phase in (Phase.WAITING, Phase.STARTING_RAY):
             self._reports.add(member, what)
         elif member.phase is Phase.WAITING:
