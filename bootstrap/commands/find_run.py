@@ -167,6 +167,9 @@ class Search:
         if (end := lookup.ended) is not None:
             self.recorded = Ended(identity.run_id, end.verdict, end.time, end.host, Path(end.path))
         if secret.value is None and secret.is_in_record:
+            if lookup.secret is None:
+                self.met[f"the secret is to come from {secret.source}"] = "it is not there yet, or no longer"
+                return None
             secret = replace(secret, value=lookup.secret)
         visit = Visit(identity.run_id, identity.attempt, self.host.hostname)
         return await self._join(lookup.candidates, partial(Observer, visit, secret, self.settings.heartbeat_timeout))
@@ -180,6 +183,8 @@ class Search:
 
 def not_found(search: Search, within: str = "") -> BootstrapError:
     """Return the error of a search in vain."""
+    if search.alive:
+        return HeadNotFound(f"run {search.run_id!r} is not up{within}: {search.where()}", hint="`ray-bootstrap status`")
     which = "no run" if search.run_id is None else f"no run {search.run_id!r}"
     hint = "give the options by which the nodes find their head (--run-id, --head-address, --shared-dir) here, too"
     return HeadNotFound(f"{which} found{within}: {search.where()}", hint=hint)
