@@ -126,6 +126,27 @@ def test_up_takes_no_workload(site: Site) -> None:
     assert "up takes no workload" in node.err
 
 
+def test_up_starts_a_ray_in_a_shell_that_has_used_another_one(site: Site) -> None:
+    """As in a script that brings a cluster up and down more than once."""
+    node = script(
+        site, "up; exit $?", env={"RAY_ADDRESS": "127.0.0.1:1", "RAY_DASHBOARD_ADDRESS": "http://127.0.0.1:2"}
+    )
+    node.wait(within=10)
+    assert len(node.starts) == 1
+
+
+def test_a_second_up_of_a_run_is_refused_where_no_launcher_would(site: Site) -> None:
+    node = script(site, "up; read line", "--role=head", "--nodes=1", "--detach", stdin=subprocess.PIPE)
+    node.says("the agent stays")
+    second = site.run("up", "--role=head", "--nodes=1", "--detach")
+    assert second.wait() == 64
+    assert f"run {site.run_id!r} is up here already (head, pid " in second.err
+    ended = site.run("down")
+    assert ended.wait() == 0
+    node.process.stdin.close()
+    node.wait(within=5)
+
+
 def test_up_from_a_launchers_own_process_is_refused(site: Site) -> None:
     """As with a bare ``srun ray-bootstrap up``: with its end the step ends, and takes the agent along."""
     shell = site.folder / "slurmstepd"

@@ -1,6 +1,7 @@
 """``up``: start the agent behind the shell, return when the cluster stands, and leave the agent there."""
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import signal
@@ -13,6 +14,7 @@ from bootstrap.files import runtime_dir
 from bootstrap.files.runtime_dir import AGENT_LOG
 from bootstrap.host import Host
 from bootstrap.launch.foreground import check_address_space, supervise_agent
+from bootstrap.launchers import attached
 from bootstrap.model import Phase
 from bootstrap.process import signals, table
 from bootstrap.run.caller import Caller
@@ -48,15 +50,24 @@ def up(settings: Settings, host: Host, switches: Switches) -> int:
     """
     faults = list(_impossible(settings, switches))
     if faults:
-        raise UsageError(faults, hint="docs/workload.md has scripts that go on after `ray-bootstrap up`")
+        raise UsageError(faults, hint="docs/scripts.md has scripts that go on after `ray-bootstrap up`")
     check_address_space()
-    return _Start(settings, host, detach=switches.detach).wait()
+    # A shell that has used a cluster, perhaps an earlier one of the same script, has its address; `up` starts a Ray.
+    env = {name: value for name, value in host.env.items() if name not in attached.ROW.any_of}
+    return _Start(settings, dataclasses.replace(host, env=env), detach=switches.detach).wait()
 
 
 def _impossible(settings: Settings, switches: Switches) -> Iterator[str]:
     """Yield a fault for each reason why the agent cannot stay behind."""
     if settings.workload:
         yield "up takes no workload: it returns when the cluster stands; put the command after it, or leave `up` out"
+    if settings.attach != "auto":
+        yield f"--attach={settings.attach} with up: that Ray is up; leave out one of them"
+    for state in runtime_dir.running():
+        same = settings.rank == state.get("rank") if settings.rank is not None else settings.role == state.get("role")
+        if same and settings.run_id is not None and settings.run_id == state.get("run_id"):
+            what = f"run {settings.run_id!r} is up here already ({state.get('role')}, pid {state['pid']})"
+            yield f"{what}; `ray-bootstrap env` uses it, `ray-bootstrap down` ends it"
     parent = table.read_process(os.getppid()) if os.getppid() else None
     if os.getpid() == 1:
         what = "`ray-bootstrap up` is PID 1: everything ends with it when it returns"
