@@ -132,7 +132,7 @@ def remove_ended_runs(keep: int, log: Callable[[str], None], survivors: Mapping[
             manifest = Manifest.load(folder / runtime_dir.MANIFEST)
             if _is_used(folder, manifest, live) or remove(folder, manifest, (survivors or {}).get(folder, Held()))[1]:
                 continue  # Ray outlived its agents, or a shared folder does not answer: the next run tries again
-            if (folder / runtime_dir.RAY).exists():
+            if any((folder / name).exists() for name in (runtime_dir.RAY, runtime_dir.AGENT_LOG, runtime_dir.SETUP)):
                 kept.append(folder)
         old = kept[keep:] if keep else []
         for folder in [*old, *filter(_has_old_result, folders)]:
