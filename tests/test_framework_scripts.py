@@ -426,13 +426,13 @@ def test_nemo_rl_gets_the_resources_by_which_it_orders_its_ranks(tmp_path: Path)
 
 @pytest.mark.hosts
 @pytest.mark.ray
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(330)
 def test_what_their_scripts_ask_of_ray(make_hosts):
     hosts = make_hosts(2)
     options = ["--shared-dir=/shared", "--num-gpus=2", "--num-cpus=2", "--dashboard-port=8265", "--dashboard-wait=60s"]
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     agents = start(hosts, *options, workload=["python", str(STAND_INS / "frameworks.py")], env=path)
-    assert agents.wait(seconds=200) == [0, 0], agents.out(0)
+    assert agents.wait(seconds=300) == [0, 0], agents.out(0)
     said = [line for line in agents.out(0).splitlines() if line.endswith(": ok")]
     assert said == [f"{name}: ok" for name in STOOD_IN]
     nothing_left(hosts)
