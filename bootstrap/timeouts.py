@@ -156,6 +156,10 @@ Also between looks for its answer."""
 
 WATCH_S = 1.0
 """Delay between two looks of ``status --run --watch``."""
+FOLLOW_LOG_S = 0.2
+"""Delay between two looks of ``up --detach`` at its agent's log."""
+UP_LOOK_AGAIN_S = 60.0
+"""Delay between two looks of ``up`` at its agent where a parent has had it ignore SIGIO, which says when to look."""
 
 # Shutdown
 

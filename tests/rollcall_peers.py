@@ -22,7 +22,7 @@ from bootstrap.files.certificates import Issued
 from bootstrap.files.secret import NO_SECRET, Secret
 from bootstrap.model import HeadAddress, Phase
 from bootstrap.rollcall.client import Membership
-from bootstrap.rollcall.hello import Hello, Visit
+from bootstrap.rollcall.hello import Hello, ObserverHello
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.observer import Observer
 from bootstrap.rollcall.server import RollCall
@@ -148,7 +148,7 @@ async def watch(
     address: HeadAddress, secret: bytes | Secret | None = None, heartbeat_timeout: float = 30.0, **changes: Any
 ) -> Observer:
     """A real observer, up to its welcome."""
-    who = {"hello": Visit(RUN, 0, "elsewhere"), "secret": given(secret), **changes}
+    who = {"hello": ObserverHello(RUN, 0, "elsewhere"), "secret": given(secret), **changes}
     observer = Observer(heartbeat_timeout=heartbeat_timeout, **who)
     await observer.greet(address, 5.0)
     await observer.enrol(5.0)
@@ -255,12 +255,12 @@ class Peer:
         self.send({"t": "hello", **dataclasses.asdict(who)})
         return await self.hear()
 
-    async def observe(self, secret: bytes | None = None, key: bytes | None = None, **visit: Any) -> dict[str, Any]:
+    async def observe(self, secret: bytes | None = None, key: bytes | None = None, **changes: Any) -> dict[str, Any]:
         """The same as an observer; its key is derived from the secret, unless it is given."""
         answer = await self.hail(**{"as": "observer"})
         if secret is not None or key is not None:
             self.keys = Keys(key or observer_key(secret or b""), "worker", "0" * 32, answer["nonce"])
-        self.send({"t": "observe", "run": RUN, "attempt": 0, "host": "elsewhere", **visit})
+        self.send({"t": "observe", "run": RUN, "attempt": 0, "host": "elsewhere", **changes})
         return await self.hear()
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ from rollcall_peers import (
 from bootstrap.errors import BootstrapError, IdentityError, RayDied, Refused, UsageError
 from bootstrap.files.secret import NO_SECRET, Secret
 from bootstrap.model import HeadAddress, Phase, Verdict
-from bootstrap.rollcall import auth, guest, handshake, listener, server, wire
+from bootstrap.rollcall import auth, handshake, head_connection, listener, server, wire
 from bootstrap.rollcall.admission import MOST_NODES, misfit, rank_for
 from bootstrap.rollcall.client import Membership
 from bootstrap.rollcall.member import Member
@@ -347,7 +347,7 @@ async def test_a_rank_taken_over_in_the_moment_of_its_release_stays_with_the_new
 
 def speak_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has workers, but not the head, speak another version of the protocol."""
-    monkeypatch.setattr(guest, "auth", SimpleNamespace(**{**vars(auth), "VERSION": 6}))
+    monkeypatch.setattr(head_connection, "auth", SimpleNamespace(**{**vars(auth), "VERSION": 6}))
 
 
 @looped

@@ -26,7 +26,7 @@ from bootstrap import net
 from bootstrap.errors import RayDied, Refused
 from bootstrap.model import Phase, Verdict
 from bootstrap.rollcall import auth, observers
-from bootstrap.rollcall.hello import Visit
+from bootstrap.rollcall.hello import ObserverHello
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.refusal import NotThisHead
 
@@ -121,7 +121,7 @@ async def test_who_does_not_know_the_secret_is_refused_and_no_node_is_blamed() -
 async def test_who_is_of_another_run_is_sent_on_without_a_word() -> None:
     async with a_head(SECRET) as head:
         with pytest.raises(NotThisHead):
-            await watch(head.address, SECRET, hello=Visit("another", 0, "elsewhere"))
+            await watch(head.address, SECRET, hello=ObserverHello("another", 0, "elsewhere"))
         await asyncio.sleep(0.05)
         assert head.call.rejected == []
         async with a_peer(head.port) as peer:

@@ -20,7 +20,7 @@ from bootstrap.model import HeadAddress, NodeIdentity, Role, Verdict
 from bootstrap.process.bounded import TimedOut, run_in_thread
 from bootstrap.rendezvous import Rendezvous
 from bootstrap.rendezvous.discovery import join_one_of
-from bootstrap.rollcall.hello import Visit
+from bootstrap.rollcall.hello import ObserverHello
 from bootstrap.rollcall.observer import Observer
 from bootstrap.rollcall.refusal import NotThisHead
 from bootstrap.settings import Settings
@@ -137,10 +137,10 @@ class Search:
         if key is None and runtime_dir.read_state(path) is None:
             self.met[agent] = "it is ending"
             return None
-        visit = Visit(str(state["run_id"]), int(state["attempt"]), self.host.hostname)
+        hello = ObserverHello(str(state["run_id"]), int(state["attempt"]), self.host.hostname)
         host, port = parsers.host_port(address)
         secret = NO_SECRET if key is None else Secret(key, str(path / runtime_dir.OBSERVER))
-        make = partial(Observer, visit, secret, self.settings.heartbeat_timeout, key=key)
+        make = partial(Observer, hello, secret, self.settings.heartbeat_timeout, key=key)
         return await self._join([HeadAddress(host, port or 0)], make)
 
     async def _join_there(self) -> Observer | None:
@@ -171,8 +171,8 @@ class Search:
                 self.met[f"the secret is to come from {secret.source}"] = "it is not there yet, or no longer"
                 return None
             secret = replace(secret, value=lookup.secret)
-        visit = Visit(identity.run_id, identity.attempt, self.host.hostname)
-        return await self._join(lookup.candidates, partial(Observer, visit, secret, self.settings.heartbeat_timeout))
+        hello = ObserverHello(identity.run_id, identity.attempt, self.host.hostname)
+        return await self._join(lookup.candidates, partial(Observer, hello, secret, self.settings.heartbeat_timeout))
 
     async def _join(self, candidates: Sequence[HeadAddress], make: "partial[Observer]") -> Observer | None:
         try:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from bootstrap import timeouts
 from bootstrap.errors import UsageError
 from bootstrap.files import runtime_dir
 from bootstrap.files.runtime_dir import AGENT_LOG
@@ -37,8 +38,6 @@ STARTERS = (
 )
 """Names of the processes by which launchers start a program on a node (/proc/PID/comm). When that ends, they end what
 it has left: ``proctrack`` of Slurm (https://slurm.schedmd.com/proctrack_plugins.html), and the others alike."""
-_FOLLOW_S = 0.2
-"""Seconds between two looks at the log of a detached agent."""
 
 
 def up(settings: Settings, host: Host, switches: Switches) -> int:
@@ -112,7 +111,7 @@ class _Start:
             self._follow()
             if ended:
                 return table.exit_status(wait_status)
-            received = signal.sigtimedwait(waited, _FOLLOW_S if self._log else 60)
+            received = signal.sigtimedwait(waited, timeouts.FOLLOW_LOG_S if self._log else timeouts.UP_LOOK_AGAIN_S)
             if received is not None and received.si_signo not in (signal.SIGCHLD, signal.SIGIO):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._supervisor, received.si_signo)

@@ -17,12 +17,12 @@ from bootstrap.rendezvous.around import RANK_0, Surroundings, Trail
 from bootstrap.rendezvous.ending import End, RunEnded
 from bootstrap.rendezvous.protocol import Lookup, Rendezvous
 from bootstrap.rollcall.client import Membership
-from bootstrap.rollcall.guest import Guest
+from bootstrap.rollcall.head_connection import HeadConnection
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.refusal import NotThisHead
 from bootstrap.settings import Settings
 
-G = TypeVar("G", bound=Guest[Any])
+C = TypeVar("C", bound=HeadConnection[Any])
 _LOOKS_PER_SECOND = 1000
 """Limit for all nodes of a large run together, to spare the file server or the name server."""
 
@@ -165,11 +165,11 @@ async def _look(rendezvous: Rendezvous, seconds: float) -> Lookup:
 
 
 async def join_one_of(
-    candidates: Sequence[HeadAddress], make: Callable[[], G], seen: dict[str, str]
-) -> tuple[G, HeadAddress]:
+    candidates: Sequence[HeadAddress], make: Callable[[], C], seen: dict[str, str]
+) -> tuple[C, HeadAddress]:
     """Greet all candidates at once and join the first that is this run's head; return the address, too.
 
-    :param make: makes what joins it: a membership or an observer.
+    :param make: makes a connection that has yet to be opened: a membership or an observer.
     :param seen: receives what each of the others was instead.
     :raises NotThisHead: if none is this run's head.
     :raises IdentityError, Refused: if none accepts this node and a head of this run refuses it.
@@ -180,16 +180,16 @@ async def join_one_of(
     ]
     tries = [*first, *(asyncio.ensure_future(_greet(make(), each, first)) for each in others)]
     refusal: BootstrapError | None = None
-    found: G | None = None
+    found: C | None = None
     try:
         # Greet all at once, since one that drops packets takes the whole time-out; join only one, since two addresses
         # may belong to the same head.
         for greeting in asyncio.as_completed(tries):
             try:
-                guest, head = await greeting
-                await _enrol(guest)
-                found = guest
-                return guest, head
+                connection, head = await greeting
+                await _enrol(connection)
+                found = connection
+                return connection, head
             except NotThisHead as answer:
                 seen[str(answer.args[0])] = str(answer.args[-1])
             except (IdentityError, Refused) as answer:
@@ -197,35 +197,35 @@ async def join_one_of(
     finally:
         for task in tries:
             if not task.cancel() and not task.cancelled() and task.exception() is None:
-                guest, _ = task.result()
-                if guest is not found:
-                    guest.close()
+                connection, _ = task.result()
+                if connection is not found:
+                    connection.close()
     if refusal is not None:
         raise refusal
     raise NotThisHead
 
 
 async def _greet(
-    guest: G, head: HeadAddress, first: Sequence[asyncio.Future[tuple[G, HeadAddress]]] = ()
-) -> tuple[G, HeadAddress]:
-    """Greet a candidate; return who did, with the address.
+    connection: C, head: HeadAddress, first: Sequence[asyncio.Future[tuple[C, HeadAddress]]] = ()
+) -> tuple[C, HeadAddress]:
+    """Greet a candidate; return the connection to it, with the address.
 
     :param first: the attempts to wait for, a second at most, as the addresses that they try are better ones.
     """
     if first:
         await asyncio.wait(first, timeout=timeouts.OTHER_ADDRESS_S)
     try:
-        await guest.greet(head, timeouts.CANDIDATE_S)
+        await connection.greet(head, timeouts.CANDIDATE_S)
     except NotThisHead as answer:
         raise NotThisHead(head, str(answer)) from None
-    return guest, head
+    return connection, head
 
 
-async def _enrol(guest: Guest[Any]) -> None:
+async def _enrol(connection: HeadConnection[Any]) -> None:
     try:
-        await guest.enrol(timeouts.CANDIDATE_S)
+        await connection.enrol(timeouts.CANDIDATE_S)
     except Refused:
-        if guest.secrets_differ and guest.secret.is_in_record:
+        if connection.secrets_differ and connection.secret.is_in_record:
             # The head has just replaced another one, whose record we read.
             raise NotThisHead("the head", "its secret differs from the one in its record") from None
         raise

@@ -4,7 +4,7 @@ The order serves the reader of the error: another run first, then identity, then
 """
 
 from bootstrap.errors import IdentityError
-from bootstrap.rollcall.hello import Hello, Visit
+from bootstrap.rollcall.hello import Hello, ObserverHello
 
 FIX_TLS = "give all nodes the same --tls and the same --auth"
 FIX_IDENTITY = "give each node a rank of its own and all nodes the same size; `ray-bootstrap detect` there shows both"
@@ -12,7 +12,7 @@ MOST_NODES = 1 << 16
 """Ranks in a run whose size is unknown."""
 
 
-def other_run(me: Hello, hello: Hello | Visit) -> str:
+def other_run(me: Hello, hello: Hello | ObserverHello) -> str:
     """Return why ``hello`` belongs to another run or attempt; empty if it does not."""
     if (hello.run, hello.attempt) == (me.run, me.attempt):
         return ""

@@ -10,13 +10,13 @@ from bootstrap import timeouts
 from bootstrap.files.certificates import Issued
 from bootstrap.model import Phase
 from bootstrap.rollcall import wire
-from bootstrap.rollcall.guest import Guest
+from bootstrap.rollcall.head_connection import HeadConnection
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.wire import Connection, Message
 
 
 @dataclass
-class Membership(Guest[Hello]):
+class Membership(HeadConnection[Hello]):
     """A worker's membership in the run, from the first message to the verdict.
 
     ``released`` resolves to GCS's address; ``ended`` resolves to the verdict, or raises RayDied if the connection to

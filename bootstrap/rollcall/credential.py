@@ -9,7 +9,7 @@ from bootstrap.errors import Refused
 from bootstrap.files.secret import FIX_MUNGE, Secret
 from bootstrap.munge import MungeError
 from bootstrap.process.bounded import run_in_thread
-from bootstrap.rollcall.hello import Hello, Visit
+from bootstrap.rollcall.hello import Hello, ObserverHello
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ async def make(secret: Secret, me: Hello, nonce: str) -> str:
     return await _call(me, lambda: munge.encode(payload))
 
 
-async def read(credential: str, me: Hello | Visit, nonce: str) -> bytes:
+async def read(credential: str, me: Hello | ObserverHello, nonce: str) -> bytes:
     """Return the secret in a credential.
 
     munged checks its age and that it was not read before, :func:`munge.decode` who made it.
@@ -42,7 +42,7 @@ async def read(credential: str, me: Hello | Visit, nonce: str) -> bytes:
     return secret.encode()
 
 
-async def _call(me: Hello | Visit, function: Callable[[], T]) -> T:
+async def _call(me: Hello | ObserverHello, function: Callable[[], T]) -> T:
     try:
         return await run_in_thread(timeouts.MUNGE_S, function)
     except MungeError as error:

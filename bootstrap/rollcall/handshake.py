@@ -11,7 +11,7 @@ from bootstrap.process.bounded import TimedOut
 from bootstrap.rollcall import auth, credential, wire
 from bootstrap.rollcall.auth import Authenticator
 from bootstrap.rollcall.clock import Offset, measure
-from bootstrap.rollcall.hello import Hello, Visit, parse_hello, parse_visit
+from bootstrap.rollcall.hello import Hello, ObserverHello, parse_hello, parse_observer_hello
 from bootstrap.rollcall.listener import Allowance, source_of
 from bootstrap.rollcall.rejections import Rejections, Standing
 from bootstrap.rollcall.wire import Connection, Message
@@ -91,11 +91,8 @@ class Handshakes:
         self._pending[connection] = _Unauthenticated(connection.last_heard, source)
         return connection
 
-    def hear(self, connection: Connection, message: Message) -> Hello | Visit | None:
-        """Take the next message; return the hello of a peer that is authenticated, or that needs no secret.
-
-        An observer's is a visit.
-        """
+    def hear(self, connection: Connection, message: Message) -> Hello | ObserverHello | None:
+        """Take the next message; return the hello of a peer that is authenticated, or that needs no secret."""
         pending = self._pending[connection]
         if not pending.tag:
             self._challenge(connection, pending, message)
@@ -104,7 +101,7 @@ class Handshakes:
         elif message["t"] == "bye":  # it has seen that its secret is of another kind than ours
             self.refuse_secret(connection)
         elif pending.observes:
-            return parse_visit(message)
+            return parse_observer_hello(message)
         else:
             hello = parse_hello(message)
             if pending.clock is None:

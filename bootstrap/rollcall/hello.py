@@ -46,7 +46,7 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class ObserverHello:
     """An observer's description of itself: which run it asks about, and from where."""
 
     run: str
@@ -58,13 +58,13 @@ class Visit:
         return {"t": "observe", **dataclasses.asdict(self)}
 
 
-def parse_visit(message: Message) -> Visit:
-    """Return the visit in a message. :raises ValueError: if a field is missing, of another type or too large."""
+def parse_observer_hello(message: Message) -> ObserverHello:
+    """Return an observer's hello. :raises ValueError: if a field is missing, of another type or too large."""
     if message["t"] != "observe":
         raise ValueError(f"{message['t'][:MAX_NAME]!r} instead of observe")
     if not isinstance(run := message.get("run"), str):
         raise ValueError("observe without a valid 'run'")
-    return Visit(run, number(message, "attempt"), text(message, "host")[:MAX_NAME])
+    return ObserverHello(run, number(message, "attempt"), text(message, "host")[:MAX_NAME])
 
 
 _TEXTS = ("run", "host", "ip", "agent", "ray", "python", "gpu_model")

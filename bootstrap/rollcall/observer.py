@@ -7,8 +7,8 @@ from typing import Any
 from bootstrap.errors import RayDied, Refused
 from bootstrap.model import Phase
 from bootstrap.rollcall import auth, wire
-from bootstrap.rollcall.guest import Challenge, Guest
-from bootstrap.rollcall.hello import Visit
+from bootstrap.rollcall.head_connection import Challenge, HeadConnection
+from bootstrap.rollcall.hello import ObserverHello
 from bootstrap.rollcall.refusal import mismatch, refusal
 from bootstrap.rollcall.wire import Connection, Message
 
@@ -30,7 +30,7 @@ class Row:
 
 
 @dataclass
-class Observer(Guest[Visit]):
+class Observer(HeadConnection[ObserverHello]):
     """A connection that watches a run without being part of it.
 
     ``gcs`` resolves to GCS's address once the head's Ray is up, ``quorum`` once the cluster stands, ``ended`` to the

@@ -16,7 +16,7 @@ from bootstrap.rollcall.claims import Claims
 from bootstrap.rollcall.clock import Clocks
 from bootstrap.rollcall.handshake import Handshakes
 from bootstrap.rollcall.heartbeat import Heartbeat
-from bootstrap.rollcall.hello import Hello, Visit
+from bootstrap.rollcall.hello import Hello, ObserverHello
 from bootstrap.rollcall.listener import Listener
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.observers import MOST as MOST_OBSERVERS
@@ -185,13 +185,13 @@ class RollCall:
             self.observers.hear(connection, message)
         elif connection in self._cleaning:
             return  # what it said before it had read the verdict
-        elif isinstance(hello := self.handshakes.hear(connection, message), Visit):
+        elif isinstance(hello := self.handshakes.hear(connection, message), ObserverHello):
             self._admit_observer(connection, hello)
         elif hello is not None:
             self._admit(connection, hello)
 
-    def _admit_observer(self, connection: Connection, visit: Visit) -> None:
-        if what := other_run(self.me, visit):
+    def _admit_observer(self, connection: Connection, hello: ObserverHello) -> None:
+        if what := other_run(self.me, hello):
             self.handshakes.refuse(connection, "other-run", what)
         elif self.observers.full:
             self.handshakes.refuse(connection, "refused", f"{MOST_OBSERVERS} others are here")

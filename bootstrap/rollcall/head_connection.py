@@ -1,4 +1,4 @@
-"""What a worker's and an observer's side of the roll call share: from the first byte to the welcome, and the end."""
+"""A connection to a head: what a worker's and an observer's share, from the first byte to the welcome, and the end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,12 +12,12 @@ from bootstrap.process.bounded import TimedOut, wait_for
 from bootstrap.rollcall import auth, credential, wire
 from bootstrap.rollcall.auth import Authenticator
 from bootstrap.rollcall.dial import dial
-from bootstrap.rollcall.hello import Hello, Visit
+from bootstrap.rollcall.hello import Hello, ObserverHello
 from bootstrap.rollcall.refusal import NotThisHead, mismatch, refusal
 from bootstrap.rollcall.stall import StallDetector
 from bootstrap.rollcall.wire import Connection, Message
 
-H = TypeVar("H", Hello, Visit)
+H = TypeVar("H", Hello, ObserverHello)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Challenge:
 
 
 @dataclass
-class Guest(Generic[H]):
-    """Whoever connects to a head: a worker (:class:`bootstrap.rollcall.client.Membership`) or an observer.
+class HeadConnection(Generic[H]):
+    """A worker's connection to a head (:class:`bootstrap.rollcall.client.Membership`), or an observer's.
 
     ``ended`` resolves to the verdict, or raises RayDied if the connection is lost without one after the welcome.
     """
