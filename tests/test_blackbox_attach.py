@@ -19,7 +19,7 @@ pytestmark = pytest.mark.requires("linux")
 STAYS = ["sh", "-c", "echo up; exec sleep 600"]
 WHAT_IS_THERE = (
     "echo $RAY_ADDRESS $RAY_BOOTSTRAP_CLUSTER_NODES $RAY_BOOTSTRAP_CLUSTER_GPUS $RAY_BOOTSTRAP_RUN_ID $RAY_JOB_ID"
-    " ${RAY_BOOTSTRAP_SECRET-none}; exit 3"
+    " ${RAY_BOOTSTRAP_SECRET-none} $no_proxy; exit 3"
 )
 SHORT = {"RAY_BOOTSTRAP_HEAD_TIMEOUT": "1.5", "RAY_BOOTSTRAP_QUORUM_TIMEOUT": "1.5"}
 
@@ -52,9 +52,10 @@ def goes_on(ray: Node) -> None:
 
 def test_the_workload_runs_against_a_ray_that_runs(site: Site, ray: Node) -> None:
     env = {"RAY_ADDRESS": address(ray), "RAY_JOB_ID": "01000000", "RAY_BOOTSTRAP_SECRET": "t" * 32}
+    env |= {"http_proxy": "http://127.0.0.9:1", "no_proxy": ".corp"}
     node = attached(site, "--nodes=1", "--expect-gpus=2", "--", "sh", "-c", WHAT_IS_THERE, env=env)
     assert node.wait() == 3
-    assert node.out == f"{address(ray)} 1 2 mine 01000000 none\n"
+    assert node.out == f"{address(ray)} 1 2 mine 01000000 none .corp,localhost,127.0.0.1,::1\n"
     assert f"attaches to the Ray at {address(ray)} (RAY_ADDRESS), as run 'mine'; it starts none" in node.err
     assert "without effect, since this run starts no Ray: --node-ip, --hosts, --num-cpus, --temp-dir" in node.err
     assert "quorum reached: 1 node after" in node.err

@@ -18,7 +18,8 @@ RAY_DASHBOARD_ADDRESS
 no_proxy, NO_PROXY                      extended by all nodes' addresses           the workload
 ======================================  =========================================  ==================
 
-With a Ray that already runs, the workload gets all others, with the first two, and the last.
+With a Ray that already runs, the workload gets the agent's own environment without the two that are removed for
+everything, and RAY_ADDRESS, RAY_BOOTSTRAP_* and no_proxy.
 """
 
 import shlex
@@ -28,9 +29,10 @@ from bootstrap.files.certificates import TlsFiles
 from bootstrap.files.secret import Token
 from bootstrap.host import Host
 from bootstrap.node.inspection import Node
+from bootstrap.parsers import host_port
 from bootstrap.process.signals import ENTRYPOINT_MARK
 from bootstrap.raynode import frameworks
-from bootstrap.settings import SECRET
+from bootstrap.settings import SECRET, Settings
 
 _NOT_FOR_RAY = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_JOB_ID")
 """Set by an outer cluster, such as in a shell of its job: Ray would join it, or run as one of its jobs."""
@@ -117,20 +119,19 @@ def for_workload(
     :param gcs: ``host:port`` of GCS; ``dashboard``: of the dashboard.
     :param nodes: the addresses of the nodes that are ready.
     """
-    url, own = f"http://{dashboard}", frameworks.exceptions(env, nodes) if node.settings.framework_env == "auto" else {}
-    return {
-        **for_driver({**env, **own}, node.identity.run_id, gcs, len(nodes), gpus),
-        "RAY_API_SERVER_ADDRESS": url,
-        "RAY_DASHBOARD_ADDRESS": url,
-    }
+    url, driver = f"http://{dashboard}", for_driver(node.settings, env, node.identity.run_id, gcs, nodes, gpus)
+    return {**driver, "RAY_API_SERVER_ADDRESS": url, "RAY_DASHBOARD_ADDRESS": url}
 
 
-def for_driver(env: Mapping[str, str], run_id: str, gcs: str, nodes: int, gpus: float) -> dict[str, str]:
-    """Return the environment of a workload that finds a Ray, whoever has started it, at ``gcs``."""
+def for_driver(
+    settings: Settings, env: Mapping[str, str], run_id: str, gcs: str, nodes: Collection[str], gpus: float
+) -> dict[str, str]:
+    """Return the environment of a workload that finds a Ray, whoever has started it, at ``gcs``, with these nodes."""
     return {
         **env,
+        **(frameworks.exceptions(env, [*nodes, host_port(gcs)[0]]) if settings.framework_env == "auto" else {}),
         "RAY_ADDRESS": gcs,
         "RAY_BOOTSTRAP_RUN_ID": run_id,
-        "RAY_BOOTSTRAP_CLUSTER_NODES": str(nodes),
+        "RAY_BOOTSTRAP_CLUSTER_NODES": str(len(nodes)),
         "RAY_BOOTSTRAP_CLUSTER_GPUS": f"{gpus:g}",
     }

@@ -67,7 +67,8 @@ async def run_attached(run: Context, identity: NodeIdentity, starter: Starter) -
         return Verdict(0, f"the Ray at {gcs} can be used: {_count(ready)}", CHECK)
     run.enter(Phase.RUNNING, nodes=len(ready))
     gpus = sum(node["resources"].get("GPU", 0) for node in ready)
-    return await workload.run(run, environment.for_driver(env, identity.run_id, gcs, len(ready), gpus))
+    nodes = [node["ip"] for node in ready]
+    return await workload.run(run, environment.for_driver(settings, env, identity.run_id, gcs, nodes, gpus))
 
 
 async def _import_ray(starter: Starter, limit: float) -> Mapping[str, str]:
