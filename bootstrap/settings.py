@@ -108,8 +108,8 @@ class Settings:
     keep_logs: int = _option(parsers.integer(0), 5, "Number of earlier runs of this user, the newest ones, whose Ray logs stay on this node; 0 keeps all [default: 5]", group=_RAY, metavar="N")
     ray_start_arg: tuple[str, ...] = _option(parsers.text, (), "Pass this argument to `ray start`; may be repeated", group=_RAY, metavar="ARG", many=True)
 
-    head_timeout: float = _option(parsers.duration_from(0.1), 600.0, "How long a worker searches for the head [default: 10m]", group=_WHEN, metavar="TIME")
-    quorum_timeout: float = _option(parsers.duration_from(0.1), 600.0, "How long the head waits for enough nodes [default: 10m]", group=_WHEN, metavar="TIME")
+    head_timeout: float = _option(parsers.duration_from(0.1), 600.0, "How long a worker searches for the head, or an attached run for its Ray [default: 10m]", group=_WHEN, metavar="TIME")
+    quorum_timeout: float = _option(parsers.duration_from(0.1), 600.0, "How long the head, or an attached run, waits for enough nodes [default: 10m]", group=_WHEN, metavar="TIME")
     last_call: float = _option(parsers.duration, 30.0, "How long the head waits for more nodes once --min-nodes are ready [default: 30s]", group=_WHEN, metavar="TIME")
     dashboard_wait: float | None = _option(parsers.duration_or_auto, None, "How long the workload's start waits until the dashboard takes jobs, a few seconds after Ray is up; or the run ends (69). auto: up to 60s, then on without, if `ray job`, `ray list` or the like, `serve deploy` or JobSubmissionClient stands in the workload's command line or in a script that it names, or there is no workload [default: auto]", group=_WHEN, metavar="auto|TIME")
     heartbeat_timeout: float = _option(parsers.duration_from(1), 10.0, "Silence after which a node counts as lost [default: 10s]", group=_WHEN, metavar="TIME")

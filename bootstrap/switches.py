@@ -29,8 +29,8 @@ class Switches:
 
     # fmt: off
     as_json: bool = _switch("--json", "detect check status", "Print JSON")
-    on_all: bool = _switch("--run", "check status", "Check all nodes of a run, without Ray; print how far each is")
-    watch: bool = _switch("--watch", "status", "With --run: print that again when it changes, until the run ends")
+    on_all: bool = _switch("--run", "check status", "All nodes: check them, without Ray; or show how far each one is")
+    watch: bool = _switch("--watch", "status", "With --run: again and again until the run ends, redrawn in a terminal")
     timeout: float = _switch("--timeout", "wait", "How long to wait [default: 10m]", default=600.0, **_TIME)
     status: int = _switch("--status", "down", "The exit status of all nodes [default: 0]", default=0, **_STATUS)
     detach: bool = _switch("--detach", "up", "Outlive the caller of up; on a worker, return once it has joined")

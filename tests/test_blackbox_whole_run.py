@@ -151,6 +151,21 @@ def test_status_of_the_whole_run(site: Site) -> None:
         assert node.wait() == 9
 
 
+def test_watch_redraws_in_a_terminal(site: Site) -> None:
+    (node,) = several(site, 1)
+    node.is_in("running")
+    terminal, its_end = os.openpty()
+    watching = site.run("status", "--run", "--watch", before=["sh", "-c", 'exec "$@" > "$0"', os.ttyname(its_end)])
+    seen = b""
+    while seen.count(b"\x1b[H\x1b[2J") < 3:
+        seen += os.read(terminal, 65536)
+    assert seen.count(b"1 of 1 nodes are up, the cluster stands") >= 2  # once more, although nothing has changed
+    assert site.run("down").wait() == 0
+    assert (watching.wait(), node.wait()) == (1, 0)
+    os.close(terminal)
+    os.close(its_end)
+
+
 def test_watch_is_for_people(site: Site) -> None:
     for args in (["--watch"], ["--watch", "--run", "--json"]):
         refused = site.run("status", *args)

@@ -63,6 +63,7 @@ async def _run(run: Context, above: Sequence[int]) -> int:
     log = run.log
     run.runtime.set_state(pid=os.getpid(), pid_namespace=pid_namespace())
     handle_signals(run, above)
+    # Not once the run ends: as a second signal it would cut the grace short.
     run.caller.watch(lambda reason: None if run.lifecycle.reason else run.lifecycle.stop(reason))
     line = await run.lifecycle.run(the_line(run))
     status = await end_run(run, line)
