@@ -225,3 +225,27 @@ def test_the_commands_that_only_look(site: Site, ray: Node) -> None:
     lacking = site.run("check", "--run", where, "--nodes=2", "--quorum-timeout=1", "--run-id=mine")
     assert lacking.wait() == 75
     goes_on(ray)
+
+
+def test_what_is_attached_is_no_second_run_beside_the_one_whose_ray_it_uses(site: Site) -> None:
+    """As in a script with ``ray-bootstrap -- python … &`` after ``up``, whose trap names no run."""
+    own = f"runtime_dir.PARENT = Path('{site.folder}')"  # with no other run of this user
+    site.patch("from pathlib import Path", "from bootstrap.files import runtime_dir", own)
+    head = site.run(f"--gcs-port={free_port()}")
+    head.says("stays until it is stopped")
+    node = attached(site, "--", *STAYS, env={"RAY_ADDRESS": address(head)})
+    node.says("up", where="out")
+    unnamed: dict[str, str | None] = {"RAY_BOOTSTRAP_RUN_ID": None}
+    variables = site.run("env", env=unnamed)
+    assert variables.wait() == 0
+    assert f"RAY_ADDRESS={address(head)} " in variables.out
+    other = site.run("down", "--run-id=mine")
+    assert other.wait() == 68
+    assert "run 'mine' here (pid" in other.err
+    assert ") is attached to a Ray that runs already: a signal ends it" in other.err
+    down = site.run("down", "--status=3", env=unnamed)
+    assert down.wait() == 0, down.err
+    assert head.wait() == 3
+    assert node.process.poll() is None
+    node.send(signal.SIGTERM)
+    assert node.wait() == 143

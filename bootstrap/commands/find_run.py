@@ -62,6 +62,8 @@ class Search:
     """How the run has ended according to the record in a shared folder."""
     met: dict[str, str] = field(default_factory=dict)
     """What the last look met: places, and what was there instead."""
+    missing: str = ""
+    """What would lead to other machines, where nothing does."""
     _there: "tuple[NodeIdentity, Rendezvous, Secret] | None" = None
     _nowhere: str = ""
     """Why there is nothing to look at over the network."""
@@ -117,7 +119,9 @@ class Search:
 
     def _states(self) -> list[tuple[Path, Mapping[str, Any]]]:
         """Return the run's live agents on this machine, the head first. :raises UsageError: if there are two runs."""
-        running = runtime_dir.running_in()
+        live = runtime_dir.running_in()
+        # What is attached to a Ray has no roll call, and may be beside the run whose Ray that is.
+        running = [each for each in live if each[1].get("role") != Role.DRIVER.value]
         found = [(path, state) for path, state in running if self._is_ours(state)]
         ids = {state.get("run_id") for _, state in found}
         if len(ids) > 1:
@@ -125,6 +129,9 @@ class Search:
             raise UsageError([what], hint="name one: --run-id=ID")
         if not found:
             self.met[runtime_dir.no_run(self.run_id, [state for _, state in running])] = ""
+            for state in (state for each in live if self._is_ours(state := each[1]) and each not in running):
+                what = f"run {state.get('run_id')!r} here (pid {state['pid']}) is attached to a Ray that runs already"
+                self.met[what] = "a signal ends it"
         return sorted(found, key=lambda each: each[1].get("role") != Role.HEAD.value)
 
     async def _join_here(self, path: Path, state: Mapping[str, Any]) -> Observer | None:
@@ -151,7 +158,7 @@ class Search:
                 given = load_secret(self.settings, self.host, identity)
                 meeting = rendezvous.make(self.settings, identity, self.host)
             except IdentityError as error:
-                self._nowhere = f"no look at other machines: {error.message}; {error.hint}"
+                self._nowhere, self.missing = f"no other machine was asked: {error.message}", error.hint
                 return None
             meeting = rendezvous.with_secret_record(meeting, given, identity, self.host)
             self._there, self.run_id = (identity, meeting, given), identity.run_id
@@ -186,5 +193,6 @@ def not_found(search: Search, within: str = "") -> BootstrapError:
     if search.alive:
         return HeadNotFound(f"run {search.run_id!r} is not up{within}: {search.where()}", hint="`ray-bootstrap status`")
     which = "no run" if search.run_id is None else f"no run {search.run_id!r}"
-    hint = "give the options by which the nodes find their head (--run-id, --head-address, --shared-dir) here, too"
+    given = "what its nodes have to find their head: --run-id, and --head-address or --shared-dir"
+    hint = f"start it on this machine, or give {search.missing or given}"
     return HeadNotFound(f"{which} found{within}: {search.where()}", hint=hint)

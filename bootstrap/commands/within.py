@@ -11,6 +11,7 @@ from typing import Any
 from bootstrap.errors import BootstrapError, HeadNotFound, UsageError
 from bootstrap.files import runtime_dir
 from bootstrap.host import Host
+from bootstrap.model import Role
 from bootstrap.process.executable import NOT_EXECUTABLE, find_fault
 from bootstrap.settings import Settings
 from bootstrap.switches import Switches
@@ -60,6 +61,8 @@ def _the_run(run_id: str | None) -> Mapping[str, Any]:
     states = runtime_dir.running()
     here = [state for state in states if run_id in (None, state.get("run_id"))]
     up = {state.get("run_id"): state for state in here if isinstance(state.get("use"), str)}
+    if len(up) > 1:  # what is attached to a Ray may be to that of a run beside it
+        up = {name: state for name, state in up.items() if state.get("role") != Role.DRIVER.value} or up
     if len(up) > 1:
         ids = ", ".join(sorted(map(repr, up)))
         raise UsageError([f"this user has {len(up)} runs here: {ids}"], hint="name one: --run-id=ID")

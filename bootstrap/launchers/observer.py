@@ -22,8 +22,8 @@ def identify_observer(settings: Settings, host: Host) -> NodeIdentity:
     run_id, named_by = _run_id(row, found)
     rendezvous, _ = launchers.rendezvous_of(row, settings)
     if rendezvous == "static" and "head" not in found:
-        what = f"launcher {row.name}: nothing says where the head of run {run_id!r} is"
-        raise IdentityError(what, hint="--head-address=HOST, or --shared-dir=DIR, as the nodes have it")
+        what = f"nothing says where the head of run {run_id!r} is (launcher {row.name})"
+        raise IdentityError(what, hint="--head-address=HOST, or --shared-dir=DIR, as its nodes have it")
     return NodeIdentity(
         launcher=row.name,
         role=Role.WORKER,
@@ -62,4 +62,4 @@ def _run_id(row: Launcher, found: Facts) -> tuple[str, str]:
         return found["run_id"]
     if "run_name" in found and found["run_name"][1] and not row.run_id:
         return found["run_name"]
-    raise IdentityError(f"launcher {row.name}: nothing names the run here", hint="--run-id=ID, as its nodes have it")
+    raise IdentityError(f"nothing names the run here (launcher {row.name})", hint="--run-id=ID, as its nodes have it")
