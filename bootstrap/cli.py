@@ -121,6 +121,8 @@ def _contradictions(command: str, chosen: Switches, workload: Sequence[str]) -> 
     if command == "check" and chosen.on_all:
         for what in ["--json"] * chosen.as_json + ["a workload"] * bool(workload):
             yield f"check --run with {what}: it prints a table, and runs nothing; leave {what} out"
+    if workload and command in ("status", "wait", "down", "env"):
+        yield f"{command} runs nothing: omit `-- {shlex.join(workload)}`; `ray-bootstrap exec -- COMMAND` uses the run"
     if chosen.watch and (chosen.as_json or not chosen.on_all):
         yield "status --watch: it prints the table of --run; give --run, and leave --json out"
 
@@ -235,7 +237,8 @@ def _instead(ours: list[str], at: int, command: str) -> str:
     if command != "run":
         return f"{command} takes options only"
     if meant:
-        return f"put the command first: {shlex.join(['ray-bootstrap', meant[0], *ours[:at], *ours[at + 1 :]])}"
+        first = "put the command first:" if meant[0] == ours[at] else "did you mean"
+        return f"{first} {shlex.join(['ray-bootstrap', meant[0], *ours[:at], *ours[at + 1 :]])}"
     return f"put the workload after --: {shlex.join(['ray-bootstrap', *ours[:at], '--', *ours[at:]])}"
 
 

@@ -45,6 +45,7 @@ def test_the_script_goes_on_once_the_cluster_stands(site: Site) -> None:
     node.process.stdin.close()
     assert node.wait(within=10) == 1  # read's
     assert "exit status 129 (from ray-bootstrap: stopped)" in node.err
+    assert f"stays until `ray-bootstrap down`, or until bash (pid {node.process.pid}) ends" in node.err
     assert f"bash (pid {node.process.pid}), which called `ray-bootstrap up`, has ended without" in node.err
 
 

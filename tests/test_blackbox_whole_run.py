@@ -76,6 +76,15 @@ def test_wait_fails_for_a_run_that_ended_well(site: Site) -> None:
     assert "exit status 68, since no cluster stands" in waiting.err
 
 
+def test_wait_names_the_run_that_its_caller_did_not(site: Site) -> None:
+    own = f"runtime_dir.PARENT = Path('{site.folder}')"  # where no other run of this user is the latest to have ended
+    site.patch("from pathlib import Path", "from bootstrap.files import runtime_dir", own)
+    assert site.run("--", "true").wait() == 0
+    waiting = site.run("wait", env={"RAY_BOOTSTRAP_RUN_ID": None})
+    assert waiting.wait() == 68
+    assert f"error: run {site.run_id!r} has ended with status 0" in waiting.err
+
+
 def test_wait_says_how_far_the_run_is(site: Site) -> None:
     nodes = [site.run(f"--rank={rank}", "--nodes=3", "--head-address=127.0.0.1", env=SECRET) for rank in range(2)]
     nodes[1].is_in("joined")
@@ -238,6 +247,11 @@ def test_down_without_a_run(site: Site) -> None:
     none = site.run("down")
     assert none.wait() == 68
     assert f"no run {site.run_id!r} found: this user has no run" in none.err
+    assert "no other machine was asked: nothing says where the head of run" in none.err
+    assert "fix: start it on this machine, or give --head-address=HOST, or" in none.err
+    (unknown := site.run("status", "--run")).wait()
+    assert f"no run {site.run_id!r} found" in unknown.err
+    assert "fix: start it on this machine, or give --head-address=HOST" in unknown.err
 
 
 @pytest.mark.parametrize("status", ["256", "three"])
@@ -245,6 +259,13 @@ def test_a_status_is_one_of_an_exit(site: Site, status: str) -> None:
     wrong = site.run("down", f"--status={status}")
     assert wrong.wait() == 64
     assert f"--status='{status}'" in wrong.err
+
+
+@pytest.mark.parametrize("command", ["status", "wait", "down", "env"])
+def test_what_they_would_not_run_is_refused(site: Site, command: str) -> None:
+    lost = site.run(command, "--", "python", "train.py")
+    assert lost.wait() == 64
+    assert f"{command} runs nothing: omit `-- python train.py`; `ray-bootstrap exec -- COMMAND`" in lost.err
 
 
 # --------------------------------------------------------------------------------------------- from beside the nodes

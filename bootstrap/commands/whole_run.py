@@ -88,7 +88,7 @@ async def _wait(search: Search, log: Log, timeout: float) -> int:
             rows = await wait_for(timeouts.CANDIDATE_S, observer.nodes())
             lines = table([row for row in rows if not row.phase.is_ready], _unseen(observer, rows))
             what = f"run {search.run_id!r} does not stand after {timeout:g} s; its nodes that are not up:"
-            raise HeadNotFound("\n".join([what, *lines]), hint="`ray-bootstrap status --run` shows all; --timeout=TIME")
+            raise HeadNotFound("\n".join([what, *lines]), hint="`ray-bootstrap status --run`; a longer --timeout")
     raise not_found(search, f" within {timeout:g} s")
 
 
@@ -107,12 +107,12 @@ async def _until_up_or_ended(search: Search, log: Log) -> int:
                 print(observer.gcs.result())
                 return 0
             if observer.ended.exception() is None:
-                return _say_ended(log, search, observer.ended.result())
+                return _say_ended(log, observer.hello.run, observer.ended.result())
             # The head is lost without a word; its supervisor writes the result, or it comes again.
         # What had ended before may be an earlier run with the same id, so a new one has a moment to show.
         elif ended is not None and (ended.when >= began or (clock() > patience and not search.starting)):
             log.say(str(ended))
-            return _say_ended(log, search, ended.verdict)
+            return _say_ended(log, ended.run_id, ended.verdict)
         await asyncio.sleep(timeouts.LOOK_AGAIN_S)
 
 
@@ -125,8 +125,8 @@ async def _until_in_use(observer: Observer) -> None:
         await asyncio.wait({observer.ended}, timeout=timeouts.LOOK_AGAIN_S)
 
 
-def _say_ended(log: Log, search: Search, verdict: Verdict) -> int:
-    log.error(f"run {search.run_id!r} has ended with {_in_words(verdict)}")
+def _say_ended(log: Log, run_id: str, verdict: Verdict) -> int:
+    log.error(f"run {run_id!r} has ended with {_in_words(verdict)}")
     status = verdict.status or HeadNotFound.status
     log.say(f"exit status {status}" + ("" if verdict.status else ", since no cluster stands"))
     return status
@@ -181,7 +181,9 @@ async def _status(search: Search, switches: Switches) -> int:
     observer = await _find(search)
     if observer is None:
         ended = search.ended()
-        print(f"{ended} with {_in_words(ended.verdict)}" if ended else not_found(search), file=sys.stderr)
+        missing = not_found(search)
+        text = f"{ended} with {_in_words(ended.verdict)}" if ended else f"{missing.message}\nfix: {missing.hint}"
+        print(text, file=sys.stderr)
         return NOT_RUNNING
     if switches.watch:
         verdict = await _watch(observer)

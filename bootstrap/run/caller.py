@@ -40,6 +40,12 @@ class Caller:
             if pidfd >= 0:
                 asyncio.get_running_loop().add_reader(pidfd, self._ended, pidfd, what)
 
+    def end_of_stay(self) -> str:
+        """Return in words what a cluster without a workload waits for."""
+        if not self.phases:
+            return "it is stopped"
+        return "`ray-bootstrap down`" + (f", or until {self.name} ends" if self.name else "")
+
     def note(self, phase: Phase) -> None:
         """Let ``up`` return if this phase is one that it waits for."""
         if phase not in self.phases or self.ready < 0:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 FILE = PREFIX + "ENV"
 """The variable with the path of the file that the commands write to."""
 _RESOURCES, _LABELS = variable("resources"), variable("labels")
-_FIX = "mend the command, or what it needs on that node, whose output has its lines after `setup:`"
+_FIX = "mend the command, or what it needs on that node; what it printed is there, after `setup:`"
 _PIPE = 64 * 1024
 """Bytes that a pipe holds (pipe(7))."""
 _NAMED = 200
@@ -112,7 +112,7 @@ async def _run_all(run: Context, node: Node, env: Mapping[str, str], report: Cal
             parse(text)
         except (OSError, ValueError) as error:
             what = str(error.strerror if isinstance(error, OSError) else error)
-            raise SetupFailed(f"{name} of --setup, and what it wrote to ${FILE}: {what}", hint=_FIX) from None
+            raise SetupFailed(f"{name} of --setup left ${FILE} unusable: {what}", hint=_FIX) from None
     if run.seconds - begun > timeouts.SLOW_START_S:
         report(f"its setup took {run.seconds - begun:.0f} s")
     return text

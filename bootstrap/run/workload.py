@@ -18,7 +18,7 @@ from bootstrap.run.context import Context
 
 async def stay_without(run: Context) -> None:
     """Wait until something stops the run."""
-    run.log.say("no workload was given: the cluster stays until it is stopped")
+    run.log.say(f"no workload was given: the cluster stays until {run.caller.end_of_stay()}")
     run.caller.note(Phase.RUNNING)
     await asyncio.get_running_loop().create_future()
 
