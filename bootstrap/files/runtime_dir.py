@@ -86,7 +86,7 @@ class RuntimeDir:
     def read(self, name: str, most: int) -> bytes:
         """Return at most so many bytes of a file. :raises OSError: if it cannot be read, or is not this user's own."""
         with (
-            ownership.opened(self.path) as folder,
+            ownership.opened(self.path, closed=True) as folder,
             os.fdopen(ownership.open_file(name, dir_fd=folder), "rb") as file,
         ):
             return file.read(most)
@@ -189,11 +189,7 @@ def results() -> list[tuple[float, Path, Mapping[str, Any]]]:
 def observer_key(folder: Path) -> bytes | None:
     """Return the key by which to observe the run of the agent in this folder; None if it is open, or has ended."""
     try:
-        with (
-            ownership.opened(folder, closed=True) as fd,
-            os.fdopen(ownership.open_file(OBSERVER, dir_fd=fd), "rb") as file,
-        ):
-            return file.read(256) or None
+        return RuntimeDir(folder).read(OBSERVER, 256) or None
     except OSError:
         return None
 
@@ -250,9 +246,12 @@ def _locks(fd: int, lock: int) -> bool:
 
 
 def read_state(path: Path) -> Mapping[str, Any] | None:
-    """Return the content of a state file; None if it is damaged or belongs to an agent in another container."""
+    """Return the content of a state file; None if it is damaged or belongs to an agent in another container.
+
+    A shell evaluates what it says. Once the run has ended, any user may take the folder's name: theirs says nothing.
+    """
     try:
-        state = json.loads((path / STATE).read_text())
+        state = json.loads(RuntimeDir(path).read(STATE, -1))
     except (OSError, ValueError, RecursionError):
         return None
     kinds = {"pid": int, "since": float, "pid_namespace": int}

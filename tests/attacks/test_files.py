@@ -18,7 +18,7 @@ from bootstrap.files.result import Result
 from bootstrap.files.secret import load_secret
 from bootstrap.host import Host
 from bootstrap.model import NodeIdentity, Role
-from bootstrap.process.table import is_own, read_process
+from bootstrap.process.table import is_own, pid_namespace, read_process
 from bootstrap.raynode.session import Held, copy_logs
 from bootstrap.settings import Settings
 
@@ -57,6 +57,37 @@ def test_his_manifest_is_not_believed_where_ours_was(public: Path, precious: Pat
     neighbour.does('mkdir "$1"; printf %s "$2" >"$1/manifest.json"', folder, f'{{"session": "{precious}"}}')
     assert (folder / "manifest.json").exists()
     assert Manifest.load(folder / "manifest.json") == Manifest()
+
+
+PLANTED = {
+    "file": 'mkdir "$1"; printf %s "$2" >"$1/state.json"',
+    "link": 'mkdir "$1.his"; printf %s "$2" >"$1.his/state.json"; ln -s "$1.his" "$1"',
+    "fifo": 'mkdir "$1"; mkfifo "$1/state.json"',
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_his_state_is_not_believed_where_ours_was(
+    public: Path, tmp_path: Path, planted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`eval "$(ray-bootstrap env)"` runs what the state file says; the run ends just as we look."""
+    made = runtime_dir.make()
+    assert made.path.parent == public
+    made.set_state(pid=os.getpid(), pid_namespace=pid_namespace(), since=0.0, use="RAY_ADDRESS=mine")
+    his = (made.path / "state.json").read_text().replace("mine", "$(his)")
+    locked = runtime_dir.locked
+
+    def then_gone() -> list[Path]:
+        found = locked()
+        made.path.rename(tmp_path / "gone")
+        neighbour.does(PLANTED[planted], made.path, his)
+        return found
+
+    assert [state["use"] for state in runtime_dir.running()] == ["RAY_ADDRESS=mine"]
+    monkeypatch.setattr(runtime_dir, "locked", then_gone)
+    assert runtime_dir.running() == []
+    assert made.path.lstat().st_uid == neighbour.UID
+    os.close(made.lock)
 
 
 @pytest.mark.parametrize("to", ["his folder", "his link to ours"])
