@@ -160,6 +160,8 @@ FOLLOW_LOG_S = 0.2
 """Delay between two looks of ``up --detach`` at its agent's log."""
 UP_LOOK_AGAIN_S = 60.0
 """Delay between two looks of ``up`` at its agent where a parent has had it ignore SIGIO, which says when to look."""
+ROWS_PAUSE_S = 0.02
+"""Pause of the head after up to 64 KiB of rows for an observer, which take it up to 10 ms."""
 
 # Shutdown
 

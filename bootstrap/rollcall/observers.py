@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from bootstrap import net
+from bootstrap import net, timeouts
 from bootstrap.model import Phase
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.member import Member
@@ -40,6 +40,9 @@ class Observers:
     """Called with the exit status with which an observer ends the run, and who that is, in words."""
     _connected: dict[Connection, bool] = field(default_factory=dict)
     """Each observer, with whether it has ended the run and waits until all nodes are gone."""
+    _asked: dict[Connection, int] = field(default_factory=dict)
+    """Those that wait for rows, the first one first, and the rank from which on."""
+    _timer: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
         began = asyncio.get_running_loop().time()
@@ -52,6 +55,7 @@ class Observers:
     def remove(self, connection: Connection) -> None:
         """Forget a connection that has ended, if it was an observer's."""
         self._connected.pop(connection, None)
+        self._asked.pop(connection, None)
 
     def __contains__(self, connection: Connection) -> bool:
         """Return whether this connection is an observer's."""
@@ -61,10 +65,20 @@ class Observers:
         """Return the observers' connections."""
         return iter(self._connected)
 
-    @property
-    def full(self) -> bool:
-        """Return whether there is no room for another one."""
-        return len(self._connected) >= MOST
+    def make_room(self) -> bool:
+        """Return whether there is room for another one.
+
+        Whoever knows the id of an open run may fill it, so there the oldest from another machine makes room: else
+        strangers could keep out those here, who alone may end it.
+        """
+        if len(self._connected) < MOST:
+            return True
+        oldest = next((each for each in self._connected if not _is_here(each)), None)
+        if self.closed_run or oldest is None:
+            return False
+        self.remove(oldest)
+        oldest.cut(f"more than {MOST} observers")
+        return True
 
     @property
     def await_the_end(self) -> bool:
@@ -73,17 +87,31 @@ class Observers:
 
     def close(self) -> None:
         """Close all connections once what was sent has gone out."""
+        if self._timer is not None:
+            self._timer.cancel()
         for connection in list(self._connected):
             connection.close("the roll call is over")
 
     def hear(self, connection: Connection, message: Message) -> None:
         """Answer an observer. :raises ValueError: if it does not speak the protocol."""
         if message["t"] == "nodes":
-            self._list(connection, number(message, "from"))
+            if connection in self._asked:
+                raise ValueError("nodes before the answer to the last one")
+            self._asked[connection] = number(message, "from")
+            if self._timer is None:
+                self._answer()
         elif message["t"] == "down":
             self._end(connection, number(message, "status"), text(message, "who")[:256])
         else:
             raise ValueError(f"unknown message {message['t'][:40]!r}")
+
+    def _answer(self) -> None:
+        """Answer who has waited longest; pause then, whoever asks how often: the members come first."""
+        self._timer = None
+        if self._asked:
+            connection = next(iter(self._asked))
+            self._list(connection, self._asked.pop(connection))
+            self._timer = asyncio.get_running_loop().call_later(timeouts.ROWS_PAUSE_S, self._answer)
 
     def _list(self, connection: Connection, first: int) -> None:
         """Send a row for each node from this rank on, as many as fit, and the rank at which to go on."""
@@ -101,13 +129,18 @@ class Observers:
     def _end(self, connection: Connection, status: int, who: str) -> None:
         if not 0 <= status <= 255:
             raise ValueError(f"down with status {status}")
-        if not self.closed_run and not net.is_loopback(connection.peer):
+        if not self.closed_run and not _is_here(connection):
             reason = f"nothing proves that {connection.peer} may end the run: its nodes share no secret"
             connection.send({"t": "refuse", "kind": OPEN_RUN, "reason": reason, "head": self.me.host, "tag": ""})
             connection.close(reason)
             return
         self._connected[connection] = True
         self.on_down(status, who)
+
+
+def _is_here(connection: Connection) -> bool:
+    """Return whether the peer is on this machine: both ends, since a proxy may stand in for others at one of them."""
+    return net.is_loopback(connection.peer) and net.is_loopback(connection.own_address)
 
 
 def row(member: Member, now: float) -> Message:

@@ -193,7 +193,7 @@ class RollCall:
     def _admit_observer(self, connection: Connection, hello: ObserverHello) -> None:
         if what := other_run(self.me, hello):
             self.handshakes.refuse(connection, "other-run", what)
-        elif self.observers.full:
+        elif not self.observers.make_room():
             self.handshakes.refuse(connection, "refused", f"{MOST_OBSERVERS} others are here")
         else:
             self.handshakes.end(connection)
