@@ -1,10 +1,14 @@
 """Names, addresses and interfaces of this machine, from the kernel and the resolver."""
 
+import contextlib
 import ipaddress
+import itertools
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bootstrap import timeouts
 from bootstrap.process.bounded import TimedOut, run_bounded
@@ -87,6 +91,23 @@ def resolve(name: str, timeout: float = timeouts.RESOLVE_S) -> tuple[str, ...]:
     except (TimedOut, OSError, UnicodeError):
         return ()
     return tuple(dict.fromkeys(address.partition("%")[0] for address in found))
+
+
+def listening_user(address: str, port: int) -> int | None:
+    """Return the uid of whoever listens at this address of this machine; None if that cannot be seen.
+
+    From /proc/net/tcp (proc_pid_net(5)): addresses are words in the machine's order, state 0A is LISTEN.
+    """
+    family, table = (socket.AF_INET6, "tcp6") if ":" in address else (socket.AF_INET, "tcp")
+    packed = socket.inet_pton(family, address)
+    words = [packed[at : at + 4] for at in range(0, len(packed), 4)]
+    exact = b"".join(word[:: 1 if sys.byteorder == "big" else -1] for word in words).hex().upper()
+    found: dict[str, int] = {}
+    with contextlib.suppress(OSError), Path(f"/proc/net/{table}").open() as lines:
+        for _, local, _, state, *rest in (line.split() for line in itertools.islice(lines, 1, None)):
+            if state == "0A" and local.endswith(f":{port:04X}"):
+                found[local.partition(":")[0]] = int(rest[3])
+    return found.get(exact, found.get("0" * len(exact)))
 
 
 def reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Dashboard:
 
         The dashboard answers once all of its modules run (head.py in Ray), and waits only 10 s for the agent ("No
         available agent to submit job"). Neither is sent a token, as another user may hold the port: 401 is an answer.
+
+        :raises RayStartFailed: if another user does, whom the workload would send its jobs and the token.
         """
         for address, path, answers in ((self.address, "/api/jobs/", _OF_JOBS), (self.agent, "/api/healthz", None)):
             try:
@@ -56,9 +59,19 @@ class Dashboard:
                 return f"http://{address}{path}: no answer within {timeouts.DASHBOARD_ANSWER_S:g} s"
             except OSError as error:
                 return f"http://{address}{path}: {net.reason(error)}"
+            _check_owner(address)
             if answers and status not in answers:
                 return f"http://{address}{path}: status {status}"
         return ""
+
+
+def _check_owner(address: str) -> None:
+    """Every user sees the port in Ray's command line, before Ray has bound it."""
+    host, port = host_port(address)
+    user = net.listening_user(host, port or 0) if net.is_address(host) else None
+    if user not in (None, 0, os.geteuid()):
+        what = f"uid {user} listens at {address}, where this run's dashboard was to listen"
+        raise RayStartFailed(what, hint="try again: another port is taken then; or --dashboard-port=PORT")
 
 
 async def _get(address: str, path: str) -> int:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import resource
+import signal
 import socket
 from typing import TYPE_CHECKING
 
 import neighbour
 import pytest
 
+from bootstrap.errors import RayStartFailed
 from bootstrap.host import Host
 from bootstrap.model import Role
 from bootstrap.raynode import ports
+from bootstrap.run.dashboard import Dashboard
 from bootstrap.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,3 +78,31 @@ def test_every_port_is_claimed() -> None:
         os.waitpid(him, 0)
 
     assert os.waitpid(neighbour.forked(choose, network=True), 0)[1] == 0
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1", "0.0.0.0", "::1"])
+def test_his_server_in_the_place_of_the_dashboard_gets_no_jobs(where: str) -> None:
+    """Ray's command line shows the port a second before Ray binds it; a job would bring him the token."""
+    family = socket.AF_INET6 if ":" in where else socket.AF_INET
+
+    def serve(tell: int) -> None:
+        neighbour.becomes()
+        with socket.create_server((where, 0), family=family) as server:
+            os.write(tell, str(server.getsockname()[1]).encode())
+            while True:
+                caller, _ = server.accept()
+                caller.recv(65536)
+                caller.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                caller.close()
+
+    told, tell = os.pipe()
+    him = neighbour.forked(lambda: serve(tell))
+    ports = {"dashboard_port": int(os.read(told, 8)), "dashboard_agent_listen_port": 9}
+    try:
+        with pytest.raises(RayStartFailed, match=f"uid {neighbour.UID} listens at "):
+            asyncio.run(Dashboard.of(ports, where, "127.0.0.1").fault())
+    finally:
+        os.kill(him, signal.SIGKILL)
+        os.waitpid(him, 0)
+        os.close(told)
+        os.close(tell)
