@@ -14,6 +14,9 @@ from agents import states
 from faults import check
 from namespaces import wait_for
 
+from bootstrap.errors import Stopped
+from bootstrap.launch import background
+
 if TYPE_CHECKING:
     from agents import Node, Site
 
@@ -199,3 +202,14 @@ def test_a_node_that_the_autoscaler_drains_leaves_and_the_run_goes_on(site: Site
     (state,) = [state for state in states() if state.get("run_id") == site.run_id]
     os.kill(state["pid"], signal.SIGTERM)
     head.wait(within=10)
+
+
+def test_a_caller_that_ends_at_once_is_not_mistaken_for_who_has_its_number_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for pids in ([gone.pid], [os.getppid(), 1]):
+        monkeypatch.setattr(os, "getppid", iter(pids).__next__)
+        with pytest.raises(Stopped, match=rf"\(pid {pids[0]}\), which called `ray-bootstrap up`, has ended"):
+            background._caller(-1, detach=False)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bootstrap import timeouts
-from bootstrap.errors import UsageError
+from bootstrap.errors import Stopped, UsageError
 from bootstrap.files import runtime_dir
 from bootstrap.files.runtime_dir import AGENT_LOG
 from bootstrap.host import Host
@@ -82,17 +82,18 @@ class _Start:
     """The agent's processes as they start, as ``up`` sees them."""
 
     def __init__(self, settings: Settings, host: Host, *, detach: bool) -> None:
-        runtime = runtime_dir.make()
-        self._log = runtime.path / AGENT_LOG if detach and not runtime.fault else None
-        log = None if self._log is None else os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._ready, tell = os.pipe()
         caller = _caller(tell, detach=detach)
+        runtime = runtime_dir.make()
+        self._log = runtime.path / AGENT_LOG if detach and not runtime.fault else None
+        # Opened once: after the run's end any user may take the folder's name.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        self._log_fd = log = None if self._log is None else os.open(self._log, flags, 0o600)
         self._supervisor = os.fork()
         if self._supervisor == 0:
             _leave_shell(log, {tell, caller.command, caller.shell, runtime.lock})
             os._exit(supervise_agent(settings, host, runtime, caller=caller))
-        for fd in filter(None, (tell, log)):
-            os.close(fd)
+        os.close(tell)
         self._shown = 0
 
     def wait(self) -> int:
@@ -124,23 +125,25 @@ class _Start:
 
     def _follow(self) -> None:
         """Show what a detached agent has logged meanwhile."""
-        if self._log is None:
-            return
-        with contextlib.suppress(OSError), self._log.open("rb") as file:
-            file.seek(self._shown)
-            new = file.read()
+        while self._log_fd is not None and (new := os.pread(self._log_fd, 65536, self._shown)):
             self._shown += len(new)
-            os.write(2, new)
+            with contextlib.suppress(OSError):
+                os.write(2, new)
 
 
 def _caller(ready: int, *, detach: bool) -> Caller:
-    """Return what the agent is to know of this process and its parent."""
+    """Return what the agent is to know of this process and its parent. :raises Stopped: if that has just ended."""
     phases = (Phase.RUNNING, Phase.JOINED) if detach else (Phase.RUNNING,)
     command, pid = os.pidfd_open(os.getpid()), os.getppid()
     if detach:
         return Caller(phases, ready, command)
     parent = table.read_process(pid)
-    return Caller(phases, ready, command, os.pidfd_open(pid), f"{parent.name if parent else '?'} (pid {pid})")
+    name = f"{parent.name if parent else '?'} (pid {pid})"
+    with contextlib.suppress(ProcessLookupError):
+        shell = os.pidfd_open(pid)
+        if os.getppid() == pid:  # or it has ended, and another process may have its number
+            return Caller(phases, ready, command, shell, name)
+    raise Stopped(signal.SIGHUP, f"{name}, which called `ray-bootstrap up`, has ended")
 
 
 def _leave_shell(log: int | None, kept: set[int]) -> None:

@@ -17,6 +17,7 @@ from bootstrap.files.manifest import Manifest
 from bootstrap.files.result import Result
 from bootstrap.files.secret import load_secret
 from bootstrap.host import Host
+from bootstrap.launch import background
 from bootstrap.model import NodeIdentity, Role
 from bootstrap.process.table import is_own, pid_namespace, read_process
 from bootstrap.raynode.session import Held, copy_logs
@@ -160,3 +161,21 @@ def test_no_other_user_can_hold_or_remove_our_claim(public: Path) -> None:
     finally:
         claim.release()
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("planted", ["mkfifo", "ln -s /etc/passwd"])
+def test_up_follows_no_log_of_his(public: Path, planted: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A cleaner of /tmp has removed ours; a FIFO would hold ``up`` up."""
+
+    def agent(_settings: object, _host: object, runtime: runtime_dir.RuntimeDir, caller: object) -> int:
+        os.write(2, b"mine\n")
+        runtime.path.rename(public / "gone")
+        neighbour.does(f'mkdir -m 755 "$1"; {planted} "$1/agent.log"', runtime.path)
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(background, "supervise_agent", agent)
+        up = background._Start(Settings(), HERE, detach=True)
+        os.waitpid(up._supervisor, 0)
+        up._follow()
+    assert capfd.readouterr().err == "mine\n"
