@@ -64,7 +64,13 @@ def parse_observer_hello(message: Message) -> ObserverHello:
         raise ValueError(f"{message['t'][:MAX_NAME]!r} instead of observe")
     if not isinstance(run := message.get("run"), str):
         raise ValueError("observe without a valid 'run'")
-    return ObserverHello(run, number(message, "attempt"), text(message, "host")[:MAX_NAME])
+    return ObserverHello(run, number(message, "attempt"), _line(message, "host")[:MAX_NAME])
+
+
+def _line(message: Message, name: str) -> str:
+    """Return a text field without line breaks and tabs, by which a node could forge others' rows in a table."""
+    value = text(message, name)
+    return value if value.isprintable() else " ".join(value.split())
 
 
 _TEXTS = ("run", "host", "ip", "agent", "ray", "python", "gpu_model")
@@ -90,8 +96,8 @@ def parse_hello(message: Message) -> Hello:
     ports = {name: number(message, name) if name in message else 0 for name in _PROBES}
     if wrong := [name for name, port in ports.items() if not 0 <= port <= 65535]:
         raise ValueError(f"hello without a valid {wrong[0]!r}")
-    texts = {name: text(message, name) for name in _TEXTS if name != "run"}
-    texts["via"] = text(message, "via") if "via" in message else ""
+    texts = {name: _line(message, name) for name in _TEXTS if name != "run"}
+    texts["via"] = _line(message, "via") if "via" in message else ""
     if long := [name for name, value in texts.items() if len(value) > MAX_NAME]:
         raise ValueError(f"hello with {len(texts[long[0]])} characters of {long[0]!r}")
     numbers = {name: number(message, name) for name in _NUMBERS}

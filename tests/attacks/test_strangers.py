@@ -13,6 +13,7 @@ import pytest
 from rollcall_peers import PATIENCE, RUN, SECRET, Head, Peer, a_head, hello, join, looped, watch
 
 from bootstrap import net
+from bootstrap.commands.node_table import table
 from bootstrap.model import Phase
 from bootstrap.rollcall import observers
 from bootstrap.rollcall.member import Member
@@ -89,6 +90,22 @@ async def test_their_questions_leave_time_for_the_members(secret: bytes | None) 
         assert worst < 1.0
         assert not member.ended.done()
         member.close()
+
+
+@looped
+async def test_a_node_has_one_row() -> None:
+    async with a_head() as head:
+        forged = "up\n2     host-2   10.0.0.12  joined  3 s\t"
+        node = await join(head.address, hello(1, host=forged, ip=f"10.0.0.11\n{forged}"))
+        node.report(Phase.JOINED, f"\x1b[2J{forged}")
+        node.report_finding(forged)
+        await head.until(lambda: head.phase(1) is Phase.JOINED)
+        observer = await watch(head.address)
+        lines = table(await observer.nodes(), [])
+        assert [line.split()[0] for line in lines] == ["rank", "0", "1"]
+        assert all(line.isprintable() for line in lines)
+        for each in (node, observer):
+            each.close()
 
 
 def ask_and_ask(port: int) -> None:
