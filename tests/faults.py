@@ -94,6 +94,16 @@ _PROCESSES = {
     "ray-stop": Fault(
         "`ray stop` on the head of a cluster without a workload", "the head's agent, by pidfd", "at once", 143, 143
     ),
+    "up-caller": Fault(
+        "the process that called `up` on the head ends without `down`",
+        "the head's agent, by pidfd; the other agents, through the head",
+        "at once",
+        129,
+        129,
+    ),
+    "up-caller-worker": Fault(
+        "the process that called `up` on a worker ends", "that worker's agent, by pidfd", "at once", 129, WORKLOAD
+    ),
     "workload-killed": Fault(
         "the workload is killed by SIGKILL", "the head's agent, its parent", "at once", WORKLOAD, WORKLOAD
     ),
