@@ -109,7 +109,7 @@ def test_a_failure_is_every_pods_and_the_jobs(pods, args, env, status, becomes):
 
 
 def test_a_script_brings_the_cluster_up_goes_on_and_takes_it_down(pods):
-    """bash is PID 1 of both pods, and the kubelet's SIGTERM in its midst ends both in order."""
+    """bash is PID 1 of the first pod, and the agent takes its place in the other."""
     objects = kubelet.render("k8s/overlays/script")
     _, agents, _ = pods(objects)
     assert agents.wait() == [0, 0]
