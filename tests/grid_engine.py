@@ -153,9 +153,9 @@ class GridEngine:
                 yield fields[5], fields[41], int(fields[12])
 
     def nothing_left(self) -> None:
-        """No process, port or file of a job on any host, but Ray's logs."""
+        """No process, port or file of a job on any host, but Ray's logs and how it ended."""
         wait_for(lambda: not any(map(self._more, self.hosts)), SECONDS, "the end of what the jobs have started")
-        kept = re.compile(r"/tmp/ray-bootstrap\.[^/]*/ray/session_[^/]*(/logs/.*)?|/tmp/home.*")
+        kept = re.compile(r"/tmp/ray-bootstrap\.[^/]*/(ray/session_[^/]*(/logs/.*)?|result\.json)|/tmp/home.*")
         for host in self.hosts:
             files = host.run(["find", "/dev/shm", "/tmp", "-xdev", "-not", "-type", "d"]).stdout.split()
             left = [name for name in files if not kept.fullmatch(name)]

@@ -87,7 +87,8 @@ def test_a_batch_script_goes_on_beside_the_cluster_and_its_status_is_the_jobs(sl
     assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "3:0"), said
     assert len(re.findall("^nodes 2 ", said, re.MULTILINE)) == 2
     assert said.count("exit status 3 (from ray-bootstrap: down)") == 2
-    assert not re.search("rank [01]: (error|warning: [^n])", said)  # nofile depends on the machine
+    worse = [line for line in said.splitlines() if re.search("rank [01]: (error|warning)", line)]
+    assert [line for line in worse if "nofile" not in line] == []  # which depends on the machine
     slurm.nothing_left()
 
 
