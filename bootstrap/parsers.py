@@ -219,10 +219,12 @@ def variables(value: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     lines, at = value.split("\n"), 0
+    if nul := next((number for number, line in enumerate(lines, 1) if "\0" in line), 0):
+        raise ValueError(f"line {nul} is {quoted(lines[nul - 1])}: no variable can hold a NUL character")
     while at < len(lines):
         line, at = lines[at], at + 1
         match = _ASSIGNMENT.fullmatch(line)
-        if match is None or "\0" in line:
+        if match is None:
             if line.strip():
                 raise ValueError(f"line {at} is {quoted(line)}: expected NAME=value, or NAME<<END, lines and END")
         elif match["sign"] == "=":

@@ -86,6 +86,19 @@ def test_a_line_that_is_not_understood_is_quoted(site: Site, line: str, told: st
     assert node.starts == []
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("printf 'A=%0131070d' 1", "A: 131070 characters; Linux takes up to 131072 bytes"),
+        ("yes LONG=1 | head -n 200000", "more than 1048576 bytes"),
+    ],
+)
+def test_what_is_too_long_is_not_cut(site: Site, command: str, told: str) -> None:
+    node = site.run(*setup(f"{command} >> {ENV}"), "--", "true")
+    assert node.wait() == 79
+    assert told in node.verdict["reason"]
+
+
 def test_a_command_the_shell_cannot_read_is_unfit_and_nothing_runs(site: Site) -> None:
     checked = site.run("check", *setup("echo 'a"))
     assert checked.wait() == 78

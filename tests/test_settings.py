@@ -152,6 +152,7 @@ def test_a_text_becomes_a_value(parse: Callable[[str], Any], text: str, value: o
         (parsers.variables, "A =1", "line 1 is 'A =1'"),
         (parsers.variables, "1A=1", "line 1 is '1A=1'"),
         (parsers.variables, "A=\0", "line 1 is "),
+        (parsers.variables, "A<<E\n\0\nE", "line 2 is '\\x00': no variable can hold a NUL character"),
         (parsers.variables, "A<<E\none\nE \n", "line 1 is 'A<<E', and no line after it is 'E'"),
         (parsers.labels, "a", "expected key=value,key=value, got 'a'"),
         (parsers.labels, "=b", "got '=b'"),

@@ -26,6 +26,8 @@ _RESOURCES, _LABELS = variable("resources"), variable("labels")
 _FIX = "mend the command, or what it needs on that node; what it printed is there, after `setup:`"
 _PIPE = 64 * 1024
 """Bytes that a pipe holds (pipe(7))."""
+_LONGEST_VARIABLE = 128 * 1024
+"""Bytes of NAME=value with its end, MAX_ARG_STRLEN (execve(2))."""
 _NAMED = 200
 """Characters of a command in messages."""
 _LONGEST, _LAST = 8 * 1024, 10
@@ -79,7 +81,11 @@ def parse(text: str) -> Written:
     found = parsers.variables(text)
     resources = _option(_RESOURCES, parsers.resources_json, found.pop(_RESOURCES, "{}"))
     labels = _option(_LABELS, parsers.labels, found.pop(_LABELS, ""))
-    for name in found:
+    for name, value in found.items():
+        if len(os.fsencode(f"{name}={value}")) >= _LONGEST_VARIABLE:
+            raise ValueError(
+                f"{name}: {len(value)} characters; Linux takes up to {_LONGEST_VARIABLE} bytes, write a file"
+            )
         if name.startswith(PREFIX):
             raise ValueError(f"{name}: of the options only {_RESOURCES} and {_LABELS} can be given there")
         if name in DECIDED:
@@ -108,7 +114,9 @@ async def _run_all(run: Context, node: Node, env: Mapping[str, str], report: Cal
         run.log.say(f"setup: {name}")
         await _run_one(run, command, name, {**env, **parse(text).variables, **about}, report)
         try:
-            text = run.runtime.read(SETUP_ENV, files.MOST).decode(errors="surrogateescape")
+            text = run.runtime.read(SETUP_ENV, files.MOST + 1).decode(errors="surrogateescape")
+            if len(text) > files.MOST:
+                raise ValueError(f"more than {files.MOST} bytes")
             parse(text)
         except (OSError, ValueError) as error:
             what = str(error.strerror if isinstance(error, OSError) else error)
