@@ -184,7 +184,7 @@ async def _status(search: Search, switches: Switches) -> int:
         missing = not_found(search)
         text = f"{ended} with {_in_words(ended.verdict)}" if ended else f"{missing.message}\nfix: {missing.hint}"
         print(text, file=sys.stderr)
-        return NOT_RUNNING
+        return NOT_READY if search.alive else NOT_RUNNING
     if switches.watch:
         verdict = await _watch(observer)
         print(f"run {search.run_id!r} has ended with {_in_words(verdict)}", file=sys.stderr)
