@@ -177,6 +177,11 @@ def test_signals(site: Site, ray: Node) -> None:
     status = site.run("status", "--run-id=mine")
     assert status.wait() == 0
     assert f"driver, run 'mine', head {address(ray)}, the cluster stands" in status.out
+    for command in (["wait"], ["status", "--run"], ["down"]):
+        refused = site.run(*command, "--run-id=mine")
+        assert refused.wait() == 64
+        assert "run 'mine' is attached to a Ray that already runs, so it has no roll call" in refused.err
+        assert f"`kill {node.agent}` ends it" in refused.err
     inside = site.run("exec", "--run-id=mine", "--", "sh", "-c", "echo $RAY_ADDRESS")
     assert (inside.wait(), inside.out) == (0, f"{address(ray)}\n")
     node.send(signal.SIGUSR1)

@@ -75,7 +75,7 @@ class Search:
     async def look(self) -> Observer | None:
         """Look once; return an observer in the run's roll call, or None if it is not to be found.
 
-        :raises UsageError: if this user has several runs here and none was named.
+        :raises UsageError: if this user has several runs here and none was named, or the run is attached.
         :raises Refused: if a head of this run refuses this observer: another secret, another version.
         """
         self.met.clear()
@@ -135,7 +135,13 @@ class Search:
         return sorted(found, key=lambda each: each[1].get("role") != Role.HEAD.value)
 
     async def _join_here(self, path: Path, state: Mapping[str, Any]) -> Observer | None:
-        """Join the roll call of a live agent on this machine, as far as it has one."""
+        """Join the roll call of a live agent on this machine, as far as it has one.
+
+        :raises UsageError: if it never has one.
+        """
+        if state.get("role") == Role.DRIVER.value:
+            what = f"run {state.get('run_id')!r} is attached to a Ray that already runs, so it has no roll call"
+            raise UsageError([what], hint=f"`ray-bootstrap status` shows it; `kill {state['pid']}` ends it")
         agent = f"the agent of run {state.get('run_id')!r} here (pid {state['pid']}, {state.get('phase', 'starting')})"
         if not isinstance(address := state.get("rollcall"), str):
             self.met[agent] = "it has no roll call yet"
