@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -345,6 +346,20 @@ def test_env_is_for_a_shell_to_evaluate(site: Site) -> None:
     assert shell.out == f"{gcs_of(site)} token\n"
     assert site.run("down").wait() == 0
     assert node.wait() == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_script_that_a_signal_ends_does_not_end_its_run_with_0(site: Site, signum: int) -> None:
+    """By the traps of docs/scripts.md: with that of EXIT alone the status is that of the last command."""
+    page = (Path(__file__).parent.parent / "docs" / "scripts.md").read_text()
+    traps = re.findall(r"^trap .*", page, re.MULTILINE)[:2]
+    lines = [*traps, 'ray-bootstrap up "${@:4}" || exit', "true", "echo up", "read line"]
+    script = "\n".join(lines).replace("ray-bootstrap", '"$1" -m bootstrap')
+    head = site.run("--run-id", site.run_id, before=["bash", "-c", script, "bash"], stdin=subprocess.PIPE)
+    head.says("up", where="out")
+    head.send(signum)
+    assert head.wait() == 143
+    assert head.verdict["status"] == 143
 
 
 def test_a_script_ends_its_run_with_its_own_status(site: Site) -> None:
