@@ -118,7 +118,10 @@ class Search:
         return right and self.run_id in (None, facts.get("run_id"))
 
     def _states(self) -> list[tuple[Path, Mapping[str, Any]]]:
-        """Return the run's live agents on this machine, the head first. :raises UsageError: if there are two runs."""
+        """Return the run's live agents on this machine, the head first.
+
+        :raises UsageError: if there are two runs, or the one that was named is attached.
+        """
         live = runtime_dir.running_in()
         # What is attached to a Ray has no roll call, and may be beside the run whose Ray that is.
         running = [each for each in live if each[1].get("role") != Role.DRIVER.value]
@@ -129,19 +132,14 @@ class Search:
             raise UsageError([what], hint="name one: --run-id=ID")
         if not found:
             self.met[runtime_dir.no_run(self.run_id, [state for _, state in running])] = ""
-            for state in (state for each in live if self._is_ours(state := each[1]) and each not in running):
-                what = f"run {state.get('run_id')!r} here (pid {state['pid']}) is attached to a Ray that runs already"
-                self.met[what] = "a signal ends it"
+            for _, state in live:
+                if self.run_id is not None and self._is_ours(state):
+                    what = f"run {self.run_id!r} is attached to a Ray that already runs, so it has no roll call"
+                    raise UsageError([what], hint=f"`ray-bootstrap status` shows it; `kill {state['pid']}` ends it")
         return sorted(found, key=lambda each: each[1].get("role") != Role.HEAD.value)
 
     async def _join_here(self, path: Path, state: Mapping[str, Any]) -> Observer | None:
-        """Join the roll call of a live agent on this machine, as far as it has one.
-
-        :raises UsageError: if it never has one.
-        """
-        if state.get("role") == Role.DRIVER.value:
-            what = f"run {state.get('run_id')!r} is attached to a Ray that already runs, so it has no roll call"
-            raise UsageError([what], hint=f"`ray-bootstrap status` shows it; `kill {state['pid']}` ends it")
+        """Join the roll call of a live agent on this machine, as far as it has one."""
         agent = f"the agent of run {state.get('run_id')!r} here (pid {state['pid']}, {state.get('phase', 'starting')})"
         if not isinstance(address := state.get("rollcall"), str):
             self.met[agent] = "it has no roll call yet"
