@@ -247,7 +247,7 @@ def test_what_is_attached_is_no_second_run_beside_the_one_whose_ray_it_uses(site
     other = site.run("down", "--run-id=mine")
     assert other.wait() == 68
     assert "run 'mine' here (pid" in other.err
-    assert ") is attached to a Ray that runs already: a signal ends it" in other.err
+    assert "is attached to a Ray that already runs, so it has no roll call" in other.err
     down = site.run("down", "--status=3", env=unnamed)
     assert down.wait() == 0, down.err
     assert head.wait() == 3

@@ -132,10 +132,12 @@ class Search:
             raise UsageError([what], hint="name one: --run-id=ID")
         if not found:
             self.met[runtime_dir.no_run(self.run_id, [state for _, state in running])] = ""
-            for _, state in live:
-                if self.run_id is not None and self._is_ours(state):
-                    what = f"run {self.run_id!r} is attached to a Ray that already runs, so it has no roll call"
-                    raise UsageError([what], hint=f"`ray-bootstrap status` shows it; `kill {state['pid']}` ends it")
+            for state in (state for _, state in live if self._is_ours(state)):
+                what = f"run {state.get('run_id')!r} is attached to a Ray that already runs, so it has no roll call"
+                fix = f"`kill {state['pid']}` ends it"
+                if self.settings.run_id is not None and not self.folders:
+                    raise UsageError([what], hint=f"`ray-bootstrap status` shows it; {fix}")
+                self.met[what] = fix
         return sorted(found, key=lambda each: each[1].get("role") != Role.HEAD.value)
 
     async def _join_here(self, path: Path, state: Mapping[str, Any]) -> Observer | None:
