@@ -8,12 +8,30 @@ import json
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
-from rollcall_peers import PATIENCE, RUN, SECRET, Head, Peer, a_head, hello, join, looped, watch
+from rollcall_peers import (
+    PATIENCE,
+    RUN,
+    SECRET,
+    Head,
+    Keys,
+    Peer,
+    a_head,
+    a_peer,
+    a_program,
+    a_wire,
+    hello,
+    join,
+    looped,
+    observer_key,
+    watch,
+)
 
 from bootstrap import net
 from bootstrap.commands.node_table import table
+from bootstrap.errors import Refused
 from bootstrap.model import Phase
 from bootstrap.rollcall import observers
 from bootstrap.rollcall.member import Member
@@ -126,3 +144,62 @@ def read_all(peer: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while peer.recv(1 << 20):
             pass
+
+
+@looped
+async def test_a_recorded_down_ends_no_other_connections_run() -> None:
+    async with a_head(SECRET) as head, a_wire(head.port) as wire:
+        ended: list[int] = []
+        head.call.observers.on_down = lambda status, _who: ended.append(status)
+        observer = await watch(wire.address, SECRET)
+        observer.down(3, "the user")
+        await observer.nodes()
+        async with a_peer(head.port) as replayer:
+            replayer.send(bytes(wire.said["worker"]))
+            assert (await replayer.hear())["t"] == "challenge"
+            assert (await replayer.hear())["kind"] == "secret"
+            assert await replayer.gone()
+        assert ended == [3]
+        observer.close()
+
+
+@pytest.mark.parametrize("other", [{"run": "another"}, {"attempt": 1}])
+@looped
+async def test_the_key_of_another_run_or_attempt_does_not_serve(other: dict[str, Any]) -> None:
+    """Both have one secret: each agent leaves its run's key alone."""
+    async with a_head(SECRET) as head, a_peer(head.port) as peer:
+        assert (await peer.observe(key=observer_key(SECRET, **other)))["kind"] == "secret"
+
+
+@pytest.mark.parametrize("secret", [None, SECRET])
+@pytest.mark.parametrize("first", ["down", "nodes", "beat"])
+@looped
+async def test_nothing_is_done_before_the_welcome(secret: bytes | None, first: str) -> None:
+    async with a_head(secret) as head, a_peer(head.port) as peer:
+        head.call.observers.on_down = lambda *_: pytest.fail("ended")
+        answer = await peer.hail(**{"as": "observer"})
+        if secret is not None:
+            peer.keys = Keys(observer_key(secret), "worker", "0" * 32, answer["nonce"])
+        peer.send({"t": first, "status": 0, "who": "x", "from": 0})
+        assert await peer.hear() == {}
+
+
+@looped
+async def test_a_hail_changed_on_its_way_makes_no_worker_an_observer() -> None:
+    """Whoever can change packets can keep a worker out; it hears why, and is not admitted as another."""
+    async with a_head(SECRET) as head:
+
+        async def change(worker: Peer) -> None:
+            behind = await Peer.connect(head.port)
+            hail = json.loads(await worker.reader.readline())
+            behind.send({**hail, "as": "observer"})
+            worker.writer.write(await behind.reader.readline())
+            behind.writer.write(await worker.reader.readline())
+            worker.writer.write(await behind.reader.readline())
+            behind.close()
+
+        async with a_program(change) as address:
+            with pytest.raises(Refused, match="its secret is not the head's"):
+                await join(address, hello(1), SECRET)
+        assert not head.call.members
+        assert list(head.call.observers) == []
