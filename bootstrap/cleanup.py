@@ -19,6 +19,9 @@ from bootstrap.process.bounded import Call, TimedOut
 from bootstrap.process.table import Process, descendants, is_own
 from bootstrap.raynode.session import Held, daemons, observe, own_sessions, remove_session, remove_sockets, session_of
 
+_MOST_RESULTS = 64
+"""Results of runs without logs that stay: many tasks of a job array may fail at once, each with a script that waits."""
+
 
 def remove(folder: Path, manifest: Manifest, held: Held) -> tuple[Path | None, list[str]]:
     """Remove what ``manifest`` and ``held`` name, and the runtime directory except the result and Ray's logs.
@@ -127,38 +130,35 @@ def remove_ended_runs(keep: int, log: Callable[[str], None], survivors: Mapping[
     kept: list[Path] = []
     with runtime_dir.ended() as folders:
         for folder in folders:
-            if _has_result_alone(folder):
-                continue
             manifest = Manifest.load(folder / runtime_dir.MANIFEST)
             if _is_used(folder, manifest, live) or remove(folder, manifest, (survivors or {}).get(folder, Held()))[1]:
                 continue  # Ray outlived its agents, or a shared folder does not answer: the next run tries again
             if any((folder / name).exists() for name in (runtime_dir.RAY, runtime_dir.AGENT_LOG, runtime_dir.SETUP)):
                 kept.append(folder)
         old = kept[keep:] if keep else []
-        for folder in [*old, *filter(_has_old_result, folders)]:
+        for folder in old:
             shutil.rmtree(folder / runtime_dir.RAY, ignore_errors=True)
             runtime_dir.remove_files(folder, *runtime_dir.STAYS)
             with contextlib.suppress(OSError):  # it holds files that are not ours
                 folder.rmdir()
+    _remove_old_results()
     if old:
         runs = "1 ended run" if len(old) == 1 else f"{len(old)} ended runs"
         newest = f"those of the newest {keep} stay in {runtime_dir.PARENT}/{runtime_dir.PREFIX}*"
         log(f"removed Ray's logs of {runs}; {newest}")
 
 
-def _has_result_alone(folder: Path) -> bool:
-    """Return whether nothing of a run is left but how it ended, and perhaps what its agent said."""
-    with contextlib.suppress(OSError):
-        names = {each.name for each in folder.iterdir()}
-        return runtime_dir.RESULT in names and names <= {runtime_dir.RESULT, runtime_dir.AGENT_LOG}
-    return False
-
-
-def _has_old_result(folder: Path) -> bool:
-    """Return whether that is all, and of so long ago that no command believes it."""
-    with contextlib.suppress(OSError):
-        return _has_result_alone(folder) and time.time() - folder.stat().st_mtime > timeouts.END_KEPT_S
-    return False
+def _remove_old_results() -> None:
+    """Remove the results without logs that are too old to be believed, and all but the newest of the others."""
+    bare = 0
+    for when, folder, _ in runtime_dir.results():
+        with contextlib.suppress(OSError):  # another run is faster
+            if not runtime_dir.is_bare(folder):
+                continue
+            bare += 1
+            if bare > _MOST_RESULTS or time.time() - when > timeouts.END_KEPT_S:
+                runtime_dir.remove_files(folder, runtime_dir.RESULT)
+                folder.rmdir()
 
 
 def _is_used(folder: Path, manifest: Manifest, live: Collection[Path]) -> bool:

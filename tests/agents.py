@@ -41,8 +41,8 @@ def states() -> list[dict[str, Any]]:
     return [state for state in found if state["pid_namespace"] == namespace]
 
 
-def _is_locked(folder: str) -> bool:
-    """Whether an agent, or its supervisor, still holds its runtime directory."""
+def _lives(folder: str) -> bool:
+    """Whether an agent, or its supervisor, still holds its runtime directory, or has removed its state just now."""
     try:
         fd = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def _is_locked(folder: str) -> bool:
         return True
     finally:
         os.close(fd)
-    return False
+    return not Path(folder, "state.json").exists()
 
 
 def _first_child(pid: int) -> int:
@@ -197,7 +197,7 @@ class Node:
         assert left == []
         ours = [facts for facts in states() if facts.get("run_id") == self.folder.parent.name]
         # While another node's supervisor lives, it may be about to clean up behind its agent.
-        assert [facts for facts in ours if not _is_locked(facts["folder"])] == []
+        assert [facts for facts in ours if not _lives(facts["folder"])] == []
 
     def close(self) -> None:
         """Kills what a failed test has left."""

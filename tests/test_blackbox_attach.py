@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["agents"]
 pytestmark = pytest.mark.requires("linux")
+MINE = f"mine-{uuid.uuid4().hex[:8]}"
+"""The run id of what attaches; other processes of the tests have theirs."""
 
 STAYS = ["sh", "-c", "echo up; exec sleep 600"]
 WHAT_IS_THERE = (
@@ -39,7 +42,7 @@ def address(ray: Node) -> str:
 
 
 def attached(site: Site, *args: str, env: dict[str, str | None] | None = None, **options: Any) -> Node:
-    return site.run("--run-id=mine", *args, env={**SHORT, **(env or {})}, **options)
+    return site.run(f"--run-id={MINE}", *args, env={**SHORT, **(env or {})}, **options)
 
 
 def goes_on(ray: Node) -> None:
@@ -55,8 +58,8 @@ def test_the_workload_runs_against_a_ray_that_runs(site: Site, ray: Node) -> Non
     env |= {"http_proxy": "http://127.0.0.9:1", "no_proxy": ".corp"}
     node = attached(site, "--nodes=1", "--expect-gpus=2", "--", "sh", "-c", WHAT_IS_THERE, env=env)
     assert node.wait() == 3
-    assert node.out == f"{address(ray)} 1 2 mine 01000000 none .corp,localhost,127.0.0.1,::1\n"
-    assert f"attaches to the Ray at {address(ray)} (RAY_ADDRESS), as run 'mine'; it starts none" in node.err
+    assert node.out == f"{address(ray)} 1 2 {MINE} 01000000 none .corp,localhost,127.0.0.1,::1\n"
+    assert f"attaches to the Ray at {address(ray)} (RAY_ADDRESS), as run {MINE!r}; it starts none" in node.err
     assert "without effect, since this run starts no Ray: --node-ip, --hosts, --num-cpus, --temp-dir" in node.err
     assert "quorum reached: 1 node after" in node.err
     assert "ray.init() fails here" not in node.err
@@ -174,15 +177,15 @@ def test_signals(site: Site, ray: Node) -> None:
     node = attached(site, f"--attach={address(ray)}", "--", "sh", "-c", script)
     node.says("up\n", where="out")
     node.is_in("running")
-    status = site.run("status", "--run-id=mine")
+    status = site.run("status", f"--run-id={MINE}")
     assert status.wait() == 0
-    assert f"driver, run 'mine', head {address(ray)}, the cluster stands" in status.out
+    assert f"driver, run {MINE!r}, head {address(ray)}, the cluster stands" in status.out
     for command in (["wait"], ["status", "--run"], ["down"]):
-        refused = site.run(*command, "--run-id=mine")
+        refused = site.run(*command, f"--run-id={MINE}")
         assert refused.wait() == 64
-        assert "run 'mine' is attached to a Ray that already runs, so it has no roll call" in refused.err
+        assert f"run {MINE!r} is attached to a Ray that already runs, so it has no roll call" in refused.err
         assert f"`kill {node.agent}` ends it" in refused.err
-    inside = site.run("exec", "--run-id=mine", "--", "sh", "-c", "echo $RAY_ADDRESS")
+    inside = site.run("exec", f"--run-id={MINE}", "--", "sh", "-c", "echo $RAY_ADDRESS")
     assert (inside.wait(), inside.out) == (0, f"{address(ray)}\n")
     node.send(signal.SIGUSR1)
     node.says("told\n", where="out")
@@ -224,10 +227,10 @@ def test_the_commands_that_only_look(site: Site, ray: Node) -> None:
     assert f"attaches to the Ray at {address(ray)} (--attach)" in look.out
     whole = attached(site, where, "--nodes=1", before=())
     assert whole.wait() == 64
-    asked = site.run("check", "--run", where, "--nodes=1", "--run-id=mine")
+    asked = site.run("check", "--run", where, "--nodes=1", f"--run-id={MINE}")
     assert asked.wait() == 0
     assert f"the Ray at {address(ray)} can be used: 1 node" in asked.err
-    lacking = site.run("check", "--run", where, "--nodes=2", "--quorum-timeout=1", "--run-id=mine")
+    lacking = site.run("check", "--run", where, "--nodes=2", "--quorum-timeout=1", f"--run-id={MINE}")
     assert lacking.wait() == 75
     goes_on(ray)
 
@@ -244,9 +247,8 @@ def test_what_is_attached_is_no_second_run_beside_the_one_whose_ray_it_uses(site
     variables = site.run("env", env=unnamed)
     assert variables.wait() == 0
     assert f"RAY_ADDRESS={address(head)} " in variables.out
-    other = site.run("down", "--run-id=mine")
-    assert other.wait() == 68
-    assert "run 'mine' here (pid" in other.err
+    other = site.run("down", f"--run-id={MINE}")
+    assert other.wait() == 64
     assert "is attached to a Ray that already runs, so it has no roll call" in other.err
     down = site.run("down", "--status=3", env=unnamed)
     assert down.wait() == 0, down.err

@@ -168,7 +168,7 @@ def test_how_a_run_ended_stays_with_its_logs_and_without_logs_for_an_hour(parent
     for folder in (*logs, early, fresh):
         folder.mkdir(mode=0o700, exist_ok=True)
         (folder / "result.json").write_text('{"status": 3, "run_id": "mine"}')
-    os.utime(early, (time.time() - timeouts.END_KEPT_S - 9,) * 2)
+    os.utime(early / "result.json", (time.time() - timeouts.END_KEPT_S - 9,) * 2)
     for number, folder in enumerate(logs):
         os.utime(folder, (number, number))
     assert len(removed(2)) == 1
@@ -271,3 +271,16 @@ def test_a_run_says_which_logs_it_removed(site: Site) -> None:
     last.send(signal.SIGTERM)
     assert last.wait() == 143
     assert Path(last.verdict["logs"]).exists()
+
+
+def test_the_newest_results_without_logs_stay_however_many_runs_fail(parent: Path) -> None:
+    """Each keeps no descriptor open, either: of 1 024 the next run needs some."""
+    for number in range(70):
+        folder = parent / f"{runtime_dir.PREFIX}{number:08}"
+        folder.mkdir(mode=0o700)
+        (folder / "result.json").write_text('{"status": 78}')
+        os.utime(folder / "result.json", (time.time() - number,) * 2)
+    with runtime_dir.ended() as folders:
+        assert folders == []
+    assert removed(5) == []
+    assert sorted(int(path.name[-8:]) for path in parent.iterdir()) == list(range(64))

@@ -214,14 +214,19 @@ def run_of(pid: int) -> str | None:
 
 @contextlib.contextmanager
 def ended() -> Iterator[list[Path]]:
-    """Hold the folders of this user's agents that have ended, newest first."""
+    """Hold the folders of this user's agents that have ended, newest first, but those with nothing but a result."""
     found: list[tuple[float, Path]] = []
     with contextlib.ExitStack() as held:
         for path, fd in own_folders():
-            if _locks(fd, fcntl.LOCK_EX):
+            if not is_bare(fd) and _locks(fd, fcntl.LOCK_EX):
                 held.callback(os.close, os.dup(fd))
                 found.append((os.fstat(fd).st_mtime, path))
         yield [path for _, path in sorted(found, reverse=True)]
+
+
+def is_bare(folder: Path | int) -> bool:
+    """Return whether nothing of a run is left but how it ended. :raises OSError: if the folder cannot be read."""
+    return os.listdir(folder) == [RESULT]  # noqa: PTH208 (of a descriptor, too)
 
 
 def own_folders() -> Iterator[tuple[Path, int]]:

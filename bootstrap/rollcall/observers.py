@@ -15,7 +15,7 @@ from bootstrap.rollcall.refusal import OPEN_RUN
 from bootstrap.rollcall.wire import MAX_UNREAD, Connection, Message, encode, number, text
 
 MOST = 64
-"""Observers at a time."""
+"""Observers at a time, or as many as the run has nodes: each may wait for it."""
 _PAGE = MAX_UNREAD // 4
 """Bytes of rows after which an observer has to ask for more, so that it is not cut off while it reads."""
 _LONGEST_DETAIL, _LONGEST_FINDINGS = 1000, 4000
@@ -71,13 +71,14 @@ class Observers:
         Whoever knows the id of an open run may fill it, so there the oldest from another machine makes room: else
         strangers could keep out those here, who alone may end it.
         """
-        if len(self._connected) < MOST:
+        most = max(MOST, self.me.size or 0)
+        if len(self._connected) < most:
             return True
         oldest = next((each for each in self._connected if not _is_here(each)), None)
         if self.closed_run or oldest is None:
             return False
         self.remove(oldest)
-        oldest.cut(f"more than {MOST} observers")
+        oldest.cut(f"more than {most} observers")
         return True
 
     @property

@@ -58,6 +58,7 @@ async def run_attached(run: Context, identity: NodeIdentity, starter: Starter) -
     await starter.end()
     run.note_quorum()
     run.log.say(f"quorum reached: {_count(ready)} after {run.seconds:.1f} s")
+    run.log.say(f"to use it from another shell here: {environment.how_to_use(env)}")
     if not {node["id"] for node in alive}.intersection(found["here"]):
         run.log.warn(
             f"no node of that Ray is on {run.host.hostname}: ray.init() fails here after 60 s; fix: `ray job submit --"
