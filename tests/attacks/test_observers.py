@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import encodings.idna  # noqa: F401 (create_connection wants it, and another user cannot read ours)
 import os
 import signal
 import socket
