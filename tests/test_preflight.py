@@ -446,7 +446,7 @@ def test_a_port_that_the_kernel_gives_away(
     [
         ({"min_worker_port": 8301, "max_worker_port": 8305}, False),
         ({"min_worker_port": 8301, "max_worker_port": 8304}, True),
-        ({"min_worker_port": 8200, "max_worker_port": 8300, "node_manager_port": 8265}, True),
+        ({"min_worker_port": 8200, "max_worker_port": 8300, "node_manager_port": 8288}, True),
         ({"node_manager_port": 12000}, True),
         ({"node_manager_port": 20000}, False),
         ({"gcs_port": 12000}, False),  # the head's

@@ -89,6 +89,26 @@ def test_a_check_names_the_node_that_is_unfit(site: Site) -> None:
     assert "8" in head.err
 
 
+def test_a_check_does_not_forget_a_node_that_is_unfit_as_soon_as_it_is_here(site: Site) -> None:
+    """Its welcome and its report are both over when the head goes on, which then overtakes the stop for that report."""
+    site.patch(
+        "import asyncio",
+        "from bootstrap.run import check_all",
+        "from bootstrap.run.node_watch import NodeWatch",
+        "NodeWatch._stop_unless_settled = lambda *_: None",
+        "wait_for = check_all.wait_for",
+        "async def slowly(timeout, awaitable):",
+        "    await wait_for(timeout, awaitable)",
+        "    await asyncio.sleep(1)",
+        "check_all.wait_for = slowly",
+    )
+    head = check(site, 0, 2)
+    head.says("the roll call is open")
+    worker = check(site, 1, 2, "--expect-gpus=8")
+    assert [head.wait(), worker.wait()] == [78, 78]
+    assert "rank 1 (" in head.err
+
+
 def test_the_switch_goes_with_check_alone(site: Site) -> None:
     node = site.run("detect", "--run")
     assert node.wait() == 64

@@ -31,7 +31,9 @@ async def check_all(run: Context, identity: NodeIdentity, watch: NodeWatch) -> V
     run.enter(Phase.WAITING)
     await _all_present(run, identity, watch)
     watch.quorum_reached = True  # the verdict waits for no other node
-    probes, ranks = watch.probes, watch.probes.ranks
+    # All that have come: one may have said in the next moment that it is unfit.
+    probes, members = watch.probes, watch.roll_call.members
+    ranks = [0, *sorted(members)]
     if len(ranks) > 1:
         run.log.say(f"all {len(ranks)} nodes are here after {run.seconds:.1f} s; probing")
     probes.probe_workers_range()
@@ -42,7 +44,7 @@ async def check_all(run: Context, identity: NodeIdentity, watch: NodeWatch) -> V
     text = "\n".join([*matrix(pairs, ranks), pairs.summary(), *slow]) + "\n"
     with contextlib.suppress(TimedOut, OSError):
         await run_in_thread(timeouts.LOG_FLUSH_S, lambda: print(text, end="", flush=True))
-    gone = [watch.roll_call.members[rank] for rank in ranks if rank not in probes.ranks]
+    gone = [members[rank] for rank in ranks[1:] if rank not in probes.ranks]
     faults = [f"{member.name} was lost during the check: {member.phase.value}: {member.detail}" for member in gone]
     if pairs.bad:
         faults.append(f"{len(pairs.bad)} pairs of nodes do not reach each other")
