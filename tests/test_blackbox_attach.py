@@ -30,7 +30,7 @@ SHORT = {"RAY_BOOTSTRAP_HEAD_TIMEOUT": "1.5", "RAY_BOOTSTRAP_QUORUM_TIMEOUT": "1
 @pytest.fixture
 def ray(site: Site) -> Node:
     """The head of a run of two GPUs, on 127.0.0.1."""
-    options = ["--num-gpus=2", "--ignore-check=gpus", f"--gcs-port={free_port()}"]
+    options = ["--num-gpus=2", "--ignore-check=gpus"]
     head = site.run(*options, "--", *STAYS, env={"RAY_BOOTSTRAP_SECRET": "s" * 32})
     head.says("up", where="out")
     return head
@@ -127,7 +127,7 @@ def test_a_ray_that_is_not_for_this_node(site: Site, ray: Node, words: str, faul
 
 
 def test_a_ray_that_starts_late_and_whose_nodes_come_late(site: Site) -> None:
-    where = f"127.0.0.1:{free_port()}"
+    where = f"127.0.0.1:{30_000 + free_port() % 2_000}"  # which the kernel gives to no connection meanwhile
     args = ["--nodes=2", "--quorum-timeout=1m", "--head-timeout=1m", "--", "true"]
     node = attached(site, f"--attach={where}", *args, env={"RAY_BOOTSTRAP_RUN_ID": None})
     node.says(f"no Ray answers at {where} yet: connection refused")
@@ -239,7 +239,7 @@ def test_what_is_attached_is_no_second_run_beside_the_one_whose_ray_it_uses(site
     """As in a script with ``ray-bootstrap -- python … &`` after ``up``, whose trap names no run."""
     own = f"runtime_dir.PARENT = Path('{site.folder}')"  # with no other run of this user
     site.patch("from pathlib import Path", "from bootstrap.files import runtime_dir", own)
-    head = site.run(f"--gcs-port={free_port()}")
+    head = site.run()
     head.says("stays until it is stopped")
     node = attached(site, "--", *STAYS, env={"RAY_ADDRESS": address(head)})
     node.says("up", where="out")
