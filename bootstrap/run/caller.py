@@ -60,5 +60,6 @@ class Caller:
         loop = asyncio.get_running_loop()
         loop.remove_reader(pidfd)
         # Whoever ends a job signals all of its processes: the agent's own signal is the reason then, if it comes soon.
-        reason = Stopped(signal.SIGHUP, f"{what}; fix: {_FIX}" if pidfd == self.shell else what)
+        reason = Stopped(signal.SIGHUP, what)
+        reason.hint = _FIX if pidfd == self.shell else ""
         loop.call_later(timeouts.DAEMON_OR_SIGNAL_S, self._stop, reason)
