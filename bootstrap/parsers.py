@@ -142,7 +142,9 @@ def interface(value: str) -> str:
             try:
                 ipaddress.ip_network(item.strip().lstrip("="), strict=False)
             except ValueError:
-                what = f"{item.strip()!r} is no network; expected ADDRESS/BITS, such as 10.4.0.0/16 or 2001:db8:4::/48"
+                what = (
+                    f"{item.strip()!r} is not a network; expected ADDRESS/BITS, such as 10.4.0.0/16 or 2001:db8:4::/48"
+                )
                 raise ValueError(what) from None
     return value
 

@@ -4,13 +4,11 @@ A field of :class:`Switches` *is* a switch: the command line, ``--help`` and the
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bootstrap import parsers
-
-Parse = Callable[[str], Any]
 
 
 def _switch(name: str, commands: str, meaning: str, *, default: Any = False, **value: Any) -> Any:

@@ -51,7 +51,7 @@ def _facts(row: Launcher, settings: Settings, host: Host) -> Facts:
     context = Context(settings, host, net.own_addresses, net.look_up)
     try:
         return launchers.facts(replace(row, derive=row.observe or row.derive), context)
-    except IdentityError:  # of this process, which is no node
+    except IdentityError:  # of this process, which is not a node
         return launchers.facts(replace(row, derive=None), context)
 
 

@@ -83,7 +83,7 @@ class Launcher:
     derive: Callable[[Facts, Context], Facts] | None = None
     """Derives the facts that are in no variable from those that are."""
     observe: Callable[[Facts, Context], Facts] | None = None
-    """Does so for an observer, which is no node: where the run's nodes are, in a job's script beside them."""
+    """Does so for an observer, which is not a node: where the run's nodes are, in a job's script beside them."""
 
     size_hint: str = "--nodes=N, on all nodes"
     run_id_hint: str = "--run-id=TEXT, the same on all nodes of a run and on no other's"
