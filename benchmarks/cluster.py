@@ -7,7 +7,7 @@
     sudo .venv/bin/python benchmarks/cluster.py idle --nodes 2
     sudo .venv/bin/python benchmarks/cluster.py traffic --nodes 2 --only ray-bootstrap "ray-bootstrap, TLS"
 
-Runs on hosts made of network namespaces (tests/hosts.py), so it needs root. The contenders run in turn, A B C A B C, so
+Runs on hosts made of namespaces (bootstrap/namespaces/), so it needs root. The contenders run in turn, A B C A B C, so
 that a drift of the machine meets all of them alike; ratios are taken round by round, to the floor or else to the first.
 """
 

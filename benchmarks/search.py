@@ -4,7 +4,7 @@
 
 ``name`` is the head's own in a headless Service, which does not exist until its endpoint is published; ``service`` is a
 ClusterIP Service, whose name exists from the beginning. In each round both agents start at once and are published at
-times spread over --published seconds. Runs on hosts made of network namespaces (tests/hosts.py), so it needs root; Ray
+times spread over --published seconds. Runs on hosts made of namespaces (bootstrap/namespaces/), so it needs root; Ray
 does not start.
 """
 

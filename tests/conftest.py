@@ -13,7 +13,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from hosts import MARK, Hosts
+from hosts import MARK, Hosts, transcripts
 from hosts import make_hosts as start_hosts
 from requirements import HOSTS, SKIPPED, requires, summary
 from survivors import descendants, describe, marked
@@ -70,7 +70,7 @@ def pytest_runtest_makereport(
     if report.when == "call" and report.failed:
         for node in item.listchain():
             for hosts in node.stash.get(_SETS_OF_HOSTS, []):
-                report.sections.extend(hosts.transcripts())
+                report.sections.extend(transcripts(hosts))
     return report
 
 

@@ -1,19 +1,12 @@
-"""What :mod:`hosts` needs of Linux: birth in another PID namespace, ``ip``, and who lives in a namespace."""
+"""What the tests ask of processes: who lives in a namespace, what a process blocks; and how they wait."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
-import select
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-
-_CLONE_NEWPID = 0x20000000
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -35,42 +28,6 @@ def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str = "t
             raise TimeoutError(f"{what} did not come true within {timeout:g} s")
         time.sleep(0.02)
     return value
-
-
-@contextlib.contextmanager
-def children_in_pid_namespace(of: int | None) -> Iterator[None]:
-    """What this thread starts inside the block is born in the PID namespace of ``of``, or as PID 1 of a new one.
-
-    setns(2): for CLONE_NEWPID only the children of the calling thread are concerned, and going back is allowed.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def enter(path: str) -> None:
-        with Path(path).open("rb") as namespace:
-            if libc.setns(namespace.fileno(), _CLONE_NEWPID):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
-
-    if of is not None:
-        enter(f"/proc/{of}/ns/pid")
-    elif libc.unshare(_CLONE_NEWPID):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "unshare(CLONE_NEWPID)")
-    try:
-        yield
-    finally:
-        enter("/proc/self/ns/pid")
-
-
-def ip(pid: int, lines: Sequence[str]) -> None:
-    """Runs lines of ``ip`` in the network namespace of a process."""
-    argv = ["nsenter", "-t", str(pid), "--net", "--", "ip", "-batch", "-"]
-    result = subprocess.run(argv, input="\n".join(lines), text=True, capture_output=True, timeout=30, check=False)
-    if result.returncode:
-        raise RuntimeError(f"ip: {result.stderr.strip()}, in {list(lines)}")
-
-
-def line_within(stream: IO[bytes] | None, timeout: float) -> bool:
-    """Whether a line came before the end of the stream and the time-out."""
-    return stream is not None and bool(select.select([stream], [], [], timeout)[0]) and bool(stream.readline())
 
 
 def all_pids() -> list[int]:

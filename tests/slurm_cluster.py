@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hosts import Host, Hosts, make_hosts, wait_for
+from hosts import Host, Hosts, make_hosts, transcripts, wait_for
 
 CPUS, MEMORY = 4, 4000
 """Of a node, in slurm.conf: what this machine really has does not matter (config_overrides)."""
@@ -214,7 +214,7 @@ class Slurm:
         """(title, end of the text) of each job's output and of the daemons' logs, for the report of a failed test."""
         for path in sorted((self.folder / "jobs").glob("*.out")):
             yield path.name, path.read_text(errors="replace")[-6000:]
-        for title, text in self.hosts.transcripts():
+        for title, text in transcripts(self.hosts):
             if "slurm" in title:
                 yield title, text[-2000:]
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faults import check
-from namespaces import blocks, children_in_pid_namespace, wait_for
+from namespaces import blocks, wait_for
 from stubs import RESOLVER_THAT_HANGS, nvml_that_hangs, preloaded
+
+from bootstrap.namespaces.linux import children_in_pid_namespace
 
 if TYPE_CHECKING:
     from agents import Node, Site

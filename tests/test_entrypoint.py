@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from entrypoint import BASHRC, BEFORE, ENTRYPOINT
 from faults import check
-from namespaces import blocks, children_in_pid_namespace, wait_for
+from namespaces import blocks, wait_for
 
+from bootstrap.namespaces.linux import children_in_pid_namespace
 from bootstrap.process import signals
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The hosts of tests/hosts.py are what they say: the other tests rest on them."""
+"""The hosts of bootstrap/namespaces/ and tests/hosts.py are what they say: the other tests rest on them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from dns_server import answer
 from hosts import Host, Hosts, wait_for
+
+from bootstrap.namespaces.name_server import answer
 
 MakeHosts = Callable[..., Hosts]
 pytestmark = pytest.mark.hosts

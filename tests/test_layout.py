@@ -20,7 +20,7 @@ FLOORS = (
     ("rendezvous", "probe"),
     ("rollcall", "node"),
     ("files",),
-    ("net", "munge", "settings", "switches", "log", "cgroup"),
+    ("net", "munge", "settings", "switches", "log", "cgroup", "namespaces"),
     ("process", "model", "parsers"),
     ("errors", "host", "timeouts"),
     ("__init__",),

@@ -1,14 +1,18 @@
 # The init of one host of hosts.py: builds the host's root folder, enters it, says "ready", and then only reaps until
 # its standard input ends.
 #
-#   host_init.sh NAME BASE SHM-SIZE ro|rw [FOLDER...]
+#   init.sh PYTHON NAME BASE SHM-SIZE ro|rw [FOLDER...]
 #
-# Runs as PID 1 of new PID, mount, UTS, network and IPC namespaces. BASE holds hosts, resolv.conf, nsswitch.conf and an
-# empty root/; BASE/../shared becomes /shared. The FOLDERs are seen although they lie below /tmp or /run.
+# Runs as PID 1 of new PID, mount, UTS, network and IPC namespaces, as root there: of the machine, or only of a user
+# namespace. BASE holds hosts, resolv.conf, nsswitch.conf and an empty root/; BASE/../shared becomes /shared. The
+# FOLDERs are seen although they lie below /tmp or /run.
 set -eu
-name=$1 base=$2 shm_size=$3 access=$4
-shift 4
+python=$1 name=$2 base=$3 shm_size=$4 access=$5
+shift 5
 new=$base/root
+
+# Not by /proc/sys/kernel/hostname, which only the machine's root may write.
+"$python" -ISc 'import socket, sys; socket.sethostname(sys.argv[1])' "$name"
 
 # A new root on a tmpfs with this machine's folders in it: /shared can be made without touching the machine's own root,
 # and /tmp and /run start empty. Unbindable, or the recursive binds below would take it along into itself.
@@ -51,10 +55,9 @@ for file in hosts resolv.conf nsswitch.conf; do
     esac
     if [ "$file" = nsswitch.conf ] && [ ! -e "$target" ]; then continue; fi
     mount --bind "$base/$file" "$target"
-    if [ "$file $access" = "hosts ro" ]; then mount -o remount,bind,ro "$target"; fi
+    if [ "$file $access" = "hosts ro" ]; then mount -o remount,bind,ro,nosuid,nodev "$target"; fi
 done
 
-echo "$name" >"$new/proc/sys/kernel/hostname"
 cd "$new"
 mkdir .old
 pivot_root . .old

@@ -1,0 +1,1 @@
+"""Hosts made of Linux namespaces, on one machine and without root: for rehearsals and for the tests."""
