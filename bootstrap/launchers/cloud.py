@@ -1,11 +1,14 @@
 """Clouds and managed platforms that start the same container on each of a run's machines."""
 
+import json
 import re
+from collections.abc import Mapping
 from functools import partial
 
 from bootstrap.errors import IdentityError
 from bootstrap.launchers import hostlist
 from bootstrap.launchers.document import read_json, unexpected
+from bootstrap.launchers.place import Place
 from bootstrap.launchers.row import Context, Facts, Launcher
 
 DETERMINED = "/run/determined/info/rendezvous.json"
@@ -56,6 +59,18 @@ def vertex(_found: Facts, context: Context) -> Facts:
     rank = (str(ranks.index((task, index))), f"{task} {index} in CLUSTER_SPEC")
     named = {"size": (str(len(ranks)), "CLUSTER_SPEC"), "run_name": (f"vertex-{names[0]}", "CLUSTER_SPEC")}
     return {"rank": rank, **named, **hostlist.by_rank(names, "CLUSTER_SPEC")}
+
+
+def vertex_documents(place: Place) -> Mapping[str, str]:
+    """Return CLUSTER_SPEC and TF_CONFIG, as the page above has them: rank 0 in pool 0, the others in pool 1."""
+    hosts, pool = [f"{name}:2222" for name in place.names], min(place.rank, 1)
+    index, role = max(place.rank - 1, 0), ("chief", "worker")[pool]
+    pools = {name: listed for name, listed in (("workerpool0", hosts[:1]), ("workerpool1", hosts[1:])) if listed}
+    task = {"type": f"workerpool{pool}", "index": index}
+    spec = {"cluster": pools, "environment": "cloud", "task": task, "job": {}}
+    roles = dict(zip(("chief", "worker"), pools.values(), strict=False))
+    config = {"cluster": roles, "environment": "cloud", "task": {"type": role, "index": index, "cloud": "x"}}
+    return {"cluster_spec": json.dumps(spec), "tf_config": json.dumps(config)}
 
 
 def determined(_found: Facts, context: Context) -> Facts:
@@ -134,6 +149,7 @@ ROWS: tuple[Launcher, ...] = (
         any_of=("CLUSTER_SPEC",),
         run_id=("vertex-{CLOUD_ML_JOB_ID}",),
         derive=vertex,
+        fields=vertex_documents,
         look="gcloud ai custom-jobs stream-logs {CLOUD_ML_JOB_ID}",
     ),
     # Its MPI distribution, its PyTorch distribution, which sets NODE_RANK, or none.

@@ -1,8 +1,11 @@
 """PBS Professional and OpenPBS, and PALS, the mpiexec of HPE Cray, in their jobs."""
 
+from collections.abc import Mapping
+
 from bootstrap.errors import IdentityError
 from bootstrap.host import Host
 from bootstrap.launchers import hostlist
+from bootstrap.launchers.place import Place
 from bootstrap.launchers.row import Context, Facts, Launcher
 
 _TMRSH = "for host in $(sort -u $PBS_NODEFILE); do pbs_tmrsh $host $(command -v ray-bootstrap) ... & done; wait"
@@ -44,6 +47,14 @@ def pals(found: Facts, context: Context) -> Facts:
     return hostlist.same_place(found, hostlist.place(names, path, context), path)
 
 
+def task(place: Place) -> Mapping[str, str]:
+    """Return the number of the task of TM on this node, with the node's own in the highest bits; the script's is 1.
+
+    Source: momtask_create() in src/resmom/mom_comm.c (https://github.com/openpbs/openpbs)
+    """
+    return {"task": f"{place.rank << 32 - len(place.names).bit_length() | (1 if place.rank else 2):08X}"}
+
+
 def _nodes(host: Host) -> tuple[str, list[str]]:
     """Return the path of the job's list of nodes, and the hosts in it, each once; none if it cannot be read."""
     path = host.get("PBS_NODEFILE") or f"/var/spool/pbs/aux/{host.get('PBS_JOBID')}"
@@ -76,6 +87,7 @@ ROWS: tuple[Launcher, ...] = (
         run_name=("pbs-{PBS_JOBID}",),
         requeues=True,  # node_fail_requeue, 310 s by default (PBS Administrator's Guide)
         derive=pbs,
+        fields=task,
         local_hint=_TMRSH,
         look="qstat -f {PBS_JOBID}; pbsnodes {each_host}",
     ),

@@ -1,12 +1,14 @@
 """A launcher as one row: our words on the left, its variables on the right; and what a row's functions get and give."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from bootstrap import net
 from bootstrap.host import Host
 from bootstrap.launchers import events
+from bootstrap.launchers.place import Place, Surroundings
 from bootstrap.settings import Settings
 
 Names = tuple[str, ...]
@@ -101,6 +103,15 @@ class Launcher:
     """Finds out why nodes have not come; it may block, and raises an OSError if it cannot."""
     nodes: Names = ()
     """Variables with the nodes of the run, for ``{hosts}`` of nodes that were never seen."""
+    fields: Callable[[Place], Mapping[str, str]] | None = None
+    """Computes values for the text in ``environments/`` that no template can say."""
+
+    @property
+    def environment(self) -> Callable[[Place], Surroundings] | None:
+        """What puts a node of a rehearsal into this launcher's surroundings; None for options, and an attached Ray."""
+        from bootstrap.launchers import environments  # noqa: PLC0415 (no other command reads those texts)
+
+        return partial(environments.surroundings, self) if environments.has(self.name) else None
 
     def matches(self, settings: Settings, host: Host) -> bool:
         """Return whether this launcher's variables or file, or its options, are set."""

@@ -1,0 +1,36 @@
+"""A node of a rehearsal, and what a launcher puts around it: its variables, files and programs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one node stands among all of a run."""
+
+    rank: int
+    names: tuple[str, ...]
+    """Host names by rank, as :func:`bootstrap.launchers.environments.names` gives them."""
+    addresses: tuple[str, ...]
+    """By rank."""
+    run: str
+    """Names the run, the same on all nodes; a DNS label, since pods are called after it."""
+    attempt: int = 0
+    shared: str = "/shared"
+    """A folder that all nodes see."""
+    gpus: int = 0
+    """On each node."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a launcher gives one node."""
+
+    env: Mapping[str, str]
+    """Its own variables alone; PATH and HOME are not among them."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Absolute path → text. The path may lie below ``Place.shared``: all nodes then have the same text."""
+    programs: Mapping[str, str] = field(default_factory=dict)
+    """Command → what it prints, whatever its arguments."""
+    options: tuple[str, ...] = ()
+    """The agent's options that its users have to give."""
