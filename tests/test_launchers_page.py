@@ -23,4 +23,5 @@ def test_each_row_is_there_in_the_order_of_precedence() -> None:
 
 def test_the_rules_name_their_rows() -> None:
     assert spoken_of("Starts lost runs anew") == {row.name for row in LAUNCHERS if row.requeues}
+    assert spoken_of("Can be rehearsed") == {row.name for row in LAUNCHERS if not row.environment}
     assert spoken_of("Replaces lost nodes") == {row.name for row in LAUNCHERS if row.replaced_nodes == "none"}

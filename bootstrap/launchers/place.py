@@ -18,6 +18,8 @@ class Place:
     attempt: int = 0
     shared: str = "/shared"
     """A folder that all nodes see."""
+    cpus: int = 1
+    """On each node, as the launcher counts them: an agent takes no more."""
     gpus: int = 0
     """On each node."""
 

@@ -12,7 +12,22 @@ its sources in comments (``;``), and these sections:
 ``[file PATH]``, ``[program NAME]``
     ``text``: of a file, or what a command prints.
 
-Everything is a template of :meth:`str.format` with the fields of :func:`_fields` and of the row's ``fields``.
+Everything is a template of :meth:`str.format`, with these fields and what the row's ``fields`` computes:
+
+``rank``, ``name``, ``address``
+    This node's; in ``[each]`` each node's in turn. ``number`` and ``before`` are the rank plus and minus 1, ``link`` is
+    the name of a Service in the variables of Kubernetes.
+``names``, ``addresses``
+    Of all nodes by rank. ``{names[0]}`` is the head's, ``{names:,}`` has commas between them, ``{names: slots=8\\n}``
+    that text. ``nodelist``: the names as Slurm writes them, ``node-[0-3]``. ``size``: their number. ``last``: the last
+    rank.
+``run``, ``attempt``, ``shared``, ``cpus``, ``gpus``
+    Of the :class:`~bootstrap.launchers.place.Place`; ``tries`` is the attempt plus 1. ``job``, ``uuid`` and ``hex``
+    stand for the run, too, where a launcher has a number, a UUID or hexadecimal digits: ``{hex:.16}`` for 16 of them.
+``all_gpus``, ``slots``, ``gpus_by_rank``, ``processes``, ``all_processes``
+    The GPUs of all nodes, the indices of this one's, the number of each node, and processes with one GPU each.
+``in_hosts``
+    The pod's names in its ``/etc/hosts``.
 """
 
 import configparser
@@ -34,11 +49,13 @@ _FOLDER = Path(__file__).parent
 _ENVIRONMENT, _WORKERS, _RESTARTED, _EACH = "environment", "workers", "restarted", "each"
 _OF_THIS_MACHINE = re.compile("POD_IP|.*_SOCKET_IFNAME")
 """Variables with an address or an interface of the machine, which the nodes of a rehearsal do not have."""
-_USERS = re.compile("HOSTNAME|TMP|TMPDIR|LD_LIBRARY_PATH|OMP_NUM_THREADS|PYTHONUNBUFFERED|CUDA_.*|AWS_(DEFAULT_)?REGION")
+_USERS = re.compile(
+    "HOSTNAME|TMP|TMPDIR|LD_LIBRARY_PATH|OMP_NUM_THREADS|PYTHONUNBUFFERED|AWS_(DEFAULT_)?REGION|AWS_CONTAINER_.*"
+)
 """Variables that launchers set, but users do, too, for reasons of their own."""
 
 
-class _Joined(tuple[str, ...]):
+class _Joined(tuple):  # type: ignore[type-arg]
     """Texts that a format joins: ``{names:,}``; ``\\n`` in it is a new line."""
 
     __slots__ = ()
@@ -75,7 +92,8 @@ def dns(row: str, names: Sequence[str], addresses: Sequence[str], run: str) -> M
     if not domain:
         return {}
     namespace = domain.partition(".")[0]
-    known = {f"{name}.{subdomain}".rstrip("."): (address,) for name, address in zip(names, addresses, strict=True)}
+    known: dict[str, tuple[str, ...]] = {}
+    known |= {f"{name}.{subdomain}".rstrip("."): (address,) for name, address in zip(names, addresses, strict=True)}
     if subdomain:
         known[subdomain] = tuple(addresses)
     ends = ("", f".{namespace}", f".{namespace}.svc", f".{domain}")
@@ -148,32 +166,38 @@ def _texts(kind: str, text: configparser.ConfigParser, fields: Mapping[str, Any]
     return {name.format_map(fields): section["text"].format_map(fields) for name, section in found.items()}
 
 
+def ids(run: str) -> dict[str, str]:
+    """Return the fields that stand for a run in values that cannot be its name."""
+    digest = hashlib.sha256(run.encode()).hexdigest()
+    number = int(digest[:8], 16) % 900000 + 100000
+    return {"job": str(number), "uuid": str(uuid.UUID(digest[:32], version=4)), "hex": digest[32:]}
+
+
 def _fields(place: Place, node: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a text may name in braces, beside :func:`_of_node`."""
-    digest = hashlib.sha256(place.run.encode()).hexdigest()
-    size, slots = len(place.names), tuple(map(str, range(place.gpus)))
-    subdomain = node.get("subdomain", "").format(run=place.run)
-    domain, name = ".".join(filter(None, [subdomain, node.get("domain", "")])), place.names[place.rank]
-    return _of_node(place.rank, place) | {
+    """Return the fields of the texts on this node."""
+    size, processes = len(place.names), max(place.gpus, 1)
+    subdomain, name = node.get("subdomain", "").format(run=place.run), place.names[place.rank]
+    return {
+        **_of_node(place.rank, place),
+        **ids(place.run),
         "size": size,
         "last": size - 1,
-        "names": _Joined(place.names),  # joined by what follows the colon: {names:,}, {names: slots=8\n} slots=8
+        "names": _Joined(place.names),
         "addresses": _Joined(place.addresses),
-        "nodelist": nodelist(place.names),  # as Slurm writes it: node-[0-3]
+        "nodelist": nodelist(place.names),
         "run": place.run,
-        "job": int(digest[:8], 16) % 900000 + 100000,  # a number for the run
-        "uuid": str(uuid.UUID(digest[:32], version=4)),  # another one, and
-        "hex": digest,  # a third: {hex:.16} for 16 digits
         "attempt": place.attempt,
         "tries": place.attempt + 1,
         "shared": place.shared,
-        "gpus": place.gpus,  # of a node
+        "cpus": place.cpus,
+        "gpus": place.gpus,
         "all_gpus": place.gpus * size,
-        "slots": _Joined(slots),  # their numbers
+        "slots": _Joined(map(str, range(place.gpus))),
         "gpus_by_rank": _Joined([str(place.gpus)] * size),
-        "processes": max(place.gpus, 1),  # of PyTorch on a node: one for each GPU
-        "all_processes": max(place.gpus, 1) * size,
-        "in_hosts": f"{name}.{domain}\t{name}" if subdomain else name,  # names in the pod's /etc/hosts (hostsEntry)
+        "processes": processes,
+        "all_processes": processes * size,
+        # with a subdomain its domain first (kubelet_pods.go, hostsEntry)
+        "in_hosts": f"{name}.{subdomain}.{node['domain']}\t{name}" if subdomain else name,
     }
 
 
