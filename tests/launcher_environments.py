@@ -67,11 +67,18 @@ POD = variables("""
 
 
 def pod_hosts(name: str, domain: str = "") -> dict[str, str]:
-    """/etc/hosts as the kubelet writes it, with a subdomain's domain first (kubelet_pods.go, hostsEntry)."""
+    """/etc/hosts as the kubelet writes it (kubelet_pods.go, managedHostsFileContent() and hostsEntry())."""
     full = f"{name}.{domain}\t{name}" if domain else name
-    return {
-        "/etc/hosts": f"# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost\n10.244.1.7\t{full}\n"
-    }
+    text = f"""# Kubernetes-managed hosts file.
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::0\tip6-localnet
+fe00::0\tip6-mcastprefix
+fe00::1\tip6-allnodes
+fe00::2\tip6-allrouters
+10.244.1.7\t{full}
+"""
+    return {"/etc/hosts": text}
 
 
 # Recorded with Slurm 22.05.8: the script's environment, which srun passes on ...

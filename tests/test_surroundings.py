@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -37,9 +37,10 @@ def around(row: Launcher, place: Place) -> Surroundings:
 
 
 def known(row: Launcher, place: Place) -> Mapping[str, Sequence[str]]:
-    """What the resolver of a node knows: its platform's DNS, or else /etc/hosts with all nodes."""
-    by_dns = environments.dns(row.name, place.names, place.addresses, place.run)
-    return by_dns or {name: (address,) for name, address in zip(place.names, place.addresses, strict=True)}
+    """What the resolver of a node knows: /etc/hosts with all nodes, or in a pod, which has its own, DNS."""
+    if "/etc/hosts" in around(row, place).files:
+        return environments.dns(row.name, place.names, place.addresses, place.run)
+    return {name: (address,) for name, address in zip(place.names, place.addresses, strict=True)}
 
 
 def recognised(row: Launcher, place: Place, folder: Path) -> tuple[NodeIdentity, list[str]]:
@@ -137,23 +138,28 @@ class Drawn:
     run: str = "ray"
     addresses: tuple[str, ...] = ("10.0.0.4", "10.0.0.5", "10.0.0.6")
     names: tuple[str, ...] = ()
-    """If they are others than the row's own."""
+    """If they are others than the row's own, or in another order."""
+    rank: int | None = None
+    """In that order."""
     cpus: int = 1
     gpus: int = 1
     shared: str = "/shared"
     ids: Mapping[str, str] = field(default_factory=dict)
     """Of :func:`environments.ids`, as the recording has them."""
     apart: Mapping[str, str] = field(default_factory=dict)
-    """Variable → why its value is another one, or why it is in one of the two alone."""
+    """Variable, or path of a file → why its value is another one."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Variable → why it is not set."""
 
 
 NETWORK = ("10.77.0.1", "10.77.0.2")
-ALGOS = tuple(f"algo-{number}" for number in range(1, 12))
+PODS = ("10.244.1.7",) * 4
+ALGOS = tuple(sorted(f"algo-{number}" for number in range(1, 12)))
 DRAWN = {
     "skypilot": Drawn("skypilot", "train", gpus=8, ids={"job": "345678"}),
     "dstack": Drawn("dstack", gpus=8, ids={"uuid": "5e2c9d17-0000-4000-8000-00000000000a"}),
     "beaker": Drawn("beaker", cpus=31, gpus=8, ids={"job": "000000"}),
-    "lepton": Drawn("lepton", "env-job-98bw"),
+    "lepton": Drawn("lepton", "env-job-98bw", addresses=PODS),
     "volcengine": Drawn(
         "volcengine",
         addresses=("10.128.0.4", "10.128.0.5"),
@@ -171,7 +177,7 @@ DRAWN = {
         "vertex",
         addresses=("10.12.0.81",) * 3,
         ids={"job": "5942175266485829632"},
-        apart={"HOSTNAME": "-cd5sv at its end"},
+        apart=dict.fromkeys(("HOSTNAME", "/etc/hosts"), "-cd5sv at the end of the name"),
     ),
     "azureml": Drawn("azureml-no-distribution", "dreamy_sun_x7f0q8z2", gpus=2),
     "determined": Drawn("determined", gpus=8, ids={"uuid": "3f1c0c52-6a32-4c5c-9f0e-2d4e1c9a7b11"}),
@@ -179,18 +185,9 @@ DRAWN = {
         "sagemaker-toolkit",
         "ray-2026-08-20-06-27-15-511",
         addresses=("10.0.0.4",) * 11,
-        names=(*ALGOS[:9], "algo-10", "algo-11"),
+        names=ALGOS,
+        rank=ALGOS.index("algo-10"),
         cpus=4,
-        apart=dict.fromkeys(
-            (
-                "SM_CURRENT_INSTANCE_GROUP_HOSTS",
-                "SM_HOSTS",
-                "SM_INSTANCE_GROUPS_DICT",
-                "SM_RESOURCE_CONFIG",
-                "SM_TRAINING_ENV",
-            ),
-            "hosts in the order of the alphabet",
-        ),
     ),
     "aws-batch": Drawn(
         "aws-batch",
@@ -203,24 +200,25 @@ DRAWN = {
             "AWS_BATCH_JOB_ATTEMPT": "counted from 1",
         },
     ),
-    "kubeflow-trainer": Drawn("kubeflow-trainer", "llama", gpus=8),
-    "jobset": Drawn("jobset", ids={"uuid": "8f14e45f-0000-4000-8000-000000000003"}),
+    "kubeflow-trainer": Drawn("kubeflow-trainer", "llama", gpus=8, addresses=PODS),
+    "jobset": Drawn("jobset", addresses=PODS, ids={"uuid": "8f14e45f-0000-4000-8000-000000000003"}),
     "leaderworkerset": Drawn(
         "leaderworkerset-tpu",
         "vllm",
-        apart=dict.fromkeys(
+        addresses=PODS,
+        left_out=dict.fromkeys(
             ("TPU_NAME", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID"), "there are no TPUs"
         ),
     ),
-    "kubernetes": Drawn("kubernetes"),
-    "volcano": Drawn("volcano-one-task"),
+    "kubernetes": Drawn("kubernetes", addresses=PODS),
+    "volcano": Drawn("volcano-one-task", addresses=PODS),
     "flux": Drawn(
         "flux",
         apart={
             **dict.fromkeys(("FLUX_JOB_ID", "FLUX_JOB_ID_PATH"), "an id of the run"),
             "FLUX_JOB_TMPDIR": "a folder that is there",
-            **dict.fromkeys(("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"), "--num-gpus may pretend more than CUDA has"),
         },
+        left_out=dict.fromkeys(("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"), "pretended GPUs are none of CUDA's"),
         ids={"job": "85312143360"},
     ),
     "jsrun": Drawn(
@@ -257,49 +255,64 @@ DRAWN = {
     "pbs": Drawn("pbs-pbsdsh", cpus=8, ids={"job": "1234"}, apart={"TMPDIR": "a folder that is there"}),
     "slurm": Drawn("slurm", addresses=NETWORK, ids={"job": "3"}),
     "lsf": Drawn("lsf-blaunch", names=("grid01", "grid03", "grid05"), ids={"job": "748"}),
-    "pytorchjob": Drawn("pytorchjob-1.9", gpus=8),
+    "pytorchjob": Drawn("pytorchjob-1.9", gpus=8, addresses=PODS),
     "torchrun": Drawn("torchrun", "7"),
     "torch-env": Drawn("torch-env"),
 }
 """By row."""
 
 
-def drawn(row: Launcher) -> tuple[Recorded, Drawn, dict[str, str]]:
-    """The recording, how it is drawn, and the variables that are drawn."""
-    how = DRAWN[row.name]
+def drawn(row: Launcher) -> tuple[dict[str, str], dict[str, str]]:
+    """Variables and files, as drawn; the ids in them are the recording's."""
+    how, generated = DRAWN[row.name], environments.ids(DRAWN[row.name].run)
     recorded = BY_ID[how.id]
-    names = how.names or environments.names(row.name, recorded.size or 0, how.run)
-    place = Place(
-        recorded.rank or 0,
-        names,
-        how.addresses[: recorded.size],
-        how.run,
-        recorded.attempt,
-        how.shared,
-        cpus=how.cpus,
-        gpus=how.gpus,
-    )
-    generated = environments.ids(how.run)
+    size, rank = recorded.size or 0, recorded.rank or 0
+    names = how.names or environments.names(row.name, size, how.run)
+    place = Place(rank, names, how.addresses[:size], how.run, recorded.attempt, how.shared, how.cpus, how.gpus)
+    given = around(row, place if how.rank is None else replace(place, rank=how.rank))
 
     def with_ids(text: str) -> str:
         for name, value in how.ids.items():
             text = text.replace(generated[name], value)
         return text
 
-    return recorded, how, {name: with_ids(value) for name, value in around(row, place).env.items()}
+    return tuple({with_ids(name): with_ids(text) for name, text in it.items()} for it in (given.env, given.files))
+
+
+def words(text: str) -> list[str]:
+    """Each once: a list of hosts may have a line for each slot."""
+    return list(dict.fromkeys(text.split()))
 
 
 @rows
-def test_a_text_has_the_variables_of_a_recording_and_their_values(row: Launcher) -> None:
-    recorded, how, found = drawn(row)
+def test_a_text_has_the_variables_and_files_of_a_recording_with_their_values(row: Launcher) -> None:
+    how = DRAWN[row.name]
+    recorded, (env, files) = BY_ID[how.id], drawn(row)
     assert recorded.launcher == row.name
-    wrong = {
-        name: (found.get(name), recorded.env.get(name))
-        for name in found.keys() | recorded.env.keys()
-        if found.get(name) != recorded.env.get(name)
-    }
-    assert {name: values for name, values in wrong.items() if name not in how.apart} == {}
-    assert set(how.apart) <= wrong.keys()
+    assert env.keys() | how.left_out.keys() == recorded.env.keys()
+    assert files.keys() == recorded.files.keys()
+    other = {name for name in env if env[name] != recorded.env[name]}
+    other |= {path for path in files if words(files[path]) != words(recorded.files[path])}
+    assert other == how.apart.keys()
+
+
+HEADS = {
+    "aws-batch": {"AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS": None},
+    "azureml": {"AZ_BATCH_IS_CURRENT_NODE_MASTER": "true"},
+    "hydra": {"SSH_CONNECTION": None},
+    "mvapich": {"SSH_CONNECTION": None},
+    "openmpi": {"SSH_CONNECTION": None, "OMPI_MCA_orte_parent_uri": None},
+    "pbs": {"PBS_TASKNUM": "00000002"},
+}
+"""What is otherwise on rank 0, which no recording is of; None: not set."""
+
+
+@rows
+def test_on_the_head_the_same_is_set_but_for_what_makes_it_the_head(row: Launcher) -> None:
+    head, worker = (around(row, place).env for place in places(row, 2))
+    expected = HEADS.get(row.name, {})
+    assert worker.keys() - head.keys() == {name for name, value in expected.items() if value is None}
+    assert head.items() >= {name: value for name, value in expected.items() if value is not None}.items()
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=[r.id for r in RECORDED])

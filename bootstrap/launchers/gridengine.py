@@ -1,6 +1,9 @@
 """Grid Engine: the tasks of ``qrsh -inherit``."""
 
+from collections.abc import Mapping
+
 from bootstrap.launchers import hostlist
+from bootstrap.launchers.place import Place
 from bootstrap.launchers.row import Context, Facts, Launcher
 
 _QRSH = (
@@ -27,6 +30,11 @@ def gridengine(_found: Facts, context: Context) -> Facts:
     return facts
 
 
+def pe_hostfile(place: Place) -> Mapping[str, str]:
+    """Return the list of hosts, each with slots, queue and processors (sge_pe(5), ``$pe_hostfile``)."""
+    return {"pe_hostfile": "\n".join(f"{name} 1 all.q@{name} UNDEFINED" for name in place.names)}
+
+
 ROWS: tuple[Launcher, ...] = (
     Launcher(
         "gridengine",
@@ -36,6 +44,7 @@ ROWS: tuple[Launcher, ...] = (
         run_name=("gridengine-{JOB_ID}.{SGE_TASK_ID}",),  # .undefined outside arrays
         replaced_nodes="none",
         derive=gridengine,
+        fields=pe_hostfile,
         local_hint=_QRSH,
         look="see the errors of qrsh in the job's output for rank {ranks}; qstat -j {JOB_ID}; qhost -h {hosts}",
     ),
