@@ -41,6 +41,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "down": ("commands.whole_run:down", "end the run on all nodes, and return when it is gone"),
     "exec": ("commands.within:execute", "run the command after --, or a shell, with this run's variables"),
     "env": ("commands.within:show", 'print the same variables, for eval "$(ray-bootstrap env)"'),
+    "trace": ("commands.trace:show", "draw how the run that FILE records came up and ended (a file of --trace)"),
     "kuberay": ("commands.kuberay:hand_over", "in a KubeRay pod: check this node, then hand over to KubeRay"),
 }
 """Name → module and function, meaning."""
@@ -69,6 +70,10 @@ class _Command(click.Command):
             entry = parameter.get_help_record(ctx)
             if entry is not None:
                 sections.setdefault(groups.get(parameter.name or "", "Other"), []).append(entry)
+        for operand in (field.metadata for field in switches.switches() if field.metadata["operand"]):
+            sections["Other"].append(
+                (operand["metavar"], f"{operand['help']} (with {' or '.join(operand['commands'])})")
+            )
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
@@ -90,10 +95,11 @@ def _options() -> _Command:
             [meta["flag"], field.name], metavar=meta["metavar"], is_flag=meta["metavar"] is None, help=help_text
         )
 
+    flagged = [field for field in switches.switches() if not field.metadata["operand"]]
     version = click.Option(["--version"], is_flag=True, help="Show the version and exit.")
     return _Command(
         name=f"ray-bootstrap [{'|'.join(_COMMANDS)}]",
-        params=[*map(option, settings.options()), *map(switch, switches.switches()), version],
+        params=[*map(option, settings.options()), *map(switch, flagged), version],
         help="Start Ray on the nodes that a scheduler gave you.\n\n\b\n"
         + "\n".join(f"  {name:{max(map(len, _COMMANDS))}}  {meaning}" for name, (_, meaning) in _COMMANDS.items()),
         epilog=_EPILOG,
@@ -121,7 +127,7 @@ def _contradictions(command: str, chosen: Switches, workload: Sequence[str]) -> 
     if command == "check" and chosen.on_all:
         for what in ["--json"] * chosen.as_json + ["a workload"] * bool(workload):
             yield f"check --run with {what}: it prints a table, and runs nothing; leave {what} out"
-    if workload and command in ("status", "wait", "down", "env"):
+    if workload and command in ("status", "wait", "down", "env", "trace"):
         yield f"{command} runs nothing: omit `-- {shlex.join(workload)}`; `ray-bootstrap exec -- COMMAND` uses the run"
     if chosen.watch and (chosen.as_json or not chosen.on_all):
         yield "status --watch: it prints the table of --run; give --run, and leave --json out"
@@ -201,33 +207,42 @@ def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]], Swi
     options = _options()
     try:
         with options.make_context("ray-bootstrap", list(ours)) as context:
-            given = context.params
+            operand, left = _left_over(context.args, options, command, ours)
+            given = {**context.params, **operand}
             chosen, faults = switches.load(given, command)
             flags = {option.name: given[option.name] for option in settings.options() if given[option.name]}
-            return flags, chosen, _left_over(context.args, options, command, ours) + faults
+            return flags, chosen, left + faults
     except click.exceptions.Exit:
         return None
     except click.UsageError as error:
         raise UsageError([error.format_message()]) from None
 
 
-def _left_over(arguments: Sequence[str], options: click.Command, command: str, ours: Sequence[str]) -> list[str]:
-    """Return a fault for each argument click did not parse: an unknown option, or a workload without ``--``."""
+def _left_over(
+    arguments: Sequence[str], options: click.Command, command: str, ours: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the command's operand, and a fault for each other argument that click did not parse.
+
+    That is an unknown option, a workload without ``--``, or an operand too many.
+    """
+    wanted, operand = switches.operand(command), dict[str, str]()
     known = [name for parameter in options.params for name in parameter.opts]
     faults: list[str] = []
     after_unknown = False
     for argument in arguments:
-        if argument.startswith("-"):
+        if argument.startswith("-") and argument != "-":
             name = argument.partition("=")[0]
             close = difflib.get_close_matches(name, known, n=1)
             faults.append(f"no such option: {name}" + (f" (did you mean {close[0]}?)" if close else ""))
             after_unknown = "=" not in argument
         elif after_unknown:
             after_unknown = False  # most likely the unknown option's value
+        elif wanted is not None and not operand:
+            operand[wanted.name] = argument
         else:
             faults.append(f"unexpected {argument!r}; {_instead(list(ours), ours.index(argument), command)}")
             break
-    return faults
+    return operand, faults
 
 
 def _instead(ours: list[str], at: int, command: str) -> str:
@@ -235,7 +250,8 @@ def _instead(ours: list[str], at: int, command: str) -> str:
     if command == "exec":
         return f"put the command after --: {shlex.join(['ray-bootstrap', command, *ours[:at], '--', *ours[at:]])}"
     if command != "run":
-        return f"{command} takes options only"
+        operand = switches.operand(command)
+        return f"{command} takes one {operand.metadata['metavar']}" if operand else f"{command} takes options only"
     if meant:
         first = "put the command first:" if meant[0] == ours[at] else "did you mean"
         return f"{first} {shlex.join(['ray-bootstrap', meant[0], *ours[:at], *ours[at + 1 :]])}"

@@ -1,6 +1,7 @@
 """What single commands take besides the options. Unlike those, none of it has a variable.
 
-A field of :class:`Switches` *is* a switch: the command line, ``--help`` and the errors are derived from the fields.
+A field of :class:`Switches` *is* a switch or an operand: the command line, ``--help`` and the errors are derived from
+the fields.
 """
 
 import dataclasses
@@ -13,8 +14,13 @@ from bootstrap import parsers
 
 def _switch(name: str, commands: str, meaning: str, *, default: Any = False, **value: Any) -> Any:
     """Declare a switch of these commands; with ``metavar`` and ``parse``, one that takes a value."""
-    metadata = {"flag": name, "commands": commands.split(), "help": meaning, "metavar": None, "parse": None, **value}
-    return field(default=default, metadata=metadata)
+    metadata = {"flag": name, "commands": commands.split(), "help": meaning, "metavar": None, "parse": None}
+    return field(default=default, metadata={**metadata, "operand": False, **value})
+
+
+def _operand(name: str, commands: str, meaning: str) -> Any:
+    """Declare the operand of these commands: a text without a flag, which they need."""
+    return _switch(name, commands, meaning, default="", metavar=name, parse=parsers.text, operand=True)
 
 
 _TIME = {"metavar": "TIME", "parse": parsers.duration}
@@ -32,7 +38,14 @@ class Switches:
     timeout: float = _switch("--timeout", "wait", "How long to wait [default: 10m]", default=600.0, **_TIME)
     status: int = _switch("--status", "down", "The exit status of all nodes [default: 0]", default=0, **_STATUS)
     detach: bool = _switch("--detach", "up", "Outlive the caller of up; on a worker, return once it has joined")
+    file: str = _operand("FILE", "trace", "The trace to draw, as --trace wrote it; - for standard input")
+    svg: bool = _switch("--svg", "trace", "Write an SVG picture to standard output, instead of characters")
     # fmt: on
+
+
+def operand(command: str) -> dataclasses.Field[Any] | None:
+    """Return the field that is the operand of this command; None if it takes none."""
+    return next((f for f in switches() if f.metadata["operand"] and command in f.metadata["commands"]), None)
 
 
 def switches() -> Iterator[dataclasses.Field[Any]]:
@@ -48,6 +61,8 @@ def load(given: Mapping[str, Any], command: str) -> tuple[Switches, list[str]]:
         name, commands, parse = (switch.metadata[key] for key in ("flag", "commands", "parse"))
         value = given.get(switch.name)
         if value in (None, False):
+            if switch == operand(command):
+                faults.append(f"no {name}: ray-bootstrap {command} {name}")
             continue
         if command not in commands:
             faults.append(f"{name} goes with {' or '.join(commands)}: ray-bootstrap {commands[0]} {name}")

@@ -20,7 +20,7 @@ FLOORS = (
     ("rendezvous", "probe"),
     ("rollcall", "node"),
     ("files",),
-    ("net", "munge", "settings", "switches", "log", "cgroup", "namespaces"),
+    ("net", "munge", "settings", "switches", "log", "cgroup", "namespaces", "drawing"),
     ("process", "model", "parsers"),
     ("errors", "host", "timeouts"),
     ("__init__",),

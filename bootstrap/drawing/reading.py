@@ -1,0 +1,209 @@
+"""A trace file as facts. docs/trace.md has its format: Chrome's trace events, and in ``otherData`` facts of the run."""
+
+import contextlib
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bootstrap.errors import UsageError
+from bootstrap.parsers import quoted
+
+FORMAT = "ray-bootstrap 1"
+_MAX_BYTES = 256 << 20
+"""2 000 nodes make 7 MB."""
+_MAX_RANK = 10**6
+_MAX_MICROSECONDS = 1e17
+"""The year 5138."""
+_WRITE_ONE = "`ray-bootstrap --trace FILE -- WORKLOAD` writes one at the end of the run"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a node did for some time. Times are in seconds since the first moment of the trace, by the head's clock."""
+
+    name: str
+    start: float
+    end: float
+    lost: str = ""
+    """Why the head counted the node as lost at the end of this span; empty: it did not."""
+    unfinished: bool = False
+    """It went on when the trace was written."""
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it took."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node's spans. Within ``phases``, and within ``ray``, they are in order and do not overlap."""
+
+    rank: int
+    label: str
+    phases: tuple[Span, ...]
+    ray: tuple[Span, ...]
+    uncertainty: float = 0.0
+    """Seconds by which its clock's offset to the head's may be wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A run as its head recorded it."""
+
+    run: str
+    attempt: int
+    launcher: str
+    size: int | None
+    status: int | None
+    """None while the run went on."""
+    reason: str
+    nodes: tuple[Node, ...]
+    """By rank; the first is the head, rank 0."""
+    marks: tuple[tuple[str, float], ...]
+    """Moments of the whole run, such as the quorum."""
+
+
+def read(path: str) -> Trace:
+    """Return the trace in this file, or for ``-`` in standard input. :raises UsageError: if there is none."""
+    source = "standard input" if path == "-" else path
+    try:
+        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError([f"{source}: {error.strerror}"], hint=_WRITE_ONE) from None
+    return parse(raw, source)
+
+
+def parse(raw: bytes, source: str) -> Trace:
+    """Return the trace of these bytes. :raises UsageError: quoting what was found where another thing was expected."""
+    document = _document(raw, source)
+    other = document.get("otherData") if isinstance(document, dict) else None
+    if not isinstance(other, dict) or "format" not in other:
+        what = f"a list of {len(document)}" if isinstance(document, list) else "JSON"
+        told = f"{source}: {what} without otherData.format, so another program's, such as `ray timeline`'s; expected"
+        hint = f"https://ui.perfetto.dev opens any Chrome trace; {_WRITE_ONE}"
+        raise UsageError([f"{told} {FORMAT!r}"], hint=hint)
+    if (found := other["format"]) != FORMAT:
+        by = f", written by ray-bootstrap {_clean(other.get('version', '?'))}"
+        hint = "draw it with the version that wrote it: pip install ray-bootstrap==VERSION"
+        raise UsageError([f"{source}: format {quoted(str(found))}{by}; expected {FORMAT!r}"], hint=hint)
+    try:
+        return _trace(document, other)
+    except (ValueError, RecursionError) as error:
+        hint = "take the file as the head wrote it; it is made in one piece, at the end"
+        raise UsageError([f"{source}: {error}"], hint=hint) from None
+
+
+def _document(raw: bytes, source: str) -> Any:
+    begins = quoted(raw[:60].decode(errors="replace"), 40)
+    if len(raw) > _MAX_BYTES:
+        told = f"more than {_MAX_BYTES >> 20} MiB, which begins with {begins}; expected a trace"
+        raise UsageError([f"{source}: {told}"], hint=_WRITE_ONE)
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        if raw.lstrip()[:1] in (b"{", b"[") and raw.rstrip()[-1:] not in (b"}", b"]"):
+            ends = quoted(raw[-20:].decode(errors="replace"))
+            told = f"cut short: its {len(raw)} bytes end with {ends}; expected all of a trace"
+            raise UsageError([f"{source}: {told}"], hint="copy it again, from a disk that was not full") from None
+        why = str(error) or "empty"
+        told = f"not JSON ({why}): it begins with {begins}; expected a trace, in Chrome's format"
+        raise UsageError([f"{source}: {told}"], hint=_WRITE_ONE) from None
+
+
+def _trace(document: Mapping[str, Any], other: Mapping[str, Any]) -> Trace:
+    events = _expect(document, "traceEvents", list)
+    spans: dict[tuple[int, str], list[Span]] = defaultdict(list)
+    labels: dict[int, str] = {}
+    marks: list[tuple[str, float]] = []
+    for number, event in enumerate(events):
+        try:
+            kind, rank, name = (_expect(event, *each) for each in (("ph", str), ("pid", int), ("name", str)))
+            if not 0 <= rank < _MAX_RANK:
+                raise ValueError(f"pid is {quoted(str(rank))}; expected a rank")
+            arguments = event.get("args") if isinstance(event.get("args"), dict) else {}
+            if kind == "M" and name == "process_name":
+                labels[rank] = _clean(_expect(arguments, "name", str))
+            elif kind == "i":
+                marks.append((_clean(name), _seconds(event, "ts")))
+            elif kind == "X":
+                start, unfinished = _seconds(event, "ts"), arguments.get("unfinished") is True
+                end, lost = start + _seconds(event, "dur"), _clean(arguments.get("lost") or "", 300)
+                spans[rank, str(event.get("cat"))].append(Span(_clean(name), start, end, lost, unfinished))
+        except ValueError as error:
+            raise ValueError(f"traceEvents[{number}]: {error}") from None
+    ranks = sorted({rank for rank, lane in spans if lane == "phase"})
+    if 0 not in ranks:
+        raise ValueError(f"none of its {len(events)} events is a phase of the head; expected one with pid 0")
+    zero = min(span.start for (_, lane), each in spans.items() for span in each if lane in ("phase", "ray"))
+    return Trace(
+        run=_clean(other.get("run", "?")),
+        attempt=_integer(other, "attempt") or 0,
+        launcher=_clean(other.get("launcher", "?")),
+        size=_integer(other, "nodes"),
+        status=_integer(other, "status"),
+        reason=_clean(other.get("reason") or "", 300),
+        nodes=tuple(
+            Node(
+                rank,
+                labels.get(rank, f"rank {rank}"),
+                _in_order(spans[rank, "phase"], zero),
+                _in_order(spans[rank, "ray"], zero),
+                _uncertainty(other.get("clocks"), rank),
+            )
+            for rank in ranks
+        ),
+        marks=tuple(sorted((name, max(0.0, at - zero)) for name, at in marks)),
+    )
+
+
+def _in_order(spans: Iterable[Span], zero: float) -> tuple[Span, ...]:
+    """Return the spans from ``zero`` on, in order, each cut where it would overlap the one before."""
+    ordered: list[Span] = []
+    now = 0.0
+    for span in sorted(spans, key=lambda each: (each.start, each.end)):
+        start = max(now, span.start - zero)
+        now = max(start, span.end - zero)
+        ordered.append(Span(span.name, start, now, span.lost, span.unfinished))
+    return tuple(ordered)
+
+
+def _expect(found: Any, key: str, kind: type) -> Any:
+    value = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{key} is {quoted(json.dumps(value))}; expected {kind.__name__}")
+    return value
+
+
+def _seconds(event: Mapping[str, Any], key: str) -> float:
+    value = event.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_MICROSECONDS:
+        raise ValueError(f"{key} is {quoted(json.dumps(value))}; expected microseconds")
+    return float(value) / 1e6
+
+
+def _integer(other: Mapping[str, Any], key: str) -> int | None:
+    if other.get(key) is None:
+        return None
+    value = _expect(other, key, int)
+    if not 0 <= value <= _MAX_RANK:
+        raise ValueError(f"{key} is {quoted(str(value))}; expected 0 to {_MAX_RANK}")
+    return int(value)
+
+
+def _uncertainty(clocks: Any, rank: int) -> float:
+    entry = clocks.get(str(rank)) if isinstance(clocks, dict) else None
+    value = entry.get("uncertainty_s") if isinstance(entry, dict) else None
+    return float(value) if isinstance(value, float | int) and 0 <= value <= _MAX_RANK else 0.0
+
+
+def _clean(value: Any, longest: int = 60) -> str:
+    """Return a text that neither steers a terminal nor breaks XML, cut after ``longest`` characters."""
+    text = str(value)
+    text = text if len(text) <= longest else text[: longest - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
