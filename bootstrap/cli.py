@@ -1,6 +1,7 @@
 """The command line: parse arguments into settings, dispatch to a command, render errors."""
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import io
@@ -39,6 +40,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "wait": ("commands.whole_run:wait", "wait until the run's cluster stands, from any shell of its user"),
     "down": ("commands.whole_run:down", "end the run on all nodes, and return when it is gone"),
+    "rehearse": (
+        "launch.rehearse:rehearse",
+        "the whole run on this machine, a host of its own for each node, with faults",
+    ),
     "exec": ("commands.within:execute", "run the command after --, or a shell, with this run's variables"),
     "env": ("commands.within:show", 'print the same variables, for eval "$(ray-bootstrap env)"'),
     "trace": ("commands.trace:show", "draw how the run that FILE records came up and ended (a file of --trace)"),
@@ -92,7 +97,11 @@ def _options() -> _Command:
         meta = field.metadata
         help_text = f"{meta['help']} (with {' or '.join(meta['commands'])})"
         return click.Option(
-            [meta["flag"], field.name], metavar=meta["metavar"], is_flag=meta["metavar"] is None, help=help_text
+            [meta["flag"], field.name],
+            metavar=meta["metavar"],
+            is_flag=meta["metavar"] is None,
+            multiple=meta["many"],
+            help=help_text,
         )
 
     flagged = [field for field in switches.switches() if not field.metadata["operand"]]
@@ -211,7 +220,8 @@ def _parse(command: str, ours: list[str]) -> tuple[dict[str, Sequence[str]], Swi
             given = {**context.params, **operand}
             chosen, faults = switches.load(given, command)
             flags = {option.name: given[option.name] for option in settings.options() if given[option.name]}
-            return flags, chosen, left + faults
+            texts = [f"{settings.flag(name)}={text}" for name, given in flags.items() for text in given]
+            return flags, dataclasses.replace(chosen, options=tuple(texts)), left + faults
     except click.exceptions.Exit:
         return None
     except click.UsageError as error:

@@ -11,11 +11,13 @@ from typing import Any
 
 from bootstrap import parsers
 
+_PLAIN: Mapping[str, Any] = {"metavar": None, "parse": None, "many": False, "operand": False}
+
 
 def _switch(name: str, commands: str, meaning: str, *, default: Any = False, **value: Any) -> Any:
-    """Declare a switch of these commands; with ``metavar`` and ``parse``, one that takes a value."""
-    metadata = {"flag": name, "commands": commands.split(), "help": meaning, "metavar": None, "parse": None}
-    return field(default=default, metadata={**metadata, "operand": False, **value})
+    """Declare a switch of these commands; with ``metavar`` and ``parse``, one that takes a value; or ``many``."""
+    metadata = {"flag": name, "commands": commands.split(), "help": meaning, **_PLAIN, **value}
+    return field(default=default, metadata=metadata)
 
 
 def _operand(name: str, commands: str, meaning: str) -> Any:
@@ -25,6 +27,8 @@ def _operand(name: str, commands: str, meaning: str) -> Any:
 
 _TIME = {"metavar": "TIME", "parse": parsers.duration}
 _STATUS = {"metavar": "N", "parse": parsers.integer(0, 255)}
+_TEXT = {"parse": parsers.text}
+_MANY: Mapping[str, Any] = {"default": (), "parse": parsers.text, "many": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +41,22 @@ class Switches:
     watch: bool = _switch("--watch", "status", "With --run: again and again until the run ends, redrawn in a terminal")
     timeout: float = _switch("--timeout", "wait", "How long to wait [default: 10m]", default=600.0, **_TIME)
     status: int = _switch("--status", "down", "The exit status of all nodes [default: 0]", default=0, **_STATUS)
+    as_launcher: str | None = _switch("--as", "rehearse", "Give the nodes this launcher's whole environment, such as slurm or kubernetes [default: only their place]", default=None, metavar="LAUNCHER", **_TEXT)
+    gpus: int | None = _switch("--gpus", "rehearse", "GPUs that each node pretends to have; Ray counts them, and there are no devices [default: none]", default=None, metavar="N", parse=parsers.integer(0))
+    late: tuple[str, ...] = _switch("--late", "rehearse", "Start this node so much later, such as 2=5s; may be repeated, as the next five", metavar="RANK=TIME", **_MANY)
+    kill: tuple[str, ...] = _switch("--kill", "rehearse", "SIGKILL all of a node, such as 1@10s after the start, or 1@workload+10s", metavar="RANK@TIME", **_MANY)
+    stop: tuple[str, ...] = _switch("--stop", "rehearse", "Stop a node by SIGTERM, as a preemption does", metavar="RANK@TIME", **_MANY)
+    cut: tuple[str, ...] = _switch("--cut", "rehearse", "Cut a node off the network, such as 1@10s+8s for 8 seconds", metavar="RANK@TIME+TIME", **_MANY)
+    slow: tuple[str, ...] = _switch("--slow", "rehearse", "Delay each packet to and from a node, such as 2=50ms", metavar="RANK=TIME", **_MANY)
+    refuse: tuple[str, ...] = _switch("--refuse", "rehearse", "Reject other nodes' connections to a port, such as 2:6379", metavar="RANK:PORT", **_MANY)
+    hosts_file: str | None = _switch("--hosts-file", "rehearse", "Where /etc/hosts has each node's own name: nowhere, at 127.0.1.1, or right [default: right]", default=None, metavar="none|loopback|right", parse=parsers.choice("none", "loopback", "right"))
+    faults: str | None = _switch("--faults", "rehearse", "File with a fault a line, such as kill 1@10s", default=None, metavar="FILE", **_TEXT)
     detach: bool = _switch("--detach", "up", "Outlive the caller of up; on a worker, return once it has joined")
     file: str = _operand("FILE", "trace", "The trace to draw, as --trace wrote it; - for standard input")
     svg: bool = _switch("--svg", "trace", "Write an SVG picture to standard output, instead of characters")
     # fmt: on
+    options: tuple[str, ...] = ()
+    """The options that were given, for the agents that `rehearse` starts."""
 
 
 def operand(command: str) -> dataclasses.Field[Any] | None:
@@ -50,7 +66,7 @@ def operand(command: str) -> dataclasses.Field[Any] | None:
 
 def switches() -> Iterator[dataclasses.Field[Any]]:
     """Return the fields of :class:`Switches`, in the order of ``--help``."""
-    return iter(dataclasses.fields(Switches))
+    return (switch for switch in dataclasses.fields(Switches) if switch.metadata)
 
 
 def load(given: Mapping[str, Any], command: str) -> tuple[Switches, list[str]]:
@@ -60,7 +76,7 @@ def load(given: Mapping[str, Any], command: str) -> tuple[Switches, list[str]]:
     for switch in switches():
         name, commands, parse = (switch.metadata[key] for key in ("flag", "commands", "parse"))
         value = given.get(switch.name)
-        if value in (None, False):
+        if value in (None, False, ()):
             if switch == operand(command):
                 faults.append(f"no {name}: ray-bootstrap {command} {name}")
             continue
@@ -68,7 +84,8 @@ def load(given: Mapping[str, Any], command: str) -> tuple[Switches, list[str]]:
             faults.append(f"{name} goes with {' or '.join(commands)}: ray-bootstrap {commands[0]} {name}")
             continue
         try:
-            chosen[switch.name] = parse(value) if parse else value
+            many = switch.metadata["many"]
+            chosen[switch.name] = tuple(map(parse, value)) if many else parse(value) if parse else value
         except ValueError as error:
             faults.append(f"{name}={parsers.quoted(value)}: {error}")
     return Switches(**chosen), faults

@@ -14,7 +14,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("launch",),
-    ("commands", "run"),
+    ("commands", "run", "rehearsal"),
     ("cleanup", "preflight"),
     ("launchers", "raynode"),
     ("rendezvous", "probe"),

@@ -1,0 +1,109 @@
+"""``rehearse``: the whole run on this machine, a host of its own for each node."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bootstrap import cleanup
+from bootstrap.errors import UsageError
+from bootstrap.files.runtime_dir import PARENT
+from bootstrap.host import Host
+from bootstrap.log import Log
+from bootstrap.namespaces import enter
+from bootstrap.process import signals, table
+from bootstrap.rehearsal import hosts as namespace_hosts
+from bootstrap.rehearsal import plan as plans
+from bootstrap.rehearsal.faults import ON_A_NETWORK
+from bootstrap.rehearsal.nodes import LoopbackNode
+from bootstrap.rehearsal.output import Output
+from bootstrap.rehearsal.plan import Plan
+from bootstrap.rehearsal.play import Part, Play
+from bootstrap.rehearsal.table import lines
+from bootstrap.settings import Settings
+from bootstrap.switches import Switches
+
+
+def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
+    """Run the whole run on this machine; return the head's exit status.
+
+    :raises UsageError: before anything is started, with everything that is wrong.
+    """
+    signals.restore(host)
+    plan, log = plans.make(settings, host, switches), Log(as_json=settings.log_format == "json")
+    if why := enter.fault():
+        return _on_loopback(plan, log, why)
+    if Path.cwd() in (PARENT, Path("/run")):
+        what = f"the working directory is {Path.cwd()}: each node has one of its own, without your files"
+        raise UsageError([what], hint="start it in a folder below")
+    status = enter.enter()
+    return _on_hosts(plan, log) if status is None else status
+
+
+def _on_hosts(plan: Plan, log: Log) -> int:
+    with namespace_hosts.made(plan) as hosts:
+        known = [host.name for host in hosts], [host.ip for host in hosts]
+        parts = []
+        for rank, host in enumerate(hosts):
+            place = plan.surroundings(rank, *known)
+            env = plan.environment(place)
+            programs = namespace_hosts.furnish(host, replace(place, env=env))
+            parts.append(Part(host, plan.command(rank, place), {**env, **programs}))
+        egress = f"no egress: {hosts.egress}" if hosts.egress else "egress as this machine has it"
+        log.say(f"{_introduction(plan)}: hosts of their own at {known[1][0]} to {known[1][-1]}; {egress}")
+
+        def connect(rank: int, up: bool) -> None:
+            (hosts[rank].reconnect if up else hosts[rank].disconnect)()
+
+        return _play(plan, parts, log, connect)
+
+
+def _on_loopback(plan: Plan, log: Log, why: str) -> int:
+    """Play it without hosts: each node has a loopback address of its own, and shares all else with this machine.
+
+    :raises UsageError: if something is asked for that needs hosts.
+    """
+    asked = [fault.text for fault in plan.faults.of_nodes if fault.kind in ON_A_NETWORK]
+    asked += [f"--as={plan.row.name}"] if plan.row else []
+    asked += [f"--hosts-file={plan.faults.hosts_file}"] if plan.faults.hosts_file != "right" else []
+    asked += ["--rendezvous=dns"] if plan.settings.rendezvous == "dns" else []
+    reason, _, fix = why.partition("; fix: ")
+    if asked:
+        raise UsageError([f"{each}: it needs a host for each node, and {reason}" for each in asked], hint=fix)
+    table.become_subreaper()
+    # A network of its own for this rehearsal, since all of 127.0.0.0/8 is this machine (RFC 6890).
+    network = f"127.{secrets.randbelow(254) + 1}"
+    nodes = [LoopbackNode(f"node-{i}", f"{network}.{i // 250}.{i % 250 + 1}") for i in range(plan.nodes)]
+    log.warn(
+        f"{_introduction(plan)}: no hosts of their own, since {reason}: they share this machine's name, files and"
+        f" network, at {nodes[0].ip} to {nodes[-1].ip}; fix: {fix}"
+    )
+    known = [node.name for node in nodes], [node.ip for node in nodes]
+    parts = []
+    for rank, node in enumerate(nodes):
+        place = plan.surroundings(rank, *known)
+        options = (f"--node-ip={node.ip}", "--hosts=off", "--ignore-check=node-address")
+        parts.append(Part(node, plan.command(rank, place, options), plan.environment(place), plan.run))
+    try:
+        return _play(plan, parts, log, lambda _rank, _up: None)
+    finally:
+        for node in nodes:
+            node.kill()
+        # What killed nodes have left in /tmp, as the next run here would remove it.
+        held = cleanup.end_survivors(log.say)
+        cleanup.remove_ended_runs(plan.settings.keep_logs, log.say, held)
+
+
+def _introduction(plan: Plan) -> str:
+    gpus = f", {plan.gpus} pretended GPUs (Ray counts them; there are no devices)" if plan.gpus else ""
+    launcher = f" as {plan.row.name} starts them" if plan.row is not None else ""
+    return f"{plan.nodes} nodes{launcher}, each {plan.cpus} CPUs, {plan.memory / 2**30:.1f} GiB{gpus}"
+
+
+def _play(plan: Plan, parts: Sequence[Part], log: Log, connect: Callable[[int, bool], None]) -> int:
+    output = Output(plan.host, [part.node.name for part in parts])
+    endings = asyncio.run(Play(parts, plan.faults, log, output, connect).run())
+    log.say("\n".join(["the rehearsal has ended:", *lines(endings)]))
+    status = endings[0].status
+    return 1 if status is None else status

@@ -1,0 +1,128 @@
+"""What a rehearsal starts: each node's command line and environment."""
+
+import dataclasses
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bootstrap.errors import UsageError
+from bootstrap.host import Host
+from bootstrap.launchers import LAUNCHERS
+from bootstrap.launchers.environments import foreign
+from bootstrap.launchers.place import Place, Surroundings
+from bootstrap.launchers.row import Launcher
+from bootstrap.node.resources import measure
+from bootstrap.rehearsal import faults
+from bootstrap.rehearsal.faults import Faults
+from bootstrap.settings import SECRET, Settings, variable
+from bootstrap.switches import Switches
+
+MOST = 200
+"""Nodes."""
+_OURS = ("role", "launcher", "rank", "hostfile", "head_address", "attach", "node_ip", "interface", "result_file")
+"""Options that say who or where a node is: a rehearsal gives each node its own."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A rehearsal, before anything has been started."""
+
+    settings: Settings
+    host: Host
+    options: Sequence[str]
+    """What every agent gets besides its place, as the user gave it."""
+    nodes: int
+    run: str
+    secret: str
+    """What the nodes share, as a Secret of Kubernetes or a file would give it to them."""
+    faults: Faults
+    cpus: int
+    memory: int
+    """Each node's share of this machine's CPUs and memory, in bytes."""
+    gpus: int | None = None
+    """Pretended ones on each node."""
+    row: Launcher | None = None
+    """The launcher whose environment the nodes have."""
+
+    @property
+    def folders(self) -> Iterator[str]:
+        """Yield the folders that nodes need although they may be below /tmp or /run, of which each has its own."""
+        program = Path(sys.argv[0]).resolve().parent
+        yield from map(str, (Path.cwd(), sys.prefix, sys.base_prefix, program, Path(__file__).parents[2]))
+        s = self.settings
+        files = (s.trace, s.metrics_file, s.secret_file, *s.workload)
+        yield from (str(Path(file).absolute().parent) for file in files if file and Path(file).parent.is_dir())
+        yield from (folder for folder in (s.log_dir, s.shared_dir, self.host.get("HOME")) if folder)
+
+    def surroundings(self, rank: int, names: Sequence[str], addresses: Sequence[str]) -> Surroundings:
+        """Return what the launcher sets on a node, or without one the options that number it."""
+        if self.row is not None and self.row.environment is not None:
+            return self.row.environment(Place(rank, tuple(names), tuple(addresses), self.run))
+        s = self.settings
+        head = [] if s.shared_dir else [f"--head-address={names[0] if s.rendezvous == 'dns' else addresses[0]}"]
+        numbered = (f"--rank={rank}", f"--nodes={self.nodes}", f"--run-id={self.run}")
+        return Surroundings({}, options=(*numbered, *head))
+
+    def command(self, rank: int, place: Surroundings, options: Sequence[str] = ()) -> list[str]:
+        """Return an agent's command line.
+
+        :param options: what the kind of node needs besides.
+        """
+        own = Path(sys.argv[0])
+        program = [str(own.resolve())] if own.name == "ray-bootstrap" else ["-m", "bootstrap"]
+        more = list(options)
+        if self.gpus is not None:
+            more.append(f"--num-gpus={self.gpus}")
+        if self.settings.metrics_file:
+            file = Path(self.settings.metrics_file)
+            more.append(f"--metrics-file={file.with_name(f'{file.stem}-{rank}{file.suffix}')}")
+        workload = ["--", *self.settings.workload] if self.settings.workload else []
+        return [sys.executable, *program, *self.options, *place.options, *more, *workload]
+
+    def environment(self, place: Surroundings) -> dict[str, str]:
+        """Return an agent's environment: the user's, without what launchers set, with what this one does."""
+        env = self.host.env
+        kept = {name: value for name, value in env.items() if name not in foreign(env)}
+        store = self.memory * 3 // 10  # Ray's own share of a node's memory
+        share = {"num_cpus": self.cpus, "num_gpus": 0, "object_store_memory": store, "memory": self.memory // 2}
+        defaults = {variable(name): str(value) for name, value in share.items()}
+        if self.settings.auth != "off" and not self.settings.secret_file:
+            defaults[SECRET] = self.secret
+        return {**defaults, **kept, **place.env}
+
+
+def make(settings: Settings, host: Host, switches: Switches) -> Plan:
+    """Return the plan that the options and switches ask for.
+
+    :raises UsageError: with everything that is wrong.
+    """
+    wrong = list(_impossible(settings))
+    row = _row(switches.as_launcher, wrong)
+    nodes = settings.nodes or 2
+    if wrong:
+        raise UsageError(wrong, hint="a rehearsal gives each node its own place; docs/rehearsal.md")
+    given = {kind: getattr(switches, kind) for kind in ("late", "kill", "stop", "cut", "slow", "refuse")}
+    given["hosts-file"] = (switches.hosts_file,) if switches.hosts_file else ()
+    timetable = faults.load(given, switches.faults, nodes)
+    machine = measure(dataclasses.replace(settings, num_cpus=None, head_cpus=None, num_gpus="0"), host)
+    share = (max(1, machine.cpus // nodes), machine.memory // nodes)
+    run, secret = settings.run_id or f"rehearsal-{secrets.token_hex(4)}", secrets.token_hex(32)
+    return Plan(settings, host, switches.options, nodes, run, secret, timetable, *share, switches.gpus, row)
+
+
+def _impossible(settings: Settings) -> Iterator[str]:
+    default = Settings()
+    for name in _OURS:
+        if (value := getattr(settings, name)) != getattr(default, name):
+            yield f"--{name.replace('_', '-')}={value} with rehearse: all nodes would be the same one; leave it out"
+    if settings.nodes is not None and settings.nodes > MOST:
+        yield f"--nodes={settings.nodes}: a rehearsal has at most {MOST} nodes"
+
+
+def _row(name: str | None, wrong: list[str]) -> Launcher | None:
+    rows = {row.name: row for row in LAUNCHERS if row.environment is not None}
+    if name is not None and name not in rows:
+        wrong.append(f"--as={name}: expected one of {', '.join(rows)}")
+    return rows.get(name or "")
