@@ -62,6 +62,16 @@ class Phase(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a node's time, in seconds on the monotonic clock of the agent that holds it."""
+
+    name: str
+    begin: float
+    end: float | None = None
+    """None for a phase, which ends where the next one begins."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeIdentity:
     """Who this node is, according to its launcher and the options."""
 

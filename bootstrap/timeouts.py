@@ -176,6 +176,8 @@ VERDICT_S = 1.0
 """Limit for the workers to acknowledge the verdict."""
 DOWN_S = 90.0
 """Limit for all nodes to clean up while an observer that has ended the run waits for that."""
+TRACE_S = 10.0
+"""The same with ``--trace``, whose file then has the end of each node."""
 LEAVE_S = 0.5
 """Limit for the head to acknowledge that a worker leaves."""
 ABANDONED_CALLS_S = 2.0

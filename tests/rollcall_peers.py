@@ -162,7 +162,7 @@ def tag(challenge: str, run: str = RUN, attempt: int = 0) -> str:
 
 def observer_key(secret: bytes, run: str = RUN, attempt: int = 0) -> bytes:
     """As docs/rollcall.md has it."""
-    info = f"ray-bootstrap/5 observer\n{attempt}\n{run}".encode()
+    info = f"ray-bootstrap/6 observer\n{attempt}\n{run}".encode()
     return HKDF(algorithm=SHA256(), length=32, salt=b"", info=info).derive(secret).hex().encode()
 
 
@@ -180,7 +180,7 @@ class Keys:
     heard: int = 0
 
     def _key(self, side: str) -> bytes:
-        info = f"ray-bootstrap/5\n{side}\n{self.attempt}\n{self.run}".encode()
+        info = f"ray-bootstrap/6\n{side}\n{self.attempt}\n{self.run}".encode()
         salt = (self.worker_nonce + self.head_nonce).encode()
         return HKDF(algorithm=SHA256(), length=32, salt=salt, info=info).derive(self.secret)
 
@@ -239,7 +239,7 @@ class Peer:
             pass
         return True
 
-    async def hail(self, nonce: str = "0" * 32, version: Any = 5, **more: Any) -> dict[str, Any]:
+    async def hail(self, nonce: str = "0" * 32, version: Any = 6, **more: Any) -> dict[str, Any]:
         self.send({"t": "hail", "v": version, "nonce": nonce, **more})
         return await self.hear()
 

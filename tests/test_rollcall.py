@@ -74,7 +74,7 @@ def test_a_mac_is_as_documented() -> None:
         assert signed == documented.sign(line)
         assert theirs.verify(signed.rstrip(b"\n")) == line.rstrip(b"\n")
     first = auth.Authenticator(SECRET, "worker", worker + head, "r", 3).sign(b'{"t":"beat"}\n')
-    assert first == b'{"t":"beat"} ddf41ea5db5e91b6601139936cb1bf30\n'
+    assert first == b'{"t":"beat"} b472a51fa8d5eca7055c2e2059346862\n'
 
 
 @pytest.mark.parametrize("change", ["again", "skipped", "reflected", "changed", "another run", "another nonce", "none"])
@@ -347,16 +347,16 @@ async def test_a_rank_taken_over_in_the_moment_of_its_release_stays_with_the_new
 
 def speak_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has workers, but not the head, speak another version of the protocol."""
-    monkeypatch.setattr(head_connection, "auth", SimpleNamespace(**{**vars(auth), "VERSION": 6}))
+    monkeypatch.setattr(head_connection, "auth", SimpleNamespace(**{**vars(auth), "VERSION": 7}))
 
 
 @looped
 async def test_another_protocol_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_head() as head:
         speak_another_protocol(monkeypatch)
-        with pytest.raises(Refused, match=r"protocol 6 on 127\.0\.0\.1, 5 on head-host"):
+        with pytest.raises(Refused, match=r"protocol 7 on 127\.0\.0\.1, 6 on head-host"):
             await join(head.address, hello())
-        assert head.call.rejected == ["127.0.0.1: protocol 6 on 127.0.0.1, 5 on head-host (0 s ago)"]
+        assert head.call.rejected == ["127.0.0.1: protocol 7 on 127.0.0.1, 6 on head-host (0 s ago)"]
 
 
 @looped

@@ -10,8 +10,9 @@ import pytest
 from rollcall_peers import Peer, a_head, a_peer, hello, join, looped
 
 from bootstrap.model import Phase
-from bootstrap.rollcall.clock import Clocks, Offset, measure
+from bootstrap.rollcall.clock import Clocks
 from bootstrap.rollcall.member import Member
+from bootstrap.rollcall.offset import Offset, measure
 
 WRONG = " from the head's; fix: `timedatectl` on both shows which is wrong"
 

@@ -124,7 +124,7 @@ async def a_worker_in_memory(secret: bytes | None) -> tuple[Membership, asyncio.
 # What to send: noise, and messages that are nearly or quite right, cut anywhere.
 
 _GOOD: list[dict[str, Any]] = [
-    {"t": "hail", "v": 5, "nonce": "0" * 32},
+    {"t": "hail", "v": 6, "nonce": "0" * 32},
     {"t": "hello", **dataclasses.asdict(hello(2))},
     {"t": "phase", "phase": "joined", "detail": "", "error": ""},
     {"t": "bye", "reason": "gone"},
@@ -224,7 +224,7 @@ def test_any_bytes_from_a_member_into_the_head(stream: Stream) -> None:
 
 def enrol(pipe: Pipe, rank: int) -> None:
     nonce = "a" * 32
-    pipe.protocol.data_received(encode({"t": "hail", "v": 5, "nonce": nonce}))
+    pipe.protocol.data_received(encode({"t": "hail", "v": 6, "nonce": nonce}))
     keys = Keys(SECRET, "worker", nonce, pipe.said()[-1]["nonce"])
     pipe.protocol.data_received(keys.sign(encode(hello(rank).message())))
     assert [m["t"] for m in pipe.said()] == ["challenge", "welcome", "go"]

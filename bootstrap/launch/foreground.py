@@ -15,6 +15,7 @@ from bootstrap.files.manifest import Manifest
 from bootstrap.files.result import Result
 from bootstrap.files.runtime_dir import RuntimeDir
 from bootstrap.host import Host
+from bootstrap.process import table
 from bootstrap.process.bounded import TimedOut, run_bounded
 from bootstrap.process.supervisor import supervise
 from bootstrap.process.table import Process
@@ -58,12 +59,13 @@ def supervise_agent(
     :param caller: what called ``up``, if the agent stays behind it.
     """
     oom_count = cgroup.OomCount(host, cgroup.oom_kills(host))
+    first = table.read_process(os.getpid() if caller is None else os.getppid())  # `up` waits for this process
 
     def agent(above: Sequence[int]) -> int:
         try:
             from bootstrap.run.agent import run_agent  # noqa: PLC0415 (in the child only, to keep the supervisor small)
 
-            return run_agent(settings, host, runtime, above, oom_count, check_only, caller)
+            return run_agent(settings, host, runtime, above, oom_count, check_only, caller, first)
         except Exception:  # noqa: BLE001 (as in cli.main; this is another process)
             bug = traceback.format_exc().rstrip()
             _say(bug)

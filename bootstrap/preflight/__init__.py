@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Collection, Iterator, Sequence
 
 from bootstrap.errors import PreflightFailed
+from bootstrap.model import Role
 from bootstrap.node.inspection import Node
 from bootstrap.preflight import addresses, authentication, folders, limits, machine
 from bootstrap.preflight.finding import Check, Finding
@@ -66,6 +67,12 @@ CHECKS: tuple[Check, ...] = (
     Check("socket-path", "the paths of Ray's sockets are short enough", folders.socket_path),
     Check("temp-dir", "this user can write to Ray's folder, and no other user can replace it", folders.temp_dir),
     Check("temp-dir-disk", "Ray's folder is on a local disk with free space", folders.temp_dir_disk),
+    Check(
+        "trace",
+        "the file of --trace can be written",
+        folders.trace,
+        lambda node: node.settings.trace is not None and node.identity.role is Role.HEAD,
+    ),
     Check(
         "shared-dir",
         "the shared folder can be written and listed",

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from bootstrap.files import runtime_dir
+from bootstrap.files import output, runtime_dir
 from bootstrap.files.mounts import LOCAL_FUSE, is_networked, mount_of
 from bootstrap.files.ownership import Exposure, exposures
 from bootstrap.files.secret import Channel
@@ -24,6 +24,7 @@ _FULL = 0.95
 """Ray creates no objects on a disk that is fuller (RAY_local_fs_capacity_threshold)."""
 _LEAST = 16 * MIB
 """On a full disk raylet exits with status 1 after 15 s and can log no cause; an idle session takes some 2 MiB."""
+FIX_TRACE = "--trace=FILE in a folder of this machine that this user can write"
 _OF_ONE_CONTAINER = ("overlay", "tmpfs", "ramfs", *LOCAL_FUSE)
 
 
@@ -127,6 +128,12 @@ def temp_dir_disk(node: Node) -> Iterator[Finding]:
     elif free < GIB or share > _FULL:
         message = f"{there} has {size(free)} free and is {share:.0%} full; Ray creates no objects above {_FULL:.0%}"
         yield Finding("temp-dir-disk", message, remedy, fatal=False)
+
+
+def trace(node: Node) -> Iterator[Finding]:
+    """Check that the file of ``--trace`` can be written."""
+    if node.settings.trace is not None and (why := output.fault(Path(node.settings.trace))):
+        yield Finding("trace", f"--trace={node.settings.trace}: {why}", FIX_TRACE)
 
 
 def shared_dir(node: Node) -> Iterator[Finding]:

@@ -62,6 +62,15 @@ def read_process(pid: int) -> Process | None:
     return Process(pid, ppid, fields[0], head.partition("(")[2], started, threads, session, wait_status or None)
 
 
+def start_time(process: Process) -> float:
+    """Return when it was started, on the monotonic clock, to the kernel's tick: 10 ms.
+
+    The kernel counts from the boot, on the clock that goes on while the machine is suspended (proc_pid_stat(5)).
+    """
+    suspended = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    return process.started / os.sysconf("SC_CLK_TCK") - suspended
+
+
 def descendants(root: int, excluded: Container[int] = ()) -> list[Process]:
     """Return every living process below ``root``, parents first, without those at or below a pid in ``excluded``."""
     return _below([root], _children(), excluded)

@@ -4,7 +4,7 @@ It imports Ray (0.5-0.8 s) while the agent still determines identity and resourc
 which saves a second interpreter's start. It reads one JSON command per line from standard input and writes one JSON
 answer per line to the file descriptor in its first argument:
 
-    (at the start)                             → {"ready": true, "ray": "2.60.0", "python": "3.11.7"}
+    (at the start)                             → {"ready": true, "ray": "2.60.0", "python": "3.11.7", "at": monotonic}
     {"do": "start", "argv": [...], "env": {…}} → {"started": true} or {"started": false, "error": "…"}
     {"do": "nodes", "address": "ip:port"}      → {"nodes": [{"id", "ip", "alive", "labels", "resources",
                                                             "node_manager_port", "object_manager_port"}, …]}
@@ -22,6 +22,7 @@ import json
 import os
 import platform
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -55,7 +56,7 @@ def main() -> None:
     except ImportError as error:
         answer({"ready": False, "error": f"{type(error).__name__}: {error}"})
         return
-    answer({"ready": True, "ray": ray.__version__, "python": platform.python_version()})
+    answer({"ready": True, "ray": ray.__version__, "python": platform.python_version(), "at": time.monotonic()})
     commands: dict[str, Callable[..., dict[str, Any]]] = {
         "start": _start,
         "nodes": _nodes,

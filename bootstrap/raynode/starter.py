@@ -42,6 +42,8 @@ class Starter:
     oom: OomCount
     began: float = field(default_factory=time.monotonic)
     """When the import of Ray began."""
+    on_imported: Callable[[float], None] = lambda _when: None
+    """Called with when it ended, on the monotonic clock, once that is known."""
     versions: Mapping[str, str] | None = None
     _importing: asyncio.Future[Mapping[str, str]] | None = None
 
@@ -77,6 +79,7 @@ class Starter:
         if not versions.get("ready"):
             hint = "pip install 'ray[default]' into the Python that runs ray-bootstrap"
             raise RayStartFailed(f"Ray cannot be imported: {versions.get('error')}", hint=hint)
+        self.on_imported(versions.pop("at"))
         self.versions = versions
         return versions
 

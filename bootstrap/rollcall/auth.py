@@ -7,7 +7,7 @@ import hmac
 import secrets
 from binascii import hexlify
 
-VERSION = 5
+VERSION = 6
 """The protocol's version; a head refuses any other, and names both."""
 MAC_LENGTH = 32
 """Hex digits of a MAC: 128 bits, half of HMAC-SHA256's output, which RFC 2104 (section 5) allows."""

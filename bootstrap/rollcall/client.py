@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bootstrap import timeouts
 from bootstrap.files.certificates import Issued
-from bootstrap.model import Phase
-from bootstrap.rollcall import wire
+from bootstrap.model import Phase, Span
+from bootstrap.rollcall import trail, wire
 from bootstrap.rollcall.head_connection import HeadConnection
 from bootstrap.rollcall.hello import Hello
 from bootstrap.rollcall.wire import Connection, Message
@@ -32,6 +32,8 @@ class Membership(HeadConnection[Hello]):
     stays: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """The head's answer to :meth:`report_stopped`: whether it is stopping, too, so that this node is to stay."""
     last_finding: Callable[[], str] = lambda: ""  # called before this node says bye; what it returns the head hears
+    _stamped: float = 0.0
+    """When the hello was stamped, on the monotonic clock."""
     _certified: asyncio.Future[Issued] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     on_peers: Callable[[Message], None] = field(init=False, repr=False, compare=False)
     """Called with each message that names nodes to probe; at first those are kept in ``early_peers``."""
@@ -52,6 +54,7 @@ class Membership(HeadConnection[Hello]):
 
     def _introduction(self, connection: Connection) -> Hello:
         # Stamped now, not before a long search: the head measures by it how far this node's clock is off.
+        self._stamped = time.monotonic()
         return replace(self.hello.leaving_from(connection.own_address), time=time.time())
 
     def _share(self) -> float:
@@ -75,6 +78,10 @@ class Membership(HeadConnection[Hello]):
         """Report a possible cause, if not empty, for the head to show should this node not become ready."""
         if finding:
             self._send({"t": "finding", "text": finding})
+
+    def report_spans(self, spans: Sequence[Span]) -> None:
+        """Report when this node was in which phase, on its monotonic clock."""
+        self._send(trail.to_message(spans, self._stamped))
 
     def report_probe(self, outcome: Message) -> None:
         """Report the result of a probe of another node."""

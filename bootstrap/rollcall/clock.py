@@ -1,41 +1,12 @@
-"""How far the nodes' clocks are from the head's, measured within the handshake."""
+"""Whose clock is off: a node's, or the head's own."""
 
 from dataclasses import dataclass, field
 
 from bootstrap.rollcall.member import Member
+from bootstrap.rollcall.offset import CLOCK_TOLERANCE, Offset
 
-CLOCK_TOLERANCE = 5.0
-"""Seconds by which a node's clock may differ before the head reports it."""
 _ALIKE = 3
 """Nodes whose clocks must agree against the head's before the head's counts as the wrong one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offset:
-    """By how much a clock differs from the head's, in seconds."""
-
-    seconds: float
-    uncertainty: float = 0.0
-    """The true offset is at most this much smaller or larger."""
-
-    @property
-    def is_off(self) -> bool:
-        """Return whether it is certainly more than the tolerance."""
-        return abs(self.seconds) - self.uncertainty > CLOCK_TOLERANCE
-
-    def __str__(self) -> str:
-        """Return it with its sign, and its uncertainty if that is a second or more."""
-        return f"{self.seconds:+.0f} s" + (f" (±{self.uncertainty:.0f} s)" if self.uncertainty >= 1 else "")
-
-
-def measure(stamped: float, now: float, elapsed: float) -> Offset:
-    """Return the offset of the clock that stamped a message between our question and its arrival.
-
-    :param stamped: seconds since the epoch, by the other clock.
-    :param now: the same by ours, on arrival.
-    :param elapsed: seconds from the question to the arrival, by a clock that is never set.
-    """
-    return Offset(stamped - (now - elapsed / 2), elapsed / 2)
 
 
 @dataclass

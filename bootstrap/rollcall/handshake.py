@@ -10,9 +10,9 @@ from bootstrap.files.secret import FIX_MISMATCH, Channel, Secret
 from bootstrap.process.bounded import TimedOut
 from bootstrap.rollcall import auth, credential, wire
 from bootstrap.rollcall.auth import Authenticator
-from bootstrap.rollcall.clock import Offset, measure
 from bootstrap.rollcall.hello import Hello, ObserverHello, parse_hello, parse_observer_hello
 from bootstrap.rollcall.listener import Allowance, source_of
+from bootstrap.rollcall.offset import Offset, measure
 from bootstrap.rollcall.rejections import Rejections, Standing
 from bootstrap.rollcall.wire import Connection, Message
 
@@ -105,8 +105,8 @@ class Handshakes:
         else:
             hello = parse_hello(message)
             if pending.clock is None:
-                elapsed = asyncio.get_running_loop().time() - pending.challenged
-                pending.clock = measure(hello.time, time.time(), elapsed)
+                arrived = asyncio.get_running_loop().time()
+                pending.clock = measure(hello.time, time.time(), arrived - pending.challenged, arrived)
             return hello
         return None
 

@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 from bootstrap.cgroup import OOM
 from bootstrap.model import Phase
 from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.offset import Offset
+from bootstrap.rollcall.trail import Trail
 from bootstrap.rollcall.wire import Connection, Message, text
 
 MOST_FINDINGS, LONGEST_FINDING = 16, 1000
 """Findings that the head keeps of each node, and the characters that it keeps of one."""
+OVER = "the roll call is over"
+"""Why the head closes the connections that are left at its end."""
 
 
 @dataclass(slots=True)
@@ -35,6 +39,8 @@ class Member:
     """Whether it was lost because nothing came from it any more (:attr:`Connection.fell_silent`)."""
     unconfirmed: bool = False
     """Whether it was lost before it said anything after its welcome, which came too late for it: it tries again."""
+    trail: Trail | None = None
+    """When it was in which phase; None of a node that was never admitted."""
 
     @property
     def name(self) -> str:
@@ -46,10 +52,22 @@ class Member:
         """Return whether its agent is connected."""
         return self.connection is not None and self.connection.open
 
+    def end(self, connection: Connection, reason: str) -> str:
+        """Note that this node's connection has ended; return its loss in words, or "" if it had left."""
+        if self.trail is not None and reason != OVER:
+            self.trail.ended = asyncio.get_running_loop().time()
+        if self.phase in (Phase.LEFT, Phase.FAILED):
+            return ""
+        self.fell_silent = connection.fell_silent
+        self.unconfirmed = self.phase is Phase.WAITING and connection.last_heard <= self.since
+        return self.turn(Phase.LOST, reason)
+
     def turn(self, phase: Phase, detail: str) -> str:
         """Change the phase, or its detail; return that in words."""
         if phase is not self.phase:
             self.since = asyncio.get_running_loop().time()
+            if self.trail is not None:
+                self.trail.note(phase, self.since)
         self.phase, self.detail = phase, detail
         return f"{phase.value}: {detail}" if detail else phase.value
 
@@ -61,6 +79,11 @@ class Member:
         self.error, self.hint = error, text(message, "hint") if "hint" in message else ""
         return self.turn(phase, detail)
 
+    def hear_spans(self, message: Message) -> None:
+        """Keep when this node was in which phase. :raises ValueError: if the message does not say so."""
+        if self.trail is not None:
+            self.trail.hear(message, asyncio.get_running_loop().time())
+
     def hear_finding(self, message: Message) -> str:
         """Keep a finding that this node reports; return it, or "" if it is known, or one too many."""
         finding = text(message, "text")[:LONGEST_FINDING]
@@ -69,3 +92,11 @@ class Member:
             return ""
         self.findings.append(finding)
         return finding
+
+
+def admitted(hello: Hello, rank: int, connection: Connection, clock: Offset) -> Member:
+    """Return the member that a node becomes with its welcome."""
+    since = connection.last_heard
+    trail = Trail(clock, clock.stamped)
+    trail.note(Phase.WAITING, since)
+    return Member(hello, rank, Phase.WAITING, since, connection=connection, trail=trail)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from bootstrap import net, timeouts
 from bootstrap.model import Phase
-from bootstrap.rollcall.hello import Hello
+from bootstrap.rollcall.admission import other_run
+from bootstrap.rollcall.hello import Hello, ObserverHello
 from bootstrap.rollcall.member import Member
 from bootstrap.rollcall.refusal import OPEN_RUN
 from bootstrap.rollcall.wire import MAX_UNREAD, Connection, Message, encode, number, text
@@ -65,7 +66,13 @@ class Observers:
         """Return the observers' connections."""
         return iter(self._connected)
 
-    def make_room(self) -> bool:
+    def refusal(self, hello: ObserverHello) -> tuple[str, str] | None:
+        """Return the kind and the reason of the refusal of an observer, or None if it may be added."""
+        if what := other_run(self.me, hello):
+            return "other-run", what
+        return None if self._make_room() else ("refused", f"{MOST} others are here")
+
+    def _make_room(self) -> bool:
         """Return whether there is room for another one.
 
         Whoever knows the id of an open run may fill it, so there the oldest from another machine makes room: else

@@ -18,8 +18,7 @@ from bootstrap.rollcall.handshake import Handshakes
 from bootstrap.rollcall.heartbeat import Heartbeat
 from bootstrap.rollcall.hello import Hello, ObserverHello
 from bootstrap.rollcall.listener import Listener
-from bootstrap.rollcall.member import Member
-from bootstrap.rollcall.observers import MOST as MOST_OBSERVERS
+from bootstrap.rollcall.member import OVER, Member, admitted
 from bootstrap.rollcall.observers import Observers
 from bootstrap.rollcall.rejections import Rejections
 from bootstrap.rollcall.wire import Connection, Message, text
@@ -57,7 +56,7 @@ class RollCall:
     members: dict[int, Member] = field(default_factory=dict)
     concluded: bool = False  # whether the verdict has been sent
     _joined: dict[Connection, Member] = field(default_factory=dict)
-    _cleaning: set[Connection] = field(default_factory=set)
+    _cleaning: dict[Connection, Member] = field(default_factory=dict)
     """Those of members that have acknowledged the verdict; each ends with its agent."""
     _free: int = 1
     """Lowest rank that may be free; all below it are taken."""
@@ -74,6 +73,7 @@ class RollCall:
         self._hear_kind: Mapping[str, Callable[[Member, Message], None]] = {
             "phase": self._hear_phase,
             "finding": self._hear_finding,
+            "spans": Member.hear_spans,
             "probed": lambda member, message: self.on_probed(member, message),  # noqa: PLW0108 (it may be set later)
             "request": self._hear_request,
             "stopped": self._hear_stopped,
@@ -157,7 +157,7 @@ class RollCall:
         self.handshakes.close()
         self.observers.close()
         for connection in [*self._joined, *self._cleaning]:
-            connection.cut("the roll call is over")
+            connection.cut(OVER)
 
     def _admitted(self) -> list[tuple[Connection, int]]:
         """Return the connections that get heartbeats, each with a number by which they take turns."""
@@ -184,17 +184,16 @@ class RollCall:
         elif connection in self.observers:
             self.observers.hear(connection, message)
         elif connection in self._cleaning:
-            return  # what it said before it had read the verdict
+            if message["t"] == "spans":  # the rest it said before it had read the verdict
+                self._cleaning[connection].hear_spans(message)
         elif isinstance(hello := self.handshakes.hear(connection, message), ObserverHello):
             self._admit_observer(connection, hello)
         elif hello is not None:
             self._admit(connection, hello)
 
     def _admit_observer(self, connection: Connection, hello: ObserverHello) -> None:
-        if what := other_run(self.me, hello):
-            self.handshakes.refuse(connection, "other-run", what)
-        elif not self.observers.make_room():
-            self.handshakes.refuse(connection, "refused", f"{MOST_OBSERVERS} others are here")
+        if refusal := self.observers.refusal(hello):
+            self.handshakes.refuse(connection, *refusal)
         else:
             self.handshakes.end(connection)
             self.observers.add(connection)
@@ -228,8 +227,7 @@ class RollCall:
             refused = self.members[rank] = Member(hello, rank, Phase.REFUSED, connection.last_heard, clash)
             self.on_change(refused, f"refused: {clash}")
             return
-        member = Member(hello, rank, Phase.WAITING, connection.last_heard, connection=connection)
-        offset = self.handshakes.end(connection)
+        member = admitted(hello, rank, connection, offset := self.handshakes.end(connection))
         self._joined[connection] = self.members[rank] = member
         self._welcome(connection, {"rank": rank})
         clock = self._clocks.add(member, offset)
@@ -271,7 +269,7 @@ class RollCall:
         if member.connection is None:
             return
         if self.concluded:
-            self._cleaning.add(member.connection)
+            self._cleaning[member.connection] = member
             self._leave(member.connection)
         else:
             member.connection.close("said bye")
@@ -280,13 +278,10 @@ class RollCall:
         self.handshakes.closed(connection, reason)
         self._claims.forget(connection)
         self.observers.remove(connection)
-        self._cleaning.discard(connection)
         self._left.set()
-        member = self._leave(connection)
-        if member is not None and member.phase not in (Phase.LEFT, Phase.FAILED):
-            member.fell_silent = connection.fell_silent
-            member.unconfirmed = member.phase is Phase.WAITING and connection.last_heard <= member.since
-            self.on_change(member, member.turn(Phase.LOST, reason))
+        member = self._leave(connection) or self._cleaning.pop(connection, None)
+        if member is not None and (what := member.end(connection, reason)):
+            self.on_change(member, what)
 
     def _leave(self, connection: Connection) -> Member | None:
         """Return the member, which is one no longer; None if the connection is not a member's."""

@@ -1,10 +1,12 @@
 """The agent: the run on this node from the first child process to the last log line, and what can interrupt it."""
 
 import asyncio
+import dataclasses
 import os
 import resource
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bootstrap import cleanup, rendezvous, timeouts
@@ -19,13 +21,14 @@ from bootstrap.preflight.prepare import identify
 from bootstrap.process import signals
 from bootstrap.process.bounded import Call, TimedOut, run_in_thread
 from bootstrap.process.children import Children
-from bootstrap.process.table import pid_namespace
+from bootstrap.process.table import Process, pid_namespace, start_time
 from bootstrap.raynode.environment import for_starter
 from bootstrap.raynode.session import Held
 from bootstrap.raynode.starter import Starter
 from bootstrap.run.caller import Caller
 from bootstrap.run.context import Context
 from bootstrap.run.shutdown import end_run
+from bootstrap.run.timeline import Timeline
 from bootstrap.settings import Settings
 
 _SHOWN = ("run_id", "attempt", "role", "rank", "size")
@@ -41,22 +44,51 @@ def run_agent(
     oom: OomCount,
     check_only: bool = False,
     caller: Caller | None = None,
+    first: Process | None = None,
 ) -> int:
     """Bring the cluster up, run the workload, shut everything down and return the exit status.
 
     :param above: pipes from the processes above the agent (:data:`bootstrap.process.supervisor.Agent`).
     :param check_only: whether to check all nodes and how they reach each other, without Ray and workload.
     :param caller: what called ``up``, if the agent stays behind it.
+    :param first: the process that the launcher or the user started.
     """
     log = Log(as_json=settings.log_format == "json", threaded=True)
     loop = asyncio.new_event_loop()  # not asyncio.run(): it would wait at the end for a thread that a resolver blocks
 
     async def start() -> int:
         children = Children(oom_score_adj(host))
-        context = Context(settings, host, log, children, runtime, oom, check_only=check_only, caller=caller or Caller())
-        return await _run(context, above)
+        timeline = Timeline() if first is None else Timeline(start_time(first))
+        context = Context(
+            settings,
+            host,
+            log,
+            children,
+            runtime,
+            oom,
+            check_only=check_only,
+            caller=caller or Caller(),
+            timeline=timeline,
+        )
+        return await _run(with_recorders(context), above)
 
     return loop.run_until_complete(start())
+
+
+def with_recorders(run: Context) -> Context:
+    """Return the context with what writes the files of ``--trace`` and ``--metrics-file``."""
+    settings, timeline, lifecycle = run.settings, run.timeline, run.lifecycle
+    trace = metrics = None
+    if settings.trace is not None:
+        from bootstrap.run.trace import Trace  # noqa: PLC0415 (only with the option)
+
+        trace = Trace(Path(settings.trace), timeline, run.host.hostname, lambda: lifecycle.identity, run.log)
+    if settings.metrics_file is not None:
+        from bootstrap.run.metrics import Metrics  # noqa: PLC0415 (the same)
+
+        path, state = Path(settings.metrics_file), run.runtime.state
+        metrics = Metrics(path, timeline, lambda: lifecycle.identity, state, run.log)
+    return dataclasses.replace(run, trace=trace, metrics=metrics)
 
 
 async def _run(run: Context, above: Sequence[int]) -> int:
@@ -111,6 +143,7 @@ def _on_signal(run: Context, signum: int, receiver: int | None) -> None:
 
 async def the_line(run: Context) -> Verdict:
     """Identify this node, start importing Ray, run as head or worker or attach to a Ray, and return the verdict."""
+    run.timeline.enter(Phase.PREPARING)
     if run.runtime.fault:
         run.log.warn(f"`ray-bootstrap status` will not see this run: {run.runtime.fault}")
     raise_soft_limits(resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
@@ -123,6 +156,7 @@ async def the_line(run: Context) -> Verdict:
         None if run.check_only and not attached else await Starter.spawn(run.children, for_starter(run.host), run.oom)
     )
     if starter is not None:
+        starter.on_imported = partial(run.timeline.add, "import ray", starter.began)
         run.note_processes(run.children.below(starter.child))
     held = await _end_survivors(run)
     # In its own thread, since the shared folder of a killed run may hang.

@@ -5,15 +5,18 @@ What becomes of that Ray while the workload runs is the workload's business, who
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bootstrap import timeouts
 from bootstrap.errors import HeadNotFound, QuorumTimeout, RayStartFailed, Refused, UsageError
+from bootstrap.files import output
 from bootstrap.launchers.look import how_to_look
 from bootstrap.model import HeadAddress, NodeIdentity, Phase, Role, Verdict
 from bootstrap.node import by_role
 from bootstrap.parsers import host_port
-from bootstrap.process.bounded import TimedOut, wait_for
+from bootstrap.preflight.folders import FIX_TRACE
+from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.process.executable import find_fault
 from bootstrap.raynode import environment
 from bootstrap.raynode.starter import Starter
@@ -47,6 +50,7 @@ async def run_attached(run: Context, identity: NodeIdentity, starter: Starter) -
             raise UsageError(["no workload, and the Ray to attach to stays without one"], hint=hint)
         if fault := find_fault(settings.workload, env):
             return workload.not_started(*fault)
+    await check_trace(settings)
     here = await _import_ray(starter, settings.head_timeout)
     run.enter(Phase.SEARCHING)
     found = await find_ray(run, identity, starter)
@@ -70,6 +74,18 @@ async def run_attached(run: Context, identity: NodeIdentity, starter: Starter) -
     gpus = sum(node["resources"].get("GPU", 0) for node in ready)
     nodes = [node["ip"] for node in ready]
     return await workload.run(run, environment.for_driver(settings, env, identity.run_id, gcs, nodes, gpus))
+
+
+async def check_trace(settings: Settings) -> None:
+    """:raises UsageError: if the file of ``--trace`` cannot be written, which no preflight looks for here."""
+    if (asked := settings.trace) is None:
+        return
+    try:
+        why = await run_in_thread(timeouts.SHARED_FOLDER_S, lambda: output.fault(Path(asked)))
+    except TimedOut:
+        why = f"its folder timed out after {timeouts.SHARED_FOLDER_S:g} s"
+    if why:
+        raise UsageError([f"--trace={asked}: {why}"], hint=FIX_TRACE)
 
 
 async def _import_ray(starter: Starter, limit: float) -> Mapping[str, str]:

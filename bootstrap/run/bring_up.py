@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from bootstrap.node.inspection import Node
 from bootstrap.preflight import folders
 from bootstrap.preflight.prepare import Prepared, judge, prepare
 from bootstrap.process.bounded import Call, TimedOut, run_in_thread, wait_for
+from bootstrap.process.table import Process, start_time
 from bootstrap.raynode import command, endings, session
 from bootstrap.raynode.starter import Starter, start
 from bootstrap.raynode.telling import is_telling
@@ -33,6 +34,7 @@ async def prepare_node(run: Context, identity: NodeIdentity) -> Prepared:
     :raises BootstrapError: saying why the node is unfit.
     """
     prepared = await run_in_thread(None, lambda: prepare(run.settings, run.host, identity, run.runtime.ray_dir))
+    run.set_state(findings=len(prepared.findings))
     judge(prepared, run.log, FROM_HEAD if identity.role is Role.WORKER else ())
     node = prepared.node
     gpus = f", {node.resources.num_gpus} GPUs" if node.resources.num_gpus else ""
@@ -71,16 +73,24 @@ async def start_ray(
     progress = Progress(starter, node.temp_dir, say)
     try:
         argv = command.start_argv(node, ports, None if head else gcs)
-        look = partial(_note_started, run, progress)
-        await wait_for(limit, start(starter, argv, env, node.temp_dir, look))
+        await wait_for(limit, start(starter, argv, env, node.temp_dir, partial(_note_started, run, progress)))
     except TimedOut:
         raise _too_slow(starter, limit, progress.describe()) from None
     daemons = session.daemons(run.children.alive())
     if "raylet" not in {daemon.name for daemon in daemons}:
         raise RayStartFailed("`ray start` reported success, but no raylet is running")
+    _time_daemons(run, daemons)
     found = Path(run.runtime.manifest.session) if run.runtime.manifest.session else None
     for daemon in daemons:
         run.children.watch(daemon, partial(_daemon_ended, run, daemon.name, found))
+
+
+def _time_daemons(run: Context, daemons: Sequence[Process]) -> None:
+    """Note how long this node's GCS and raylet took: the raylet until now, when this node is registered."""
+    began = {daemon.name: start_time(daemon) for daemon in daemons}
+    if "gcs_server" in began:
+        run.timeline.add("GCS", began["gcs_server"], began["raylet"])
+    run.timeline.add("raylet", began["raylet"])
 
 
 def _too_slow(starter: Starter, limit: float, how_far: str) -> RayStartFailed:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bootstrap import timeouts
 from bootstrap.cgroup import OomCount
@@ -19,7 +20,12 @@ from bootstrap.process.children import Children
 from bootstrap.process.table import Process
 from bootstrap.run.caller import Caller
 from bootstrap.run.readiness import Readiness
+from bootstrap.run.timeline import Timeline
 from bootstrap.settings import Settings
+
+if TYPE_CHECKING:
+    from bootstrap.run.metrics import Metrics
+    from bootstrap.run.trace import Trace
 
 Tell = Callable[[Verdict, "BootstrapError | None"], Awaitable[None]]
 """Reports to the other nodes how the run ended, with the error of ray-bootstrap if one was the reason."""
@@ -125,6 +131,11 @@ class Context:
     caller: Caller = field(default_factory=Caller)
     begun: float = field(default_factory=time.monotonic)
     readiness: Readiness = field(default_factory=Readiness)
+    timeline: Timeline = field(default_factory=Timeline)
+    trace: "Trace | None" = None
+    """With ``--trace``."""
+    metrics: "Metrics | None" = None
+    """With ``--metrics-file``."""
 
     @property
     def seconds(self) -> float:
@@ -134,15 +145,28 @@ class Context:
     def enter(self, phase: Phase, **facts: object) -> None:
         """Write this node's phase, with other ``facts``, to the state file for ``ray-bootstrap status``."""
         self.readiness.phase = phase
-        self._set_state(phase=phase.value, **facts)
+        self.timeline.enter(phase)
+        self.set_state(phase=phase.value, **facts)
 
     def note_quorum(self) -> None:
         """Note that the head has reached its quorum; this node is ready as soon as its own Ray is in the cluster."""
         self.readiness.cluster_stands = True
-        self._set_state()
+        self.timeline.quorum = time.monotonic()
+        self.set_state()
+        if self.trace is not None:
+            self.trace.write()
 
-    def _set_state(self, **facts: object) -> None:
+    def set_state(self, **facts: object) -> None:
+        """Write ``facts`` to the state file, and whether this node is ready."""
         self.runtime.set_state(ready=self.readiness.update(self.settings.ready_port, self.log), **facts)
+        if self.metrics is not None:
+            self.metrics.write()
+
+    def set_state_soon(self, **facts: object) -> None:
+        """Do so within :data:`timeouts.STATE_FILE_S`, for facts that change often."""
+        self.runtime.set_state_soon(**facts)
+        if self.metrics is not None:
+            self.metrics.write_soon()
 
     def note_processes(self, processes: Iterable[Process]) -> None:
         """Add processes to the manifest, in case all that could end them is killed."""

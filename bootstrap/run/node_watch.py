@@ -60,6 +60,9 @@ class NodeWatch:
         roll_call.on_stopped = self._on_stopped
         roll_call.observers.on_down, roll_call.observers.own = self._on_down, self._as_member
         self._reports = GroupedReports(run.log.warn)
+        run.set_state_soon(expected=max(identity.size or 1, minimum))
+        if run.trace is not None:
+            run.trace.members = roll_call.members.values
 
     def _is_ending(self) -> bool:
         return self._run.lifecycle.reason is not None or self.roll_call.concluded
@@ -68,7 +71,7 @@ class NodeWatch:
         run = self._run
         self.changed.set()
         going = member.connected and member.phase in (Phase.LEFT, Phase.FAILED)  # its connection is about to close
-        run.runtime.set_state_soon(seen=self.roll_call.present - going + 1)
+        run.set_state_soon(seen=self.roll_call.present - going + 1)
         if member.detail and member.phase in (Phase.WAITING, Phase.STARTING_RAY):
             self._reports.add(member, what)
         elif member.phase is Phase.WAITING:
@@ -170,15 +173,18 @@ class NodeWatch:
         self._reports.flush()
         self.probes.close()
         self.late.decide(verdict, error, quorum_reached=self.quorum_reached, shut_out=self._secrets.shut_out)
-        self._stays = self.late.waits or self.roll_call.observers.await_the_end
-        delivering = self.roll_call.deliver(verdict, timeouts.VERDICT_S, listen=self._stays)
+        listen = self.late.waits or self.roll_call.observers.await_the_end
+        self._stays = listen or self._run.trace is not None
+        delivering = self.roll_call.deliver(verdict, timeouts.VERDICT_S, listen=listen)
         clock = asyncio.get_running_loop().time
-        until = clock() + timeouts.VERDICT_S
+        begun = clock()
+        until = begun + timeouts.VERDICT_S
         try:
             await asyncio.gather(delivering, self.late.write_record(verdict))
             if not self.late.waits:  # for those whose handshake was not over when the others had left
                 await self.roll_call.until_empty(max(0.0, until - clock()))
         finally:
+            self._run.timeline.add("verdict", begun)
             self._run.lifecycle.oom_elsewhere = oom_kills_of(self.roll_call)
             if not self._stays:
                 self.roll_call.close()
@@ -186,16 +192,25 @@ class NodeWatch:
     async def linger(self) -> None:
         """Wait for nodes that come late, if they can hear of the end in no other way; then close the roll call.
 
-        And for all nodes to clean up, if an observer has ended the run: its connection lasts until then.
+        And for all nodes to clean up: if an observer has ended the run, whose connection lasts until then, or for the
+        trace of that.
         """
         try:
             await self.late.wait()
-            if self.roll_call.observers.await_the_end:
-                cleaning = asyncio.ensure_future(self.roll_call.until_empty(timeouts.DOWN_S, clean=True))
+            observed, traced = self.roll_call.observers.await_the_end, self._run.trace is not None
+            if observed or traced:
+                seconds = timeouts.DOWN_S if observed else self._seconds_for_trace()
+                cleaning = asyncio.ensure_future(self.roll_call.until_empty(seconds, clean=True))
                 hurry = asyncio.ensure_future(self._run.lifecycle.hurry.wait())
                 await asyncio.wait({cleaning, hurry}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.roll_call.close()
+
+    def _seconds_for_trace(self) -> float:
+        """Return for how long to wait for the end of each node; after a signal no longer than the grace."""
+        if not (since := self._run.lifecycle.seconds_since_signal()):
+            return timeouts.TRACE_S
+        return min(timeouts.TRACE_S, max(0.0, self._run.settings.grace - since - timeouts.DRAIN_RESERVE_S))
 
 
 def oom_kills_of(roll_call: RollCall) -> list[str]:

@@ -55,8 +55,17 @@ async def end_run(run: Context, line: asyncio.Task[Verdict]) -> int:
         run.log.warn(fault)
     # Only now, with the cause logged and nothing left here but the roll call: it may take a minute.
     await best_effort(run, "waiting for late nodes", run.lifecycle.linger())
+    await finish_records(run, verdict)
     log_result(run, verdict, error, logs, "; ".join([*oom_here, *oom_elsewhere]))
     return verdict.status
+
+
+async def finish_records(run: Context, verdict: Verdict) -> None:
+    """Write the files of ``--trace`` and ``--metrics-file`` for the last time."""
+    if run.trace is not None:
+        await best_effort(run, "writing the trace", run.trace.finish(verdict))
+    if run.metrics is not None:
+        await best_effort(run, "writing the metrics", run.metrics.finish())
 
 
 def make_verdict(lifecycle: Lifecycle, line: asyncio.Task[Verdict]) -> tuple[Verdict, BootstrapError | None]:

@@ -122,6 +122,8 @@ async def join_roll_call(
         run.note(owned_dirs=rendezvous.secret_record.owned_dirs)
     membership = await find_head(run.settings, rendezvous, hello, given, timeout, run.log)
     _leave_at_the_end(run, membership)
+    if run.trace is not None:
+        run.timeline.follow(membership.report_spans)
     return membership
 
 

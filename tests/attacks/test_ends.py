@@ -52,7 +52,7 @@ def show_a_wrong_secret(source: str, port: int) -> None:
     """As a peer at this address that speaks the protocol."""
     with socket.create_connection(("127.0.0.1", port), source_address=(source, 0), timeout=10) as peer:
         lines = peer.makefile("rwb")
-        lines.write(json.dumps({"t": "hail", "v": 5, "nonce": "0" * 32}).encode() + b"\n")
+        lines.write(json.dumps({"t": "hail", "v": 6, "nonce": "0" * 32}).encode() + b"\n")
         lines.flush()
         lines.readline()
         lines.write(b'{"t":"hello"} ' + b"0" * 32 + b"\n")

@@ -12,7 +12,7 @@ import pytest
 
 from bootstrap import cleanup
 from bootstrap.errors import UsageError
-from bootstrap.files import claim, result, runtime_dir
+from bootstrap.files import claim, output, result, runtime_dir
 from bootstrap.files.manifest import Manifest
 from bootstrap.files.result import Result
 from bootstrap.files.secret import load_secret
@@ -179,3 +179,31 @@ def test_up_follows_no_log_of_his(public: Path, planted: str, capfd: pytest.Capt
         os.waitpid(up._supervisor, 0)
         up._follow()
     assert capfd.readouterr().err == "mine\n"
+
+
+def test_his_link_in_the_place_of_a_trace_or_of_metrics_is_not_followed(public: Path, precious: Path) -> None:
+    file = precious / "ray" / "session_2" / "data"
+    neighbour.does('ln -s "$1" "$2"; : >"$3"', file, public / "trace", public / "his")
+    assert (public / "trace").is_symlink()
+    assert output.fault(public / "trace").endswith(f"a link that belongs to uid {neighbour.UID}")
+    with pytest.raises(PermissionError):
+        output.write(public / "trace", b"new")
+    output.write(public / "his", b"new")  # replaced, as root may: he cannot write to ours
+    assert (file.read_text(), (public / "his").stat().st_uid) == ("precious", os.geteuid())
+
+
+def test_a_link_that_he_makes_in_the_last_moment_is_replaced(
+    public: Path, precious: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = precious / "ray" / "session_2" / "data"
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        neighbour.does('ln -s "$1" "$2"', file, target)
+        assert target.is_symlink()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    output.write(public / "trace", b"new")
+    assert (file.read_text(), (public / "trace").is_symlink()) == ("precious", False)
+    assert (public / "trace").read_text() == "new"

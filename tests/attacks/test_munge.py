@@ -182,7 +182,7 @@ def test_a_munged_that_is_kept_busy_is_asked_again_and_holds_nothing_of_who_has_
                     idle.enter_context(socket.socket(socket.AF_UNIX)).connect(str(munged))
                 for _ in range(50):
                     async with a_peer(head.port) as peer:
-                        peer.send({"t": "hail", "v": 5, "nonce": "0" * 32})
+                        peer.send({"t": "hail", "v": 6, "nonce": "0" * 32})
                 with pytest.raises(NotThisHead):
                     await join(head.address, hello(), THROUGH_MUNGE)
             while head.call.handshakes._credentials:

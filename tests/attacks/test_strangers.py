@@ -129,7 +129,7 @@ async def test_a_node_has_one_row() -> None:
 def ask_and_ask(port: int) -> None:
     """Without a secret it is not admitted where there is one."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as peer:
-        said = [{"t": "hail", "v": 5, "nonce": "0" * 32, "as": "observer"}]
+        said = [{"t": "hail", "v": 6, "nonce": "0" * 32, "as": "observer"}]
         said.append({"t": "observe", "run": RUN, "attempt": 0, "host": "x"})
         lines = peer.makefile("rb")
         for message in said:
