@@ -19,10 +19,8 @@ _EACH = 16
 """Up to so many nodes have a row each."""
 _MOST_OWN, _MOST_GROUPS = 12, 8
 """Rows of single nodes, and of groups, among more nodes than that."""
-_QUIET = 0.3
-"""Cut a pause of the workload that is longer than this part of all the rest."""
-_STILL = 3.0
-"""Cut a pause before or after the workload that is longer than this many times the rest."""
+_MUCH = 3.0
+"""A pause of the workload is cut if it is longer than all the rest, another one if it is this many times as long."""
 _MOST_TICKS = 100
 _KEPT = 0.05
 """This part of the rest stays on each side of a cut."""
@@ -71,7 +69,8 @@ class Axis:
     def cuts(self) -> Iterator[tuple[float, str]]:
         """Yield for each cut where its left edge is, and the time that it leaves out."""
         for (_, before), (after, _) in itertools.pairwise(self.pieces):
-            yield self.at(before), f"{clock(after - before)} cut"
+            length = after - before
+            yield self.at(before), f"{clock(length, 1.0 if length > 10 else 0.1)} cut"
 
     def ticks(self, spacing: float) -> Iterator[tuple[float, str]]:
         """Yield where a round moment is, and its text, at least ``spacing`` apart; one in each piece if it has room."""
@@ -105,11 +104,11 @@ def axis(trace: Trace, width: float, gap: float) -> Axis:
     last = max(1e-3, *(span.end for span in steps.spans(trace)))
     quiet = [each for each in pauses if work and work.start <= each[0] and each[1] <= work.end]
     rest = last - sum(end - start for start, end in quiet)
-    cut = [each for each in quiet if each[1] - each[0] > _QUIET * rest]
-    if sum(end - start for start, end in quiet if (start, end) not in cut) > rest or len(cut) > _MOST_CUTS:
+    cut = [each for each in quiet if each[1] - each[0] > rest]
+    if len(cut) > _MOST_CUTS or sum(end - start for start, end in quiet if end - start <= rest) > _MUCH * rest:
         cut = [(quiet[0][0], quiet[-1][1])]  # too much happened: what was lost meanwhile is written below the chart
     still = max((each for each in pauses if each not in quiet), key=lambda each: each[1] - each[0], default=(0.0, 0.0))
-    if (length := still[1] - still[0]) > _STILL * (rest - length):
+    if (length := still[1] - still[0]) > _MUCH * (rest - length):
         cut, rest = sorted([*cut, still]), rest - length
     edges = [0.0]
     for start, end in cut:

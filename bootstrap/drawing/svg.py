@@ -71,7 +71,8 @@ def _text(x: float, y: float, text: str, kind: str = "", room: float = _WIDTH, f
     shown = text
     while shown and _size(shown, font) > room:
         shown = shown[: -2 if shown.endswith("…") else -1] + "…" if len(shown) > 1 else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{escape(shown)}</text>'
+    look = f' class="{kind.strip()}"' if kind else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}"{look}>{escape(shown)}</text>'
 
 
 def _scale(trace: Trace, axis: Axis, left: float, bottom: float) -> Iterator[str]:

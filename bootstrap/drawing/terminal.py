@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO
@@ -15,7 +16,7 @@ _LABEL = 28
 _WIDTH, _NARROWEST = 100, 60
 _CUT = "╱╱"
 _RED = 31
-_ASCII = str.maketrans(dict(zip("·░▓╌┄█━▚▒╱│├┤─✗…", ".:%-~#=&@/||+-x.", strict=True)))
+_ASCII = str.maketrans(dict(zip("·░▓╌┄█━▚▒╱│▼├┤─✗…", ".:%-~#=&@/|v|+-x.", strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,9 @@ def draw(trace: Trace, on: Paper) -> str:
         lines.append(label.ljust(margin) + _phases(row, axis, on))
         if row.ray:
             lines.append(" " * margin + _ray(row, axis, on))
-    lines += ["", *_legend(rows, on), "", *steps.in_words(trace), *gantt.notes(trace, rows), "", *_table(trace)]
+    notes = [*steps.in_words(trace), *gantt.notes(trace, rows)]
+    wrapped = [line for note in notes for line in textwrap.wrap(note, on.width, subsequent_indent="  ")]
+    lines += ["", *_legend(rows, on), "", *wrapped, "", *_table(trace)]
     text = "".join(f"{line.rstrip()}\n" for line in lines)
     try:
         text.encode(on.encoding)
@@ -60,7 +63,7 @@ def draw(trace: Trace, on: Paper) -> str:
 
 def _scale(trace: Trace, axis: Axis, margin: int, width: int) -> Iterator[str]:
     """Yield the lengths of the cuts, the marks and the ticks, each text where it has room."""
-    cuts = ((x, f"{_CUT} {text}") for x, text in axis.cuts())
+    cuts = ((min(x, width - margin - len(text) - 3), f"{_CUT} {text}") for x, text in axis.cuts())
     marks = ((axis.at(at), f"▼{name}") for name, at in trace.marks)
     ticks = ((x, f"│{text}") for x, text in axis.ticks(12))
     for texts in (cuts, marks, ticks):
@@ -94,7 +97,8 @@ def _ray(row: Row, axis: Axis, on: Paper) -> str:
     for span in row.ray:
         look = looks.of(span.name)
         for left, right in _stretches(axis, span):
-            bar = ["├", *"─" * (right - left - 2), "┤"] if right - left > 1 else [look.glyph]
+            edge = "├" if right - left >= len(span.name) + 2 else look.glyph  # with no room for the name
+            bar = [edge, *"─" * (right - left - 2), "┤"]
             cells[left:right] = [(each, look.sgr) for each in bar[: right - left]]
         _label(cells, axis, span, span.name)
     return _coloured(cells, on)
@@ -119,7 +123,7 @@ def _coloured(cells: Iterable[tuple[str, int]], on: Paper) -> str:
 
 
 def _legend(rows: Sequence[Row], on: Paper) -> Iterator[str]:
-    spans = [span for row in rows for span in row.phases]
+    spans = [span for row in rows for span in (*row.phases, *row.ray)]
     entries = [(look.glyph, look.sgr, name) for name, look in looks.seen(spans)]
     entries += [("✗", _RED, "lost")] * any(span.lost for span in spans)
     entries += [("…", 0, "unfinished")] * any(span.unfinished for span in spans)
