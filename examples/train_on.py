@@ -3,8 +3,8 @@
     ray-bootstrap rehearse --nodes 3 --head-cpus 0 --num-cpus 2 --kill 2@workload+20s -- python examples/train_on.py
     ray-bootstrap rehearse --nodes 2 --stop 0@workload+20s -- python examples/train_on.py
 
-The first loses one of two nodes that train, and goes on with the other; the second is preempted, and has saved. STORAGE is
-a folder that all nodes see: started again, the training goes on after its last checkpoint there. WORKERS is how many
+The first loses one of two nodes that train, and goes on with the other; the second is preempted, and has saved. STORAGE
+is a folder that all nodes see: started again, the training goes on after its last checkpoint there. WORKERS is how many
 processes train (default 2), EPOCHS how long (default 20).
 """
 
