@@ -21,8 +21,8 @@ help: ## this list
 	@echo 'PYTHON=python3.12 make ...  takes another Python (make clean first).'
 	@echo 'PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test  takes the small build of torch.'
 
-demo: .venv/runtime.stamp ## the main job on this machine: a Ray cluster of one node, and a workload that says what it found
-	$(BIN)/ray-bootstrap --role auto -- $(BIN)/python examples/count_gpus.py
+demo: .venv/runtime.stamp ## a cluster of four nodes on this machine, without root, and a workload that says what it found
+	$(BIN)/ray-bootstrap rehearse --nodes 4 -- $(BIN)/python examples/count_gpus.py --nodes 4
 
 # Three times as many processes as the cores of a small machine: half of the time they wait for agents.
 UNIT := $(BIN)/pytest -n 6 --dist worksteal -m "not hosts and not ray"
