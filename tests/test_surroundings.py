@@ -149,15 +149,21 @@ class Drawn:
     apart: Mapping[str, str] = field(default_factory=dict)
     """Variable, or path of a file → why its value is another one."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Variable → why it is not set."""
+    """Variable, or path of a file → why it is not there."""
 
 
 NETWORK = ("10.77.0.1", "10.77.0.2")
 PODS = ("10.244.1.7",) * 4
+HOSTFILES = dict.fromkeys(("LSB_DJOB_HOSTFILE", "LSB_DJOB_RANKFILE"), "a folder of the host's own")
 ALGOS = tuple(sorted(f"algo-{number}" for number in range(1, 12)))
 DRAWN = {
     "skypilot": Drawn("skypilot", "train", gpus=8, ids={"job": "345678"}),
-    "dstack": Drawn("dstack", gpus=8, ids={"uuid": "5e2c9d17-0000-4000-8000-00000000000a"}),
+    "dstack": Drawn(
+        "dstack",
+        gpus=8,
+        ids={"uuid": "5e2c9d17-0000-4000-8000-00000000000a"},
+        apart={"DSTACK_MPI_HOSTFILE": "a folder of the host's own"},
+    ),
     "beaker": Drawn("beaker", cpus=31, gpus=8, ids={"job": "000000"}),
     "lepton": Drawn("lepton", "env-job-98bw", addresses=PODS),
     "volcengine": Drawn(
@@ -211,7 +217,14 @@ DRAWN = {
         ),
     ),
     "kubernetes": Drawn("kubernetes", addresses=PODS),
-    "volcano": Drawn("volcano-one-task", addresses=PODS),
+    "volcano": Drawn(
+        "volcano-one-task",
+        addresses=PODS,
+        left_out=dict.fromkeys(
+            (f"/etc/volcano/{name}" for name in ("VC_WORKER_HOSTS", "VC_WORKER_NUM", "worker.host")),
+            "a folder of the machine; the same is in variables",
+        ),
+    ),
     "flux": Drawn(
         "flux",
         apart={
@@ -226,7 +239,8 @@ DRAWN = {
         ids={"job": "748"},
         apart=dict.fromkeys(
             ("LSB_DJOB_NUMPROC", "LSB_JOBRES_CALLBACK", "LSB_MAX_NUM_PROCESSORS"), "the recording has another job's"
-        ),
+        )
+        | HOSTFILES,
     ),
     "openmpi": Drawn(
         "openmpi-ssh",
@@ -250,11 +264,16 @@ DRAWN = {
         "pals-polaris",
         cpus=8,
         ids={"job": "1234", "uuid": "8c3b5f0e-2f6c-4d4e-8f5a-0d7e6c5b4a39"},
-        apart={"TMPDIR": "a folder that is there"},
+        apart=dict.fromkeys(("PBS_NODEFILE", "TMPDIR"), "a folder that is there"),
     ),
-    "pbs": Drawn("pbs-pbsdsh", cpus=8, ids={"job": "1234"}, apart={"TMPDIR": "a folder that is there"}),
+    "pbs": Drawn(
+        "pbs-pbsdsh",
+        cpus=8,
+        ids={"job": "1234"},
+        apart=dict.fromkeys(("PBS_NODEFILE", "TMPDIR"), "a folder that is there"),
+    ),
     "slurm": Drawn("slurm", addresses=NETWORK, ids={"job": "3"}),
-    "lsf": Drawn("lsf-blaunch", names=("grid01", "grid03", "grid05"), ids={"job": "748"}),
+    "lsf": Drawn("lsf-blaunch", names=("grid01", "grid03", "grid05"), ids={"job": "748"}, apart=HOSTFILES),
     "pytorchjob": Drawn("pytorchjob-1.9", gpus=8, addresses=PODS),
     "torchrun": Drawn("torchrun", "7"),
     "torch-env": Drawn("torch-env"),
@@ -289,10 +308,10 @@ def test_a_text_has_the_variables_and_files_of_a_recording_with_their_values(row
     how = DRAWN[row.name]
     recorded, (env, files) = BY_ID[how.id], drawn(row)
     assert recorded.launcher == row.name
-    assert env.keys() | how.left_out.keys() == recorded.env.keys()
-    assert files.keys() == recorded.files.keys()
+    theirs = [text for path, text in recorded.files.items() if path not in how.left_out]
+    assert env.keys() | how.left_out.keys() - recorded.files.keys() == recorded.env.keys()
     other = {name for name in env if env[name] != recorded.env[name]}
-    other |= {path for path in files if words(files[path]) != words(recorded.files[path])}
+    other |= {path for (path, text), its in zip(files.items(), theirs, strict=True) if words(text) != words(its)}
     assert other == how.apart.keys()
 
 
@@ -305,6 +324,15 @@ HEADS = {
     "pbs": {"PBS_TASKNUM": "00000002"},
 }
 """What is otherwise on rank 0, which no recording is of; None: not set."""
+
+
+@rows
+def test_files_lie_where_a_host_of_namespaces_has_folders_of_its_own(row: Launcher) -> None:
+    """All other folders are the machine's, and a file there would count for everyone on it."""
+    place = places(row, 2)[1]
+    own = ("/etc/hosts", "/run/", "/tmp/", place.shared)
+    elsewhere = {path for path in around(row, place).files if not path.startswith(own)}
+    assert elsewhere == ({"/opt/ml/input/config/resourceconfig.json"} if row.name == "sagemaker" else set())
 
 
 @rows

@@ -31,7 +31,8 @@ class Surroundings:
     env: Mapping[str, str]
     """Its own variables alone; PATH and HOME are not among them."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Absolute path → text. The path may lie below ``Place.shared``: all nodes then have the same text."""
+    """Absolute path → text, in a folder of the host's own, in ``Place.shared``, where all nodes have the same text, or
+    ``/etc/hosts``; SageMaker's alone lies in ``/opt/ml``, which must not become the machine's."""
     programs: Mapping[str, str] = field(default_factory=dict)
     """Command → what it prints, whatever its arguments."""
     options: tuple[str, ...] = ()

@@ -10,7 +10,9 @@ its sources in comments (``;``), and these sections:
 ``[environment]``, ``[workers]``, ``[restarted]``, ``[each]``
     Variables: of all nodes; of all but rank 0; of attempts after the first; on every node, one for each node.
 ``[file PATH]``, ``[program NAME]``
-    ``text``: of a file, or what a command prints.
+    ``text``: of a file, or what a command prints. A file lies where a host of namespaces has a folder of its own
+    (``/run``, ``/tmp``, ``{shared}``), but for ``/etc/hosts`` and what a program looks for at one path alone: all other
+    folders are the machine's.
 
 Everything is a template of :meth:`str.format`, with these fields and what the row's ``fields`` computes:
 
@@ -34,6 +36,7 @@ import configparser
 import functools
 import hashlib
 import re
+import string
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -133,9 +136,10 @@ def foreign(env: Mapping[str, str]) -> frozenset[str]:
 
 def _of_launchers() -> frozenset[str]:
     """Return the names of the variables that rows read or texts set, without those that have a node's number."""
-    entries = ("any_of", "all_of", "none_of", "rank", "size", "head", "attempt", "run_id", "run_name", "nodes")
-    read = [text for row in LAUNCHERS for word in (*entries, "local_rank", "local_size") for text in getattr(row, word)]
-    names = {name for text in read for name in re.findall("[A-Z][A-Z0-9_]+", text)}
+    words = ("any_of", "all_of", "none_of", "rank", "size", "head", "attempt", "run_id", "run_name", "nodes")
+    read = [entry for row in LAUNCHERS for word in (*words, "local_rank", "local_size") for entry in getattr(row, word)]
+    parsed = (part for entry in read for part in string.Formatter().parse(entry))
+    names = {name or literal for literal, name, _, _ in parsed}
     files = [_text(path.stem) for path in _FOLDER.glob("*.ini")]
     sections = (_ENVIRONMENT, _WORKERS, _RESTARTED)
     return frozenset(names.union(*(text[name] for text in files for name in sections if text.has_section(name))))
