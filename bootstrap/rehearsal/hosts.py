@@ -38,7 +38,7 @@ def made(plan: Plan) -> Iterator[Hosts]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "rehearsal", str(_BASE)], check=True)
     name = plan.row.name if plan.row is not None else ""
     by_dns = (plan.row is not None and plan.row.rendezvous == "dns") or plan.settings.rendezvous == "dns"
-    names = environments.names(name, plan.nodes, plan.run) if plan.row is not None else None
+    names = environments.names(name, plan.nodes, plan.label) if plan.row is not None else None
     with make_hosts(
         plan.nodes,
         base=_BASE / "hosts",
@@ -51,7 +51,7 @@ def made(plan: Plan) -> Iterator[Hosts]:
     ) as hosts:
         known = [host.name for host in hosts], [host.ip for host in hosts]
         if by_dns:
-            of_launcher = environments.dns(name, *known, plan.run) if plan.row is not None else {}
+            of_launcher = environments.dns(name, *known, plan.label) if plan.row is not None else {}
             hosts.set_names({**dict(zip(*known, strict=True)), **of_launcher})
         else:
             _list_all(hosts)

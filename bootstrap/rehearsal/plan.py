@@ -13,6 +13,7 @@ from bootstrap.launchers import LAUNCHERS
 from bootstrap.launchers.environments import foreign
 from bootstrap.launchers.place import Place, Surroundings
 from bootstrap.launchers.row import Launcher
+from bootstrap.node.gpus import VISIBLE
 from bootstrap.node.resources import measure
 from bootstrap.rehearsal import faults
 from bootstrap.rehearsal.faults import Faults
@@ -35,6 +36,8 @@ class Plan:
     """What every agent gets besides its place, as the user gave it."""
     nodes: int
     run: str
+    label: str
+    """The run's name where a launcher makes host names of it."""
     secret: str
     """What the nodes share, as a Secret of Kubernetes or a file would give it to them."""
     faults: Faults
@@ -59,7 +62,8 @@ class Plan:
     def surroundings(self, rank: int, names: Sequence[str], addresses: Sequence[str]) -> Surroundings:
         """Return what the launcher sets on a node, or without one the options that number it."""
         if self.row is not None and self.row.environment is not None:
-            return self.row.environment(Place(rank, tuple(names), tuple(addresses), self.run))
+            place = Place(rank, tuple(names), tuple(addresses), self.label, cpus=self.cpus, gpus=self.gpus or 0)
+            return self.row.environment(place)
         s = self.settings
         head = [] if s.shared_dir else [f"--head-address={names[0] if s.rendezvous == 'dns' else addresses[0]}"]
         numbered = (f"--rank={rank}", f"--nodes={self.nodes}", f"--run-id={self.run}")
@@ -84,7 +88,8 @@ class Plan:
     def environment(self, place: Surroundings) -> dict[str, str]:
         """Return an agent's environment: the user's, without what launchers set, with what this one does."""
         env = self.host.env
-        kept = {name: value for name, value in env.items() if name not in foreign(env)}
+        gone = foreign(env) | ({VISIBLE} if self.gpus is not None else frozenset())  # it names real ones
+        kept = {name: value for name, value in env.items() if name not in gone}
         store = self.memory * 3 // 10  # Ray's own share of a node's memory
         share = {"num_cpus": self.cpus, "num_gpus": 0, "object_store_memory": store, "memory": self.memory // 2}
         defaults = {variable(name): str(value) for name, value in share.items()}
@@ -108,8 +113,10 @@ def make(settings: Settings, host: Host, switches: Switches) -> Plan:
     timetable = faults.load(given, switches.faults, nodes)
     machine = measure(dataclasses.replace(settings, num_cpus=None, head_cpus=None, num_gpus="0"), host)
     share = (max(1, machine.cpus // nodes), machine.memory // nodes)
-    run, secret = settings.run_id or f"rehearsal-{secrets.token_hex(4)}", secrets.token_hex(32)
-    return Plan(settings, host, switches.options, nodes, run, secret, timetable, *share, switches.gpus, row)
+    unique = secrets.token_hex(3)
+    run, label = settings.run_id or f"rehearsal-{unique}", f"job-{unique}"
+    secret = secrets.token_hex(32)
+    return Plan(settings, host, switches.options, nodes, run, label, secret, timetable, *share, switches.gpus, row)
 
 
 def _impossible(settings: Settings) -> Iterator[str]:
