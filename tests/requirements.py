@@ -41,6 +41,12 @@ def _namespaces_and_bridge() -> bool:
     return subprocess.run(argv, capture_output=True, check=False, timeout=30).returncode == 0
 
 
+def _user_namespaces() -> bool:
+    """For an ordinary user; Debian, Ubuntu and containers may close them."""
+    argv = ["setpriv", "--reuid=65534", "--clear-groups", "unshare", "--user", "--map-root-user", "true"]
+    return subprocess.run(argv, capture_output=True, check=False, timeout=30).returncode == 0
+
+
 def _slurm() -> bool:
     return all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "scancel", "sinfo")))
 
@@ -116,6 +122,10 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "setpriv": Requirement(_program("setpriv"), "apt-get install util-linux"),
     "ethtool": Requirement(_program("ethtool"), "apt-get install ethtool"),
     "faketime": Requirement(_program("faketime"), "apt-get install faketime"),
+    "slirp4netns": Requirement(_program("slirp4netns"), "apt-get install slirp4netns"),
+    "user-namespaces": Requirement(
+        _user_namespaces, "sysctl user.max_user_namespaces=10000; in a container: --privileged"
+    ),
     "namespaces": Requirement(_namespaces_and_bridge, "in a container: docker run --privileged"),
     "sshd": Requirement(_sshd, "apt-get install openssh-server openssh-client"),
     "rsync": Requirement(_program("rsync"), "apt-get install rsync"),

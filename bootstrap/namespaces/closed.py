@@ -7,7 +7,8 @@ the kernel mounts no other proc.
 """
 
 import errno
-from pathlib import Path
+
+from bootstrap.host import Host
 
 USER, IDS, PID = "a user namespace", "root's ids in a user namespace", "a PID namespace"
 OWN, PRIVATE, PROC = "mount and IPC namespaces", "mounts of our own", "a /proc of our own"
@@ -20,18 +21,18 @@ _ENOUGH = 10000
 _UNDOCKED = " ".join(f"--security-opt {name}=unconfined" for name in ("seccomp", "apparmor", "systempaths"))
 
 
-def reason(error: OSError) -> str:
+def reason(host: Host, error: OSError) -> str:
     """Return why a step failed, with the number that says so and what mends it."""
     step, what = str(error.filename), f"{error.filename}: {error.strerror}"
     if error.errno == errno.ENOSPC:
         for name in (f"user.max_{kind}_namespaces" for kind in _LIMITS.get(step, ())):
-            if (most := _number(name)) is not None and most < _ENOUGH:
+            if (most := _number(host, name)) is not None and most < _ENOUGH:
                 return f"{what}: {name} is {most}; fix: sudo sysctl -w {name}={_ENOUGH}"
         return f"{what}: this user has as many as the limits in /proc/sys/user/ allow, or they are 32 deep"
     if error.errno in (errno.EINVAL, errno.ENOSYS):
         return f"{what}: this kernel was built without them (CONFIG_USER_NS, CONFIG_PID_NS)"
     if error.errno in (errno.EPERM, errno.EACCES):
-        return f"{what}: {_forbidden_by(step)}"
+        return f"{what}: {_forbidden_by(host, step)}"
     return what
 
 
@@ -42,28 +43,24 @@ def no_network(said: str) -> str:
     return f"no network for hosts: {said}"
 
 
-def _forbidden_by(step: str) -> str:
+def _forbidden_by(host: Host, step: str) -> str:
     """Return who denies a step, as far as the system shows it, and what mends that."""
     debian, ubuntu = "kernel.unprivileged_userns_clone", "kernel.apparmor_restrict_unprivileged_userns"
-    if step == USER and _number(debian) == 0:
+    if step == USER and _number(host, debian) == 0:
         return f"{debian} is 0; fix: sudo sysctl -w {debian}=1"
     # Ubuntu 24.04 lets us have the namespace, and that profile denies what we do in it; a container's has another name.
-    unconfined = _read("/proc/self/attr/current").partition(" ")[0].strip() in ("unconfined", "unprivileged_userns")
-    if _number(ubuntu) == 1 and unconfined:
+    unconfined = (host.read("/proc/self/attr/current") or "").partition(" ")[0].strip() in (
+        "unconfined",
+        "unprivileged_userns",
+    )
+    if _number(host, ubuntu) == 1 and unconfined:
         return f"{ubuntu} is 1; fix: sudo sysctl -w {ubuntu}=0"
-    filtered = any(line.split() == ["Seccomp:", "2"] for line in _read("/proc/self/status").splitlines())
+    filtered = any(line.split() == ["Seccomp:", "2"] for line in (host.read("/proc/self/status") or "").splitlines())
     if filtered or step in (PRIVATE, PROC):
         return f"as in a container; fix: docker run {_UNDOCKED}, or --privileged"
     return "by a security module such as SELinux, or in a chroot; fix: run as root"
 
 
-def _number(sysctl: str) -> int | None:
-    text = _read(f"/proc/sys/{sysctl.replace('.', '/')}").strip()
+def _number(host: Host, sysctl: str) -> int | None:
+    text = (host.read(f"/proc/sys/{sysctl.replace('.', '/')}") or "").strip()
     return int(text) if text.isdecimal() else None
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""

@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NoReturn
 
+from bootstrap.host import this_host
 from bootstrap.namespaces import closed
 from bootstrap.namespaces.linux import (
     MS_NODEV,
@@ -127,7 +128,7 @@ def _wait_for(child: int, signals: AbstractSet[signal.Signals]) -> int:
 
 def _may_without_user_namespace() -> bool:
     """Return whether we are root with CAP_SYS_ADMIN, which root in a container may lack (capabilities(7))."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = (this_host().read("/proc/self/status") or "").splitlines()
     effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
     return os.geteuid() == 0 and bool(effective >> _CAP_SYS_ADMIN & 1)
 
@@ -139,7 +140,7 @@ def _try(answer: int) -> NoReturn:
         if enter() is None:
             said = _run_trial() or _GOOD
     except OSError as error:
-        said = closed.reason(error)
+        said = closed.reason(this_host(), error)
     except BaseException as error:  # noqa: BLE001 (a child must not go on as its parent)
         said = repr(error)
     os.write(answer, said.encode())

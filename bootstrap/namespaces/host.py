@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bootstrap.host import this_host
 from bootstrap.namespaces.linux import children_in_pid_namespace, ip, outer_id, says_something
 
 FIRST_ADDRESS = 10
 """The last number of rank 0's address. slirp4netns takes .2 and .3 of the network for itself, the switch .254."""
 MOST = 200
-_LOCAL_TABLE, _REFUSALS = 100, 10
-"""Priorities of routing rules: the kernel has that of the local table at 0, before which there can be none."""
 
 
 class NamespaceHost:
@@ -75,8 +74,8 @@ class NamespaceHost:
 
         A program that cannot be started shows as status 127 or 126, as with a shell.
         """
-        env = dict(os.environ if env is None else env)
-        if not os.access(self.root / env.get("HOME", "").lstrip("/"), os.W_OK):
+        env = dict(this_host().env if env is None else env)
+        if not os.access(self.root / env.get("HOME", "absent").lstrip("/"), os.W_OK):
             env["HOME"] = "/tmp/home"  # noqa: S108 (the host's own /tmp)
         with children_in_pid_namespace(self.init):
             return self.start_command([*self.entry, *in_folder(cwd), *argv], env, options)
@@ -151,14 +150,21 @@ class NamespaceHost:
         self._relay = None
 
     def refuse(self, port: int) -> None:
-        """Reject connections that come from other hosts to this TCP port, as a firewall does."""
+        """Reject connections that come from other hosts to this TCP port, as a firewall does ("No route to host").
+
+        By a routing rule, which is there without a packet filter. It has to come before the one of the local table,
+        which the kernel has first. And only an interface that forwards says that it rejects (``ip_error()`` of Linux).
+        """
         if not 1 <= port <= 65535:
             raise ValueError(f"port {port}: 1 to 65535")
-        families = ["-4", "-6"] if self.ip6 else ["-4"]
-        for family in families if port not in self._refused else ():
-            lines = [f"rule add pref {_REFUSALS} iif eth0 ipproto tcp dport {port} unreachable"]
-            if not self._refused:
-                lines = [f"rule add pref {_LOCAL_TABLE} lookup local", "rule del pref 0", *lines]
+        if port in self._refused:
+            return
+        lines = [f"rule add pref 10 iif eth0 ipproto tcp dport {port} prohibit"]
+        if not self._refused:
+            lines = ["rule add pref 100 lookup local", "rule del pref 0", *lines]
+            forward = ["sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/eth0/forwarding"]
+            subprocess.run(["nsenter", "-t", str(self.init), "--net", "--", *forward], check=True, timeout=30)
+        for family in ("-4", "-6") if self.ip6 else ("-4",):
             ip(self.init, lines, family)
         self._refused.add(port)
 

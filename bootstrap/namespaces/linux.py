@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from bootstrap.host import this_host
+
 NEWNS, NEWIPC, NEWUSER, NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 """CLONE_NEWNS and so on, of include/uapi/linux/sched.h."""
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x40000
@@ -59,7 +61,7 @@ def outer_id(kind: str) -> int:
     user_namespaces(7): in a namespace that maps one id, as :func:`bootstrap.namespaces.enter.enter` makes it, the file
     is one line ``0 ID 1``.
     """
-    rows = [tuple(map(int, row.split())) for row in Path(f"/proc/self/{kind}_map").read_text().splitlines()]
+    rows = [tuple(map(int, row.split())) for row in (this_host().read(f"/proc/self/{kind}_map") or "").splitlines()]
     return rows[0][1] if [(first, count) for first, _, count in rows] == [(0, 1)] else 0
 
 
