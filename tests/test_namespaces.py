@@ -99,7 +99,7 @@ def test_they_all_end_with_the_process_that_entered(as_user: Callable[..., list[
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["1 0 head worker-1\n", "on\n"]
         process.kill()
-        assert process.stdout.read() == ""  # all that held it have ended
+        assert process.communicate(timeout=30)[0] == ""  # all that held it have ended
     # The fixture ``nothing_left`` looks for the others.
 
 
@@ -117,8 +117,8 @@ def test_a_terminals_signals_arrive_once(as_user: Callable[..., list[str]]) -> N
         process.send_signal(signal.SIGHUP)
         assert process.stdout.readline() == f"got {signal.SIGHUP:d}\n"
         process.send_signal(signal.SIGTERM)  # without a handler of the child's own
-        assert process.stdout.read() == f"all {signal.SIGINT:d} {signal.SIGHUP:d}\n"
-        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+        assert process.communicate(timeout=30)[0] == f"all {signal.SIGINT:d} {signal.SIGHUP:d}\n"
+        assert process.returncode == 128 + signal.SIGTERM
     os.close(ours)
 
 

@@ -22,6 +22,7 @@ from bootstrap.namespaces.linux import (
     NEWNS,
     NEWPID,
     NEWUSER,
+    as_outer_user,
     call,
     die_with_parent,
     mount,
@@ -46,7 +47,7 @@ def fault() -> str:
     if missing := sorted({package for program, package in _PROGRAMS.items() if shutil.which(program) is None}):
         return f"not installed: {', '.join(missing)}; fix: apt-get install {' '.join(missing)}"
     reading, writing = os.pipe()
-    child = os.fork()
+    child = _fork()
     if child == 0:
         _try(writing)
     os.close(writing)
@@ -75,7 +76,7 @@ def enter() -> int | None:
     try:
         reading, writing = os.pipe()
         _prepare()
-        child = os.fork()
+        child = _fork()
         if child:
             os.close(reading)
             return _wait_for(child, signals)
@@ -88,6 +89,13 @@ def enter() -> int | None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return None
+
+
+def _fork() -> int:
+    """Call fork(2) with nothing in Python's buffers, which both would write."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return os.fork()
 
 
 def _prepare() -> None:
@@ -148,7 +156,10 @@ def _try(answer: int) -> NoReturn:
 
 
 def _run_trial() -> str:
-    """Return why the commands fail that make a host, or ""."""
+    """Return why the commands fail that make a host and start something there, or ""."""
     argv = ["unshare", "--net", "--mount", "--uts", "--ipc", "ip", "-batch", "-"]
     made = subprocess.run(argv, input=_TRIAL, text=True, capture_output=True, check=False, timeout=30)
-    return closed.no_network(made.stderr.strip()) if made.returncode else ""
+    if made.returncode:
+        return closed.no_network(made.stderr.strip())
+    started = subprocess.run([*as_outer_user(), "true"], text=True, capture_output=True, check=False, timeout=30)
+    return f"no command as this user: {started.stderr.strip()}" if started.returncode else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.host import this_host
-from bootstrap.namespaces.linux import children_in_pid_namespace, ip, outer_id, says_something
+from bootstrap.namespaces.linux import as_outer_user, children_in_pid_namespace, ip, says_something
 
 FIRST_ADDRESS = 10
 """The last number of rank 0's address. slirp4netns takes .2 and .3 of the network for itself, the switch .254."""
@@ -58,11 +58,7 @@ class NamespaceHost:
 
         nsenter enters no PID namespace, so it does not fork: every word execs the next.
         """
-        words = ["nsenter", "-t", str(self.init), "--mount", "--uts", "--net", "--ipc", "--"]
-        user, group = outer_id("uid"), outer_id("gid")
-        if user:
-            words += ["unshare", "--user", f"--map-user={user}", f"--map-group={group}", "--"]
-        return words
+        return ["nsenter", "-t", str(self.init), "--mount", "--uts", "--net", "--ipc", "--", *as_outer_user()]
 
     def popen(
         self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None, **options: Any
@@ -189,8 +185,9 @@ class NamespaceHost:
 
     def kill(self) -> None:
         """Pull the plug: every process of this host gets SIGKILL, and the host is gone for good."""
-        if self._relay is not None:
-            _end(self._relay)
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            _end(relay)
         init, self._init = self._init, None
         if init is None:
             return

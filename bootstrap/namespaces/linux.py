@@ -55,7 +55,13 @@ def children_in_pid_namespace(of: int | None) -> Iterator[None]:
         enter("/proc/self/ns/pid")
 
 
-def outer_id(kind: str) -> int:
+def as_outer_user() -> list[str]:
+    """Return the words that start a command as the user who is root only here, without that power; none for root."""
+    user, group = _outer_id("uid"), _outer_id("gid")
+    return ["unshare", "--user", f"--map-user={user}", f"--map-group={group}", "--"] if user else []
+
+
+def _outer_id(kind: str) -> int:
     """Return which user (``uid``) or group (``gid``) of the machine is root here; 0 is root itself.
 
     user_namespaces(7): in a namespace that maps one id, as :func:`bootstrap.namespaces.enter.enter` makes it, the file
