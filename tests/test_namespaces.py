@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import os
@@ -9,8 +10,9 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hosts import Host, Hosts, wait_for
@@ -68,6 +70,16 @@ def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
+@contextlib.contextmanager
+def started(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Killed on the way out of a failed test, for which it may not end by itself."""
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """One that nobody may write."""
@@ -95,7 +107,7 @@ def test_hosts_can_be_made_by_anybody(as_user: Callable[..., list[str]], folder:
 @EITHER_USER
 def test_they_all_end_with_the_process_that_entered(as_user: Callable[..., list[str]], folder: Path) -> None:
     argv = as_user(sys.executable, "-c", TWO_HOSTS, str(folder), "echo on; exec sleep 1000", needs=[folder])
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+    with started(argv) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["1 0 head worker-1\n", "on\n"]
         process.kill()
@@ -108,7 +120,7 @@ def test_they_all_end_with_the_process_that_entered(as_user: Callable[..., list[
 def test_a_terminals_signals_arrive_once(as_user: Callable[..., list[str]]) -> None:
     ours, theirs = pty.openpty()
     argv = ["setsid", "--ctty", *as_user(sys.executable, "-c", WAIT_FOR_SIGNALS)]
-    with subprocess.Popen(argv, stdin=theirs, stdout=subprocess.PIPE, text=True) as process:
+    with started(argv, stdin=theirs) as process:
         os.close(theirs)
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"

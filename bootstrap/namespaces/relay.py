@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 
-_ETH_P_ALL, _SOL_PACKET, _PACKET_VNET_HDR = 3, 263, 15
+_ETH_P_ALL, _SOL_PACKET, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 3, 263, 15, 23
 """Of include/uapi/linux/if_ether.h, include/linux/socket.h and include/uapi/linux/if_packet.h."""
 _LONGEST = 10 + 65536 + 18
 """Bytes: a header that says what the kernel has left to the hardware (segments, checksum; packet(7)), and a frame."""
@@ -25,6 +25,7 @@ def _open(interface: str) -> socket.socket:
     """Return a socket with the interface's frames, up to 64 KiB each, as the sending kernel has left them."""
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     opened.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+    opened.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)  # what this kernel sends there of its own accord
     for kind in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         opened.setsockopt(socket.SOL_SOCKET, kind, _BUFFER)
     opened.bind((interface, _ETH_P_ALL))
@@ -43,9 +44,8 @@ class Line:
         """Read the frames that are there."""
         with contextlib.suppress(OSError):  # none is left, or the interface is down
             for _ in range(_AT_ONCE):
-                frame, (_, _, kind, *_) = self._source.recvfrom(_LONGEST)
-                if kind != socket.PACKET_OUTGOING:  # what the other direction has sent
-                    self._waiting.append((time.monotonic() + delay, frame))
+                frame = self._source.recv(_LONGEST)
+                self._waiting.append((time.monotonic() + delay, frame))
 
     def give(self, now: float) -> float:
         """Send what is due; return the seconds until the next frame is, a long time if there is none."""
