@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from bootstrap import cleanup
@@ -19,7 +18,7 @@ from bootstrap.rehearsal.faults import ON_A_NETWORK
 from bootstrap.rehearsal.nodes import LoopbackNode
 from bootstrap.rehearsal.output import Output
 from bootstrap.rehearsal.plan import Plan
-from bootstrap.rehearsal.play import Part, Play
+from bootstrap.rehearsal.play import Ending, Part, Play
 from bootstrap.rehearsal.table import lines
 from bootstrap.settings import Settings
 from bootstrap.switches import Switches
@@ -33,25 +32,19 @@ def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
     signals.restore(host)
     plan, log = plans.make(settings, host, switches), Log(as_json=settings.log_format == "json")
     if why := enter.fault():
-        return _on_loopback(plan, log, why)
+        return _report(_on_loopback(plan, log, why), log)
     if Path.cwd() in (PARENT, Path("/run")):
         what = f"the working directory is {Path.cwd()}: each node has one of its own, without your files"
         raise UsageError([what], hint="start it in a folder below")
     status = enter.enter()
-    return _on_hosts(plan, log) if status is None else status
+    return _report(_on_hosts(plan, log), log) if status is None else status
 
 
-def _on_hosts(plan: Plan, log: Log) -> int:
+def _on_hosts(plan: Plan, log: Log) -> list[Ending]:
     with namespace_hosts.made(plan) as hosts:
-        known = [host.name for host in hosts], [host.ip for host in hosts]
-        parts = []
-        for rank, host in enumerate(hosts):
-            place = plan.surroundings(rank, *known)
-            env = plan.environment(place)
-            programs = namespace_hosts.furnish(host, replace(place, env=env))
-            parts.append(Part(host, plan.command(rank, place), {**env, **programs}))
+        parts = namespace_hosts.furnish(plan, hosts)
         egress = f"no egress: {hosts.egress}" if hosts.egress else "egress as this machine has it"
-        log.say(f"{_introduction(plan)}: hosts of their own at {known[1][0]} to {known[1][-1]}; {egress}")
+        log.say(f"{_introduction(plan)}: hosts of their own at {hosts[0].ip} to {hosts[-1].ip}; {egress}")
 
         def connect(rank: int, up: bool) -> None:
             (hosts[rank].reconnect if up else hosts[rank].disconnect)()
@@ -59,7 +52,7 @@ def _on_hosts(plan: Plan, log: Log) -> int:
         return _play(plan, parts, log, connect)
 
 
-def _on_loopback(plan: Plan, log: Log, why: str) -> int:
+def _on_loopback(plan: Plan, log: Log, why: str) -> list[Ending]:
     """Play it without hosts: each node has a loopback address of its own, and shares all else with this machine.
 
     :raises UsageError: if something is asked for that needs hosts.
@@ -101,9 +94,13 @@ def _introduction(plan: Plan) -> str:
     return f"{plan.nodes} nodes{launcher}, each {plan.cpus} CPUs, {plan.memory / 2**30:.1f} GiB{gpus}"
 
 
-def _play(plan: Plan, parts: Sequence[Part], log: Log, connect: Callable[[int, bool], None]) -> int:
+def _play(plan: Plan, parts: Sequence[Part], log: Log, connect: Callable[[int, bool], None]) -> list[Ending]:
     output = Output(plan.host, [part.node.name for part in parts])
-    endings = asyncio.run(Play(parts, plan.faults, log, output, connect).run())
+    return asyncio.run(Play(parts, plan.faults, log, output, connect).run())
+
+
+def _report(endings: Sequence[Ending], log: Log) -> int:
+    """Print how each node ended; return the head's status."""
     log.say("\n".join(["the rehearsal has ended:", *lines(endings)]))
     status = endings[0].status
     return 1 if status is None else status
