@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
 import pty
+import struct
+import termios
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +60,7 @@ def test_what_a_newer_version_adds_is_left_alone() -> None:
     extra = [
         {"ph": "C", "name": "nodes", "pid": 0, "ts": 1, "args": {"n": 1}},
         {"ph": "X", "name": "x", "cat": "new", "pid": 0, "tid": 9, "ts": 1, "dur": 1},
+        {"ph": "X", "name": "x", "cat": ["new"], "pid": 0, "tid": 9, "ts": 1, "dur": 1},
     ]
     assert parsed(trace(node(0, HEAD), events=extra, more=[1])) == parsed(trace(node(0, HEAD)))
 
@@ -267,7 +271,7 @@ def test_doubtful_clocks_and_missing_nodes_are_named() -> None:
 GOLDEN = """\
 run job-1 (slurm), 3 nodes: the workload ended with status 0
 
-                                                                                     ╱╱ 4:59 cut
+                                                                                     4:59 cut
                                                                                  ▼quorum
                        │0 s           │2 s          │4 s           │6 s           │8 s
 rank 0 (node-0), head  ···░░░░▓▓▓▓▓▓▓▓ starting-ray ▓▓▓▓▓▓▓▓╌╌╌╌╌╌ waiting ╌╌╌╌╌╌╌███╱╱████▒▒▒▒▒▒▒
@@ -331,7 +335,9 @@ def test_the_chart_is_as_wide_as_the_terminal(width: int, encoding: str) -> None
 def test_the_paper_is_the_terminal() -> None:
     ours, theirs = pty.openpty()
     try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 137, 0, 0))
         with os.fdopen(theirs, "w", encoding="utf-8") as out:
+            assert terminal.paper(Host({}, "h"), out).width == 137
             assert terminal.paper(Host({"TERM": "xterm"}, "h"), out).colour
             assert not terminal.paper(Host({"TERM": "xterm", "NO_COLOR": "1"}, "h"), out).colour
             assert not terminal.paper(Host({"TERM": "dumb"}, "h"), out).colour
@@ -432,7 +438,7 @@ _NAMES = st.sampled_from([*dict(HEAD), "searching", "joined", "GCS", "import ray
 _SECONDS = st.floats(0, 1e17, allow_nan=False) | st.integers(0, 20).map(lambda n: n * 1e6)
 _EVENT = st.fixed_dictionaries(
     {
-        "ph": st.sampled_from("XXXXXiM"),
+        "ph": st.sampled_from("XXXXXXi"),
         "name": _NAMES | st.text(),
         "pid": st.integers(0, 40),
         "ts": _SECONDS,
@@ -441,7 +447,10 @@ _EVENT = st.fixed_dictionaries(
     },
     optional={"args": st.fixed_dictionaries({}, optional={"lost": _ANY, "unfinished": _ANY, "name": st.text()})},
 )
-_FACTS = st.dictionaries(st.sampled_from(["run", "nodes", "status", "reason", "clocks", "attempt"]), _ANY, max_size=3)
+_NUMBER = st.none() | st.integers(0, 255)
+_FACTS = st.fixed_dictionaries(
+    {}, optional={"run": _ANY, "nodes": _NUMBER, "status": _NUMBER, "reason": _ANY, "clocks": _ANY, "attempt": _NUMBER}
+)
 
 
 @given(_ANY | st.lists(_ANY), st.dictionaries(st.text(), _ANY))
@@ -460,13 +469,11 @@ def test_any_bytes_are_refused(raw: bytes) -> None:
         parsed(raw)
 
 
-@given(st.lists(_EVENT, min_size=1, max_size=60), _FACTS, st.integers(60, 200))
-def test_any_spans_are_drawn_well(events: list[dict[str, Any]], facts: dict[str, Any], width: int) -> None:
+@given(st.lists(_EVENT, min_size=1, max_size=60), st.text(), _FACTS, st.integers(60, 200))
+def test_any_spans_are_drawn_well(events: list[dict[str, Any]], name: str, facts: dict[str, Any], width: int) -> None:
     first = {"ph": "X", "name": "starting", "cat": "phase", "pid": 0, "ts": 0, "dur": 1e6}
-    try:
-        found = parsed(trace(events=[first, *events], **facts))
-    except UsageError:
-        return
+    named = {"ph": "M", "name": "process_name", "pid": 1, "args": {"name": name}}
+    found = parsed(trace(events=[first, named, *events], **facts))
     assert_drawn_well(found)
     drawn = terminal.draw(found, Paper(width)).split("\n\n")[1].splitlines()
     assert max(map(len, drawn)) <= width

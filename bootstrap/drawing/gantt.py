@@ -17,8 +17,8 @@ from bootstrap.drawing.reading import Node, Span, Trace
 
 _EACH = 16
 """Up to so many nodes have a row each."""
-_MOST_OWN, _MOST_GROUPS = 12, 8
-"""Rows of single nodes, and of groups, among more nodes than that."""
+_MOST_OWN, _MOST_LOST, _MOST_GROUPS = 12, 6, 8
+"""Rows of single nodes, of lost ones among these, and of groups, among more nodes than that."""
 _MUCH = 3.0
 """A pause of the workload is cut if it is longer than all the rest, another one if it is this many times as long."""
 _MOST_TICKS = 100
@@ -135,7 +135,7 @@ def rows(trace: Trace) -> list[Row]:
     if len(nodes) <= _EACH:
         return [_row(node) for node in nodes]
     remarkable = {0, *steps.slowest(trace), *(step.rank for step in steps.to_ready(trace))}
-    remarkable |= set([node.rank for node in nodes if _lost(node)][: _MOST_OWN // 2])
+    remarkable |= set([node.rank for node in nodes if _lost(node)][:_MOST_LOST])
     own = [node for node in nodes if node.rank in remarkable][:_MOST_OWN]
     shown = {node.rank for node in own}
     alike: dict[object, list[Node]] = defaultdict(list)
@@ -185,10 +185,10 @@ def hidden(trace: Trace, drawn: Sequence[Row]) -> int:
 def notes(trace: Trace, drawn: Sequence[Row]) -> Iterator[str]:
     """Yield what the chart alone does not say: nodes that are lost, missing or not drawn, and doubtful clocks."""
     lost = [(node, span) for node in trace.nodes for span in node.phases if span.lost]
-    for node, span in lost[:_MOST_OWN]:
+    for node, span in lost[:_MOST_LOST]:
         yield f"{node.label}: lost at {clock(span.end, 0.1)}: {span.lost}"
-    if len(lost) > _MOST_OWN:
-        yield f"and {len(lost) - _MOST_OWN} more nodes lost"
+    if len(lost) > _MOST_LOST:
+        yield f"and {len(lost) - _MOST_LOST} more nodes lost"
     if trace.size is not None and trace.size > len(trace.nodes):
         yield f"{len(trace.nodes)} of {trace.size} nodes are in the trace; the head never saw the others"
     if more := hidden(trace, drawn):

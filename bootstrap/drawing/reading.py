@@ -3,9 +3,8 @@
 import contextlib
 import json
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -117,30 +116,25 @@ def _document(raw: bytes, source: str) -> Any:
 
 
 def _trace(document: Mapping[str, Any], other: Mapping[str, Any]) -> Trace:
-    events = _expect(document, "traceEvents", list)
-    spans: dict[tuple[int, str], list[Span]] = defaultdict(list)
-    labels: dict[int, str] = {}
-    marks: list[tuple[str, float]] = []
+    events, found = _expect(document, "traceEvents", list), _Found()
     for number, event in enumerate(events):
         try:
-            kind, rank, name = (_expect(event, *each) for each in (("ph", str), ("pid", int), ("name", str)))
-            if not 0 <= rank < _MAX_RANK:
-                raise ValueError(f"pid is {quoted(str(rank))}; expected a rank")
-            arguments = event.get("args") if isinstance(event.get("args"), dict) else {}
-            if kind == "M" and name == "process_name":
-                labels[rank] = _clean(_expect(arguments, "name", str))
-            elif kind == "i":
-                marks.append((_clean(name), _seconds(event, "ts")))
-            elif kind == "X":
-                start, unfinished = _seconds(event, "ts"), arguments.get("unfinished") is True
-                end, lost = start + _seconds(event, "dur"), _clean(arguments.get("lost") or "", 300)
-                spans[rank, str(event.get("cat"))].append(Span(_clean(name), start, end, lost, unfinished))
+            _sort(event, found)
         except ValueError as error:
             raise ValueError(f"traceEvents[{number}]: {error}") from None
-    ranks = sorted({rank for rank, lane in spans if lane == "phase"})
-    if 0 not in ranks:
+    if 0 not in found.phases:
         raise ValueError(f"none of its {len(events)} events is a phase of the head; expected one with pid 0")
-    zero = min(span.start for (_, lane), each in spans.items() for span in each if lane in ("phase", "ray"))
+    zero = min(span.start for each in (*found.phases.values(), *found.ray.values()) for span in each)
+    nodes = (
+        Node(
+            rank,
+            found.labels.get(rank, f"rank {rank}"),
+            _in_order(phases, zero),
+            _in_order(found.ray.get(rank, ()), zero),
+            _uncertainty(other.get("clocks"), rank),
+        )
+        for rank, phases in sorted(found.phases.items())
+    )
     return Trace(
         run=_clean(other.get("run", "?")),
         attempt=_integer(other, "attempt") or 0,
@@ -148,18 +142,36 @@ def _trace(document: Mapping[str, Any], other: Mapping[str, Any]) -> Trace:
         size=_integer(other, "nodes"),
         status=_integer(other, "status"),
         reason=_clean(other.get("reason") or "", 300),
-        nodes=tuple(
-            Node(
-                rank,
-                labels.get(rank, f"rank {rank}"),
-                _in_order(spans[rank, "phase"], zero),
-                _in_order(spans[rank, "ray"], zero),
-                _uncertainty(other.get("clocks"), rank),
-            )
-            for rank in ranks
-        ),
-        marks=tuple(sorted((name, max(0.0, at - zero)) for name, at in marks)),
+        nodes=tuple(nodes),
+        marks=tuple(sorted((name, max(0.0, at - zero)) for name, at in found.marks)),
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the events are, by rank."""
+
+    labels: dict[int, str] = field(default_factory=dict)
+    phases: dict[int, list[Span]] = field(default_factory=dict)
+    ray: dict[int, list[Span]] = field(default_factory=dict)
+    marks: list[tuple[str, float]] = field(default_factory=list)
+
+
+def _sort(event: Any, found: _Found) -> None:
+    """Add an event to what it is of; leave out what this version does not know."""
+    kind, rank, name = (_expect(event, *each) for each in (("ph", str), ("pid", int), ("name", str)))
+    if not 0 <= rank < _MAX_RANK:
+        raise ValueError(f"pid is {quoted(str(rank))}; expected a rank")
+    arguments = event.get("args") if isinstance(event.get("args"), dict) else {}
+    lane = {"phase": found.phases, "ray": found.ray}.get(str(event.get("cat")))
+    if kind == "M" and name == "process_name":
+        found.labels[rank] = _clean(_expect(arguments, "name", str))
+    elif kind == "i":
+        found.marks.append((_clean(name), _seconds(event, "ts")))
+    elif kind == "X" and lane is not None:
+        start, unfinished = _seconds(event, "ts"), arguments.get("unfinished") is True
+        end, lost = start + _seconds(event, "dur"), _clean(arguments.get("lost") or "", 300)
+        lane.setdefault(rank, []).append(Span(_clean(name), start, end, lost, unfinished))
 
 
 def _in_order(spans: Iterable[Span], zero: float) -> tuple[Span, ...]:

@@ -69,7 +69,7 @@ def to_ready(trace: Trace) -> list[Step]:
         joined = _last_joined(trace, span, now) if node is head and span.name == Phase.WAITING else None
         if joined:
             other, when = joined
-            steps.append(Step("quorum", now - when, head.rank))
+            steps.append(Step("quorum" if work else span.name, now - when, head.rank))
             node, now = other, when
             continue
         leads = _before(head, now) if node is not head and span.name in _WAITS else None
@@ -118,7 +118,7 @@ def in_words(trace: Trace) -> Iterator[str]:
     work, told = workload(trace), [step for step in to_ready(trace) if step.seconds >= _BRIEF_S]
     path = ", ".join(f"{step.name} {step.seconds:.1f} s" + f" (rank {step.rank})" * bool(step.rank) for step in told)
     head = trace.nodes[0]
-    begun = f"ready after {work.start:.1f} s" if work else f"never ready, in {head.phases[-1].end:.1f} s"
+    begun = f"ready after {work.start:.1f} s" if work else f"never ready, over after {head.phases[-1].end:.1f} s"
     yield f"{begun}: {path}" if path else begun
     last = max(trace.nodes, key=lambda node: node.phases[-1].end)
     if work and not work.unfinished:

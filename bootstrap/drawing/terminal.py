@@ -63,13 +63,14 @@ def draw(trace: Trace, on: Paper) -> str:
 
 def _scale(trace: Trace, axis: Axis, margin: int, width: int) -> Iterator[str]:
     """Yield the lengths of the cuts, the marks and the ticks, each text where it has room."""
-    cuts = ((min(x, width - margin - len(text) - 3), f"{_CUT} {text}") for x, text in axis.cuts())
     marks = ((axis.at(at), f"▼{name}") for name, at in trace.marks)
     ticks = ((x, f"│{text}") for x, text in axis.ticks(12))
-    for texts in (cuts, marks, ticks):
+    for texts, exact in ((axis.cuts(), False), (marks, True), (ticks, True)):
         line = [" "] * width
         for x, text in texts:
             at = margin + round(x)
+            if not exact:
+                at = min(max(at, len("".join(line).rstrip()) + 1), width - len(text))
             if set(line[at - 1 : at + len(text) + 1]) == {" "} and at + len(text) <= width:
                 line[at : at + len(text)] = text
         if any(each != " " for each in line):
