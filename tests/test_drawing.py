@@ -200,6 +200,14 @@ def test_few_nodes_have_a_row_each_and_many_share_one() -> None:
     assert_drawn_well(found)
 
 
+def test_many_nodes_that_are_all_different_have_no_endless_chart() -> None:
+    alone = [node(rank, [("preparing", 1.0), (f"step {rank}", 2.0)]) for rank in range(1, 300)]
+    found = parsed(trace(node(0, HEAD), *alone))
+    rows = gantt.rows(found)
+    assert_drawn_well(found)
+    assert f"{300 - len(rows)} more nodes, each unlike the others, are not drawn" in gantt.notes(found, rows)
+
+
 # Where the seconds went
 
 
@@ -240,6 +248,11 @@ def test_the_start_of_the_workload_waited_for_a_node_that_came_late() -> None:
         ("raylet", 2.8, 2),
         ("quorum", 0.2, 0),
     ]
+
+
+def test_the_start_of_the_workload_did_not_wait_for_a_node_that_joined_after_it() -> None:
+    nodes = [node(0, HEAD, HEAD_RAY), node(1, *worker(6.9)), node(2, *worker(7.8))]
+    assert path(parsed(trace(*nodes, node(3, *worker(106, late=100))))) == path(parsed(traces.usual()))
 
 
 def test_the_start_of_the_workload_waited_for_a_late_head() -> None:
@@ -314,6 +327,11 @@ def test_a_lost_node_and_an_unfinished_one_are_marked() -> None:
     assert rows["rank 0"].endswith("█…")
     assert rows["rank 1"].endswith("━✗")
     assert "rank 1 (node-1): lost at 5:08.1: silent for 10 s" in text
+
+
+def test_a_long_name_is_cut() -> None:
+    row = chart(trace(node(0, HEAD, name="rank 0 (a-name-that-is-longer-than-most-names), head"))).splitlines()[4]
+    assert row.startswith("rank 0 (a-name-that-is-long…  ···")
 
 
 def test_without_colour_there_is_no_escape_sequence_and_with_it_the_same_text() -> None:

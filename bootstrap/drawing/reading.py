@@ -94,7 +94,7 @@ def parse(raw: bytes, source: str) -> Trace:
     try:
         return _trace(document, other)
     except (ValueError, RecursionError) as error:
-        hint = "take the file as the head wrote it; it is made in one piece, at the end"
+        hint = "take the file as the head wrote it; it writes it in one piece"
         raise UsageError([f"{source}: {error}"], hint=hint) from None
 
 
