@@ -270,6 +270,14 @@ def test_the_start_of_the_workload_waited_for_a_late_head() -> None:
     assert path(found)[-2:] == [("starting-ray", 1.8, 1), ("quorum", 0.2, 0)]
 
 
+def test_a_run_that_is_not_ready_says_what_it_waited_for() -> None:
+    yet = parsed(trace(node(0, HEAD[:4], unfinished=True), node(1, worker(6.9)[0][:-1], unfinished=True), status=None))
+    assert next(steps.in_words(yet)).startswith("not ready yet after 8.0 s: starting 0.4 s, preparing 0.6 s, ")
+    never = parsed(trace(node(0, [*HEAD[:3], ("waiting", 65.0), ("ending", 66.0)]), node(1, worker(6.9)[0]), status=75))
+    assert next(steps.in_words(never)).startswith("never ready, over after 66.0 s: ")
+    assert next(steps.in_words(never)).endswith("waiting 58.1 s, ending 1.0 s")
+
+
 def test_doubtful_clocks_and_missing_nodes_are_named() -> None:
     clocks = {"1": {"offset_s": 3.0, "uncertainty_s": 0.08}}
     found = parsed(trace(node(0, HEAD), node(1, *worker(7)), clocks=clocks, nodes=4))

@@ -17,7 +17,7 @@ _MAX_BYTES = 256 << 20
 _MAX_RANK = 10**6
 _MAX_MICROSECONDS = 1e17
 """The year 5138."""
-_WRITE_ONE = "`ray-bootstrap --trace FILE -- WORKLOAD` writes one at the end of the run"
+_WRITE_ONE = "`ray-bootstrap --trace FILE -- WORKLOAD` writes one, at the quorum and at the end"
 
 
 @dataclass(frozen=True, slots=True)

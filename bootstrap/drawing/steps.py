@@ -117,8 +117,9 @@ def in_words(trace: Trace) -> Iterator[str]:
     """Yield a line on the way in, and one on the way out."""
     work, told = workload(trace), [step for step in to_ready(trace) if step.seconds >= _BRIEF_S]
     path = ", ".join(f"{step.name} {step.seconds:.1f} s" + f" (rank {step.rank})" * bool(step.rank) for step in told)
-    head = trace.nodes[0]
-    begun = f"ready after {work.start:.1f} s" if work else f"never ready, over after {head.phases[-1].end:.1f} s"
+    over = trace.nodes[0].phases[-1]
+    never = f"{'not ready yet' if over.unfinished else 'never ready, over'} after {over.end:.1f} s"
+    begun = f"ready after {work.start:.1f} s" if work else never
     yield f"{begun}: {path}" if path else begun
     last = max(trace.nodes, key=lambda node: node.phases[-1].end)
     if work and not work.unfinished:
