@@ -84,7 +84,7 @@ def _scale(trace: Trace, axis: Axis, left: float, bottom: float) -> Iterator[str
     free = _WIDTH - 1.0
     for name, seconds in sorted(trace.marks, key=lambda mark: -mark[1]):
         x = left + axis.at(seconds)
-        yield f'<path class="mark" d="M{x:.1f} {_TOP - 30}V{bottom}"/>'
+        yield f'<path class="mark" d="M{x:.1f} {_TOP - 34}v8M{x:.1f} {_TOP - 8}V{bottom}"/>'
         if x - 4 - _size(name, 10) >= _EDGE and x <= free:
             free = x - 8 - _size(name, 10)
             yield _text(x - 4, _TOP - 28, name, "small end")
@@ -146,7 +146,7 @@ def _below(trace: Trace, rows: Sequence[Row], y: float) -> tuple[list[str], int]
         x += _size(name) + 28
     y += 1.7 * _LINE
     for note in (*steps.in_words(trace), *gantt.notes(trace, rows)):
-        for line in textwrap.wrap(note, 150):
+        for line in textwrap.wrap(note, 160):
             found.append(_text(_EDGE, y, line, "", _WIDTH - 2 * _EDGE))
             y += _LINE
     y += 0.7 * _LINE
