@@ -124,7 +124,8 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "faketime": Requirement(_program("faketime"), "apt-get install faketime"),
     "slirp4netns": Requirement(_program("slirp4netns"), "apt-get install slirp4netns"),
     "user-namespaces": Requirement(
-        _user_namespaces, "sysctl user.max_user_namespaces=10000; in a container: --privileged"
+        _user_namespaces,
+        "sysctl user.max_user_namespaces=10000 kernel.apparmor_restrict_unprivileged_userns=0; docker run --privileged",
     ),
     "namespaces": Requirement(_namespaces_and_bridge, "in a container: docker run --privileged"),
     "sshd": Requirement(_sshd, "apt-get install openssh-server openssh-client"),

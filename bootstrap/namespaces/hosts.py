@@ -1,4 +1,4 @@
-"""N hosts on one machine, made of Linux namespaces; needs root, or the user namespace of :mod:`enter`.
+"""N hosts on one machine, made of Linux namespaces; needs root, if only that of :mod:`bootstrap.namespaces.enter`.
 
 A host has its own address, name, PIDs, root folder (with its own ``/tmp``, ``/run`` and ``/dev/shm``), ``/etc/hosts``,
 ``/etc/resolv.conf``, and ``/shared``, which all hosts of a set share. The hosts hang on a bridge in a network namespace

@@ -7,6 +7,7 @@
 # namespace. BASE holds hosts, resolv.conf, nsswitch.conf and an empty root/; BASE/../shared becomes /shared. The
 # FOLDERs are seen although they lie below /tmp or /run.
 set -eu
+PATH=$PATH:/usr/sbin:/sbin # pivot_root, which is not on every user's
 python=$1 name=$2 base=$3 shm_size=$4 access=$5
 shift 5
 new=$base/root
