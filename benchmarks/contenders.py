@@ -27,6 +27,12 @@ def ours_with_tls(rank: int, addresses: Sequence[str], workload: Sequence[str]) 
     return [*argv[:3], "--tls=required", *argv[3:]]
 
 
+def ours_with_records(rank: int, addresses: Sequence[str], workload: Sequence[str]) -> list[str]:
+    """The same as the first, with the trace and the metrics."""
+    argv = ours(rank, addresses, workload)
+    return [*argv[:3], "--trace=/shared/trace.json", "--metrics-file=/tmp/metrics.prom", *argv[3:]]
+
+
 def inline_bash(rank: int, addresses: Sequence[str], workload: Sequence[str]) -> list[str]:
     """See inline.sh."""
     return ["bash", str(HERE / "inline.sh"), str(rank), str(len(addresses)), sys.executable, *workload]
@@ -51,8 +57,9 @@ CONTENDERS: dict[str, Command] = {
     "symmetric-run": symmetric_run,
     "floor": floor,
     "ray-bootstrap, TLS": ours_with_tls,
+    "ray-bootstrap, records": ours_with_records,
 }
-RIVALS = tuple(name for name in CONTENDERS if name != "ray-bootstrap, TLS")
+RIVALS = tuple(name for name in CONTENDERS if not name.startswith("ray-bootstrap, "))
 """Those that are compared if none are named."""
 
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

@@ -153,6 +153,7 @@ def test_an_attached_run_and_a_check_of_all_nodes(site: Site) -> None:
     options = [option(site), f"--attach=127.0.0.1:{port}", f"--run-id={site.run_id}-attached"]
     attached = site.run(*options, "--", "sh", "-c", "exit 4")
     assert attached.wait() == 4
+    assert "without effect, since this run starts no Ray: --trace" not in attached.err.replace("--node-ip, ", "")
     trace = written(site)
     assert trace.names(0) == ["starting", "preparing", "searching", "waiting", "running", "ending"]
     assert trace.names(0, 1) == ["import ray"]

@@ -25,6 +25,7 @@ _STARTING = {"launcher", "role", "rank", "hostfile", "head_address", "rendezvous
 _USED = {"attach", "nodes", "min_nodes", "run_id", "attempt", "ready_port", "keep_logs"}
 _USED |= {"expect_gpus", "expect_resources", "head_cpus", "head_gpus", "head_resources"}
 _USED |= {"head_timeout", "quorum_timeout", "last_call", "grace", "framework_env", "log_format", "result_file"}
+_USED |= {"trace", "metrics_file"}
 
 
 def identify(chosen: Settings, host: Host, ranks: Iterable[str]) -> tuple[NodeIdentity, list[str]]:

@@ -12,6 +12,8 @@
     The head's side: admits or refuses, releases, knows who is where, delivers the verdict.
 :mod:`~bootstrap.rollcall.client`
     A worker's side: is this my head, may I start Ray, how did it end.
+:mod:`~bootstrap.rollcall.offset`, :mod:`~bootstrap.rollcall.trail`
+    How far a node's clock is from the head's; when the node was in which phase.
 :mod:`~bootstrap.rollcall.member`, :mod:`~bootstrap.rollcall.refusal`
     What the head knows about a node; what a head's answer means to a worker that does not join it.
 """
