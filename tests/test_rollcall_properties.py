@@ -134,6 +134,7 @@ _GOOD: list[dict[str, Any]] = [
     {"t": "verdict", "status": 3, "reason": "r", "source": "workload"},
     {"t": "refuse", "kind": "identity", "reason": "r", "head": "h", "tag": ""},
     {"t": "beat"},
+    {"t": "spans", "spans": [{"name": "preparing", "begin": -5}, {"name": "GCS", "begin": 0, "end": 3}]},
 ]
 _FIELDS = sorted({name for message in _GOOD for name in message})
 _KINDS = [message["t"] for message in _GOOD]

@@ -193,8 +193,9 @@ async def test_nothing_that_a_node_says_makes_the_file_long_or_breaks_it(tmp_pat
         wild = [(-far, far), (far, -far), (0, 0), (-1, 5)]
         rows = [{"name": "n" * 90, "begin": begin, "end": end} for begin, end in wild]
         rows += [{"name": '"\\é' + "x" * 90, "begin": begin} for begin, _ in wild]
-        for _ in range(40):
+        for number in range(40):
             peer.send({"t": "spans", "spans": rows})
+            peer.send({"t": "phase", "phase": ("waiting", "starting-ray")[number % 2], "detail": "", "error": ""})
         peer.send({"t": "phase", "phase": "joined", "detail": "", "error": ""})
         await head.until(lambda: head.phase(1) is Phase.JOINED)
         row = row_of(head.call.members[1])
@@ -215,6 +216,13 @@ def test_what_a_node_says_wins_over_what_the_head_saw() -> None:
     trail.hear(to_message([Span("waiting", 3.0), Span("preparing", 2.0)], 1.0), 110.0)
     assert [(span.name, span.begin) for span in trail.phases] == [("preparing", 101.0), ("waiting", 102.0)]
     assert row_of(Member(hello(1), 1, Phase.REFUSED, 0.0)) is None
+
+
+def test_the_head_notes_no_more_of_a_node_that_goes_back_and_forth() -> None:
+    trail = Trail(Offset(0.0), 100.0)
+    for number in range(1000):
+        trail.note((Phase.WAITING, Phase.STARTING_RAY)[number % 2], 100.0 + number)
+    assert len(trail.phases) == MOST_SPANS
 
 
 # -------------------------------------------------------------------------------------------- a file that may not be

@@ -63,12 +63,12 @@ def read_process(pid: int) -> Process | None:
 
 
 def start_time(process: Process) -> float:
-    """Return when it was started, on the monotonic clock, to the kernel's tick: 10 ms.
+    """Return when it was started, on the monotonic clock, to the kernel's tick: 10 ms; at the latest now.
 
     The kernel counts from the boot, on the clock that goes on while the machine is suspended (proc_pid_stat(5)).
     """
     suspended = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-    return process.started / os.sysconf("SC_CLK_TCK") - suspended
+    return min(time.monotonic(), process.started / os.sysconf("SC_CLK_TCK") - suspended)
 
 
 def descendants(root: int, excluded: Container[int] = ()) -> list[Process]:

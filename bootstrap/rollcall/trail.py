@@ -45,7 +45,7 @@ class Trail:
 
     def note(self, phase: Phase, now: float) -> None:
         """Note the phase that the head has this node in."""
-        if phase not in (Phase.LOST, Phase.REFUSED):
+        if phase not in (Phase.LOST, Phase.REFUSED) and len(self._seen) < MOST_SPANS:
             self._seen.append(Span((Phase.ENDING if phase in _ENDING else phase).value, now))
 
     def hear(self, message: Message, now: float) -> None:
