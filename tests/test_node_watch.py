@@ -18,6 +18,7 @@ from bootstrap.model import NodeIdentity, Role, Verdict
 from bootstrap.probe.responder import Responder
 from bootstrap.run.context import Lifecycle
 from bootstrap.run.node_watch import NodeWatch
+from bootstrap.run.timeline import Timeline
 
 IDENTITY = NodeIdentity("explicit", Role.HEAD, 0, 2, "r")
 
@@ -31,7 +32,7 @@ async def test_a_node_that_is_admitted_while_the_others_leave_hears_the_verdict(
         run: Any = SimpleNamespace(
             settings=settings.load({}, {}), host=Host({}, "head"), log=Log(io.StringIO()), lifecycle=Lifecycle()
         )
-        run.runtime = SimpleNamespace(set_state_soon=lambda **_facts: None)
+        run.set_state_soon, run.trace, run.timeline = lambda **_facts: None, None, Timeline()
         watch = NodeWatch(run, IDENTITY, head.call, Responder())
         watch.late.look_for_record = True
         written = asyncio.Event()

@@ -1109,7 +1109,7 @@ def test_render(fit: Node) -> None:
     assert words == {
         check.name: {"ports": "unfit", "nofile": "warning", "shm": "ignored"}.get(check.name, "ok")
         for check in preflight.CHECKS
-    } | dict.fromkeys(("token-file", "setup", "shared-dir"), "-")
+    } | dict.fromkeys(("token-file", "setup", "trace", "shared-dir"), "-")
     assert [line.split("fix: ")[1] for line in lines if "fix: " in line] == [
         "mount it",
         "ulimit -n 65536",
