@@ -116,6 +116,19 @@ def test_a_worker_that_is_lost(site: Site) -> None:
     assert joined["ts"] + joined["dur"] < running["ts"] + running["dur"]
 
 
+def test_a_worker_that_hangs_at_the_end_holds_the_head_up_for_a_bounded_time(site: Site) -> None:
+    site.shorten(TRACE_S=0.5)
+    head, worker = site.several(2, option(site), workload=UNTIL_GO)
+    head.says("up", where="out")
+    worker.is_in("joined")
+    worker.stop()
+    (site.folder / "go").touch()
+    assert head.wait(8) == 3  # less than the heartbeat time-out
+    assert written(site).args == {(0, "running"): {"status": 3}, (1, "joined"): {"unfinished": True}}
+    worker.go_on()
+    assert worker.wait() in (3, 76)  # the verdict is in its socket, unless the connection's end came first
+
+
 def test_a_worker_that_says_nothing_is_drawn_as_the_head_sees_it(site: Site) -> None:
     head, worker = site.rank(0, 2, option(site)), site.rank(1, 2)
     assert (head.wait(), worker.wait()) == (0, 0)

@@ -50,8 +50,8 @@ def _target(path: Path) -> Path:
 
     :raises OSError: if another user's link is there, or something that is no regular file.
     """
-    ownership.check_link(path)
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    # Asked once: where no link was, one that has come since is not followed.
+    target = Path(os.path.realpath(path)) if ownership.check_link(path) else path
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(target.lstat().st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(target))

@@ -58,17 +58,23 @@ def _shown_for_us(folder: int) -> int:
         os.unlink(name, dir_fd=folder)
 
 
-def check_link(path: Path) -> None:
+def check_link(path: Path) -> bool:
     """Check that no other user has put a symbolic link at a path that we are about to write to.
 
     The kernel does the same in sticky folders only where fs.protected_symlinks is set (proc_sys_fs(5)).
 
+    :returns: whether there is a link, of this user or root.
     :raises OSError: if one has.
     """
-    with contextlib.suppress(FileNotFoundError):
+    try:
         status = path.lstat()
-        if stat.S_ISLNK(status.st_mode) and status.st_uid not in (os.geteuid(), 0):
-            raise PermissionError(errno.EPERM, f"a link that belongs to uid {status.st_uid}", str(path))
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISLNK(status.st_mode):
+        return False
+    if status.st_uid not in (os.geteuid(), 0):
+        raise PermissionError(errno.EPERM, f"a link that belongs to uid {status.st_uid}", str(path))
+    return True
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from bootstrap import __version__, timeouts
 from bootstrap.files.output import Output
 from bootstrap.log import Log
 from bootstrap.model import NodeIdentity, Phase, Role, Span, Verdict
+from bootstrap.preflight.folders import FIX_TRACE
 from bootstrap.rollcall.member import Member
 from bootstrap.run.timeline import Timeline
 
@@ -90,7 +91,7 @@ class Trace:
         self, path: Path, timeline: Timeline, host: str, identity: Callable[[], NodeIdentity | None], log: Log
     ) -> None:
         self._timeline, self._host, self._identity, self._log = timeline, host, identity, log
-        self._output = Output(path, lambda why: log.warn(f"--trace cannot be written: {why}"))
+        self._output = Output(path, lambda why: log.warn(f"--trace cannot be written: {why}; fix: {FIX_TRACE}"))
         self.members: Callable[[], Iterable[Member]] = tuple
         """Returns the other nodes."""
 
