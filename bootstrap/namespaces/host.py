@@ -191,10 +191,11 @@ class NamespaceHost:
         init, self._init = self._init, None
         if init is None:
             return
-        # The init's own end waits (zap_pid_ns_processes) until we have reaped our children in its namespace.
+        # The init first: with it the kernel ends all at once, and no process hears of another one's end. But its own end
+        # waits (zap_pid_ns_processes) until we have reaped our children in its namespace.
+        init.kill()
         for process in self.commands:
             process.kill()
-        init.kill()
         for process in self.commands:
             process.wait(timeout=30)
         _end(init)
