@@ -43,7 +43,7 @@ class Switches:
     status: int = _switch("--status", "down", "The exit status of all nodes [default: 0]", default=0, **_STATUS)
     as_launcher: str | None = _switch("--as", "rehearse", "Give the nodes this launcher's whole environment, such as slurm or kubernetes [default: only their place]", default=None, metavar="LAUNCHER", **_TEXT)
     gpus: int | None = _switch("--gpus", "rehearse", "GPUs that each node pretends to have; Ray counts them, and there are no devices [default: none]", default=None, metavar="N", parse=parsers.integer(0))
-    late: tuple[str, ...] = _switch("--late", "rehearse", "Start this node so much later, such as 2=5s; may be repeated, as the next five", metavar="RANK=TIME", **_MANY)
+    late: tuple[str, ...] = _switch("--late", "rehearse", "Start this node so much later, such as 2=5s; may be repeated, and so may the next five", metavar="RANK=TIME", **_MANY)
     kill: tuple[str, ...] = _switch("--kill", "rehearse", "SIGKILL all of a node, such as 1@10s after the start, or 1@workload+10s", metavar="RANK@TIME", **_MANY)
     stop: tuple[str, ...] = _switch("--stop", "rehearse", "Stop a node by SIGTERM, as a preemption does", metavar="RANK@TIME", **_MANY)
     cut: tuple[str, ...] = _switch("--cut", "rehearse", "Cut a node off the network, such as 1@10s+8s for 8 seconds", metavar="RANK@TIME+TIME", **_MANY)

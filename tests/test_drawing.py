@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import itertools
 import json
-import re
 import os
 import pty
+import re
 import struct
 import termios
 import xml.etree.ElementTree as ET

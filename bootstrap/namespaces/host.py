@@ -191,7 +191,7 @@ class NamespaceHost:
         init, self._init = self._init, None
         if init is None:
             return
-        # The init first: with it the kernel ends all at once, and no process hears of another one's end. But its own end
+        # The init first: with it the kernel ends all at once, and no process hears of another one's end. Its own end
         # waits (zap_pid_ns_processes) until we have reaped our children in its namespace.
         init.kill()
         for process in self.commands:
