@@ -45,16 +45,16 @@ from bootstrap.namespaces.enter import enter
 status = enter()
 if status is not None:
     sys.exit(status)
-told = []
+received = []
 for signum in (signal.SIGINT, signal.SIGHUP):
-    signal.signal(signum, lambda number, _: (told.append(number), print("got", number, flush=True)))
+    signal.signal(signum, lambda number, _: (received.append(number), print("got", number, flush=True)))
 with subprocess.Popen(["sleep", "1000"]):
     print("up", flush=True)
     try:
         while True:
             signal.pause()
     finally:
-        print("all", *told, flush=True)
+        print("all", *received, flush=True)
         os.kill(-1, signal.SIGKILL)
 """
 
@@ -82,7 +82,7 @@ def started(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[st
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One that nobody may write."""
+    """One that user 65534 may write."""
     os.chown(tmp_path, NOBODY, NOBODY)
     return tmp_path
 
@@ -98,8 +98,8 @@ def test_hosts_can_be_made_by_anybody(as_user: Callable[..., list[str]], folder:
     argv = as_user(sys.executable, "-c", TWO_HOSTS, str(folder), command, needs=[folder])
     made = run(["env", "PATH=/usr/bin:/bin", *argv])  # a user's, without /sbin
     uid = 0 if as_user is root else NOBODY
-    told = ["1 0 head worker-1", str(uid), "worker-1", "/", "/tmp/home", "written", "10.9.8.7", "10.9.8.6"]
-    assert made.stdout.splitlines()[:-1] == told, made.stderr
+    expected = ["1 0 head worker-1", str(uid), "worker-1", "/", "/tmp/home", "written", "10.9.8.7", "10.9.8.6"]
+    assert made.stdout.splitlines()[:-1] == expected, made.stderr
     assert (made.stdout.split()[-1] == "0000000000000000") is (uid == NOBODY)
     assert made.returncode == 7
 
