@@ -186,6 +186,7 @@ def test_nodes_as_each_launcher_starts_them_find_their_head(site, row):
     assert status == 3, site.err
     assert [status for status, _ in site.rows] == ["3", "3"]
     assert len(re.findall(rf"rank \d of 2, of run '.+' \(launcher {row}; ", site.err)) == 2, site.err
+    assert "is not unique" not in site.err
 
 
 def lines(text: str, of: Sequence[str]) -> list[str]:
@@ -196,8 +197,13 @@ def lines(text: str, of: Sequence[str]) -> list[str]:
 @pytest.mark.hosts
 @pytest.mark.parametrize("closed", [False, True], ids=["hosts", "loopback"])
 def test_the_demo_brings_up_four_nodes_of_real_ray(site, closed):
-    count = [sys.executable, str(EXAMPLES / "count_gpus.py"), "--nodes=4", "--gpus=32"]
-    assert site.run("--nodes=4", "--gpus=8", "--", *count, fake=False, closed=closed, seconds=150) == 0, site.err
+    recipe = re.search(r"ray-bootstrap rehearse (.+)", (REPOSITORY / "Makefile").read_text())
+    assert recipe is not None
+    words = [
+        {"$(BIN)/python": sys.executable, "examples/count_gpus.py": str(EXAMPLES / "count_gpus.py")}.get(word, word)
+        for word in recipe[1].split()
+    ]
+    assert site.run("--gpus=8", *words, "--gpus=32", fake=False, closed=closed, seconds=150) == 0, site.err
     assert "PASS: 4 nodes, 32 GPUs, 4 nodes ran a task" in site.out
     addresses = set(re.findall(r"(?:10\.77\.0|127\.\d+\.0)\.\d+", site.out))
     assert len(addresses) == 4, site.out

@@ -63,7 +63,10 @@ class Plan:
         """Return what the launcher sets on a node, or without one the options that number it."""
         if self.row is not None and self.row.environment is not None:
             place = Place(rank, tuple(names), tuple(addresses), self.label, cpus=self.cpus, gpus=self.gpus or 0)
-            return self.row.environment(place)
+            given = self.row.environment(place)
+            # Where the launcher's own id may be the next run's, too, its users are asked to give one.
+            unique = () if self.row.run_id else (f"--run-id={self.run}",)
+            return dataclasses.replace(given, options=(*given.options, *unique))
         s = self.settings
         head = [] if s.shared_dir else [f"--head-address={names[0] if s.rendezvous == 'dns' else addresses[0]}"]
         numbered = (f"--rank={rank}", f"--nodes={self.nodes}", f"--run-id={self.run}")
