@@ -1,4 +1,4 @@
-"""Play a rehearsal: start every node's agent, keep the timetable of the faults, pass signals on, see how all end."""
+"""Start every node's agent, keep the timetable of the faults, pass signals on, and see how all end."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bootstrap.files.runtime_dir import PARENT, PREFIX, RESULT, STATE
+from bootstrap.files.runtime_dir import PARENT, RESULT, STATE, RuntimeDir, own_folders
 from bootstrap.log import Log
 from bootstrap.model import Phase
 from bootstrap.process import signals
@@ -22,11 +22,11 @@ from bootstrap.rehearsal.nodes import Node
 from bootstrap.rehearsal.output import Output
 
 _LOOK_AGAIN_S = 0.2
-"""Delay between looks for the start of the workload, where a fault waits for it."""
+"""Delay between looks for the start of the workload, if a fault waits for it."""
 _LAST_LINES_S = 1.0
 """Limit for the last lines of an agent that has ended: what it left behind may hold its pipe."""
 _PATIENCE = 3
-"""Signals after which the nodes are killed."""
+"""Signals that are passed on; the next one kills the nodes."""
 _HAPPENS = {"kill": "is killed", "stop": "gets SIGTERM", "cut": "is cut off"}
 
 
@@ -38,7 +38,7 @@ class Part:
     argv: Sequence[str]
     env: Mapping[str, str]
     run: str | None = None
-    """The run's id, where other runs' files may lie beside this one's."""
+    """The run's id, if files of other runs may lie beside its own."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Ending:
 
 @dataclass
 class Play:
-    """A rehearsal that goes on.
+    """A rehearsal in progress.
 
-    :param connect: lays a node's cable (True) or pulls it; where the nodes have none no fault asks for it.
+    :param connect: plugs a node's cable in (True) or pulls it; without hosts no fault asks for it.
     """
 
     parts: Sequence[Part]
@@ -125,20 +125,30 @@ class Play:
         await asyncio.sleep(begun + fault.at - asyncio.get_running_loop().time())
         self._to_come.remove(fault)
         name, agent = self.parts[fault.rank].node.name, self._agents.get(fault.rank)
+        if fault.rank in self._killed or (agent.poll() is not None if agent else fault.kind == "stop"):
+            self.log.warn(f"{fault.text} has not happened: {name} was not running after {self._seconds():.1f} s")
+            return
         self.log.say(f"{fault.text}: {name} {_HAPPENS[fault.kind]} after {self._seconds():.1f} s")
-        if fault.kind == "kill":
-            self._kill(fault.rank, f"killed by {fault.text}")
-        elif fault.kind == "stop" and agent is not None and agent.poll() is None:
-            agent.send_signal(signal.SIGTERM)
-        elif fault.kind == "cut":
-            self.connect(fault.rank, False)
-            await asyncio.sleep(fault.seconds)
-            if fault.rank not in self._killed:
-                self.connect(fault.rank, True)
-                self.log.say(f"{fault.text}: {name} is connected again after {self._seconds():.1f} s")
+        try:
+            if fault.kind == "kill":
+                self._kill(fault.rank, f"killed by {fault.text}")
+            elif agent is not None and fault.kind == "stop":
+                agent.send_signal(signal.SIGTERM)
+            elif fault.kind == "cut":
+                await self._cut(fault, name)
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            self.log.warn(f"{fault.text} has failed: {error}")
+
+    async def _cut(self, fault: Fault, name: str) -> None:
+        """Cut a node off for as long as the fault says. :raises RuntimeError: if ``ip`` fails."""
+        self.connect(fault.rank, False)
+        await asyncio.sleep(fault.seconds)
+        if fault.rank not in self._killed:
+            self.connect(fault.rank, True)
+            self.log.say(f"{fault.text}: {name} is connected again after {self._seconds():.1f} s")
 
     async def _look_for_workload(self) -> None:
-        """Wait until the head's agent says that its workload runs."""
+        """Wait until the head's agent says that its workload is running."""
         while not any(state.get("phase") == Phase.RUNNING.value for state in self._files(0, STATE)):
             await asyncio.sleep(_LOOK_AGAIN_S)
         self._workload.set()
@@ -148,27 +158,30 @@ class Play:
         self.parts[rank].node.kill()
 
     def _on_signal(self, signum: int) -> None:
-        """Pass a signal on to every agent, as a launcher does; end them all once they have been asked often enough."""
+        """Pass a signal on to every agent, as a launcher does; kill the nodes if it is one too many."""
         self._signals += 1
         self._stopped.set()
-        self.log.say(f"passing {signals.name_of(signum)} on to all nodes")
+        kill = self._signals > _PATIENCE
+        self.log.say("killing all nodes" if kill else f"passing {signals.name_of(signum)} on to all nodes")
         for rank, agent in self._agents.items():
-            if agent.poll() is None and self._signals > _PATIENCE:
-                self._kill(rank, f"killed after {_PATIENCE} signals")
+            if agent.poll() is None and kill:
+                self._kill(rank, f"killed by signal number {self._signals} to this command")
             elif agent.poll() is None:
                 agent.send_signal(signum)
 
     def _reason(self, rank: int) -> str:
         reasons = [str(result.get("reason", "")) for result in self._files(rank, RESULT)]
-        return (reasons or ["it says no reason: see its last lines"])[0].partition("\n")[0]
+        return (reasons or ["no reason given: see its last lines"])[0].partition("\n")[0]
 
     def _files(self, rank: int, name: str) -> Iterator[Mapping[str, Any]]:
         """Yield the state, or the result, of that rank's agent of this run."""
-        run = self.parts[rank].run
-        for file in self.parts[rank].node.root.joinpath(PARENT.relative_to("/")).glob(f"{PREFIX}*/{name}"):
+        if rank in self._killed:
+            return
+        part = self.parts[rank]
+        for folder, _ in own_folders(part.node.root / PARENT.relative_to("/")):
             with contextlib.suppress(OSError, ValueError):
-                content = json.loads(file.read_bytes())
-                if content.get("rank") in (rank, None) and run in (content.get("run_id"), None):
+                content = json.loads(RuntimeDir(folder).read(name, -1))
+                if content.get("rank") in (rank, None) and part.run in (content.get("run_id"), None):
                     yield content
 
 
