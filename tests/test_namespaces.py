@@ -348,7 +348,7 @@ with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as na
     names.stdout.readline()
     for number, dns in enumerate((None, {"near.svc": "10.9.8.7"})):
         with make_hosts(2, base=folder / str(number), dns=dns, egress=True) as hosts:
-            print(hosts.egress)
+            print(hosts.no_egress)
             for host in hosts:
                 say = "import socket; socket.create_connection(('far.example', 7000), 10).sendall(b'hello')"
                 with host.popen([sys.executable, "-c", say], cwd="/") as process:
@@ -374,8 +374,8 @@ def test_hosts_reach_what_the_machine_reaches(as_user: Callable[..., list[str]],
 
 @pytest.mark.hosts
 def test_without_slirp4netns_it_says_how_to_get_it(make_hosts: MakeHosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert make_hosts(1).egress == "it was not asked for"
+    assert make_hosts(1).no_egress == "it was not asked for"
     monkeypatch.setattr("shutil.which", lambda _: None)
     hosts = make_hosts(1, egress=True)
-    assert hosts.egress == "slirp4netns is not installed; fix: apt-get install slirp4netns"
+    assert hosts.no_egress == "slirp4netns is not installed; fix: apt-get install slirp4netns"
     assert hosts[0].read("/etc/resolv.conf").startswith("nameserver 127.0.0.1\n")

@@ -65,18 +65,19 @@ def test_faults_may_stand_in_a_file_a_line_each(tmp_path):
     file = tmp_path / "faults"
     file.write_text("# a bad day\n\nkill 1@10s\n--slow 2=50ms\nhosts-file loopback\n")
     found = load("late 0=1s", file=str(file))
-    assert [fault.kind for fault in found.of_nodes] == ["late", "kill", "slow"]
+    assert [fault.kind for fault in found.of_nodes] == ["kill", "slow", "late"]
     assert found.hosts_file == "loopback"
+    assert load("hosts-file none", file=str(file)).hosts_file == "none"  # the command line wins
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("explode 1@1s", "line 1: 'explode' is no fault"),
+        ("explode 1@1s", "line 1: unknown fault 'explode'"),
         ("kill 9@1s", "kill 9@1s ({file}, line 1): there is no rank 9"),
     ],
 )
-def test_a_line_that_is_no_fault_is_named(tmp_path, line, says):
+def test_a_line_of_the_file_that_is_wrong_is_named(tmp_path, line, says):
     file = tmp_path / "faults"
     file.write_text(line)
     with pytest.raises(UsageError) as caught:

@@ -1,4 +1,4 @@
-"""``rehearse``: the whole run on this machine, a host of its own for each node."""
+"""``rehearse``: the whole run on this machine, each node on a host of its own."""
 
 import asyncio
 import secrets
@@ -25,7 +25,7 @@ from bootstrap.switches import Switches
 
 
 def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
-    """Run the whole run on this machine; return the head's exit status.
+    """Start all nodes of a run on this machine; return the head's exit status once all have ended.
 
     :raises UsageError: before anything is started, with everything that is wrong.
     """
@@ -33,9 +33,9 @@ def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
     plan, log = plans.make(settings, host, switches), Log(as_json=settings.log_format == "json")
     if why := enter.fault():
         return _report(_on_loopback(plan, log, why), log)
-    if Path.cwd() in (PARENT, Path("/run")):
-        what = f"the working directory is {Path.cwd()}: each node has one of its own, without your files"
-        raise UsageError([what], hint="start it in a folder below")
+    if (folder := Path.cwd()) in (PARENT, Path("/run")) or folder.is_relative_to("/dev/shm"):  # noqa: S108 (compared)
+        what = f"the working directory is {folder}: each node has its own, without your files"
+        raise UsageError([what], hint="start it in another folder, such as one below /tmp")
     status = enter.enter()
     return _report(_on_hosts(plan, log), log) if status is None else status
 
@@ -43,7 +43,7 @@ def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
 def _on_hosts(plan: Plan, log: Log) -> list[Ending]:
     with namespace_hosts.made(plan) as hosts:
         parts = namespace_hosts.furnish(plan, hosts)
-        egress = f"no egress: {hosts.egress}" if hosts.egress else "egress as this machine has it"
+        egress = f"no egress: {hosts.no_egress}" if hosts.no_egress else "egress as this machine has it"
         log.say(f"{_introduction(plan)}: hosts of their own at {hosts[0].ip} to {hosts[-1].ip}; {egress}")
 
         def connect(rank: int, up: bool) -> None:
@@ -53,7 +53,7 @@ def _on_hosts(plan: Plan, log: Log) -> list[Ending]:
 
 
 def _on_loopback(plan: Plan, log: Log, why: str) -> list[Ending]:
-    """Play it without hosts: each node has a loopback address of its own, and shares all else with this machine.
+    """Run the plan without hosts: each node has a loopback address of its own and shares all else with this machine.
 
     :raises UsageError: if something is asked for that needs hosts.
     """
@@ -63,14 +63,15 @@ def _on_loopback(plan: Plan, log: Log, why: str) -> list[Ending]:
     asked += ["--rendezvous=dns"] if plan.settings.rendezvous == "dns" else []
     reason, _, fix = why.partition("; fix: ")
     if asked:
-        raise UsageError([f"{each}: it needs a host for each node, and {reason}" for each in asked], hint=fix)
+        faults = [f"{each}: it needs a host for each node, and {reason}" for each in asked]
+        raise UsageError(faults, hint=fix or "leave them out")
     table.become_subreaper()
     # A network of its own for this rehearsal, since all of 127.0.0.0/8 is this machine (RFC 6890).
     network = f"127.{secrets.randbelow(254) + 1}"
     nodes = [LoopbackNode(f"node-{i}", f"{network}.{i // 250}.{i % 250 + 1}") for i in range(plan.nodes)]
     log.warn(
         f"{_introduction(plan)}: no hosts of their own, since {reason}: they share this machine's name, files and"
-        f" network, at {nodes[0].ip} to {nodes[-1].ip}; fix: {fix}"
+        f" network, at {nodes[0].ip} to {nodes[-1].ip}" + (f"; fix: {fix}" if fix else "")
     )
     known = [node.name for node in nodes], [node.ip for node in nodes]
     parts = []
@@ -83,7 +84,7 @@ def _on_loopback(plan: Plan, log: Log, why: str) -> list[Ending]:
     finally:
         for node in nodes:
             node.kill()
-        # What killed nodes have left in /tmp, as the next run here would remove it.
+        # As the next run on this machine would: what killed nodes have left in /tmp.
         held = cleanup.end_survivors(log.say)
         cleanup.remove_ended_runs(plan.settings.keep_logs, log.say, held)
 

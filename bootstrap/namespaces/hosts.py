@@ -42,8 +42,8 @@ class Hosts(Sequence[NamespaceHost]):
         """What the hosts see as /shared, on this side."""
         self.gateway = f"{self._network}.254"
         """The switch's own address: the name server's, and that of the default route without egress."""
-        self.egress = "it was not asked for"
-        """Empty if the hosts reach what the machine reaches; else why not."""
+        self.no_egress = "it was not asked for"
+        """Why the hosts reach only each other; empty if they reach what the machine reaches."""
         self._helpers: list[subprocess.Popen[bytes]] = []
 
     def __getitem__(self, index: Any) -> Any:
@@ -59,7 +59,7 @@ class Hosts(Sequence[NamespaceHost]):
         self.close()
 
     def set_names(self, names: Names) -> None:
-        """Set what the name server knows from its next query on: name → one or more addresses."""
+        """Replace what the name server knows, from its next query on: name → one or more addresses."""
         write_names(self.base / "names.json", names)
 
     def close(self) -> None:
@@ -83,17 +83,17 @@ class Hosts(Sequence[NamespaceHost]):
         bridge = f"link add br0 address {_SWITCH_MAC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
         ip(self._switch, [bridge, f"addr add {self.gateway}/24 dev br0", "link set br0 up", "link set lo up"])
         if egress:
-            self.egress = self._open_egress()
+            self.no_egress = self._open_egress()
 
     def start_hosts(
         self, hosts_file: str, named: bool, default_route: bool, shm_size: str, visible: Sequence[str]
     ) -> None:
         """Start all hosts at once, then connect them. ``named``: there will be a name server."""
-        name_server = self.gateway if named else "127.0.0.1" if self.egress else f"{self._network}.3"
+        name_server = self.gateway if named else "127.0.0.1" if self.no_egress else f"{self._network}.3"
         for host in self._hosts:
             _write_files(host, hosts_file, name_server)
             host.start(self._switch, shm_size, hosts_file == "read-only", _hidden(visible))
-        route = self.gateway if self.egress else f"{self._network}.2"
+        route = self.gateway if self.no_egress else f"{self._network}.2"
         for host in self._hosts:
             host.connect((self.gateway, _SWITCH_MAC), route if default_route else None, self._hosts, seconds=30)
 
@@ -105,13 +105,14 @@ class Hosts(Sequence[NamespaceHost]):
         self.set_names(names)
         server = str(Path(__file__).with_name("name_server.py"))
         argv = [sys.executable, server, self.gateway, str(self.base / "names.json"), str(delay), str(cache)]
-        argv += [] if self.egress else [f"{self._network}.3"]
+        argv += [] if self.no_egress else [f"{self._network}.3"]
         self._help(["nsenter", "-t", str(self._switch), "--net", "--", *argv])
 
     def _open_egress(self) -> str:
-        """Connect slirp4netns to the bridge: it opens the hosts' connections anew as a process of this machine's user.
+        """Connect slirp4netns to the bridge; return why that failed, or "".
 
-        It is .2 and .3 (names) of the network: slirp4netns(1), DESCRIPTION. Return why there is none, or "".
+        It reopens the hosts' connections as a process of this machine's user. It is .2 and .3 (names) of the network:
+        slirp4netns(1), DESCRIPTION.
         """
         if shutil.which("slirp4netns") is None:
             return "slirp4netns is not installed; fix: apt-get install slirp4netns"
@@ -159,9 +160,10 @@ def make_hosts(
     ``Hosts.set_names``), after ``dns_delay`` seconds, each answer repeated for ``dns_cache`` seconds; without it there
     is the machine's with egress, or else one that refuses at once. ``visible`` are folders that the hosts see although
     they lie below /tmp or /run. ``names`` are the host names by rank [default: node-0 …]. With ``egress`` the hosts
-    reach what the machine reaches, if ``Hosts.egress`` does not say why not.
+    reach what the machine reaches, unless ``Hosts.no_egress`` says why not.
 
     :raises UsageError: for ``dns`` without dnslib. :raises RuntimeError: if one did not come up; nothing is left.
+    :raises ValueError: for a number, a list of names or a ``hosts_file`` that cannot be.
     """
     hosts = _lay_out(n, base, hosts_file, ipv6, names, kind)
     try:

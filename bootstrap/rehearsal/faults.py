@@ -1,4 +1,4 @@
-"""The faults of a rehearsal: what users write, and the timetable that it makes."""
+"""The faults of a rehearsal: how users write them, and when they happen."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ FORMS: Mapping[str, tuple[str, str]] = {
     "stop": (rf"{_RANK}{_AT}", "RANK@TIME, such as 0@20s or 0@workload+5s"),
     "cut": (rf"{_RANK}{_AT}\+(?P<seconds>[^+@]+)", "RANK@TIME+TIME, such as 1@10s+8s or 1@workload+5s+8s"),
 }
-"""How each fault of a node is written: a pattern, and the same in words."""
+"""How each fault of a node is written: as a pattern, and for people."""
 HOSTS_FILES = ("none", "loopback", "right")
-"""Where /etc/hosts of each node has the node's own name: nowhere, at 127.0.1.1 as on Debian, or at its address."""
+"""What /etc/hosts of each node maps its own name to: nothing, 127.0.1.1 as on Debian, or its address."""
 ON_A_NETWORK = ("slow", "refuse", "cut")
 """The faults that need a network of the node's own."""
 
@@ -37,7 +37,7 @@ class Fault:
     """When it happens, in seconds from the start of the first node, or of the workload."""
     in_workload: bool = False
     seconds: float = 0.0
-    """By how much the node is late or each of its packets delayed, or for how long the node is cut off."""
+    """How late the node starts, how long each of its packets is delayed, or how long the node is cut off."""
     port: int = 0
 
 
@@ -54,22 +54,22 @@ class Faults:
 
     @property
     def timetable(self) -> list[Fault]:
-        """Return those that happen while the run lasts, in the order in which they happen."""
+        """Return those that happen during the run, in order: first those timed from its start."""
         timed = [fault for fault in self.of_nodes if fault.kind in ("kill", "stop", "cut")]
         return sorted(timed, key=lambda fault: (fault.in_workload, fault.at))
 
 
 def load(given: Mapping[str, Sequence[str]], file: str | None, nodes: int) -> Faults:
-    """Return the faults that were given as switches and in a file.
+    """Return the faults given as switches and in a file; of two ``hosts-file`` the switch counts.
 
-    :param given: by kind, with ``hosts-file``; the texts as they were given.
-    :param file: one fault a line, such as ``kill 1@10s``; empty lines and those that begin with # say nothing.
+    :param given: the texts by kind, with ``hosts-file``.
+    :param file: one fault a line, such as ``kill 1@10s``; empty lines and those that begin with # are skipped.
     :raises UsageError: with everything that is wrong.
     """
     wrong: list[str] = []
     found: list[Fault] = []
     hosts_file = "right"
-    for kind, text, origin in [*_of_switches(given), *_of_file(file)]:
+    for kind, text, origin in [*_of_file(file), *_of_switches(given)]:
         try:
             if kind == "hosts-file":
                 hosts_file = parsers.choice(*HOSTS_FILES)(text)
@@ -94,14 +94,14 @@ def _of_file(file: str | None) -> Iterator[tuple[str, str, str]]:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UsageError([f"--faults={file}: {why}"], hint="--faults=FILE with a fault a line: kill 1@10s") from None
+        raise UsageError([f"--faults={file}: {why}"], hint="--faults=FILE with one fault a line: kill 1@10s") from None
     for number, line in enumerate(lines, 1):
         kind, _, text = line.strip().removeprefix("--").partition(" ")
         if not kind or kind.startswith("#"):
             continue
         if kind not in (*FORMS, "hosts-file"):
             known = ", ".join((*FORMS, "hosts-file"))
-            what = f"{file}, line {number}: {parsers.quoted(kind)} is no fault"
+            what = f"{file}, line {number}: unknown fault {parsers.quoted(kind)}"
             raise UsageError([what], hint=f"one of {known}, such as: kill 1@10s")
         yield kind, text.strip(), f"{kind} {text.strip()} ({file}, line {number})"
 
