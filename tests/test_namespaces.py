@@ -40,7 +40,7 @@ with make_hosts(2, base=Path(sys.argv[1], "hosts"), names=["head", "worker-1"], 
     sys.exit(process.wait())
 """
 WAIT_FOR_SIGNALS = """
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, time
 from bootstrap.namespaces.enter import enter
 status = enter()
 if status is not None:
@@ -52,7 +52,7 @@ with subprocess.Popen(["sleep", "1000"]):
     print("up", flush=True)
     try:
         while True:
-            signal.pause()
+            time.sleep(0.05)  # not signal.pause(): one that came just before would be noticed after the next
     finally:
         print("all", *received, flush=True)
         os.kill(-1, signal.SIGKILL)
