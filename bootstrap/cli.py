@@ -202,8 +202,9 @@ def _printed() -> Iterator[None]:
 
 
 def _print(text: str) -> None:
+    encoding = sys.stdout.encoding
     try:
-        print(text, end="", flush=True)
+        print(text.encode(encoding, "replace").decode(encoding), end="", flush=True)
     except BrokenPipeError:
         return
     except OSError as error:

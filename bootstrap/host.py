@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Host:
     def get(self, name: str) -> str | None:
         """Return a variable's value; None if it is unset **or empty** (launchers export empty ones)."""
         return self.env.get(name) or None
+
+    def wants_colour(self, stream: TextIO) -> bool:
+        """Return whether to write colours to a stream: to a terminal, unless NO_COLOR is set (https://no-color.org)."""
+        return stream.isatty() and self.get("NO_COLOR") is None and self.get("TERM") != "dumb"
 
 
 def this_host() -> Host:

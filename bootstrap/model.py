@@ -61,6 +61,10 @@ class Phase(str, Enum):
         return self in (Phase.LEAVING, Phase.LEFT, Phase.LOST, Phase.REFUSED, Phase.FAILED)
 
 
+TRACE_FORMAT = "ray-bootstrap 1"
+"""What a file of ``--trace`` says of itself; another number if an earlier version could not draw it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """A stretch of a node's time, in seconds on the monotonic clock of the agent that holds it."""

@@ -1,7 +1,7 @@
-"""What both forms of the chart share: the rows, and a time axis that leaves out the workload's quiet middle.
+"""What both forms of the chart share: the rows, and a time axis that leaves out the quiet parts of the workload.
 
-The chart is about the way in and the way out. A workload of hours would squeeze both to nothing, so the axis is cut
-where nothing begins or ends on any node; what is cut out has its length written there.
+The chart shows how a run came up and how it ended. A workload of hours would squeeze both to nothing, so the axis is
+cut where nothing begins or ends on any node; the length of a cut is written there.
 """
 
 import dataclasses
@@ -17,15 +17,13 @@ from bootstrap.drawing.reading import Node, Span, Trace
 
 _EACH = 16
 """Up to so many nodes have a row each."""
-_MOST_OWN, _MOST_LOST, _MOST_GROUPS = 12, 6, 8
-"""Rows of single nodes, of lost ones among these, and of groups, among more nodes than that."""
-_MUCH = 3.0
-"""A pause of the workload is cut if it is longer than all the rest, another one if it is this many times as long."""
-_MOST_TICKS = 100
-_KEPT = 0.05
-"""This part of the rest stays on each side of a cut."""
 _MOST_CUTS = 5
-_ROUND = tuple(factor * 10.0**power for power in range(-4, 9) for factor in (1, 2, 5))
+_KEPT = 0.05
+"""How much of a cut stays on each side, as a part of what is not cut."""
+_MOST_LOST = 6
+"""Lost nodes that are listed below the chart."""
+_ROUND = tuple(factor * 10.0**power for power in range(-4, 12) for factor in (1, 2, 5))
+"""Seconds between two ticks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class Axis:
     """Time from left to right, in a form's own unit of length."""
 
     pieces: tuple[tuple[float, float], ...]
-    """Seconds from and to; what lies between two of them is cut out."""
+    """Their first and last seconds; what lies between two pieces is cut out."""
     width: float
     gap: float
     """The width of a cut."""
@@ -61,26 +59,25 @@ class Axis:
         return self.width
 
     def stretches(self, span: Span) -> Iterator[tuple[float, float]]:
-        """Yield from where to where the span is drawn: more than once if it goes on behind a cut."""
+        """Yield the left and right end of each part of the span: it has several if it continues behind a cut."""
         for start, end in self.pieces:
             if span.start < end and start < span.end:
                 yield self.at(max(start, span.start)), self.at(min(end, span.end))
 
     def cuts(self) -> Iterator[tuple[float, str]]:
-        """Yield for each cut where its left edge is, and the time that it leaves out."""
+        """Yield the left edge of each cut, and how much time it leaves out."""
         for (_, before), (after, _) in itertools.pairwise(self.pieces):
             length = after - before
             yield self.at(before), f"{clock(length, 1.0 if length > 10 else 0.1)} cut"
 
     def ticks(self, spacing: float) -> Iterator[tuple[float, str]]:
-        """Yield where a round moment is, and its text, at least ``spacing`` apart; one in each piece if it has room."""
+        """Yield round moments and their texts, at least ``spacing`` apart; one in each piece if it has room."""
         seconds = sum(end - start for start, end in self.pieces)
         least = seconds * spacing / max(1.0, self.width - self.gap * (len(self.pieces) - 1))
-        step = next((each for each in _ROUND if each >= least), _ROUND[-1])
+        step = next(each for each in _ROUND if each >= least)
         free = -math.inf
         for start, end in self.pieces:
-            first, last = math.ceil(start / step), math.floor(end / step)
-            moments = [(number * step, step) for number in range(first, min(last, first + _MOST_TICKS) + 1)]
+            moments = [(n * step, step) for n in range(math.ceil(start / step), math.floor(end / step) + 1)]
             for moment, precision in moments or [(start, step / 10)]:
                 if (x := self.at(moment)) >= free:
                     free = x + spacing * 0.999
@@ -99,17 +96,12 @@ def clock(seconds: float, step: float = 1.0) -> str:
 
 
 def axis(trace: Trace, width: float, gap: float) -> Axis:
-    """Return the axis over the whole trace."""
-    pauses, work = _pauses(trace), steps.workload(trace)
-    last = max(1e-3, *(span.end for span in steps.spans(trace)))
-    quiet = [each for each in pauses if work and work.start <= each[0] and each[1] <= work.end]
+    """Return the axis over the whole trace, cut where the workload is quiet for longer than all the rest takes."""
+    last, quiet = max(1e-3, *(span.end for span in steps.spans(trace))), _quiet(trace)
     rest = last - sum(end - start for start, end in quiet)
-    cut = [each for each in quiet if each[1] - each[0] > rest]
-    if len(cut) > _MOST_CUTS or sum(end - start for start, end in quiet if end - start <= rest) > _MUCH * rest:
-        cut = [(quiet[0][0], quiet[-1][1])]  # too much happened: what was lost meanwhile is written below the chart
-    still = max((each for each in pauses if each not in quiet), key=lambda each: each[1] - each[0], default=(0.0, 0.0))
-    if (length := still[1] - still[0]) > _MUCH * (rest - length):
-        cut, rest = sorted([*cut, still]), rest - length
+    cut = [(start, end) for start, end in quiet if end - start > rest]
+    if len(cut) > _MOST_CUTS:
+        cut = [(cut[0][0], cut[-1][1])]
     edges = [0.0]
     for start, end in cut:
         kept = min(max(_KEPT * rest, 1e-3), (end - start) / 3)
@@ -118,47 +110,35 @@ def axis(trace: Trace, width: float, gap: float) -> Axis:
     return Axis(tuple(zip(edges[::2], edges[1::2], strict=True)), width, gap)
 
 
-def _pauses(trace: Trace) -> list[tuple[float, float]]:
-    """Return from when to when nothing begins or ends, and no node does anything but wait or be up."""
-    busy: dict[float, int] = defaultdict(int, {0.0: 0})
+def _quiet(trace: Trace) -> list[tuple[float, float]]:
+    """Return the parts of the workload in which nothing begins or ends, and every node only waits or is up."""
+    if (work := steps.workload(trace)) is None:
+        return []
+    busy: dict[float, int] = defaultdict(int)
     for span in steps.spans(trace):
         busy[span.start] += span.name not in steps.STILL
         busy[span.end] -= span.name not in steps.STILL
     moments = sorted(busy)
     now = itertools.accumulate(busy[moment] for moment in moments)
-    return [pause for pause, count in zip(itertools.pairwise(moments), now, strict=False) if not count]
+    pauses = [pause for pause, count in zip(itertools.pairwise(moments), now, strict=False) if not count]
+    return [(start, end) for start, end in pauses if work.start <= start and end <= work.end]
 
 
 def rows(trace: Trace) -> list[Row]:
-    """Return the rows by rank: of each node, or among many of the head, of the remarkable ones, and of the others."""
-    nodes = trace.nodes
-    if len(nodes) <= _EACH:
-        return [_row(node) for node in nodes]
-    remarkable = {0, *steps.slowest(trace), *(step.rank for step in steps.to_ready(trace))}
-    remarkable |= set([node.rank for node in nodes if _lost(node)][:_MOST_LOST])
-    own = [node for node in nodes if node.rank in remarkable][:_MOST_OWN]
-    shown = {node.rank for node in own}
-    alike: dict[object, list[Node]] = defaultdict(list)
+    """Return the rows by rank: one for each node; of many, the head and remarkable nodes have their own."""
+    nodes, own = trace.nodes, {0, *steps.slowest(trace), *(step.rank for step in steps.to_ready(trace))}
+    groups: dict[object, list[Node]] = defaultdict(list)
     for node in nodes:
-        if node.rank not in shown:
-            alike[tuple((s.name, s.lost, s.unfinished) for s in (*node.phases, *node.ray)), len(node.ray)].append(node)
-    groups = sorted(alike.values(), key=len, reverse=True)[:_MOST_GROUPS]
-    ordered = sorted([*groups, *([node] for node in own)], key=lambda group: group[0].rank)
-    return [_row(group[0]) if len(group) == 1 else _median(group) for group in ordered]
+        course = [[(span.name, bool(span.lost), span.unfinished) for span in lane] for lane in (node.phases, node.ray)]
+        alone = len(nodes) <= _EACH or node.rank in own
+        groups[node.rank if alone else str(course)].append(node)
+    return [_row(group) for group in groups.values()]
 
 
-def _lost(node: Node) -> bool:
-    return any(span.lost for span in node.phases)
+def _row(group: Sequence[Node]) -> Row:
+    """Return the row of nodes with the same spans: their medians, which keep the order."""
 
-
-def _row(node: Node) -> Row:
-    return Row(node.label, node.phases, node.ray)
-
-
-def _median(group: Sequence[Node]) -> Row:
-    """Return the median of nodes with the same spans. Medians of what is in order are in order."""
-
-    def lane(lanes: Sequence[tuple[Span, ...]]) -> tuple[Span, ...]:
+    def median(lanes: Sequence[tuple[Span, ...]]) -> tuple[Span, ...]:
         return tuple(
             dataclasses.replace(
                 same[0],
@@ -169,21 +149,13 @@ def _median(group: Sequence[Node]) -> Row:
         )
 
     first, last = group[0].rank, group[-1].rank
-    label = (
-        f"{len(group)} of ranks {first}-{last}, median"
-        if last - first >= len(group)
-        else f"ranks {first}-{last}, median"
-    )
-    return Row(label, lane([n.phases for n in group]), lane([n.ray for n in group]), len(group))
+    ranks = f"ranks {first}-{last}" if last - first < len(group) else f"{len(group)} of ranks {first}-{last}"
+    label = group[0].label if len(group) == 1 else f"{ranks}, median"
+    return Row(label, median([node.phases for node in group]), median([node.ray for node in group]), len(group))
 
 
-def hidden(trace: Trace, drawn: Sequence[Row]) -> int:
-    """Return how many nodes have no row and no part in one."""
-    return len(trace.nodes) - sum(row.nodes for row in drawn)
-
-
-def notes(trace: Trace, drawn: Sequence[Row]) -> Iterator[str]:
-    """Yield what the chart alone does not say: nodes that are lost, missing or not drawn, and doubtful clocks."""
+def notes(trace: Trace) -> Iterator[str]:
+    """Yield what the chart alone does not say: which nodes were lost and why, which are missing, doubtful clocks."""
     lost = [(node, span) for node in trace.nodes for span in node.phases if span.lost]
     for node, span in lost[:_MOST_LOST]:
         yield f"{node.label}: lost at {clock(span.end, 0.1)}: {span.lost}"
@@ -191,17 +163,15 @@ def notes(trace: Trace, drawn: Sequence[Row]) -> Iterator[str]:
         yield f"and {len(lost) - _MOST_LOST} more nodes lost"
     if trace.size is not None and trace.size > len(trace.nodes):
         yield f"{len(trace.nodes)} of {trace.size} nodes are in the trace; the head never saw the others"
-    if more := hidden(trace, drawn):
-        yield f"{more} more nodes, each unlike the others, are not drawn"
     doubtful = max(trace.nodes, key=lambda node: node.uncertainty)
     if doubtful.uncertainty >= steps.DOUBTFUL_S:
         yield f"clocks: {doubtful.label} may be off by {doubtful.uncertainty:.2g} s, the others by less"
 
 
 def title(trace: Trace) -> str:
-    """Return what the run was and how it ended, in a line."""
+    """Return what the run was and how it ended, in one line."""
     attempt = f", attempt {trace.attempt}" if trace.attempt else ""
     size = trace.size or len(trace.nodes)
-    ended = "still running when this was written" if trace.status is None else f"status {trace.status}"
-    told = [ended] * (ended not in trace.reason) + [trace.reason] * bool(trace.reason)
-    return f"run {trace.run}{attempt} ({trace.launcher}), {size} {'node' if size == 1 else 'nodes'}: {', '.join(told)}"
+    status = "still running when this was written" if trace.status is None else f"status {trace.status}"
+    end = ", ".join([status] * (status not in trace.reason) + [trace.reason] * bool(trace.reason))
+    return f"run {trace.run}{attempt} ({trace.launcher}), {size} {'node' if size == 1 else 'nodes'}: {end}"

@@ -1,4 +1,4 @@
-"""How each step looks: in characters, which tell the steps apart without colour, and in an SVG picture."""
+"""How each step looks: in characters, which differ even without colour, and in an SVG picture."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ LOOKS: Mapping[str, Look] = {
     "verdict": Look("v", _END, "#a98fd6", "#5f4694"),
 }
 OTHER = Look("+", 37, "#d9d9d9", "#555555")
-"""Of a step that a newer version has recorded."""
+"""A step that only a newer version knows."""
 
 
 def of(step: str) -> Look:

@@ -1,6 +1,5 @@
-"""A trace file as facts. docs/trace.md has its format: Chrome's trace events, and in ``otherData`` facts of the run."""
+"""Read a trace file, whose format docs/trace.md has: Chrome's trace events, and the run's facts in ``otherData``."""
 
-import contextlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -9,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.errors import UsageError
+from bootstrap.model import TRACE_FORMAT
 from bootstrap.parsers import quoted
 
-FORMAT = "ray-bootstrap 1"
-_MAX_BYTES = 256 << 20
-"""2 000 nodes make 7 MB."""
-_MAX_RANK = 10**6
 _MAX_MICROSECONDS = 1e17
 """The year 5138."""
 _WRITE_ONE = "`ray-bootstrap --trace FILE -- WORKLOAD` writes one, at the quorum and at the end"
@@ -30,7 +26,7 @@ class Span:
     lost: str = ""
     """Why the head counted the node as lost at the end of this span; empty: it did not."""
     unfinished: bool = False
-    """It went on when the trace was written."""
+    """It was not over when the trace was written."""
 
     @property
     def seconds(self) -> float:
@@ -59,7 +55,7 @@ class Trace:
     launcher: str
     size: int | None
     status: int | None
-    """None while the run went on."""
+    """None if the run was not over."""
     reason: str
     nodes: tuple[Node, ...]
     """By rank; the first is the head, rank 0."""
@@ -68,54 +64,40 @@ class Trace:
 
 
 def read(path: str) -> Trace:
-    """Return the trace in this file, or for ``-`` in standard input. :raises UsageError: if there is none."""
+    """Return the trace in this file, or for ``-`` in standard input. :raises UsageError: saying what is wrong."""
     source = "standard input" if path == "-" else path
     try:
-        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
+        raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise UsageError([f"{source}: {error.strerror}"], hint=_WRITE_ONE) from None
     return parse(raw, source)
 
 
 def parse(raw: bytes, source: str) -> Trace:
-    """Return the trace of these bytes. :raises UsageError: quoting what was found where another thing was expected."""
-    document = _document(raw, source)
-    other = document.get("otherData") if isinstance(document, dict) else None
-    if not isinstance(other, dict) or "format" not in other:
+    """Return the trace in these bytes. :raises UsageError: quoting what was found, and saying what was expected."""
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        begins = quoted(raw[:60].decode(errors="replace"), 40)
+        fault = f"not JSON ({error}): its {len(raw)} bytes begin with {begins}; expected a trace, in Chrome's format"
+        raise UsageError([f"{source}: {fault}"], hint=_WRITE_ONE) from None
+    facts = document.get("otherData") if isinstance(document, dict) else None
+    if not isinstance(facts, dict) or "format" not in facts:
         what = f"a list of {len(document)}" if isinstance(document, list) else "JSON"
-        told = f"{source}: {what} without otherData.format, so another program's, such as `ray timeline`'s; expected"
+        fault = f"{what} without otherData.format, so not ours (`ray timeline` writes such); expected {TRACE_FORMAT!r}"
         hint = f"https://ui.perfetto.dev opens any Chrome trace; {_WRITE_ONE}"
-        raise UsageError([f"{told} {FORMAT!r}"], hint=hint)
-    if (found := other["format"]) != FORMAT:
-        by = f", written by ray-bootstrap {_clean(other.get('version', '?'))}"
+        raise UsageError([f"{source}: {fault}"], hint=hint)
+    if (found := facts["format"]) != TRACE_FORMAT:
+        by = f"written by ray-bootstrap {_clean(facts.get('version', '?'))}"
         hint = "draw it with the version that wrote it: pip install ray-bootstrap==VERSION"
-        raise UsageError([f"{source}: format {quoted(str(found))}{by}; expected {FORMAT!r}"], hint=hint)
+        raise UsageError([f"{source}: format {quoted(str(found))}, {by}; expected {TRACE_FORMAT!r}"], hint=hint)
     try:
-        return _trace(document, other)
+        return _trace(document, facts)
     except (ValueError, RecursionError) as error:
-        hint = "take the file as the head wrote it; it writes it in one piece"
-        raise UsageError([f"{source}: {error}"], hint=hint) from None
+        raise UsageError([f"{source}: {error}"], hint="use the file as the head wrote it") from None
 
 
-def _document(raw: bytes, source: str) -> Any:
-    begins = quoted(raw[:60].decode(errors="replace"), 40)
-    if len(raw) > _MAX_BYTES:
-        told = f"more than {_MAX_BYTES >> 20} MiB, which begins with {begins}; expected a trace"
-        raise UsageError([f"{source}: {told}"], hint=_WRITE_ONE)
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        if raw.lstrip()[:1] in (b"{", b"[") and raw.rstrip()[-1:] not in (b"}", b"]"):
-            ends = quoted(raw[-20:].decode(errors="replace"))
-            told = f"cut short: its {len(raw)} bytes end with {ends}; expected all of a trace"
-            raise UsageError([f"{source}: {told}"], hint="copy it again, from a disk that was not full") from None
-        why = str(error) or "empty"
-        told = f"not JSON ({why}): it begins with {begins}; expected a trace, in Chrome's format"
-        raise UsageError([f"{source}: {told}"], hint=_WRITE_ONE) from None
-
-
-def _trace(document: Mapping[str, Any], other: Mapping[str, Any]) -> Trace:
+def _trace(document: Mapping[str, Any], facts: Mapping[str, Any]) -> Trace:
     events, found = _expect(document, "traceEvents", list), _Found()
     for number, event in enumerate(events):
         try:
@@ -131,17 +113,17 @@ def _trace(document: Mapping[str, Any], other: Mapping[str, Any]) -> Trace:
             found.labels.get(rank, f"rank {rank}"),
             _in_order(phases, zero),
             _in_order(found.ray.get(rank, ()), zero),
-            _uncertainty(other.get("clocks"), rank),
+            _uncertainty(facts.get("clocks"), rank),
         )
         for rank, phases in sorted(found.phases.items())
     )
     return Trace(
-        run=_clean(other.get("run", "?")),
-        attempt=_integer(other, "attempt") or 0,
-        launcher=_clean(other.get("launcher", "?")),
-        size=_integer(other, "nodes"),
-        status=_integer(other, "status"),
-        reason=_clean(other.get("reason") or "", 300),
+        run=_clean(facts.get("run", "?")),
+        attempt=_integer(facts, "attempt") or 0,
+        launcher=_clean(facts.get("launcher", "?")),
+        size=_integer(facts, "nodes"),
+        status=_integer(facts, "status"),
+        reason=_clean(facts.get("reason") or "", 300),
         nodes=tuple(nodes),
         marks=tuple(sorted((name, max(0.0, at - zero)) for name, at in found.marks)),
     )
@@ -149,7 +131,7 @@ def _trace(document: Mapping[str, Any], other: Mapping[str, Any]) -> Trace:
 
 @dataclass(frozen=True)
 class _Found:
-    """What the events are, by rank."""
+    """The events by what they are, and by rank."""
 
     labels: dict[int, str] = field(default_factory=dict)
     phases: dict[int, list[Span]] = field(default_factory=dict)
@@ -158,9 +140,9 @@ class _Found:
 
 
 def _sort(event: Any, found: _Found) -> None:
-    """Add an event to what it is of; leave out what this version does not know."""
+    """Add an event to what was found; skip what this version does not know."""
     kind, rank, name = (_expect(event, *each) for each in (("ph", str), ("pid", int), ("name", str)))
-    if not 0 <= rank < _MAX_RANK:
+    if rank < 0:
         raise ValueError(f"pid is {quoted(str(rank))}; expected a rank")
     arguments = event.get("args") if isinstance(event.get("args"), dict) else {}
     lane = {"phase": found.phases, "ray": found.ray}.get(str(event.get("cat")))
@@ -175,7 +157,7 @@ def _sort(event: Any, found: _Found) -> None:
 
 
 def _in_order(spans: Iterable[Span], zero: float) -> tuple[Span, ...]:
-    """Return the spans from ``zero`` on, in order, each cut where it would overlap the one before."""
+    """Return the spans in order, with times from ``zero`` on; each begins no earlier than the one before ends."""
     ordered: list[Span] = []
     now = 0.0
     for span in sorted(spans, key=lambda each: (each.start, each.end)):
@@ -199,23 +181,18 @@ def _seconds(event: Mapping[str, Any], key: str) -> float:
     return float(value) / 1e6
 
 
-def _integer(other: Mapping[str, Any], key: str) -> int | None:
-    if other.get(key) is None:
-        return None
-    value = _expect(other, key, int)
-    if not 0 <= value <= _MAX_RANK:
-        raise ValueError(f"{key} is {quoted(str(value))}; expected 0 to {_MAX_RANK}")
-    return int(value)
+def _integer(facts: Mapping[str, Any], key: str) -> int | None:
+    return None if facts.get(key) is None else int(_expect(facts, key, int))
 
 
 def _uncertainty(clocks: Any, rank: int) -> float:
     entry = clocks.get(str(rank)) if isinstance(clocks, dict) else None
     value = entry.get("uncertainty_s") if isinstance(entry, dict) else None
-    return float(value) if isinstance(value, float | int) and 0 <= value <= _MAX_RANK else 0.0
+    return float(value) if isinstance(value, float | int) and 0 <= value <= _MAX_MICROSECONDS else 0.0
 
 
 def _clean(value: Any, longest: int = 60) -> str:
-    """Return a text that neither steers a terminal nor breaks XML, cut after ``longest`` characters."""
+    """Return at most ``longest`` characters of a text, with escapes for what would steer a terminal or break XML."""
     text = str(value)
     text = text if len(text) <= longest else text[: longest - 1] + "…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -8,9 +8,9 @@ from bootstrap.drawing.reading import Node, Span, Trace
 from bootstrap.model import Phase
 
 DOUBTFUL_S = 0.05
-"""A clock's uncertainty from which it is mentioned."""
+"""A clock is mentioned if its uncertainty is at least this."""
 _BRIEF_S = 0.05
-"""Steps below this are left out of the line on the critical path."""
+"""Shorter steps are left out of the line on the critical path."""
 _WAITS = (Phase.SEARCHING, Phase.WAITING, Phase.WAITING_FOR_DASHBOARD)
 _UP = (Phase.JOINED, Phase.RUNNING)
 STILL = frozenset(phase.value for phase in (*_WAITS, *_UP))
@@ -19,7 +19,7 @@ STILL = frozenset(phase.value for phase in (*_WAITS, *_UP))
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Some seconds of a node; ``median`` is of all nodes with this step."""
+    """A step of one node and its seconds; ``median`` is that of all nodes with this step."""
 
     name: str
     seconds: float
@@ -28,7 +28,7 @@ class Step:
 
 
 def workload(trace: Trace) -> Span | None:
-    """Return the head's time with the workload, or None if it never began."""
+    """Return the head's span of the workload, or None if it never began."""
     return next((span for span in trace.nodes[0].phases if span.name == Phase.RUNNING), None)
 
 
@@ -39,7 +39,7 @@ def spans(trace: Trace) -> Iterator[Span]:
 
 
 def longest(trace: Trace) -> list[Step]:
-    """Return for each step the node that took longest, in the order in which the steps first began."""
+    """Return each step of the node that took longest for it, in the order in which the steps first began."""
     found: dict[str, list[tuple[float, int]]] = {}
     by_rank = ((span, node.rank) for node in trace.nodes for span in (*node.phases, *node.ray))
     for span, rank in sorted(by_rank, key=lambda each: each[0].start):
@@ -52,15 +52,15 @@ def longest(trace: Trace) -> list[Step]:
 
 
 def slowest(trace: Trace) -> set[int]:
-    """Return the ranks that took clearly longer for a step than the median of the nodes."""
+    """Return the ranks that took clearly longer for some step than the median of the nodes."""
     return {step.rank for step in longest(trace) if step.seconds > 1.2 * step.median + _BRIEF_S}
 
 
 def to_ready(trace: Trace) -> list[Step]:
     """Return the critical path to the workload's start, or to the end if it never began, in order.
 
-    Walks back from there: a head that waits for nodes waited for the last one that joined before; a worker that
-    searches or waits has waited for the head, as long as that was not ready itself.
+    Walks back from there: a head that waits was waiting for the last node that joined before; a worker that searches
+    or waits was waiting for the head, as long as that was not ready itself.
     """
     head, work = trace.nodes[0], workload(trace)
     node, now = head, work.start if work else head.phases[-1].end
@@ -91,7 +91,7 @@ def _before(node: Node, now: float) -> Span | None:
 
 
 def _last_joined(trace: Trace, waited: Span, now: float) -> tuple[Node, float] | None:
-    """Return the worker that was last to join while the head waited, and when."""
+    """Return the worker that joined last while the head waited, and when."""
     joined = (
         (node, span.start)
         for node in trace.nodes[1:]
@@ -102,7 +102,7 @@ def _last_joined(trace: Trace, waited: Span, now: float) -> tuple[Node, float] |
 
 
 def _parts(node: Node, span: Span, now: float) -> Iterator[Step]:
-    """Yield the last part of a span first; the start of Ray is told by what Ray did."""
+    """Yield the parts of a span up to ``now``, the last one first: the start of Ray is split into what Ray did."""
     until = min(now, span.end)
     for part in reversed(node.ray) if span.name == Phase.STARTING_RAY else ():
         start, end = max(part.start, span.start), min(part.end, until)
@@ -115,12 +115,12 @@ def _parts(node: Node, span: Span, now: float) -> Iterator[Step]:
 
 def in_words(trace: Trace) -> Iterator[str]:
     """Yield a line on the way in, and one on the way out."""
-    work, told = workload(trace), [step for step in to_ready(trace) if step.seconds >= _BRIEF_S]
-    path = ", ".join(f"{step.name} {step.seconds:.1f} s" + f" (rank {step.rank})" * bool(step.rank) for step in told)
-    over = trace.nodes[0].phases[-1]
-    never = f"{'not ready yet' if over.unfinished else 'never ready, over'} after {over.end:.1f} s"
-    begun = f"ready after {work.start:.1f} s" if work else never
-    yield f"{begun}: {path}" if path else begun
+    work, shown = workload(trace), [step for step in to_ready(trace) if step.seconds >= _BRIEF_S]
+    path = ", ".join(f"{step.name} {step.seconds:.1f} s" + f" (rank {step.rank})" * bool(step.rank) for step in shown)
+    final = trace.nodes[0].phases[-1]
+    never = f"{'not ready yet' if final.unfinished else 'never ready, over'} after {final.end:.1f} s"
+    ready = f"ready after {work.start:.1f} s" if work else never
+    yield f"{ready}: {path}" if path else ready
     last = max(trace.nodes, key=lambda node: node.phases[-1].end)
     if work and not work.unfinished:
         out = last.phases[-1].end - work.end

@@ -11,21 +11,21 @@ from bootstrap.drawing.reading import Span, Trace
 
 _WIDTH, _EDGE = 1100, 20
 _TOP = 86
-"""Where the first row is: below the title, and a line each for cuts, marks and ticks."""
+"""The top of the first row: below the title, and a line each for cuts, marks and ticks."""
 _BAR, _RAY, _ROW = 18, 13, 42
 _GAP = 16
 """The width of a cut."""
 _LINE = 19
 _WIDE, _NARROW = "mwMW@%…✗", " ijlrtIf.,:;'|()[]-"
 _COLUMNS = (0, 230, 310, 330)
-"""Of the table: the middle two end there."""
+"""Of the table; the middle two are right-aligned."""
 
 _STYLE = """text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 .title{font-size:15px;font-weight:600}.in{font-size:11px}.small{font-size:10px}.end{text-anchor:end}
 .middle{text-anchor:middle}.bold{font-weight:600}.mark{stroke-dasharray:3 3}"""
 _LIGHT = ("#ffffff", "#1f2328", "#656d76", "#e3e7ec", "#cf222e")
 _DARK = ("#0d1117", "#e6edf3", "#9198a1", "#2b323b", "#ff7b72")
-"""The page, text, lesser text, grid, loss."""
+"""The colours of page, text, lesser text, grid and losses."""
 
 
 def draw(trace: Trace) -> str:
@@ -44,7 +44,8 @@ def draw(trace: Trace) -> str:
     first = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
     page = f'<rect class="page" width="{_WIDTH}" height="{y}"/>'
     head = [first, f"<title>{escape(gantt.title(trace))}</title>", f"{look}</style>", page]
-    return "\n".join([*head, *body, *below, "</svg>\n"])
+    text = "\n".join([*head, *body, *below, "</svg>\n"])
+    return text.encode("ascii", "xmlcharrefreplace").decode()  # whatever encoding the reader expects
 
 
 def _colours(of: Sequence[str], page: str) -> str:
@@ -67,7 +68,7 @@ def _size(text: str, font: float = 12) -> float:
 
 
 def _text(x: float, y: float, text: str, kind: str = "", room: float = _WIDTH, font: float = 12) -> str:
-    """Return a text, cut to the room that it has."""
+    """Return a text, shortened to the room that it has."""
     shown = text
     while shown and _size(shown, font) > room:
         shown = shown[: -2 if shown.endswith("…") else -1] + "…" if len(shown) > 1 else ""
@@ -91,7 +92,7 @@ def _scale(trace: Trace, axis: Axis, left: float, bottom: float) -> Iterator[str
 
 
 def _cuts(axis: Axis, left: float, bottom: float) -> Iterator[str]:
-    """Yield over the bars what tells that time is left out here, and how much."""
+    """Yield what covers the bars where time is left out, and how much that is."""
     free = 0.0
     for x, text in axis.cuts():
         at, top, half = left + x, _TOP - 6, _size(text, 10) / 2
@@ -120,9 +121,9 @@ def _row(row: Row, axis: Axis, left: float, y: float) -> Iterator[str]:
 def _bar(row: Row, span: Span, axis: Axis, left: float, place: tuple[float, float, str]) -> Iterator[str]:
     top, height, kind = place
     of = f"the median of {row.nodes} nodes" if row.nodes > 1 else row.label
-    told = f"{span.name} {span.seconds:.2f} s, {of}, from {gantt.clock(span.start, 0.01)}"
-    told += f"; lost: {span.lost}" if span.lost else "; unfinished" if span.unfinished else ""
-    yield f'<g class="{_class(span.name)}"><title>{escape(told)}</title>'
+    about = f"{span.name} {span.seconds:.2f} s, {of}, from {gantt.clock(span.start, 0.01)}"
+    about += f"; lost: {span.lost}" if span.lost else "; unfinished" if span.unfinished else ""
+    yield f'<g class="{_class(span.name)}"><title>{escape(about)}</title>'
     pieces = list(axis.stretches(span)) or [(axis.at(span.start), axis.at(span.end))]
     for start, end in pieces:
         box = f'x="{left + start:.1f}" y="{top}" width="{max(0.8, end - start - 0.6):.1f}" height="{height}"'
@@ -135,7 +136,7 @@ def _bar(row: Row, span: Span, axis: Axis, left: float, place: tuple[float, floa
 
 
 def _below(trace: Trace, rows: Sequence[Row], y: float) -> tuple[list[str], int]:
-    """Return the legend, the table and the notes, and where they end."""
+    """Return the legend, the notes and the table, and the y where they end."""
     found: list[str] = []
     x: float = _EDGE
     for name, _ in looks.seen(span for row in rows for span in (*row.phases, *row.ray)):
@@ -145,7 +146,7 @@ def _below(trace: Trace, rows: Sequence[Row], y: float) -> tuple[list[str], int]
         found.append(_text(x + 17, y, name, "lesser"))
         x += _size(name) + 28
     y += 1.7 * _LINE
-    for note in (*steps.in_words(trace), *gantt.notes(trace, rows)):
+    for note in (*steps.in_words(trace), *gantt.notes(trace)):
         for line in textwrap.wrap(note, 160):
             found.append(_text(_EDGE, y, line, "", _WIDTH - 2 * _EDGE))
             y += _LINE

@@ -10,23 +10,20 @@ from typing import TextIO
 from bootstrap.host import Host
 
 _COLOURS = (36, 33, 32, 35, 34, 31, 96, 93, 92, 95, 94, 91)
-"""Foreground colours (ECMA-48, SGR), which the nodes take in turn."""
+"""Foreground colours (ECMA-48, SGR); the nodes take them in turn."""
 _LONGEST = 64 * 1024
-"""Bytes of a line that are kept until its end comes."""
+"""Bytes of a line that are held until its end arrives."""
 
 
 class Output:
-    """Standard output and standard error, shared by all nodes; a reader that is gone ends neither the nodes nor us."""
+    """Standard output and standard error, shared by all nodes. If a reader goes away, its lines are dropped."""
 
     def __init__(self, host: Host, names: list[str]) -> None:
         self._width = max(map(len, names))
-        self._coloured = {
-            stream: stream.isatty() and not host.get("NO_COLOR") and host.get("TERM") != "dumb"
-            for stream in (sys.stdout, sys.stderr)
-        }
+        self._coloured = {stream: host.wants_colour(stream) for stream in (sys.stdout, sys.stderr)}
 
     def copy(self, pipe: int, name: str, number: int, stream: TextIO) -> "asyncio.Future[None]":
-        """Write each line that arrives in ``pipe`` to ``stream``; return what is done at the end of the pipe.
+        """Write each line that arrives in ``pipe`` to ``stream``; return a future that is done at the pipe's end.
 
         :param pipe: a descriptor, which is closed at the end.
         :param number: chooses the node's colour.
@@ -54,13 +51,13 @@ class Output:
 
 
 class _Lines:
-    """Cuts what arrives into lines; the last one may lack its end."""
+    """Splits what arrives into lines; the last one may lack its end."""
 
     def __init__(self, head: bytes, write: Callable[[bytes], None]) -> None:
         self._head, self._write, self._pending = head, write, b""
 
     def add(self, data: bytes) -> None:
-        """Take more bytes; none are the end."""
+        """Take more bytes; empty at the end."""
         *lines, self._pending = (self._pending + data).split(b"\n")
         if self._pending and (not data or len(self._pending) >= _LONGEST):
             lines, self._pending = [*lines, self._pending], b""
@@ -69,6 +66,6 @@ class _Lines:
 
 
 def _write(stream: TextIO, data: bytes) -> None:
-    with contextlib.suppress(OSError):  # the reader is gone; the nodes go on
+    with contextlib.suppress(OSError):  # the reader is gone
         while data:
             data = data[os.write(stream.fileno(), data) :]

@@ -10,12 +10,11 @@ from typing import Any
 from bootstrap import __version__, timeouts
 from bootstrap.files.output import Output
 from bootstrap.log import Log
-from bootstrap.model import NodeIdentity, Phase, Role, Span, Verdict
+from bootstrap.model import TRACE_FORMAT, NodeIdentity, Phase, Role, Span, Verdict
 from bootstrap.preflight.folders import FIX_TRACE
 from bootstrap.rollcall.member import Member
 from bootstrap.run.timeline import Timeline
 
-FORMAT = "ray-bootstrap 1"
 _AGENT, _RAY = 0, 1
 """The threads of a node: its phases; the steps of its Ray."""
 
@@ -127,7 +126,7 @@ class Trace:
             for member in members
             if member.trail is not None
         }
-        about = {"format": FORMAT, "version": __version__, "run": identity.run_id, "attempt": identity.attempt}
+        about = {"format": TRACE_FORMAT, "version": __version__, "run": identity.run_id, "attempt": identity.attempt}
         about |= {"launcher": identity.launcher, "nodes": identity.size or 1 + len(members)}
         ended = dict.fromkeys(("status", "source", "reason")) if verdict is None else asdict(verdict)
         other = {**about, **ended, "clocks": clocks}
