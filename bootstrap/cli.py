@@ -42,7 +42,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "down": ("commands.whole_run:down", "end the run on all nodes, and return when it is gone"),
     "rehearse": (
         "launch.rehearse:rehearse",
-        "the whole run on this machine, a host of its own for each node, with faults",
+        "start the whole run on this machine, each node on a host of its own, with faults",
     ),
     "exec": ("commands.within:execute", "run the command after --, or a shell, with this run's variables"),
     "env": ("commands.within:show", 'print the same variables, for eval "$(ray-bootstrap env)"'),

@@ -128,8 +128,8 @@ class Settings:
     framework_env: str = _option(parsers.choice("auto", "off"), "auto", "Set what frameworks look for in the environment, unless it is set: MASTER_ADDR, VLLM_HOST_IP, *_SOCKET_IFNAME, no_proxy (docs/workload.md)", group=_HOW, metavar="auto|off")
     log_format: str = _option(parsers.choice("text", "json"), "text", "Format of the agent's lines on standard error", group=_HOW, metavar="text|json")
     result_file: str | None = _option(parsers.text, None, "Write how the run ended to this file, as JSON [default: /dev/termination-log in Kubernetes]", group=_HOW, metavar="FILE")
-    trace: str | None = _option(parsers.text, None, "On the head, write to this file when each node was in which phase, at the quorum and at the end, in Chrome's trace format (docs/trace.md); on a worker, report that to the head [default: none]", group=_HOW, metavar="FILE")
-    metrics_file: str | None = _option(parsers.text, None, "Write how this node fares to this file, in Prometheus' text format, at each change (docs/metrics.md) [default: none]", group=_HOW, metavar="FILE")
+    trace: str | None = _option(parsers.text, None, "On the head, write the phases of all nodes to this file, at the quorum and at the end, in Chrome's trace format (docs/trace.md); on a worker, report its own to the head [default: none]", group=_HOW, metavar="FILE")
+    metrics_file: str | None = _option(parsers.text, None, "Write the state of this node to this file, in Prometheus' text format, at each change (docs/metrics.md) [default: none]", group=_HOW, metavar="FILE")
 
     # fmt: on
     workload: tuple[str, ...] = ()

@@ -41,22 +41,22 @@ class Switches:
     watch: bool = _switch("--watch", "status", "With --run: again and again until the run ends, redrawn in a terminal")
     timeout: float = _switch("--timeout", "wait", "How long to wait [default: 10m]", default=600.0, **_TIME)
     status: int = _switch("--status", "down", "The exit status of all nodes [default: 0]", default=0, **_STATUS)
-    as_launcher: str | None = _switch("--as", "rehearse", "Give the nodes this launcher's whole environment, such as slurm or kubernetes [default: only their place]", default=None, metavar="LAUNCHER", **_TEXT)
-    gpus: int | None = _switch("--gpus", "rehearse", "GPUs that each node pretends to have; Ray counts them, and there are no devices [default: none]", default=None, metavar="N", parse=parsers.integer(0))
-    late: tuple[str, ...] = _switch("--late", "rehearse", "Start this node so much later, such as 2=5s; may be repeated, and so may the next five", metavar="RANK=TIME", **_MANY)
-    kill: tuple[str, ...] = _switch("--kill", "rehearse", "SIGKILL all of a node, such as 1@10s after the start, or 1@workload+10s", metavar="RANK@TIME", **_MANY)
+    as_launcher: str | None = _switch("--as", "rehearse", "Give the nodes this launcher's whole environment, such as slurm or kubernetes [default: their ranks, as options]", default=None, metavar="LAUNCHER", **_TEXT)
+    gpus: int | None = _switch("--gpus", "rehearse", "GPUs that each node pretends to have: Ray counts them, but there are no devices [default: none]", default=None, metavar="N", parse=parsers.integer(0))
+    late: tuple[str, ...] = _switch("--late", "rehearse", "Start a node later, such as 2=5s; this and the next five may be repeated", metavar="RANK=TIME", **_MANY)
+    kill: tuple[str, ...] = _switch("--kill", "rehearse", "Kill all processes of a node, such as 1@10s after the start, or 1@workload+10s", metavar="RANK@TIME", **_MANY)
     stop: tuple[str, ...] = _switch("--stop", "rehearse", "Stop a node by SIGTERM, as a preemption does", metavar="RANK@TIME", **_MANY)
     cut: tuple[str, ...] = _switch("--cut", "rehearse", "Cut a node off the network, such as 1@10s+8s for 8 seconds", metavar="RANK@TIME+TIME", **_MANY)
     slow: tuple[str, ...] = _switch("--slow", "rehearse", "Delay each packet to and from a node, such as 2=50ms", metavar="RANK=TIME", **_MANY)
     refuse: tuple[str, ...] = _switch("--refuse", "rehearse", "Reject other nodes' connections to a port, such as 2:6379", metavar="RANK:PORT", **_MANY)
-    hosts_file: str | None = _switch("--hosts-file", "rehearse", "Where /etc/hosts has each node's own name: nowhere, at 127.0.1.1, or right [default: right]", default=None, metavar="none|loopback|right", parse=parsers.choice("none", "loopback", "right"))
-    faults: str | None = _switch("--faults", "rehearse", "File with a fault a line, such as kill 1@10s", default=None, metavar="FILE", **_TEXT)
+    hosts_file: str | None = _switch("--hosts-file", "rehearse", "What /etc/hosts maps each node's own name to: nothing, 127.0.1.1, or its address [default: right]", default=None, metavar="none|loopback|right", parse=parsers.choice("none", "loopback", "right"))
+    faults: str | None = _switch("--faults", "rehearse", "File with one fault a line, such as kill 1@10s", default=None, metavar="FILE", **_TEXT)
     detach: bool = _switch("--detach", "up", "Outlive the caller of up; on a worker, return once it has joined")
     file: str = _operand("FILE", "trace", "The trace to draw, as --trace wrote it; - for standard input")
     svg: bool = _switch("--svg", "trace", "Write an SVG picture to standard output, instead of characters")
     # fmt: on
     options: tuple[str, ...] = ()
-    """The options that were given, for the agents that `rehearse` starts."""
+    """The options as they were given, for the agents that `rehearse` starts."""
 
 
 def operand(command: str) -> dataclasses.Field[Any] | None:

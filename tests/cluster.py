@@ -76,7 +76,7 @@ class Agents:
 
     def signal(self, rank: int, signum: int) -> float:
         """Send a signal to the agent as the launcher sees it; returns when."""
-        self.hosts[rank].signal(self.processes[rank], signum)
+        self.processes[rank].send_signal(signum)
         return time.monotonic()
 
 

@@ -172,7 +172,7 @@ def test_signals_reach_the_command_itself(pair: Hosts, start: Callable[..., obje
     assert isinstance(process, subprocess.Popen)
     wait_for(lambda: host.out(process), what="the command's first line")
     assert {p.pid for p in host.pids()} == {host.init, process.pid}
-    host.signal(process, signum)
+    process.send_signal(signum)
     assert process.wait(timeout=10) == 9
     assert host.out(process) == f"on\n{signal.Signals(signum).name}\n"
 
@@ -182,10 +182,10 @@ def test_sigterm_is_lost_on_a_pid_1_without_a_handler_and_deadly_otherwise(pair:
     plain, first = host.popen(["sleep", "60"]), host.popen_as_pid1(["sh", "-c", "echo on; exec sleep 60"])
     wait_for(lambda: host.out(first), what="the first line")
     for process in (plain, first):
-        host.signal(process, signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
     assert plain.wait(timeout=10) == -signal.SIGTERM
     assert first.poll() is None
-    host.signal(first, signal.SIGKILL)
+    first.send_signal(signal.SIGKILL)
     assert first.wait(timeout=10) == -signal.SIGKILL
 
 

@@ -252,6 +252,17 @@ async def test_a_file_system_that_hangs_holds_up_nothing_and_is_one_warning(tmp_
 
 
 @looped
+async def test_content_that_cannot_be_made_is_one_warning_and_the_next_is_written(tmp_path: Path) -> None:
+    faults: list[str] = []
+    file = Output(tmp_path / "file", faults.append)
+    file.put("\ud800".encode)
+    assert await file.flush(10) is False
+    file.put(lambda: b"good")
+    await file.flush(10)
+    assert (len(faults), (tmp_path / "file").read_bytes()) == (1, b"good")
+
+
+@looped
 async def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_beside_it(tmp_path: Path) -> None:
     faults: list[str] = []
     path = tmp_path / "file"

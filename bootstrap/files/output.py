@@ -1,4 +1,4 @@
-"""A file that an option names and that is written anew as the run goes on: each time as a whole, or not at all."""
+"""A file that an option names and that is rewritten during the run: each time as a whole, or not at all."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ from bootstrap.process.bounded import Call, TimedOut, run_in_thread
 
 
 def fault(path: Path) -> str:
-    """Return why no file can be written there; "" if it can. It may hang: bound it."""
+    """Return why no file can be written there, or "" if one can. It may hang: bound it."""
     try:
         return _fault_of(path.parent) or _fault_of(_target(path).parent)
     except OSError as error:
@@ -28,9 +28,9 @@ def _fault_of(folder: Path) -> str:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put a file there, in the place of an earlier one, with a mode by the umask. It may hang: bound it.
+    """Write a file atomically, with a mode by the umask. It may hang: bound it.
 
-    :raises OSError: if it cannot be written; the earlier one stays then.
+    :raises OSError: if it cannot be written; an earlier file stays then.
     """
     target = _target(path)
     temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}")
@@ -38,7 +38,7 @@ def write(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
-        temporary.rename(target)  # which follows no link that has come to be there
+        temporary.rename(target)  # which follows no link
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -50,7 +50,7 @@ def _target(path: Path) -> Path:
 
     :raises OSError: if another user's link is there, or something that is no regular file.
     """
-    # Asked once: where no link was, one that has come since is not followed.
+    # Checked once: a link that appears later is not followed.
     target = Path(os.path.realpath(path)) if ownership.check_link(path) else path
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(target.lstat().st_mode):
@@ -59,7 +59,7 @@ def _target(path: Path) -> Path:
 
 
 class Output:
-    """Writes such a file in a thread of its own, as its file system may hang: one write at a time, the last one wins.
+    """Writes such a file in a thread, as its file system may hang: one write at a time, the latest content wins.
 
     :param on_fault: called once, in that thread, with why it cannot be written.
     """
@@ -73,7 +73,7 @@ class Output:
         self._busy = self._failed = False
 
     def put(self, make: Callable[[], bytes]) -> None:
-        """Write what ``make`` returns, called in that thread, unless something newer comes first."""
+        """Write what ``make`` returns when called in that thread, unless something newer comes first."""
         with self._lock:
             self._next = make
             if self._busy:
@@ -82,7 +82,7 @@ class Output:
         self._writing = Call(self._write)
 
     async def flush(self, seconds: float) -> bool:
-        """Wait until the last one is written, for so long at most; return whether it has been."""
+        """Wait at most ``seconds`` for the last write; return whether all have succeeded."""
         if (writing := self._writing) is None:
             return False
         try:
@@ -100,7 +100,7 @@ class Output:
                     return
             try:
                 write(self.path, make())
-            except (OSError, ImportError) as error:
+            except (OSError, ImportError, ValueError) as error:  # ValueError: a text that UTF-8 cannot encode
                 self._fail(f"{self.path}: {getattr(error, 'strerror', None) or error}")
 
     def _fail(self, why: str) -> None:

@@ -1,4 +1,4 @@
-"""Why the kernel, a distribution or a container closes namespaces to us, and what opens them.
+"""Why the kernel, a distribution or a container denies us namespaces, and what allows them.
 
 Sources: user_namespaces(7) and namespaces(7); the patches of Debian (kernel.unprivileged_userns_clone) and Ubuntu
 (kernel.apparmor_restrict_unprivileged_userns); Docker's default seccomp profile, which leaves unshare(2), setns(2) and
@@ -22,13 +22,13 @@ _UNDOCKED = " ".join(f"--security-opt {name}=unconfined" for name in ("seccomp",
 
 
 def reason(host: Host, error: OSError) -> str:
-    """Return why a step failed, with the number that says so and what mends it."""
+    """Return why a step failed, with the limit if one is the reason, and the fix."""
     step, what = str(error.filename), f"{error.filename}: {error.strerror}"
     if error.errno == errno.ENOSPC:
         for name in (f"user.max_{kind}_namespaces" for kind in _LIMITS.get(step, ())):
             if (most := _number(host, name)) is not None and most < _ENOUGH:
                 return f"{what}: {name} is {most}; fix: sudo sysctl -w {name}={_ENOUGH}"
-        return f"{what}: this user has as many as the limits in /proc/sys/user/ allow, or they are 32 deep"
+        return f"{what}: this user has reached a limit in /proc/sys/user/, or they are nested 32 deep"
     if error.errno in (errno.EINVAL, errno.ENOSYS):
         return f"{what}: this kernel was built without them (CONFIG_USER_NS, CONFIG_PID_NS)"
     if error.errno in (errno.EPERM, errno.EACCES):
@@ -37,14 +37,14 @@ def reason(host: Host, error: OSError) -> str:
 
 
 def no_network(said: str) -> str:
-    """Return why there is no bridge or cable for hosts, from what ``ip`` says."""
+    """Return why there is no network for hosts, from what ``ip`` says."""
     if "nknown device type" in said or "not supported" in said:
         return f"no bridge or veth: {said}; fix: sudo modprobe -a bridge veth"
     return f"no network for hosts: {said}"
 
 
 def _forbidden_by(host: Host, step: str) -> str:
-    """Return who denies a step, as far as the system shows it, and what mends that."""
+    """Return who denies a step, as far as the system shows that, and the fix."""
     debian, ubuntu = "kernel.unprivileged_userns_clone", "kernel.apparmor_restrict_unprivileged_userns"
     if step == USER and _number(host, debian) == 0:
         return f"{debian} is 0; fix: sudo sysctl -w {debian}=1"

@@ -1,4 +1,4 @@
-"""The namespaces around the hosts, in which an ordinary user is root, and with whose first process all of them end."""
+"""The namespaces around the hosts: an ordinary user is root in them, and everything there ends with their PID 1."""
 
 import os
 import select
@@ -38,9 +38,9 @@ _TRIAL = "link add br0 type bridge\nlink add port0 type veth peer name eth0\n"
 
 
 def fault() -> str:
-    """Return why there can be no hosts of namespaces here, with what mends that, or "": tried in a forked child.
+    """Return why hosts of namespaces cannot be made here, with the fix, or "" if they can: a forked child tries.
 
-    Call it while there is one thread.
+    Call it while there is only one thread.
     """
     if sys.platform != "linux":
         return "this is not Linux"
@@ -54,7 +54,7 @@ def fault() -> str:
     with os.fdopen(reading) as answer:
         said = answer.read()
     os.waitpid(child, 0)
-    return {_GOOD: "", "": "the trial ended without a word"}.get(said, said)
+    return {_GOOD: "", "": "the trial ended without an answer"}.get(said, said)
 
 
 def enter() -> int | None:
@@ -66,7 +66,7 @@ def enter() -> int | None:
     on the signals that stop a run. Those without a handler raise SystemExit there: the kernel would drop them for a
     PID 1. The status is 128+n if signal n ended it.
 
-    Call it while there is one thread; the parent can fork no more, and has only to exit.
+    Call it while there is only one thread. The parent cannot fork any more; all it may do is exit.
 
     :raises OSError: where :func:`fault` says why.
     """
@@ -112,7 +112,7 @@ def _prepare() -> None:
 
 
 def _become_init(parent: int) -> None:
-    """Live in own namespaces with a /proc of their own, no longer than the parent, which holds the pipe's other end."""
+    """Move into new namespaces with their own /proc, and end with the parent, which holds the pipe's other end."""
     die_with_parent(signal.SIGKILL)
     if select.select([parent], [], [], 0)[0]:  # it ended before that: os.getppid() is 0 here in any case
         os._exit(128 + signal.SIGKILL)
@@ -142,21 +142,21 @@ def _may_without_user_namespace() -> bool:
 
 
 def _try(answer: int) -> NoReturn:
-    """Try it all in this forked child, write why it cannot be, or that it can, and end."""
+    """Try everything in this forked child, write why it fails, or that it works, and exit."""
     said = ""
     try:
         if enter() is None:
             said = _run_trial() or _GOOD
     except OSError as error:
         said = closed.reason(this_host(), error)
-    except BaseException as error:  # noqa: BLE001 (a child must not go on as its parent)
+    except BaseException as error:  # noqa: BLE001 (a child must not return into its parent's code)
         said = repr(error)
     os.write(answer, said.encode())
     os._exit(0)
 
 
 def _run_trial() -> str:
-    """Return why the commands fail that make a host and start something there, or ""."""
+    """Return why the commands that make a host and start something there fail, or ""."""
     argv = ["unshare", "--net", "--mount", "--uts", "--ipc", "ip", "-batch", "-"]
     made = subprocess.run(argv, input=_TRIAL, text=True, capture_output=True, check=False, timeout=30)
     if made.returncode:

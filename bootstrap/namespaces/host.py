@@ -1,4 +1,4 @@
-"""One host of a set made by :mod:`bootstrap.namespaces.hosts`: its commands, its cable, and what goes wrong with it."""
+"""One host of a set made by :mod:`bootstrap.namespaces.hosts`: its commands, its cable and its faults."""
 
 from __future__ import annotations
 
@@ -101,10 +101,6 @@ class NamespaceHost:
             raise RuntimeError(f"{self.name}: {list(argv)} ended with {process.returncode}: {err}")
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
-    def signal(self, process: subprocess.Popen[Any], signum: int) -> None:
-        """Send ``signum`` to the command itself; do nothing if it has ended."""
-        process.send_signal(signum)
-
     def disconnect(self) -> None:
         """Pull the cable: eth0 loses its carrier."""
         self._at_switch(f"link set {self.port} down")
@@ -114,7 +110,7 @@ class NamespaceHost:
         self._at_switch(f"link set {self.port} up")
 
     def drop(self) -> None:
-        """Lose every packet to and from this host without a word: eth0 and the neighbours' addresses stay."""
+        """Drop every packet to and from this host silently: eth0 keeps its carrier."""
         self._at_switch(f"link set {self._plug} nomaster")
 
     def undrop(self) -> None:
@@ -122,9 +118,9 @@ class NamespaceHost:
         self._at_switch(f"link set {self._plug} master br0")
 
     def slow(self, seconds: float) -> None:
-        """Delay each packet to and from this host by so much from now on; 0 undoes it.
+        """Delay each packet to and from this host by so many seconds from now on; 0 undoes it.
 
-        A process of ours carries them, since not every kernel has netem (sch_netem).
+        A process of ours relays them, since not every kernel has netem (sch_netem).
         """
         if self._relay is None and seconds > 0:
             inner = f"slow{self.index}-in"
@@ -148,8 +144,8 @@ class NamespaceHost:
     def refuse(self, port: int) -> None:
         """Reject connections that come from other hosts to this TCP port, as a firewall does ("No route to host").
 
-        By a routing rule, which is there without a packet filter. It has to come before the one of the local table,
-        which the kernel has first. And only an interface that forwards says that it rejects (``ip_error()`` of Linux).
+        By a routing rule, which needs no packet filter. It has to precede the rule for the local table, which is first
+        by default. And only an interface that forwards reports the rejection (``ip_error()`` of Linux).
         """
         if not 1 <= port <= 65535:
             raise ValueError(f"port {port}: 1 to 65535")
@@ -191,7 +187,7 @@ class NamespaceHost:
         init, self._init = self._init, None
         if init is None:
             return
-        # The init first: with it the kernel ends all at once, and no process hears of another one's end. Its own end
+        # The init first: with it the kernel ends all at once, and no process sees another one's end. Its own end
         # waits (zap_pid_ns_processes) until we have reaped our children in its namespace.
         init.kill()
         for process in self.commands:

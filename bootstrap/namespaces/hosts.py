@@ -2,8 +2,8 @@
 
 A host has its own address, name, PIDs, root folder (with its own ``/tmp``, ``/run`` and ``/dev/shm``), ``/etc/hosts``,
 ``/etc/resolv.conf``, and ``/shared``, which all hosts of a set share. The hosts hang on a bridge in a network namespace
-of its own; no namespace has a name, so nothing of this machine changes and nothing can stay: each ends with the
-process that holds it, and those read a pipe from us and end when we do, however that happens.
+of its own. No namespace has a name, so nothing on this machine changes and nothing can stay: each ends with the
+process that holds it, which reads a pipe from us and so ends when we do, however that happens.
 
 A command on a host is a **direct child** of ours, although it lives in the host's PID namespace: its ``Popen.pid`` is
 the command itself, a signal sent to it arrives there, and ``wait()`` gives its own status (-n: killed by signal n).
@@ -78,7 +78,7 @@ class Hosts(Sequence[NamespaceHost]):
         return self._helpers[0].pid
 
     def start_switch(self, egress: bool) -> None:
-        """Start what the cables end in, and what leads out of it."""
+        """Start the bridge that the cables end in, and the way out of it."""
         self._help(["unshare", "--net", "--", "sh", "-c", "echo ready; exec cat >/dev/null"])
         bridge = f"link add br0 address {_SWITCH_MAC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
         ip(self._switch, [bridge, f"addr add {self.gateway}/24 dev br0", "link set br0 up", "link set lo up"])

@@ -1,4 +1,4 @@
-"""The system calls and commands of Linux that the rest of this room is made of."""
+"""The system calls and commands of Linux that the rest of this room uses."""
 
 import contextlib
 import ctypes
@@ -56,13 +56,13 @@ def children_in_pid_namespace(of: int | None) -> Iterator[None]:
 
 
 def as_outer_user() -> list[str]:
-    """Return the words that start a command as the user who is root only here, without that power; none for root."""
+    """Return the words that start a command as the user whom this namespace maps to root; none for root itself."""
     user, group = _outer_id("uid"), _outer_id("gid")
     return ["unshare", "--user", f"--map-user={user}", f"--map-group={group}", "--"] if user else []
 
 
 def _outer_id(kind: str) -> int:
-    """Return which user (``uid``) or group (``gid``) of the machine is root here; 0 is root itself.
+    """Return the user (``uid``) or group (``gid``) of the machine that is root here; 0 is root itself.
 
     user_namespaces(7): in a namespace that maps one id, as :func:`bootstrap.namespaces.enter.enter` makes it, the file
     is one line ``0 ID 1``.
@@ -80,7 +80,7 @@ def ip(pid: int, lines: Sequence[str], *options: str) -> None:
 
 
 def says_something(stream: IO[bytes] | None, seconds: float) -> bool:
-    """Return whether a byte came before the stream's end and within so many seconds."""
+    """Return whether the stream yields a byte within so many seconds, before its end."""
     if stream is None or not select.select([stream], [], [], seconds)[0]:
         return False
     return bool(os.read(stream.fileno(), 100))

@@ -1,9 +1,9 @@
 """A small DNS server: ``name_server.py ADDRESS NAMES.json [DELAY [CACHE [OTHER]]]``, UDP, port 53.
 
 Answers A and AAAA from a JSON object (name → address or list of addresses) that is read anew for each query, so that
-a name can appear late. Any other name does not exist (NXDOMAIN), unless the name server at the address OTHER knows it.
-With CACHE it repeats each answer for so many seconds, also that a name does not exist, by name and type as CoreDNS'
-cache plugin does (``key()`` in its cache.go). Prints one line when it listens; the end of standard input is its own.
+a name can appear late. For any other name it asks the name server at the address OTHER, or answers NXDOMAIN. DELAY is
+in seconds. With CACHE it repeats each answer, NXDOMAIN too, for so many seconds, by name and type as CoreDNS' cache
+plugin does (``key()`` in its cache.go). Prints one line when it listens; ends when its standard input does.
 """
 
 from __future__ import annotations

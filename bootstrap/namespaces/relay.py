@@ -1,7 +1,7 @@
 """Carry frames between two interfaces with a delay: ``relay.py INTERFACE INTERFACE``, as root of their namespace.
 
-Standard input has the delay in seconds, a line for each change; its end is ours. Prints one line once it carries.
-Imports nothing of ours, so that it starts at once.
+Reads the delay in seconds from standard input, a line for each change, and ends when that does. Prints one line when
+it is ready. Imports nothing of ours, so that it starts at once.
 """
 
 import collections

@@ -1,1 +1,1 @@
-"""Rehearse a whole run on this machine: a host of its own for each node, the agents as in production, and faults."""
+"""Rehearse a whole run on this machine: each node on a host of its own, the agents as in production, and faults."""

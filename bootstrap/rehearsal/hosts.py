@@ -12,7 +12,7 @@ from bootstrap.rehearsal.plan import Plan
 from bootstrap.rehearsal.play import Part
 
 _BASE = Path("/dev/shm")  # noqa: S108 (a tmpfs that only this process and its children see)
-"""Where the hosts' files are: they go with the namespaces, however these end."""
+"""Where the hosts' files are: they vanish with the namespaces, however these end."""
 _HOSTS_FILE = {"none": "absent", "loopback": "127.0.1.1", "right": "right"}
 """Our words for /etc/hosts, and those of :func:`make_hosts`."""
 _PROGRAMS = "/run/rehearsal"
@@ -29,15 +29,15 @@ for path in "$new"/* "$new"/.[!.]*; do
     fi
 done
 """
-"""Puts a folder of the host's own in the place of one of the machine's, with all that is in there."""
+"""Replaces one of the machine's folders by one of the host's own, with the same entries."""
 
 
 @contextmanager
 def made(plan: Plan) -> Iterator[Hosts]:
-    """Make the hosts of a plan, with the faults of their networks; they end with the block."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "rehearsal", str(_BASE)], check=True)
-    name = plan.row.name if plan.row is not None else ""
-    names = environments.names(name, plan.nodes, plan.label) if plan.row is not None else None
+    """Make the hosts of a plan, with the faults of their networks; the end of the block ends them."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "rehearsal", str(_BASE)], check=True, timeout=30)
+    row = plan.row
+    names = environments.names(row.name, plan.nodes, plan.label) if row is not None else None
     with make_hosts(
         plan.nodes,
         base=_BASE / "hosts",
@@ -50,7 +50,7 @@ def made(plan: Plan) -> Iterator[Hosts]:
     ) as hosts:
         known = [host.name for host in hosts], [host.ip for host in hosts]
         if _by_dns(plan):
-            of_launcher = environments.dns(name, *known, plan.label) if plan.row is not None else {}
+            of_launcher = environments.dns(row.name, *known, plan.label) if row is not None else {}
             hosts.set_names({**dict(zip(*known, strict=True)), **of_launcher})
         for fault in plan.faults.of_nodes:
             if fault.kind == "slow":
@@ -61,7 +61,7 @@ def made(plan: Plan) -> Iterator[Hosts]:
 
 
 def furnish(plan: Plan, hosts: Hosts) -> list[Part]:
-    """Write what the launcher writes on each node, and return what is to be started there."""
+    """Write the launcher's files and programs on each host, and return what to start there."""
     names, addresses = [host.name for host in hosts], [host.ip for host in hosts]
     parts = []
     for rank, host in enumerate(hosts):
@@ -97,8 +97,8 @@ def _write(host: NamespaceHost, path: str, text: str, mode: int = 0o644) -> None
 
 
 def _own_folder(host: NamespaceHost, folder: Path) -> None:
-    """Put a folder of the host's own in the place of the machine's, if there is one and it has not been done."""
+    """Replace one of the machine's folders by one of the host's own, if it exists and has not been replaced yet."""
     here = host.root / folder.relative_to("/")
     if here.is_dir() and here.stat().st_dev == Path(folder).stat().st_dev:
         argv = ["nsenter", "-t", str(host.init), "--mount", "--", "sh", "-eu", "-c", _OWN_FOLDER, "sh", str(folder)]
-        subprocess.run(argv, check=True)
+        subprocess.run(argv, check=True, timeout=30)

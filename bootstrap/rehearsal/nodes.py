@@ -1,4 +1,4 @@
-"""What a rehearsal asks of a node, and nodes for where user namespaces are closed: one loopback address each."""
+"""What a rehearsal needs of a node; and nodes without hosts, for machines that close user namespaces."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ class Node(Protocol):
 
 @dataclass
 class LoopbackNode:
-    """A node without a host: an address of 127.0.0.0/8, and the processes below those that were started on it."""
+    """A node without a host: an address of 127.0.0.0/8, and the processes started on it."""
 
     name: str
     ip: str
@@ -46,7 +46,7 @@ class LoopbackNode:
     def popen(
         self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str, stdout: int | IO[Any], stderr: int | IO[Any]
     ) -> "subprocess.Popen[Any]":
-        """Start a command; if this process is killed, it is ended by SIGTERM, as by a launcher."""
+        """Start a command; it gets SIGTERM, as from a launcher, if this process is killed."""
         tied = ["setpriv", "--pdeathsig", "TERM", "--", *argv]
         process = subprocess.Popen(
             tied, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True

@@ -33,25 +33,25 @@ class Plan:
     settings: Settings
     host: Host
     options: Sequence[str]
-    """What every agent gets besides its place, as the user gave it."""
+    """The user's options, which every agent gets."""
     nodes: int
     run: str
     label: str
-    """The run's name where a launcher makes host names of it."""
+    """The run's name for launchers, some of which make host names of it: a DNS label."""
     secret: str
-    """What the nodes share, as a Secret of Kubernetes or a file would give it to them."""
+    """The nodes' shared secret, which a Secret of Kubernetes or a file gives them in production."""
     faults: Faults
     cpus: int
     memory: int
     """Each node's share of this machine's CPUs and memory, in bytes."""
     gpus: int | None = None
-    """Pretended ones on each node."""
+    """Pretended GPUs of each node; None leaves them to the options."""
     row: Launcher | None = None
     """The launcher whose environment the nodes have."""
 
     @property
     def folders(self) -> Iterator[str]:
-        """Yield the folders that nodes need although they may be below /tmp or /run, of which each has its own."""
+        """Yield the folders that nodes must see even if they are below /tmp or /run, of which each host has its own."""
         program = Path(sys.argv[0]).resolve().parent
         yield from map(str, (Path.cwd(), sys.prefix, sys.base_prefix, program, Path(__file__).parents[2]))
         s = self.settings
@@ -60,7 +60,7 @@ class Plan:
         yield from (folder for folder in (s.log_dir, s.shared_dir, self.host.get("HOME")) if folder)
 
     def surroundings(self, rank: int, names: Sequence[str], addresses: Sequence[str]) -> Surroundings:
-        """Return what the launcher sets on a node, or without one the options that number it."""
+        """Return what the launcher sets on a node; without a launcher, the options with its rank and its head."""
         if self.row is not None and self.row.environment is not None:
             place = Place(rank, tuple(names), tuple(addresses), self.label, cpus=self.cpus, gpus=self.gpus or 0)
             given = self.row.environment(place)
@@ -75,7 +75,7 @@ class Plan:
     def command(self, rank: int, place: Surroundings, options: Sequence[str] = ()) -> list[str]:
         """Return an agent's command line.
 
-        :param options: what the kind of node needs besides.
+        :param options: what this kind of node needs in addition.
         """
         own = Path(sys.argv[0])
         program = [str(own.resolve())] if own.name == "ray-bootstrap" else ["-m", "bootstrap"]
@@ -89,7 +89,7 @@ class Plan:
         return [sys.executable, *program, *self.options, *place.options, *more, *workload]
 
     def environment(self, place: Surroundings) -> dict[str, str]:
-        """Return an agent's environment: the user's, without what launchers set, with what this one does."""
+        """Return an agent's environment: the user's, with this launcher's variables in place of any other's."""
         env = self.host.env
         gone = foreign(env) | ({VISIBLE} if self.gpus is not None else frozenset())  # it names real ones
         kept = {name: value for name, value in env.items() if name not in gone}
@@ -110,7 +110,9 @@ def make(settings: Settings, host: Host, switches: Switches) -> Plan:
     row = _row(switches.as_launcher, wrong)
     nodes = settings.nodes or 2
     if wrong:
-        raise UsageError(wrong, hint="a rehearsal gives each node its own place; docs/rehearsal.md")
+        raise UsageError(
+            wrong, hint="leave it out: a rehearsal gives each node its own rank and address (docs/rehearsal.md)"
+        )
     given = {kind: getattr(switches, kind) for kind in ("late", "kill", "stop", "cut", "slow", "refuse")}
     given["hosts-file"] = (switches.hosts_file,) if switches.hosts_file else ()
     timetable = faults.load(given, switches.faults, nodes)
@@ -126,7 +128,7 @@ def _impossible(settings: Settings) -> Iterator[str]:
     default = Settings()
     for name in _OURS:
         if (value := getattr(settings, name)) != getattr(default, name):
-            yield f"--{name.replace('_', '-')}={value} with rehearse: all nodes would be the same one; leave it out"
+            yield f"--{name.replace('_', '-')}={value} with rehearse: it would be the same on all nodes; leave it out"
     if settings.nodes is not None and settings.nodes > MOST:
         yield f"--nodes={settings.nodes}: a rehearsal has at most {MOST} nodes"
 

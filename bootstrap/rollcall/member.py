@@ -13,7 +13,7 @@ from bootstrap.rollcall.wire import Connection, Message, text
 MOST_FINDINGS, LONGEST_FINDING = 16, 1000
 """Findings that the head keeps of each node, and the characters that it keeps of one."""
 OVER = "the roll call is over"
-"""Why the head closes the connections that are left at its end."""
+"""Why the head closes the connections that remain at its end."""
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ class Offset:
     uncertainty: float = 0.0
     """The true offset is at most this much smaller or larger."""
     stamped: float = field(default=0.0, compare=False)
-    """When that clock showed what it was measured by, on the event loop's clock, as uncertain."""
+    """When the other side stamped the message, on our event loop's clock; as uncertain."""
 
     @property
     def is_off(self) -> bool:

@@ -14,12 +14,12 @@ from bootstrap.rollcall.wire import Message, number
 MOST_SPANS, LONGEST_NAME = 64, 40
 """Spans that the head keeps of each node, and the characters of a name."""
 _EARLIEST_S = 7 * 86400.0
-"""Time before its hello at which a node can have begun."""
+"""How long before its hello a node can have begun."""
 _ENDING = (Phase.LEFT, Phase.FAILED)
 
 
 def to_message(spans: Iterable[Span], stamped: float) -> Message:
-    """Return the message with these spans; ``stamped`` is when this node's hello was, on the clock of the spans."""
+    """Return the message with these spans; ``stamped`` is when this node stamped its hello, on the spans' clock."""
 
     def microseconds(time: float) -> int:
         return round((time - stamped) * 1e6)
@@ -49,7 +49,7 @@ class Trail:
             self._seen.append(Span((Phase.ENDING if phase in _ENDING else phase).value, now))
 
     def hear(self, message: Message, now: float) -> None:
-        """Keep the spans that this node reports, as far as there is room. :raises ValueError: if they are none."""
+        """Keep the spans that this node reports, up to MOST_SPANS. :raises ValueError: if they are malformed."""
         rows = message.get("spans")
         if not isinstance(rows, list):
             raise ValueError("spans without a list of them")
@@ -69,11 +69,11 @@ class Trail:
 
     @property
     def phases(self) -> list[Span]:
-        """Return this node's phases in order: what it says of itself, or else what the head has seen of it."""
+        """Return this node's phases in order: those that it reported, or else those that the head saw."""
         said = [span for span in self._said if span.end is None]
         return sorted(said or self._seen, key=lambda span: span.begin)
 
     @property
     def steps(self) -> list[Span]:
-        """Return what else it says: spans with an end of their own."""
+        """Return the steps that it reported: spans with an end of their own."""
         return [span for span in self._said if span.end is not None and span.end >= span.begin]

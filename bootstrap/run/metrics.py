@@ -1,4 +1,4 @@
-"""``--metrics-file FILE``: how this node fares, in Prometheus' text format (docs/metrics.md has the names)."""
+"""``--metrics-file FILE``: the state of this node, in Prometheus' text format (docs/metrics.md has the names)."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from bootstrap.run.timeline import STARTING, Timeline
 
 _PREFIX = "ray_bootstrap_"
 _OF_HEAD_ONLY = (Phase.LEFT, Phase.LOST, Phase.REFUSED, Phase.FAILED)
-"""What a head says of a node, and no node of itself."""
+"""Phases that only the head sees a node in."""
 _PHASES = (STARTING, *(phase.value for phase in Phase if phase not in _OF_HEAD_ONLY))
 
 _FIX = "--metrics-file=FILE in a folder of this machine that this user can write"
@@ -99,7 +99,7 @@ class Metrics:
         self._pending: asyncio.TimerHandle | None = None
 
     def write(self) -> None:
-        """Write it as things are now, in a thread."""
+        """Write the present state, in a thread."""
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None
@@ -112,6 +112,6 @@ class Metrics:
             self._pending = asyncio.get_running_loop().call_later(timeouts.STATE_FILE_S, self.write)
 
     async def finish(self) -> None:
-        """Write it for the last time; wait for that, for a bounded time."""
+        """Write it for the last time; wait for that at most :data:`timeouts.SHARED_FOLDER_S`."""
         self.write()
         await self._output.flush(timeouts.SHARED_FOLDER_S)

@@ -1,4 +1,4 @@
-"""When this node was in which phase, and how long the steps of its Ray took: for ``--trace`` and ``--metrics-file``."""
+"""When this node entered each phase, and how long its Ray's steps took: for ``--trace`` and ``--metrics-file``."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ class Timeline:
 
     started: float = field(default_factory=time.monotonic)
     epoch: float = field(default_factory=lambda: time.time() - time.monotonic())
-    """What makes a time since the epoch of one here: the difference of the two clocks at one moment."""
+    """Added to a time here it gives seconds since the epoch: the difference of the two clocks at one moment."""
     phases: list[Span] = field(default_factory=list)
     """Each ends where the next one begins."""
     steps: list[Span] = field(default_factory=list)
-    """What else took its time, each with an end: ``import ray``, ``GCS``, ``raylet``, ``verdict``."""
+    """Steps beside the phases, each with an end: ``import ray``, ``GCS``, ``raylet``, ``verdict``."""
     quorum: float | None = None
     """When the head's quorum was reached, as far as this node knows."""
     _follow: Callable[[Sequence[Span]], None] | None = None
@@ -33,13 +33,13 @@ class Timeline:
         self._begin(Span(STARTING, self.started))
 
     def enter(self, phase: Phase) -> None:
-        """Begin a phase, unless this node is in it."""
+        """Begin a phase, unless this node is already in it."""
         if self.phases[-1].name != phase.value:
             self._begin(Span(phase.value, time.monotonic()))
             self._say()
 
     def add(self, step: str, begin: float, end: float | None = None) -> None:
-        """Add a step from ``begin`` to ``end``, or to now; whoever follows hears of it with the next phase."""
+        """Add a step from ``begin`` to ``end``, or to now; a follower hears of it with the next phase."""
         span = Span(step, begin, max(begin, time.monotonic() if end is None else end))
         self.steps.append(span)
         self._unsaid.append(span)

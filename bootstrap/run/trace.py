@@ -1,4 +1,4 @@
-"""``--trace FILE``: when each node was in which phase, in the Chrome trace event format (docs/trace.md)."""
+"""``--trace FILE``: the phases of each node, in the Chrome trace event format (docs/trace.md)."""
 
 import json
 import time
@@ -23,23 +23,23 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """A node in the picture; its times are on the head's monotonic clock."""
+    """A node in the file; its times are in seconds on the head's monotonic clock."""
 
     rank: int
     name: str
     phases: Sequence[Span]
     steps: Sequence[Span]
     ended: float | None
-    """When its last phase ended; None if it goes on."""
+    """When its last phase ended; None if it has not."""
     last: Mapping[str, object]
-    """What else to say of the last phase."""
+    """Arguments of the last phase."""
 
 
 def events(row: Row, epoch: float, now: float, status: int | None = None) -> Iterator[Event]:
     """Yield a node's events.
 
-    :param epoch: what makes seconds since the epoch of a time in the row.
-    :param now: until when a phase that goes on is drawn.
+    :param epoch: added to a time in the row it gives seconds since the epoch.
+    :param now: the end of a phase that has none yet.
     :param status: the workload's, if it has ended.
     """
 
@@ -95,7 +95,7 @@ class Trace:
         """Returns the other nodes."""
 
     def write(self, verdict: Verdict | None = None) -> None:
-        """Write what is known by now, in a thread; ``verdict`` if the run has ended. A worker writes nothing."""
+        """Write what is known so far, in a thread; with ``verdict`` if the run has ended. A worker writes nothing."""
         identity = self._identity()
         if identity is None or identity.role is Role.WORKER:
             return
@@ -104,7 +104,7 @@ class Trace:
         self._output.put(lambda: json.dumps(document).encode() + b"\n")
 
     async def finish(self, verdict: Verdict) -> None:
-        """Write it for the last time; wait for that, for a bounded time, and say where it is."""
+        """Write it for the last time; wait for that at most :data:`timeouts.SHARED_FOLDER_S`, and say where it is."""
         self.write(verdict)
         if await self._output.flush(timeouts.SHARED_FOLDER_S):
             self._log.say(f"when each node was in which phase: {self._output.path}; https://ui.perfetto.dev opens it")
