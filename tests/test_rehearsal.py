@@ -139,6 +139,25 @@ def test_a_launcher_without_an_environment_is_refused_with_those_that_have_one()
         plan.make(settings(), HERE, Switches(as_launcher="explicit"))
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"trace": "/tmp/up.json"}, "--trace=/tmp/up.json: each node has its own /tmp"),
+        ({"metrics_file": "/shared/a/b.prom"}, "--metrics-file=/shared/a/b.prom: each node has its own /shared"),
+        ({"log_dir": "/run/not-there-yet"}, "--log-dir=/run/not-there-yet: each node has its own /run"),
+    ],
+)
+def test_a_file_that_would_end_with_the_hosts_is_refused(monkeypatch, tmp_path, options, says):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bootstrap.namespaces.enter.fault", lambda: "")
+    monkeypatch.setattr("bootstrap.namespaces.enter.enter", lambda: 3)
+    with pytest.raises(UsageError) as caught:
+        rehearse(settings(**options), HERE, Switches())
+    assert [fault.startswith(says) for fault in caught.value.faults] == [True]
+    kept = {"trace": str(tmp_path / "up.json"), "log_dir": "/var/log/not-there-yet"}
+    assert rehearse(settings(**kept), HERE, Switches()) == 3
+
+
 def test_where_there_are_no_hosts_what_needs_them_is_refused(monkeypatch):
     monkeypatch.setattr("bootstrap.namespaces.enter.fault", lambda: "user namespaces are closed; fix: open them")
     asked = Switches(as_launcher="slurm", cut=("1@1s+1s",), slow=("1=1ms",), refuse=("1:1",), hosts_file="none")

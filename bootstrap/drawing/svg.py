@@ -69,11 +69,10 @@ def _size(text: str, font: float = 12) -> float:
 
 def _text(x: float, y: float, text: str, kind: str = "", room: float = _WIDTH, font: float = 12) -> str:
     """Return a text, shortened to the room that it has."""
-    shown = text
-    while shown and _size(shown, font) > room:
-        shown = shown[: -2 if shown.endswith("…") else -1] + "…" if len(shown) > 1 else ""
+    while len(text) > 1 and _size(text, font) > room:
+        text = text[:-2] + "…"
     look = f' class="{kind.strip()}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}"{look}>{escape(shown)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}"{look}>{escape(text)}</text>'
 
 
 def _scale(trace: Trace, axis: Axis, left: float, bottom: float) -> Iterator[str]:

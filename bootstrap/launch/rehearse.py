@@ -2,12 +2,11 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bootstrap import cleanup
 from bootstrap.errors import UsageError
-from bootstrap.files.runtime_dir import PARENT
 from bootstrap.host import Host
 from bootstrap.log import Log
 from bootstrap.namespaces import enter
@@ -23,6 +22,9 @@ from bootstrap.rehearsal.table import lines
 from bootstrap.settings import Settings
 from bootstrap.switches import Switches
 
+_OWN_FOLDERS = ("/tmp", "/run", "/dev/shm", "/shared")  # noqa: S108 (compared with)
+"""Those that each host, or each rehearsal, has of its own; what is below the first two can be shown to it."""
+
 
 def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
     """Start all nodes of a run on this machine; return the head's exit status once all have ended.
@@ -33,11 +35,24 @@ def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
     plan, log = plans.make(settings, host, switches), Log(as_json=settings.log_format == "json")
     if why := enter.fault():
         return _report(_on_loopback(plan, log, why), log)
-    if (folder := Path.cwd()) in (PARENT, Path("/run")) or folder.is_relative_to("/dev/shm"):  # noqa: S108 (compared)
-        what = f"the working directory is {folder}: each node has its own, without your files"
-        raise UsageError([what], hint="start it in another folder, such as one below /tmp")
+    if lost := list(_lost(settings)):
+        raise UsageError(lost, hint="use a folder that is there already, such as one below /tmp or in your home")
     status = enter.enter()
     return _report(_on_hosts(plan, log), log) if status is None else status
+
+
+def _lost(settings: Settings) -> Iterator[str]:
+    """Yield what the user would not find: files in folders of which each host has its own."""
+    folders = {"the working directory": Path.cwd()}
+    for name, file in (("trace", settings.trace), ("metrics-file", settings.metrics_file)):
+        if file is not None:
+            folders[f"--{name}={file}"] = Path(file).absolute().parent
+    if settings.log_dir is not None:
+        folders[f"--log-dir={settings.log_dir}"] = Path(settings.log_dir).absolute()
+    for what, folder in folders.items():
+        here = [own for own in _OWN_FOLDERS if folder.is_relative_to(own)]
+        if here and (str(folder) in _OWN_FOLDERS or here[0] in ("/dev/shm", "/shared") or not folder.is_dir()):  # noqa: S108
+            yield f"{what}: each node has its own {here[0]}, which ends with the rehearsal"
 
 
 def _on_hosts(plan: Plan, log: Log) -> list[Ending]:
