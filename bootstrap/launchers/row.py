@@ -108,7 +108,7 @@ class Launcher:
 
     @property
     def environment(self) -> Callable[[Place], Surroundings] | None:
-        """What puts a node of a rehearsal into this launcher's surroundings; None for options, and an attached Ray."""
+        """Return what this launcher sets on a node of a rehearsal; None for options, and an attached Ray."""
         from bootstrap.launchers import environments  # noqa: PLC0415 (no other command reads those texts)
 
         return partial(environments.surroundings, self) if environments.has(self.name) else None

@@ -51,7 +51,7 @@ from bootstrap.launchers.table import LAUNCHERS
 _FOLDER = Path(__file__).parent
 _ENVIRONMENT, _WORKERS, _RESTARTED, _EACH = "environment", "workers", "restarted", "each"
 _OF_THIS_MACHINE = re.compile("POD_IP|.*_SOCKET_IFNAME")
-"""Variables with an address or an interface of the machine, which the nodes of a rehearsal do not have."""
+"""Variables with an address or interface of the machine, which a rehearsal's nodes lack."""
 _USERS = re.compile(
     "HOSTNAME|TMP|TMPDIR|LD_LIBRARY_PATH|OMP_NUM_THREADS|PYTHONUNBUFFERED|AWS_(DEFAULT_)?REGION|AWS_CONTAINER_.*"
 )
