@@ -170,6 +170,20 @@ def test_ctrl_c_reaches_every_node_once_and_all_end_in_order(site):
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["hosts", "loopback"])
+def test_a_signal_that_is_ignored_as_by_nohup_stops_nothing(site, closed):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = site.start("--nodes=2", *UNTIL_GONE, closed=closed)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(lambda: "on" in site.out, 60)
+    for signum in (signal.SIGHUP, signal.SIGTERM):
+        process.send_signal(signum)
+    assert process.wait(30) == 143, site.err
+    assert "SIGHUP" not in site.err
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["hosts", "loopback"])
 def test_nothing_outlives_the_command(site, closed):
     """By itself the kernel ends what is on the hosts; agents without them get SIGTERM, and end the run in order."""
     process = site.start("--nodes=2", "--grace=1s", *UNTIL_GONE, closed=closed)

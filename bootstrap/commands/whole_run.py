@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Collection, Coroutine, Sequence
@@ -68,9 +67,8 @@ def _run_interruptibly(host: Host, command: Coroutine[Any, Any, int]) -> int:
         received.append(signum)
         task.cancel()
 
-    for signum in signals.STOPPING:
-        if signal.getsignal(signum) is not signal.SIG_IGN:
-            loop.add_signal_handler(signum, stop, signum)
+    for signum in signals.stopping():
+        loop.add_signal_handler(signum, stop, signum)
     if os.getpid() == 1:
         signals.restore(host)
     try:

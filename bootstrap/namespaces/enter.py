@@ -27,7 +27,7 @@ from bootstrap.namespaces.linux import (
     die_with_parent,
     mount,
 )
-from bootstrap.process.signals import STOPPING
+from bootstrap.process.signals import stopping
 
 _CAP_SYS_ADMIN = 21
 """Of include/uapi/linux/capability.h."""
@@ -70,7 +70,7 @@ def enter() -> int | None:
 
     :raises OSError: where :func:`fault` says why.
     """
-    signals = frozenset(signum for signum in STOPPING if signal.getsignal(signum) is not signal.SIG_IGN)
+    signals = stopping()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals | {signal.SIGCHLD})
     try:
@@ -121,7 +121,7 @@ def _become_init(parent: int) -> None:
     mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, what=closed.PROC)
 
 
-def _wait_for(child: int, signals: AbstractSet[signal.Signals]) -> int:
+def _wait_for(child: int, signals: AbstractSet[int]) -> int:
     """Return the child's status once it has ended; pass these signals, which are blocked, on to it until then."""
     while True:
         signum = signal.sigwait(signals | {signal.SIGCHLD})

@@ -31,6 +31,11 @@ def forwarded() -> frozenset[int]:
     return _not_ignored(signal.valid_signals() - _NOT_FORWARDED)
 
 
+def stopping() -> frozenset[int]:
+    """Return the signals that stop the run, but not those ignored at our start (nohup(1))."""
+    return _not_ignored(STOPPING)
+
+
 def job_control() -> frozenset[int]:
     """Return the signals by which a shell suspends the processes of this node and lets them continue."""
     return _not_ignored(JOB_CONTROL)

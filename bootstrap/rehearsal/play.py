@@ -79,7 +79,7 @@ class Play:
         """Return how each node ended, by rank."""
         loop = asyncio.get_running_loop()
         self._begun, self._to_come = loop.time(), self.faults.timetable
-        for signum in signals.STOPPING:
+        for signum in signals.stopping():
             loop.add_signal_handler(signum, self._on_signal, signum)
         beside = [asyncio.ensure_future(self._meet(fault)) for fault in self._to_come]
         if any(fault.in_workload for fault in self._to_come):
