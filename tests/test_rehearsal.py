@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,14 @@ def test_options_and_variables_of_the_user_win_over_the_share_of_the_machine():
     assert int(env["RAY_BOOTSTRAP_OBJECT_STORE_MEMORY"]) < made.memory
 
 
+def test_the_nodes_see_the_folders_of_what_they_run_and_write(tmp_path):
+    script = f"cat {tmp_path}/a; {'x' * 300}/y; {'x/' * 3000}"
+    workload = ("sh", "-c", script, str(tmp_path / "b"))
+    made = plan.make(settings(workload=workload, trace="/etc/none/trace"), HERE, Switches())
+    assert str(tmp_path) in list(made.folders)
+    assert not [folder for folder in made.folders if "x/" in folder or folder == "/etc/none"]
+
+
 def test_pretended_gpus_are_an_option_of_each_agent():
     made = plan.make(settings(), HERE, Switches(gpus=8))
     assert "--num-gpus=8" in made.command(0, made.surroundings(0, ["a", "b"], ["10.0.0.1", "10.0.0.2"]))
@@ -154,7 +163,10 @@ def test_a_file_that_would_end_with_the_hosts_is_refused(monkeypatch, tmp_path, 
     with pytest.raises(UsageError) as caught:
         rehearse(settings(**options), HERE, Switches())
     assert [fault.startswith(says) for fault in caught.value.faults] == [True]
-    kept = {"trace": str(tmp_path / "up.json"), "log_dir": "/var/log/not-there-yet"}
+    with tempfile.NamedTemporaryFile(dir="/tmp") as script, pytest.raises(UsageError) as caught:
+        rehearse(settings(workload=("python", script.name)), HERE, Switches())
+    assert caught.value.faults[0].startswith(f"{script.name} in the workload: each node has its own /tmp")
+    kept = {"trace": str(tmp_path / "up.json"), "log_dir": "/var/log/not-there-yet", "workload": ("sh", "x/" * 3000)}
     assert rehearse(settings(**kept), HERE, Switches()) == 3
 
 

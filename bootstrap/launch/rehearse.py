@@ -1,6 +1,7 @@
 """``rehearse``: the whole run on this machine, each node on a host of its own."""
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -42,11 +43,14 @@ def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
 
 
 def _lost(settings: Settings) -> Iterator[str]:
-    """Yield what the user would not find: files in folders of which each host has its own."""
+    """Yield what the user, or the workload, would not find: files in folders of which each host has its own."""
     folders = {"the working directory": Path.cwd()}
     for name, file in (("trace", settings.trace), ("metrics-file", settings.metrics_file)):
         if file is not None:
             folders[f"--{name}={file}"] = Path(file).absolute().parent
+    # Unlike Path.is_file(), this is False of a script in the command line, which may be too long for a path.
+    scripts = (file for file in settings.workload if os.path.isfile(file))  # noqa: PTH113
+    folders |= {f"{file} in the workload": Path(file).parent for file in scripts}
     if settings.log_dir is not None:
         folders[f"--log-dir={settings.log_dir}"] = Path(settings.log_dir).absolute()
     for what, folder in folders.items():

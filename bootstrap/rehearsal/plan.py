@@ -1,6 +1,7 @@
 """What a rehearsal starts: each node's command line and environment."""
 
 import dataclasses
+import os
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,9 @@ class Plan:
         yield from map(str, (Path.cwd(), sys.prefix, sys.base_prefix, program, Path(__file__).parents[2]))
         s = self.settings
         files = (s.trace, s.metrics_file, s.secret_file, *s.workload)
-        yield from (str(Path(file).absolute().parent) for file in files if file and Path(file).parent.is_dir())
+        folders = (os.path.dirname(os.path.abspath(file)) for file in files if file)  # noqa: PTH100, PTH120 (the same)
+        # Unlike Path.is_dir(), this is False of a script in the command line, which may be too long for a path.
+        yield from filter(os.path.isdir, folders)
         yield from (folder for folder in (s.log_dir, s.shared_dir, self.host.get("HOME")) if folder)
 
     def surroundings(self, rank: int, names: Sequence[str], addresses: Sequence[str]) -> Surroundings:

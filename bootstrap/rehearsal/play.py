@@ -81,7 +81,7 @@ class Play:
         self._begun, self._to_come = loop.time(), self.faults.timetable
         for signum in signals.stopping():
             loop.add_signal_handler(signum, self._on_signal, signum)
-        beside = [asyncio.ensure_future(self._meet(fault)) for fault in self._to_come]
+        beside = [asyncio.ensure_future(self._cause(fault)) for fault in self._to_come]
         if any(fault.in_workload for fault in self._to_come):
             beside.append(asyncio.ensure_future(self._look_for_workload()))
         try:
@@ -117,7 +117,7 @@ class Play:
         status = agent.wait()
         return Ending(rank, name, 128 - status if status < 0 else status, why, seconds)
 
-    async def _meet(self, fault: Fault) -> None:
+    async def _cause(self, fault: Fault) -> None:
         """Make a fault happen when it is due."""
         if fault.in_workload:
             await self._workload.wait()
