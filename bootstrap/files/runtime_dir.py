@@ -229,12 +229,12 @@ def is_bare(folder: Path | int) -> bool:
     return os.listdir(folder) == [RESULT]  # noqa: PTH208 (of a descriptor, too)
 
 
-def own_folders(parent: Path = PARENT) -> Iterator[tuple[Path, int]]:
+def own_folders(parent: Path | None = None) -> Iterator[tuple[Path, int]]:
     """Yield the folders that only this user can enter, each with a descriptor that is closed afterwards.
 
-    :param parent: another host's PARENT, as seen from here.
+    :param parent: PARENT of another host, as seen from here [default: this machine's].
     """
-    for path in parent.glob(PREFIX + "[0-9a-f]" * 8):
+    for path in (parent or PARENT).glob(PREFIX + "[0-9a-f]" * 8):
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
