@@ -99,7 +99,7 @@ def _options() -> _Command:
         return click.Option(
             [meta["flag"], field.name],
             metavar=meta["metavar"],
-            is_flag=meta["metavar"] is None,
+            is_flag=meta["metavar"] is None or None,  # with False, click takes the option without its value
             multiple=meta["many"],
             help=help_text,
         )

@@ -232,6 +232,12 @@ def test_another_system_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert cli.main(["-h"]) == 0
 
 
+@pytest.mark.parametrize("argv", [["rehearse", "--late"], ["down", "--status"], ["rehearse", "--nodes=0", "--gpus"]])
+def test_a_switch_without_its_value_is_an_error(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv) == 64
+    assert f"Option '{argv[-1]}' requires an argument" in capsys.readouterr().err
+
+
 USAGE = [
     (["--"], {}, ["no workload after --; omit -- for a cluster that stays up"]),
     (["--num-cpu", "4", "--", "true"], {}, ["no such option: --num-cpu (did you mean --num-cpus?)"]),
