@@ -213,7 +213,7 @@ def test_names_need_dnslib(make_hosts: MakeHosts, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match="dnslib") as caught:
         make_hosts(1, dns={})
-    assert caught.value.hint == "pip install 'ray-bootstrap[rehearse]'"
+    assert caught.value.hint == "pip install dnslib"
 
 
 ECHO = """

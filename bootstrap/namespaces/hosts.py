@@ -101,7 +101,7 @@ class Hosts(Sequence[NamespaceHost]):
         """Start the name server at the switch's address."""
         if importlib.util.find_spec("dnslib") is None:
             fault = "names for the hosts need dnslib, which is not installed"
-            raise UsageError([fault], hint="pip install 'ray-bootstrap[rehearse]'")
+            raise UsageError([fault], hint="pip install dnslib")
         self.set_names(names)
         server = str(Path(__file__).with_name("name_server.py"))
         argv = [sys.executable, server, self.gateway, str(self.base / "names.json"), str(delay), str(cache)]
@@ -121,8 +121,9 @@ class Hosts(Sequence[NamespaceHost]):
         try:
             self._help(["sh", "-c", 'exec "$@" 3>&1 >&2', "sh", *argv])
         except RuntimeError as error:
+            said = str(error).partition(" did not come up: ")[2]
             fix = "" if os.access("/dev/net/tun", os.R_OK | os.W_OK) else "; fix: sudo chmod 666 /dev/net/tun"
-            return f"{error}{fix}"
+            return f"slirp4netns did not come up: {said}{fix}"
         ip(self._switch, ["link set tap0 master br0 up"])
         return ""
 
