@@ -116,7 +116,7 @@ def make(settings: Settings, host: Host, switches: Switches) -> Plan:
         raise UsageError(
             wrong, hint="leave it out: a rehearsal gives each node its own rank and address (docs/rehearsal.md)"
         )
-    given = {kind: getattr(switches, kind) for kind in ("late", "kill", "stop", "cut", "slow", "refuse")}
+    given = {kind: getattr(switches, kind) for kind in faults.FORMS}
     given["hosts-file"] = (switches.hosts_file,) if switches.hosts_file else ()
     timetable = faults.load(given, switches.faults, nodes)
     machine = measure(dataclasses.replace(settings, num_cpus=None, head_cpus=None, num_gpus="0"), host)
