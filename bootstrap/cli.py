@@ -95,7 +95,8 @@ def _options() -> _Command:
 
     def switch(field: Any) -> click.Option:
         meta = field.metadata
-        help_text = f"{meta['help']} (with {' or '.join(meta['commands'])})"
+        again = "; may be repeated" if meta["many"] else ""
+        help_text = f"{meta['help']}{again} (with {' or '.join(meta['commands'])})"
         return click.Option(
             [meta["flag"], field.name],
             metavar=meta["metavar"],

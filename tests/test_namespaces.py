@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.util
 import os
 import pty
 import signal
@@ -18,7 +17,6 @@ import pytest
 from hosts import Host, Hosts, wait_for
 from unprivileged import NOBODY, as_nobody
 
-from bootstrap.errors import UsageError
 from bootstrap.host import Host as Machine
 from bootstrap.namespaces import closed
 
@@ -136,6 +134,18 @@ def test_a_terminals_signals_arrive_once(as_user: Callable[..., list[str]]) -> N
 
 
 @pytest.mark.requires(*NAMESPACES)
+def test_a_ctrl_c_before_there_is_a_handler_ends_it_without_a_word() -> None:
+    wait = "import sys, time\nfrom bootstrap.namespaces.enter import enter\nstatus = enter()\nif status is not None:\n"
+    wait += "    sys.exit(status)\nprint('up', flush=True)\ntime.sleep(1000)\n"
+    with started(as_nobody(sys.executable, "-c", wait), stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("", "")
+        assert process.returncode == 128 + signal.SIGINT
+
+
+@pytest.mark.requires(*NAMESPACES)
 def test_fault_finds_none_and_names_the_number_that_closes_them() -> None:
     assert run(as_nobody(sys.executable, "-c", FAULT)).stdout == "\n"
     # Root of a namespace that may have no other, and without the capabilities to do without.
@@ -206,14 +216,6 @@ def test_who_closed_them_is_told_by_what_the_system_shows(
         path.write_text(text)
     machine = Machine(env={}, hostname="here", root=tmp_path)
     assert said in closed.reason(machine, OSError(number, os.strerror(number), step))
-
-
-@pytest.mark.hosts
-def test_names_need_dnslib(make_hosts: MakeHosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UsageError, match="dnslib") as caught:
-        make_hosts(1, dns={})
-    assert caught.value.hint == "pip install dnslib"
 
 
 ECHO = """

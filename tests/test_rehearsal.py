@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import tempfile
@@ -51,6 +50,7 @@ def test_each_fault_says_which_node_when_and_for_how_long():
         ("kill 3@1s", "--kill 3@1s: there is no rank 3: --nodes=3 makes ranks 0 to 2"),
         ("cut 1@1s", "--cut 1@1s: expected RANK@TIME+TIME, such as 1@10s+8s"),
         ("late 1@1s", "--late 1@1s: expected RANK=TIME, such as 2=5s"),
+        ("slow 1=50", "--slow 1=50: 50 s for each packet; expected at most 2 s, such as 2=50ms"),
         ("refuse 1:0", "--refuse 1:0: expected a whole number from 1 to 65535"),
         ("refuse 1:x", "--refuse 1:x: expected RANK:PORT, such as 2:6379"),
         ("hosts-file wrong", "--hosts-file wrong: expected one of none, loopback, right"),
@@ -144,7 +144,7 @@ def test_options_of_a_single_node_are_refused(options, says):
 
 
 def test_a_launcher_without_an_environment_is_refused_with_those_that_have_one():
-    with pytest.raises(UsageError, match=r"--as=explicit: expected one of .*kubernetes.*slurm"):
+    with pytest.raises(UsageError, match=r"--as='explicit': expected one of .*kubernetes.*slurm"):
         plan.make(settings(), HERE, Switches(as_launcher="explicit"))
 
 
@@ -183,16 +183,21 @@ def test_where_there_are_no_hosts_what_needs_them_is_refused(monkeypatch):
 
 
 def test_every_line_has_the_name_of_its_node_and_a_colour_only_on_a_terminal(capfd):
-    async def copy(texts: list[bytes]) -> None:
-        output, ends = Output(HERE, ["a", "long"]), [os.pipe() for _ in texts]
-        copies = [output.copy(out, "a", i, sys.stdout) for i, (out, _) in enumerate(ends)]
-        for (_, into), text in zip(ends, texts, strict=True):
-            os.write(into, text)
-            os.close(into)
-        await asyncio.wait_for(asyncio.gather(*copies), 10)
-
-    asyncio.run(copy([b"one\ntw\xffo\n\nthree"]))
+    output = Output(HERE, ["a", "long"])
+    out, into = os.pipe()
+    os.write(into, b"one\ntw\xffo\n\nthree")
+    os.close(into)
+    with os.fdopen(out, "rb") as pipe:
+        output.copy(pipe, "a", 0, sys.stdout).run()
     assert capfd.readouterr().out == "a    | one\na    | tw\ufffdo\na    | \na    | three\n"
+
+
+def test_a_working_directory_that_was_deleted_is_an_error_of_the_users(monkeypatch, tmp_path):
+    monkeypatch.setattr("bootstrap.namespaces.enter.fault", lambda: "")
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    with pytest.raises(UsageError, match="the working directory was deleted"):
+        rehearse(settings(), HERE, Switches())
 
 
 def test_the_table_has_a_row_for_each_node():

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -156,6 +157,27 @@ def test_a_node_that_is_cut_off_is_lost_and_its_status_says_so(site):
     assert [row[0] for row in site.rows] == ["76", "76"]
     assert "node-1 is cut off" in site.err
     assert "--on-node-loss=fail, and rank 1 (node-1) was lost" in site.rows[0][1]
+
+
+def test_many_nodes_do_not_run_out_of_open_files(site):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+    try:
+        process = site.start("--nodes=10", "--", "true")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert process.wait(60) == 0, site.err
+
+
+def test_a_reader_that_stalls_holds_up_neither_ctrl_c_nor_a_fault(site):
+    os.mkfifo(site.folder / "out")
+    held = os.open(site.folder / "out", os.O_RDWR)  # a reader that never reads
+    process = site.start("--nodes=2", "--grace=1s", "--kill=1@workload+2s", "--", "yes")
+    site.says("node-1 is killed")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130, site.err
+    assert [row[0] for row in site.rows] == ["130", "137"]
+    os.close(held)
 
 
 def test_ctrl_c_reaches_every_node_once_and_all_end_in_order(site):

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import resource
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bootstrap import cleanup
 from bootstrap.errors import UsageError
-from bootstrap.host import Host
+from bootstrap.host import Host, raise_soft_limits
 from bootstrap.log import Log
 from bootstrap.namespaces import enter
 from bootstrap.process import signals, table
@@ -20,10 +21,11 @@ from bootstrap.rehearsal.output import Output
 from bootstrap.rehearsal.plan import Plan
 from bootstrap.rehearsal.play import Ending, Part, Play
 from bootstrap.rehearsal.table import lines
-from bootstrap.settings import Settings
+from bootstrap.settings import Settings, flag
 from bootstrap.switches import Switches
 
-_OWN_FOLDERS = ("/tmp", "/run", "/dev/shm", "/shared")  # noqa: S108 (compared with)
+_SHARED = "/shared"
+_OWN_FOLDERS = ("/tmp", "/run", "/dev/shm", _SHARED)  # noqa: S108 (compared with)
 """Those that each host, or each rehearsal, has of its own; what is below the first two can be shown to it."""
 
 
@@ -33,6 +35,7 @@ def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
     :raises UsageError: before anything is started, with everything that is wrong.
     """
     signals.restore(host)
+    raise_soft_limits(resource.RLIMIT_NOFILE)  # the usual 1024 is too few for 200 nodes, each with 7 pipes
     plan, log = plans.make(settings, host, switches), Log(as_json=settings.log_format == "json")
     if why := enter.fault():
         return _report(_on_loopback(plan, log, why), log)
@@ -44,18 +47,22 @@ def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
 
 def _lost(settings: Settings) -> Iterator[str]:
     """Yield what the user, or the workload, would not find: files in folders of which each host has its own."""
-    folders = {"the working directory": Path.cwd()}
-    for name, file in (("trace", settings.trace), ("metrics-file", settings.metrics_file)):
-        if file is not None:
-            folders[f"--{name}={file}"] = Path(file).absolute().parent
+    try:
+        folders = {"the working directory": Path.cwd()}
+    except FileNotFoundError:
+        raise UsageError(["the working directory was deleted"], hint="cd to a folder that is there") from None
+    for name in ("trace", "metrics_file", "secret_file"):
+        if (file := getattr(settings, name)) is not None:
+            folders[f"{flag(name)}={file}"] = Path(file).absolute().parent
     # Unlike Path.is_file(), this is False of a script in the command line, which may be too long for a path.
     scripts = (file for file in settings.workload if os.path.isfile(file))  # noqa: PTH113
     folders |= {f"{file} in the workload": Path(file).parent for file in scripts}
-    if settings.log_dir is not None:
-        folders[f"--log-dir={settings.log_dir}"] = Path(settings.log_dir).absolute()
+    for name in ("log_dir", "shared_dir"):
+        if (given := getattr(settings, name)) not in (None, _SHARED):
+            folders[f"{flag(name)}={given}"] = Path(given).absolute()
     for what, folder in folders.items():
         here = [own for own in _OWN_FOLDERS if folder.is_relative_to(own)]
-        if here and (str(folder) in _OWN_FOLDERS or here[0] in ("/dev/shm", "/shared") or not folder.is_dir()):  # noqa: S108
+        if here and (str(folder) in _OWN_FOLDERS or here[0] in ("/dev/shm", _SHARED) or not folder.is_dir()):  # noqa: S108
             yield f"{what}: each node has its own {here[0]}, which ends with the rehearsal"
 
 
@@ -63,7 +70,7 @@ def _on_hosts(plan: Plan, log: Log) -> list[Ending]:
     with namespace_hosts.made(plan) as hosts:
         parts = namespace_hosts.furnish(plan, hosts)
         egress = f"no egress: {hosts.no_egress}" if hosts.no_egress else "egress as this machine has it"
-        log.say(f"{_introduction(plan)}: hosts of their own at {hosts[0].ip} to {hosts[-1].ip}; {egress}")
+        log.say(f"{_introduction(plan)}: hosts of their own, from {hosts[0].ip} on; {egress}")
 
         def connect(rank: int, up: bool) -> None:
             (hosts[rank].reconnect if up else hosts[rank].disconnect)()
@@ -90,7 +97,7 @@ def _on_loopback(plan: Plan, log: Log, why: str) -> list[Ending]:
     nodes = [LoopbackNode(f"node-{i}", f"{network}.{i // 250}.{i % 250 + 1}") for i in range(plan.nodes)]
     log.warn(
         f"{_introduction(plan)}: no hosts of their own, since {reason}: they share this machine's name, files and"
-        f" network, at {nodes[0].ip} to {nodes[-1].ip}" + (f"; fix: {fix}" if fix else "")
+        f" network, with addresses from {nodes[0].ip} on" + (f"; fix: {fix}" if fix else "")
     )
     known = [node.name for node in nodes], [node.ip for node in nodes]
     parts = []
@@ -111,7 +118,8 @@ def _on_loopback(plan: Plan, log: Log, why: str) -> list[Ending]:
 def _introduction(plan: Plan) -> str:
     gpus = f", {plan.gpus} pretended GPUs (Ray counts them; there are no devices)" if plan.gpus else ""
     launcher = f" as {plan.row.name} starts them" if plan.row is not None else ""
-    return f"{plan.nodes} nodes{launcher}, each {plan.cpus} CPUs, {plan.memory / 2**30:.1f} GiB{gpus}"
+    counts = [f"{count} {what}{'s' * (count > 1)}" for count, what in ((plan.nodes, "node"), (plan.cpus, "CPU"))]
+    return f"{counts[0]}{launcher}, each {counts[1]}, {plan.memory / 2**30:.1f} GiB{gpus}"
 
 
 def _play(plan: Plan, parts: Sequence[Part], log: Log, connect: Callable[[int, bool], None]) -> list[Ending]:

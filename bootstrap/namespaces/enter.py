@@ -84,7 +84,8 @@ def enter() -> int | None:
         os.setsid()
         _become_init(reading)
         for signum in signals:
-            if signal.getsignal(signum) is signal.SIG_DFL:
+            # Python's own handler of SIGINT would print where it was.
+            if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(signum, lambda number, _: sys.exit(128 + number))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -11,7 +11,6 @@ the command itself, a signal sent to it arrives there, and ``wait()`` gives its 
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import os
 import shutil
@@ -21,7 +20,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bootstrap.errors import UsageError
 from bootstrap.namespaces.host import MOST, NamespaceHost
 from bootstrap.namespaces.linux import ip, says_something
 from bootstrap.namespaces.name_server import Names, write_names
@@ -99,9 +97,6 @@ class Hosts(Sequence[NamespaceHost]):
 
     def serve_names(self, names: Names, delay: float, cache: float) -> None:
         """Start the name server at the switch's address."""
-        if importlib.util.find_spec("dnslib") is None:
-            fault = "names for the hosts need dnslib, which is not installed"
-            raise UsageError([fault], hint="pip install dnslib")
         self.set_names(names)
         server = str(Path(__file__).with_name("name_server.py"))
         argv = [sys.executable, server, self.gateway, str(self.base / "names.json"), str(delay), str(cache)]
@@ -163,7 +158,7 @@ def make_hosts(
     they lie below /tmp or /run. ``names`` are the host names by rank [default: node-0 …]. With ``egress`` the hosts
     reach what the machine reaches, unless ``Hosts.no_egress`` says why not.
 
-    :raises UsageError: for ``dns`` without dnslib. :raises RuntimeError: if one did not come up; nothing is left.
+    :raises RuntimeError: if one did not come up; nothing is left.
     :raises ValueError: for a number, a list of names or a ``hosts_file`` that cannot be.
     """
     hosts = _lay_out(n, base, hosts_file, ipv6, names, kind)

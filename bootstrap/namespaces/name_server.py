@@ -36,7 +36,7 @@ def answer(query: bytes, names: Names, other: str = "") -> bytes:
     :param names: in lower case without the last dot.
     :param other: the address of the name server that is asked for any other name.
     """
-    import dnslib  # noqa: PLC0415 (an extra's)
+    import dnslib  # noqa: PLC0415 (in the server's process alone)
 
     request = dnslib.DNSRecord.parse(query)
     reply = request.reply()

@@ -21,6 +21,8 @@ FORMS: Mapping[str, tuple[str, str]] = {
 """How each fault of a node is written: as a pattern, and for people."""
 HOSTS_FILES = ("none", "loopback", "right")
 """What /etc/hosts of each node maps its own name to: nothing, 127.0.1.1 as on Debian, or its address."""
+_SLOWEST_S = 2.0
+"""Delay of a packet beyond which no connection comes about within the agents' limits."""
 ON_A_NETWORK = ("slow", "refuse", "cut")
 """The faults that need a network of the node's own."""
 
@@ -117,4 +119,6 @@ def _parse(kind: str, text: str, origin: str, nodes: int) -> Fault:
         raise ValueError(f"there is no rank {rank}: --nodes={nodes} makes ranks 0 to {nodes - 1}")
     at, seconds = (parsers.duration(parts[name]) if parts.get(name) else 0.0 for name in ("at", "seconds"))
     port = parsers.port(parts["port"]) if "port" in parts else 0
+    if kind == "slow" and seconds > _SLOWEST_S:
+        raise ValueError(f"{seconds:g} s for each packet; expected at most {_SLOWEST_S:g} s, such as 2=50ms")
     return Fault(kind, rank, origin, at, bool(parts.get("since")), seconds, port)

@@ -1,11 +1,14 @@
-"""The output of all nodes on this command's own streams, each line with the name of its node."""
+"""The output of all nodes on this command's own streams, each line with the name of its node.
 
-import asyncio
+A thread for each pipe copies it: a reader that stalls (a pager, Ctrl-S) must stop neither the timetable nor Ctrl-C.
+"""
+
 import contextlib
 import os
 import sys
-from collections.abc import Callable
-from typing import TextIO
+import threading
+from dataclasses import dataclass
+from typing import IO, Any, TextIO
 
 from bootstrap.host import Host
 
@@ -21,51 +24,45 @@ class Output:
     def __init__(self, host: Host, names: list[str]) -> None:
         self._width = max(map(len, names))
         self._coloured = {stream: host.wants_colour(stream) for stream in (sys.stdout, sys.stderr)}
+        self._locks = {stream: threading.Lock() for stream in self._coloured}
 
-    def copy(self, pipe: int, name: str, number: int, stream: TextIO) -> "asyncio.Future[None]":
-        """Write each line that arrives in ``pipe`` to ``stream``; return a future that is done at the pipe's end.
+    def copy(self, pipe: IO[Any], name: str, number: int, stream: TextIO) -> "Copy":
+        """Return what copies each line that arrives in ``pipe`` to ``stream``.
 
-        :param pipe: a descriptor, which is closed at the end.
         :param number: chooses the node's colour.
         """
         head = f"{name:{self._width}} | "
         if self._coloured[stream]:
             head = f"\x1b[{_COLOURS[number % len(_COLOURS)]}m{head}\x1b[m"
-        loop, ended = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-        lines = _Lines(head.encode(), lambda data: _write(stream, data))
-        os.set_blocking(pipe, False)
-
-        def read() -> None:
-            try:
-                data = os.read(pipe, _LONGEST)
-            except BlockingIOError:
-                return
-            lines.add(data)
-            if not data:
-                loop.remove_reader(pipe)
-                os.close(pipe)
-                ended.set_result(None)
-
-        loop.add_reader(pipe, read)
-        return ended
+        return Copy(os.dup(pipe.fileno()), head.encode(), stream, self._locks[stream])
 
 
-class _Lines:
-    """Splits what arrives into lines; the last one may lack its end."""
+@dataclass
+class Copy:
+    """One stream of one node; :meth:`run` blocks until it ends."""
 
-    def __init__(self, head: bytes, write: Callable[[bytes], None]) -> None:
-        self._head, self._write, self._pending = head, write, b""
+    pipe: int
+    head: bytes
+    stream: TextIO
+    lock: threading.Lock
+    """Held while lines are written, so that those of two nodes do not mix."""
+    writing: bool = False
+    """Whether the reader of our own stream is what it waits for."""
 
-    def add(self, data: bytes) -> None:
-        """Take more bytes; empty at the end."""
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        if self._pending and (not data or len(self._pending) >= _LONGEST):
-            lines, self._pending = [*lines, self._pending], b""
-        if lines:
-            self._write(b"".join(self._head + line + b"\n" for line in lines))
+    def run(self) -> None:
+        """Copy until the end of the pipe, and close it; the last line may lack its end."""
+        rest, data = b"", b"."
+        with os.fdopen(self.pipe, "rb", buffering=0) as pipe:
+            while data:
+                data = pipe.read(_LONGEST) or b""
+                *lines, rest = (rest + data).split(b"\n")
+                if rest and (not data or len(rest) >= _LONGEST):
+                    lines, rest = [*lines, rest], b""
+                self._write(b"".join(self.head + line + b"\n" for line in lines))
 
-
-def _write(stream: TextIO, data: bytes) -> None:
-    with contextlib.suppress(OSError):  # the reader is gone
-        while data:
-            data = data[os.write(stream.fileno(), data) :]
+    def _write(self, data: bytes) -> None:
+        self.writing = True
+        with self.lock, contextlib.suppress(OSError):  # the reader is gone
+            while data:
+                data = data[os.write(self.stream.fileno(), data) :]
+        self.writing = False

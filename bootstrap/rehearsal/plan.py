@@ -1,6 +1,7 @@
 """What a rehearsal starts: each node's command line and environment."""
 
 import dataclasses
+import difflib
 import os
 import secrets
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bootstrap import parsers
 from bootstrap.errors import UsageError
 from bootstrap.host import Host
 from bootstrap.launchers import LAUNCHERS
@@ -21,6 +23,8 @@ from bootstrap.rehearsal.faults import Faults
 from bootstrap.settings import SECRET, Settings, variable
 from bootstrap.switches import Switches
 
+_PATIENCE_S = 180.0
+"""Default of ``--head-timeout`` and ``--quorum-timeout`` of a rehearsal, on top of what ``--late`` asks for."""
 MOST = 200
 """Nodes."""
 _OURS = ("role", "launcher", "rank", "hostfile", "head_address", "attach", "node_ip", "interface", "result_file")
@@ -66,10 +70,7 @@ class Plan:
         """Return what the launcher sets on a node; without a launcher, the options with its rank and its head."""
         if self.row is not None and self.row.environment is not None:
             place = Place(rank, tuple(names), tuple(addresses), self.label, cpus=self.cpus, gpus=self.gpus or 0)
-            given = self.row.environment(place)
-            # Where the launcher's own id may be the next run's, too, its users are asked to give one.
-            unique = () if self.row.run_id else (f"--run-id={self.run}",)
-            return dataclasses.replace(given, options=(*given.options, *unique))
+            return self.row.environment(place)
         s = self.settings
         head = [] if s.shared_dir else [f"--head-address={names[0] if s.rendezvous == 'dns' else addresses[0]}"]
         numbered = (f"--rank={rank}", f"--nodes={self.nodes}", f"--run-id={self.run}")
@@ -89,7 +90,7 @@ class Plan:
             file = Path(self.settings.metrics_file)
             more.append(f"--metrics-file={file.with_name(f'{file.stem}-{rank}{file.suffix}')}")
         workload = ["--", *self.settings.workload] if self.settings.workload else []
-        return [sys.executable, *program, *self.options, *place.options, *more, *workload]
+        return [sys.executable, *program, *place.options, *self.options, *more, *workload]
 
     def environment(self, place: Surroundings) -> dict[str, str]:
         """Return an agent's environment: the user's, with this launcher's variables in place of any other's."""
@@ -97,7 +98,17 @@ class Plan:
         gone = foreign(env) | ({VISIBLE} if self.gpus is not None else frozenset())  # it names real ones
         kept = {name: value for name, value in env.items() if name not in gone}
         store = self.memory * 3 // 10  # Ray's own share of a node's memory
-        share = {"num_cpus": self.cpus, "num_gpus": 0, "object_store_memory": store, "memory": self.memory // 2}
+        share: dict[str, object] = {
+            "num_cpus": self.cpus,
+            "num_gpus": 0,
+            "object_store_memory": store,
+            "memory": self.memory // 2,
+        }
+        if self.row is None:
+            share["replaced_nodes"] = "none"  # as under srun: no other node comes
+        # All nodes are here: who has not come after a while will not.
+        limit = _PATIENCE_S + max((late.seconds for late in self.faults.of_nodes if late.kind == "late"), default=0.0)
+        share |= {"head_timeout": limit, "quorum_timeout": limit}
         defaults = {variable(name): str(value) for name, value in share.items()}
         if self.settings.auth != "off" and not self.settings.secret_file:
             defaults[SECRET] = self.secret
@@ -110,7 +121,7 @@ def make(settings: Settings, host: Host, switches: Switches) -> Plan:
     :raises UsageError: with everything that is wrong.
     """
     wrong = list(_impossible(settings))
-    row = _row(switches.as_launcher, wrong)
+    row = _row(switches.as_launcher)
     nodes = settings.nodes or 2
     if wrong:
         raise UsageError(
@@ -136,8 +147,10 @@ def _impossible(settings: Settings) -> Iterator[str]:
         yield f"--nodes={settings.nodes}: a rehearsal has at most {MOST} nodes"
 
 
-def _row(name: str | None, wrong: list[str]) -> Launcher | None:
+def _row(name: str | None) -> Launcher | None:
     rows = {row.name: row for row in LAUNCHERS if row.environment is not None}
     if name is not None and name not in rows:
-        wrong.append(f"--as={name}: expected one of {', '.join(rows)}")
+        close = difflib.get_close_matches(name, rows, n=1)
+        hint = f"--as={close[0]}" if close else "docs/launchers.md has them"
+        raise UsageError([f"--as={parsers.quoted(name)}: expected one of {', '.join(rows)}"], hint=hint)
     return rows.get(name or "")

@@ -16,7 +16,7 @@ from bootstrap.files.runtime_dir import PARENT, RESULT, STATE, RuntimeDir, own_f
 from bootstrap.log import Log
 from bootstrap.model import Phase
 from bootstrap.process import signals
-from bootstrap.process.bounded import TimedOut, wait_for
+from bootstrap.process.bounded import TimedOut, run_in_thread, wait_for
 from bootstrap.rehearsal.faults import Fault, Faults
 from bootstrap.rehearsal.nodes import Node
 from bootstrap.rehearsal.output import Output
@@ -109,11 +109,15 @@ class Play:
         agent = part.node.popen(part.argv, env=part.env, cwd=str(Path.cwd()), stdout=pipe, stderr=pipe)
         self._agents[rank] = agent
         streams = ((agent.stdout, sys.stdout), (agent.stderr, sys.stderr))
-        copies = [self.output.copy(os.dup(pipe.fileno()), name, rank, to) for pipe, to in streams if pipe is not None]
+        copies = [self.output.copy(pipe, name, rank, stream) for pipe, stream in streams if pipe is not None]
+        copying = {asyncio.ensure_future(run_in_thread(None, copy.run)) for copy in copies}
         await _ended(agent)
         seconds = self._seconds()
         why = self._killed.get(rank) or self._reason(rank)
-        await asyncio.wait(copies, timeout=_LAST_LINES_S)
+        while copying:
+            _, copying = await asyncio.wait(copying, timeout=_LAST_LINES_S)
+            if self._signals or not any(copy.writing for copy in copies):
+                break  # a slow reader gets the rest, unless the user has seen enough
         status = agent.wait()
         return Ending(rank, name, 128 - status if status < 0 else status, why, seconds)
 
