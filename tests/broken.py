@@ -73,7 +73,7 @@ TIMEOUT = "--quorum-timeout=10s"
 
 @broken(
     "rank 1's firewall drops new connections from the other nodes",
-    r"cannot reach rank 1 .{0,200}?10\.77\.\d+\.2\b|does not reach rank 1 .{0,200}?10\.77\.\d+\.2\b",
+    r"cannot reach rank 1 .{0,200}?10\.77\.\d+\.11\b|does not reach rank 1 .{0,200}?10\.77\.\d+\.11\b",
     (0, 0),
     finish=True,
 )
@@ -84,7 +84,7 @@ def worker_behind_a_firewall(lab: Lab) -> None:
 
 @broken(
     "the head's firewall drops GCS's port",
-    r"rank 1 .{0,400}?not GCS 10\.77\.\d+\.1:6399",
+    r"rank 1 .{0,400}?not GCS 10\.77\.\d+\.10:6399",
     (69, 69),
 )
 def gcs_port_dropped(lab: Lab) -> None:
@@ -94,7 +94,7 @@ def gcs_port_dropped(lab: Lab) -> None:
 
 @broken(
     "the head's firewall resets connections to GCS's port",
-    r"rank 1 .{0,400}?not GCS 10\.77\.\d+\.1:6399.{0,200}?refused",
+    r"rank 1 .{0,400}?not GCS 10\.77\.\d+\.10:6399.{0,200}?refused",
     (69, 69),
 )
 def gcs_port_reset(lab: Lab) -> None:
@@ -153,7 +153,7 @@ def roll_call_port_dropped(lab: Lab) -> None:
 
 @broken(
     "rank 1 was given an address that no interface of it has",
-    r"rank 1 .{0,100}?192\.168\.50\.2.{0,200}?10\.77\.\d+\.2",
+    r"rank 1 .{0,100}?192\.168\.50\.2.{0,200}?10\.77\.\d+\.11",
     (0, 76),
     finish=True,
     why="Ray registers any address, so the workload starts; then rank 1's raylet ends: its own agents do not reach it",
@@ -181,7 +181,7 @@ def everyone_claims_the_bridge(lab: Lab) -> None:
 
 @broken(
     "the head announces an address of an interface that the workers have no route to",
-    r"rank 1 .{0,100}?reaches the head only at 10\.77\.\d+\.1, not at its node address 10\.99\.0\.1",
+    r"rank 1 .{0,100}?reaches the head only at 10\.77\.\d+\.10, not at its node address 10\.99\.0\.1",
     (69, 69),
 )
 def head_announces_another_network(lab: Lab) -> None:
@@ -339,7 +339,7 @@ def other_size(lab: Lab) -> None:
 
 
 @broken(
-    "rank 1's secret is another one; the node list names its host (Slurm)", r"10\.77\.\d+\.2.{0,200}?secret", (77, 77)
+    "rank 1's secret is another one; the node list names its host (Slurm)", r"10\.77\.\d+\.11.{0,200}?secret", (77, 77)
 )
 def other_secret(lab: Lab) -> None:
     given = {rank: Special(env={"RAY_BOOTSTRAP_SECRET": f"{rank}" * 32}) for rank in (0, 1)}
@@ -348,7 +348,7 @@ def other_secret(lab: Lab) -> None:
 
 @broken(
     "rank 1's secret is another one; the launcher names no hosts",
-    r"10\.77\.\d+\.2.{0,200}?secret",
+    r"10\.77\.\d+\.11.{0,200}?secret",
     (75, 77),
     why="a stranger could have sent it: the head waits for rank 1 until the time-out",
 )
@@ -359,7 +359,7 @@ def other_secret_by_hand(lab: Lab) -> None:
 
 @broken(
     "rank 1 has another run id",
-    r"10\.77\.\d+\.2.{0,200}?another run",
+    r"10\.77\.\d+\.11.{0,200}?another run",
     (75, 68),
     at_timeout=True,
     why="to this head, rank 1 is a node of another run",
@@ -398,7 +398,7 @@ def clock_ahead(lab: Lab) -> None:
 
 @broken(
     "the shared folder is not mounted on rank 1; its launcher names the head",
-    r"10\.77\.\d+\.2.{0,200}?shared",
+    r"10\.77\.\d+\.11.{0,200}?shared",
     (75, 78),
     why="the worker cannot prove who it is without the folder: what it says is only shown",
 )
@@ -460,7 +460,7 @@ def name_server_hangs(lab: Lab) -> None:
 
 @broken(
     "munged is not running on rank 1 (Slurm)",
-    r"10\.77\.\d+\.2.{0,200}?secret",
+    r"10\.77\.\d+\.11.{0,200}?secret",
     (77, 77),
     needs=("munge",),
 )
