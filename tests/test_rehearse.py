@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ NEEDS = ("linux", "root", "ip", "unshare", "nsenter", "setpriv", "namespaces", "
 CLOSED = ["unshare", "--user", "--map-root-user", "--", "sh", "-c"]
 CLOSE = 'echo 0 >/proc/sys/user/max_user_namespaces; exec setpriv --bounding-set=-all -- "$0" "$@"'
 """No more user namespaces in this one, and without the capabilities to do without; the machine's limit stays."""
+FEW_FILES = ["sh", "-c", 'ulimit -Sn 60; exec "$0" "$@"']
 REHEARSABLE = [row.name for row in LAUNCHERS if row.environment is not None]
 
 pytestmark = [pytest.mark.requires(*NEEDS), pytest.mark.timeout(300)]
@@ -42,9 +42,14 @@ class Site:
             os.chown(path, NOBODY, NOBODY)
 
     def start(
-        self, *argv: str, fake: bool = True, closed: bool = False, env: Mapping[str, str] | None = None
+        self,
+        *argv: str,
+        fake: bool = True,
+        closed: bool = False,
+        inside: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Starts ``rehearse``; its output goes to the files out and err."""
+        """Starts ``rehearse``, ``inside`` another command; its output goes to the files out and err."""
         pretend = {
             "PYTHONPATH": str(REPOSITORY / "tests" / "fake_ray"),
             "FAKE_RAY_CLUSTER": str(self.folder / "cluster"),
@@ -52,7 +57,7 @@ class Site:
         }
         whole = {**os.environ, "HOME": str(self.folder), **(pretend if fake else {}), **(env or {})}
         command = [sys.executable, "-m", "bootstrap", "rehearse", *argv]
-        command = as_nobody(*([*CLOSED, CLOSE] if closed else []), *command, needs=[self.folder])
+        command = as_nobody(*([*CLOSED, CLOSE] if closed else inside), *command, needs=[self.folder])
         with (self.folder / "out").open("wb") as out, (self.folder / "err").open("wb") as err:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=whole, stdin=subprocess.DEVNULL, stdout=out, stderr=err
@@ -160,13 +165,7 @@ def test_a_node_that_is_cut_off_is_lost_and_its_status_says_so(site):
 
 
 def test_many_nodes_do_not_run_out_of_open_files(site):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
-    try:
-        process = site.start("--nodes=10", "--", "true")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert process.wait(60) == 0, site.err
+    assert site.start("--nodes=10", "--", "true", inside=FEW_FILES).wait(60) == 0, site.err
 
 
 def test_a_reader_that_stalls_holds_up_neither_ctrl_c_nor_a_fault(site):
