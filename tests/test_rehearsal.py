@@ -151,9 +151,10 @@ def test_a_launcher_without_an_environment_is_refused_with_those_that_have_one()
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"trace": "/tmp/up.json"}, "--trace=/tmp/up.json: each node has its own /tmp"),
-        ({"metrics_file": "/shared/a/b.prom"}, "--metrics-file=/shared/a/b.prom: each node has its own /shared"),
-        ({"log_dir": "/run/not-there-yet"}, "--log-dir=/run/not-there-yet: each node has its own /run"),
+        ({"trace": "/tmp/up.json"}, "--trace=/tmp/up.json: /tmp is the nodes' own"),
+        ({"metrics_file": "/shared/a/b.prom"}, "--metrics-file=/shared/a/b.prom: /shared is the nodes' own"),
+        ({"shared_dir": "/tmp"}, "--shared-dir=/tmp: /tmp is the nodes' own"),
+        ({"log_dir": "/run/not-there-yet"}, "--log-dir=/run/not-there-yet: /run is the nodes' own"),
     ],
 )
 def test_a_file_that_would_end_with_the_hosts_is_refused(monkeypatch, tmp_path, options, says):
@@ -165,8 +166,9 @@ def test_a_file_that_would_end_with_the_hosts_is_refused(monkeypatch, tmp_path, 
     assert [fault.startswith(says) for fault in caught.value.faults] == [True]
     with tempfile.NamedTemporaryFile(dir="/tmp") as script, pytest.raises(UsageError) as caught:
         rehearse(settings(workload=("python", script.name)), HERE, Switches())
-    assert caught.value.faults[0].startswith(f"{script.name} in the workload: each node has its own /tmp")
+    assert caught.value.faults[0].startswith(f"{script.name} in the workload: /tmp is the nodes' own")
     kept = {"trace": str(tmp_path / "up.json"), "log_dir": "/var/log/not-there-yet", "workload": ("sh", "x/" * 3000)}
+    kept["shared_dir"] = "/shared"
     assert rehearse(settings(**kept), HERE, Switches()) == 3
 
 

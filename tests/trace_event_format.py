@@ -102,4 +102,4 @@ class Trace:
 
 
 def _reject(constant: str) -> None:
-    raise AssertionError(f"{constant} is no JSON")
+    raise AssertionError(f"{constant} is not JSON")

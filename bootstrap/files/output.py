@@ -48,7 +48,7 @@ def write(path: Path, content: bytes) -> None:
 def _target(path: Path) -> Path:
     """Return which file to replace: the one to which a link leads, if the link is this user's or root's.
 
-    :raises OSError: if another user's link is there, or something that is no regular file.
+    :raises OSError: if another user's link is there, or something that is not a regular file.
     """
     # Checked once: a link that appears later is not followed.
     target = Path(os.path.realpath(path)) if ownership.check_link(path) else path

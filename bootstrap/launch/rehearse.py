@@ -1,7 +1,6 @@
 """``rehearse``: the whole run on this machine, each node on a host of its own."""
 
 import asyncio
-import os
 import resource
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +20,13 @@ from bootstrap.rehearsal.output import Output
 from bootstrap.rehearsal.plan import Plan
 from bootstrap.rehearsal.play import Ending, Part, Play
 from bootstrap.rehearsal.table import lines
-from bootstrap.settings import Settings, flag
+from bootstrap.settings import Settings
 from bootstrap.switches import Switches
 
 _SHARED = "/shared"
-_OWN_FOLDERS = ("/tmp", "/run", "/dev/shm", _SHARED)  # noqa: S108 (compared with)
-"""Those that each host, or each rehearsal, has of its own; what is below the first two can be shown to it."""
+_SHOWN_BELOW = ("/tmp", "/run")  # noqa: S108 (compared with)
+_OWN_FOLDERS = (*_SHOWN_BELOW, "/dev/shm", _SHARED)  # noqa: S108 (the same)
+"""Those that each host, or each rehearsal, has of its own; the machine's folders below the first two can be shown."""
 
 
 def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
@@ -39,31 +39,23 @@ def rehearse(settings: Settings, host: Host, switches: Switches) -> int:
     plan, log = plans.make(settings, host, switches), Log(as_json=settings.log_format == "json")
     if why := enter.fault():
         return _report(_on_loopback(plan, log, why), log)
-    if lost := list(_lost(settings)):
+    if lost := list(_lost(plan)):
         raise UsageError(lost, hint="use a folder that is there already, such as one below /tmp or in your home")
     status = enter.enter()
     return _report(_on_hosts(plan, log), log) if status is None else status
 
 
-def _lost(settings: Settings) -> Iterator[str]:
-    """Yield what the user, or the workload, would not find: files in folders of which each host has its own."""
+def _lost(plan: Plan) -> Iterator[str]:
+    """Yield what the user, or the workload, would not find: files in folders that end with the rehearsal."""
     try:
-        folders = {"the working directory": Path.cwd()}
+        folders = {"the working directory": Path.cwd(), **plan.named}
     except FileNotFoundError:
         raise UsageError(["the working directory was deleted"], hint="cd to a folder that is there") from None
-    for name in ("trace", "metrics_file", "secret_file"):
-        if (file := getattr(settings, name)) is not None:
-            folders[f"{flag(name)}={file}"] = Path(file).absolute().parent
-    # Unlike Path.is_file(), this is False of a script in the command line, which may be too long for a path.
-    scripts = (file for file in settings.workload if os.path.isfile(file))  # noqa: PTH113
-    folders |= {f"{file} in the workload": Path(file).parent for file in scripts}
-    for name in ("log_dir", "shared_dir"):
-        if (given := getattr(settings, name)) not in (None, _SHARED):
-            folders[f"{flag(name)}={given}"] = Path(given).absolute()
     for what, folder in folders.items():
-        here = [own for own in _OWN_FOLDERS if folder.is_relative_to(own)]
-        if here and (str(folder) in _OWN_FOLDERS or here[0] in ("/dev/shm", _SHARED) or not folder.is_dir()):  # noqa: S108
-            yield f"{what}: each node has its own {here[0]}, which ends with the rehearsal"
+        own = next((own for own in _OWN_FOLDERS if folder.is_relative_to(own)), "")
+        shown = own in _SHOWN_BELOW and str(folder) != own and folder.is_dir()
+        if own and not shown and what != f"--shared-dir={_SHARED}":
+            yield f"{what}: {own} is the nodes' own, and ends with the rehearsal"
 
 
 def _on_hosts(plan: Plan, log: Log) -> list[Ending]:

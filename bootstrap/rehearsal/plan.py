@@ -20,7 +20,7 @@ from bootstrap.node.gpus import VISIBLE
 from bootstrap.node.resources import measure
 from bootstrap.rehearsal import faults
 from bootstrap.rehearsal.faults import Faults
-from bootstrap.settings import SECRET, Settings, variable
+from bootstrap.settings import SECRET, Settings, flag, variable
 from bootstrap.switches import Switches
 
 _PATIENCE_S = 180.0
@@ -55,16 +55,27 @@ class Plan:
     """The launcher whose environment the nodes have."""
 
     @property
+    def named(self) -> dict[str, Path]:
+        """Return the folders that the options and the workload name, each by what names it."""
+        s, named = self.settings, {}
+        for name in ("trace", "metrics_file", "secret_file"):
+            if (file := getattr(s, name)) is not None:
+                named[f"{flag(name)}={file}"] = Path(file).absolute().parent
+        for name in ("log_dir", "shared_dir"):
+            if (folder := getattr(s, name)) is not None:
+                named[f"{flag(name)}={folder}"] = Path(folder).absolute()
+        # Unlike Path.is_file(), this is False of a script in the command line, which may be too long for a path.
+        scripts = filter(os.path.isfile, s.workload)
+        return named | {f"{script} in the workload": Path(script).absolute().parent for script in scripts}
+
+    @property
     def folders(self) -> Iterator[str]:
         """Yield the folders that nodes must see even if they are below /tmp or /run, of which each host has its own."""
         program = Path(sys.argv[0]).resolve().parent
         yield from map(str, (Path.cwd(), sys.prefix, sys.base_prefix, program, Path(__file__).parents[2]))
-        s = self.settings
-        files = (s.trace, s.metrics_file, s.secret_file, *s.workload)
-        folders = (os.path.dirname(os.path.abspath(file)) for file in files if file)  # noqa: PTH100, PTH120 (the same)
-        # Unlike Path.is_dir(), this is False of a script in the command line, which may be too long for a path.
-        yield from filter(os.path.isdir, folders)
-        yield from (folder for folder in (s.log_dir, s.shared_dir, self.host.get("HOME")) if folder)
+        # What the workload names may be a file that it is to write.
+        words = (os.path.dirname(os.path.abspath(word)) for word in self.settings.workload)  # noqa: PTH100, PTH120
+        yield from filter(os.path.isdir, [*words, *map(str, self.named.values()), self.host.get("HOME") or ""])
 
     def surroundings(self, rank: int, names: Sequence[str], addresses: Sequence[str]) -> Surroundings:
         """Return what the launcher sets on a node; without a launcher, the options with its rank and its head."""
@@ -124,9 +135,7 @@ def make(settings: Settings, host: Host, switches: Switches) -> Plan:
     row = _row(switches.as_launcher)
     nodes = settings.nodes or 2
     if wrong:
-        raise UsageError(
-            wrong, hint="leave it out: a rehearsal gives each node its own rank and address (docs/rehearsal.md)"
-        )
+        raise UsageError(wrong, hint="docs/rehearsal.md has what a rehearsal gives each node itself")
     given = {kind: getattr(switches, kind) for kind in faults.FORMS}
     given["hosts-file"] = (switches.hosts_file,) if switches.hosts_file else ()
     timetable = faults.load(given, switches.faults, nodes)
@@ -142,9 +151,9 @@ def _impossible(settings: Settings) -> Iterator[str]:
     default = Settings()
     for name in _OURS:
         if (value := getattr(settings, name)) != getattr(default, name):
-            yield f"--{name.replace('_', '-')}={value} with rehearse: it would be the same on all nodes; leave it out"
+            yield f"{flag(name)}={value} with rehearse: it would be the same on all nodes; leave it out"
     if settings.nodes is not None and settings.nodes > MOST:
-        yield f"--nodes={settings.nodes}: a rehearsal has at most {MOST} nodes"
+        yield f"--nodes={settings.nodes}: a rehearsal has at most {MOST} nodes; give --nodes={MOST} or fewer"
 
 
 def _row(name: str | None) -> Launcher | None:
