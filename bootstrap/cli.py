@@ -259,8 +259,9 @@ def _left_over(
 
 def _instead(ours: list[str], at: int, command: str) -> str:
     meant = difflib.get_close_matches(ours[at], _COMMANDS, n=1, cutoff=0.75)
-    if command == "exec":
-        return f"put the command after --: {shlex.join(['ray-bootstrap', command, *ours[:at], '--', *ours[at:]])}"
+    if command in ("exec", "rehearse"):
+        what = "command" if command == "exec" else "workload"
+        return f"put the {what} after --: {shlex.join(['ray-bootstrap', command, *ours[:at], '--', *ours[at:]])}"
     if command != "run":
         operand = switches.operand(command)
         return f"{command} takes one {operand.metadata['metavar']}" if operand else f"{command} takes options only"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bootstrap.cli import main
 from bootstrap.errors import UsageError
 from bootstrap.host import Host
 from bootstrap.launch.rehearse import rehearse
@@ -141,6 +142,11 @@ def test_options_of_a_single_node_are_refused(options, says):
     with pytest.raises(UsageError) as caught:
         plan.make(settings(**options), HERE, Switches())
     assert says in caught.value.message
+
+
+def test_a_workload_without_dashes_is_shown_where_it_belongs(capsys):
+    assert main(["rehearse", "--nodes", "4", "python", "train.py"]) == 64
+    assert "put the workload after --: ray-bootstrap rehearse --nodes 4 -- python train.py" in capsys.readouterr().err
 
 
 def test_a_launcher_without_an_environment_is_refused_with_those_that_have_one():
